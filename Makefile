@@ -1,0 +1,43 @@
+# The commands of the README. Everything they need is installed into .venv.
+
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+RUN := .venv/bin
+
+.PHONY: demo test check lint types imports build clean
+
+demo: .venv/demo  ## train on generated ratings and show the result
+	$(RUN)/python examples/demo.py
+
+test: .venv/dev  ## run all tests
+	$(RUN)/pytest --cov --cov-report=term
+
+check: lint types imports test  ## everything that a change must pass
+
+lint: .venv/dev
+	$(RUN)/ruff check .
+	$(RUN)/ruff format --check .
+
+types: .venv/dev
+	$(RUN)/mypy
+
+imports: .venv/dev
+	$(RUN)/lint-imports
+
+build: .venv/dev  ## source distribution and wheel in dist/
+	$(RUN)/python -m build
+
+.venv/bin/python:
+	@test -n "$(PYTHON)" || { echo "mlless needs Python 3.11 or newer; name it with: make PYTHON=/path/to/python3"; exit 1; }
+	$(PYTHON) -m venv .venv || { echo "the venv module is missing; on Debian and Ubuntu: apt install python3-venv"; rm -rf .venv; exit 1; }
+
+.venv/demo: .venv/bin/python pyproject.toml setup.py requirements.lock src/mlless/kernels/native.c
+	$(RUN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[all]'
+	@touch $@
+
+.venv/dev: .venv/bin/python pyproject.toml setup.py requirements.lock src/mlless/kernels/native.c
+	$(RUN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[all,dev]'
+	@touch $@ .venv/demo
+
+clean:
+	rm -rf .venv build dist demo .coverage .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,0 +1,72 @@
+"""MLLess: train large sparse models on serverless functions.
+
+    mlless.partition("ratings.csv", "data/ratings")
+    run = mlless.train("data/ratings", model="mf", workers=4, out="runs/first")
+    print(run.summary.heldout)
+    run.model().predict_ratings([1, 1, 2], [31, 1029, 31])
+
+Names load on first use, so that a cold function pays only for what it needs.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mlless.data.dataset import Dataset, open_dataset
+    from mlless.data.movielens import Fetched, fetch
+    from mlless.data.partition import partition
+    from mlless.data.synthesis import Synthesis, synthesize
+    from mlless.driver import Run, train
+    from mlless.errors import MLLessError
+    from mlless.estimators.factorization import MatrixFactorization
+    from mlless.estimators.logistic import LogisticRegression
+    from mlless.prediction import Predictor, evaluate, load
+
+__version__ = "0.1.0"
+
+_PLACES = {
+    "Dataset": "mlless.data.dataset",
+    "open_dataset": "mlless.data.dataset",
+    "partition": "mlless.data.partition",
+    "Fetched": "mlless.data.movielens",
+    "fetch": "mlless.data.movielens",
+    "Synthesis": "mlless.data.synthesis",
+    "synthesize": "mlless.data.synthesis",
+    "Run": "mlless.driver",
+    "train": "mlless.driver",
+    "MLLessError": "mlless.errors",
+    "LogisticRegression": "mlless.estimators",
+    "MatrixFactorization": "mlless.estimators",
+    "Predictor": "mlless.prediction",
+    "evaluate": "mlless.prediction",
+    "load": "mlless.prediction",
+}
+__all__ = [
+    "Dataset",
+    "Fetched",
+    "LogisticRegression",
+    "MLLessError",
+    "MatrixFactorization",
+    "Predictor",
+    "Run",
+    "Synthesis",
+    "evaluate",
+    "fetch",
+    "load",
+    "open_dataset",
+    "partition",
+    "synthesize",
+    "train",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _PLACES:
+        raise AttributeError(f"module 'mlless' has no attribute {name!r}")
+    return getattr(importlib.import_module(_PLACES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,130 @@
+"""The model file: tables, original ids, and what is needed to score with them. No pickle.
+
+A safetensors file ``model.safetensors``: the tables by name (float32), for ratings ``user_ids`` and
+``item_ids`` (int64, the original id of each row), and a JSON description as metadata. Nothing in it
+depends on when or where it was written, so the same seed gives the same file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import safetensors
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from mlless.channels.folder import Folder
+from mlless.data.dataset import RatingIds
+from mlless.data.features import FeatureMap
+from mlless.errors import DatasetError
+from mlless.job import Factorization, Logistic
+from mlless.kernels.arrays import Floats
+from mlless.models import model_of
+
+MODEL = "model.safetensors"
+FORMAT = 1
+_KEY, _NOTES = "mlless", "estimator"
+
+
+class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What a model file says of itself.
+
+    ``trained_on`` is the data set's fingerprint; ``columns`` says how its features were made of raw
+    columns, where they were.
+    """
+
+    format: int
+    version: str
+    model: Factorization | Logistic
+    trained_on: str
+    seed: int
+    columns: FeatureMap | None = None
+
+    def __post_init__(self) -> None:
+        """Raise ValueError if the columns do not make the model's features."""
+        if self.columns and isinstance(self.model, Logistic):
+            self.columns.check_learned(self.model.features)
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A trained model: its description, its tables, and for ratings the original ids.
+
+    ``extras`` and ``notes`` (JSON) are what an estimator needs besides to go on; nothing else reads them.
+    """
+
+    description: Description
+    tables: dict[str, Floats]
+    ids: RatingIds | None
+    extras: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
+    notes: str = ""
+
+
+def write_artifact(folder: Path, artifact: Artifact) -> None:
+    """Write the model file into ``folder``, whole or not at all."""
+    arrays: dict[str, NDArray[np.generic]] = dict(artifact.tables)
+    if artifact.ids is not None:
+        arrays |= {"user_ids": artifact.ids.users, "item_ids": artifact.ids.items}
+    arrays |= artifact.extras
+    metadata = {_KEY: msgspec.json.encode(artifact.description).decode()}
+    if artifact.notes:
+        metadata[_NOTES] = artifact.notes
+    Folder(folder).put(MODEL, safetensors.numpy.save(arrays, metadata))
+
+
+def read_artifact(folder: Path) -> Artifact:
+    """Return the model in a run's folder; DatasetError if there is none, or a damaged one."""
+    path = folder / MODEL
+    if not path.is_file():
+        raise DatasetError(
+            "no model here",
+            where=str(folder),
+            expected=f"a run's folder with {MODEL}",
+            cure="make one with mlless train",
+        )
+    try:
+        with safetensors.safe_open(path, "numpy") as file:
+            metadata = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        description = msgspec.json.decode(metadata.get(_KEY, ""), type=Description)
+    except (safetensors.SafetensorError, msgspec.DecodeError, OSError) as error:
+        raise DatasetError("not a model of mlless", where=str(path), found=str(error)) from error
+    if description.format != FORMAT:
+        raise DatasetError(
+            "a model of another version",
+            where=str(path),
+            expected=f"format {FORMAT}",
+            found=f"format {description.format}",
+            cure="train it again with this version of mlless",
+        )
+    ids = None
+    if isinstance(description.model, Factorization):
+        model = description.model
+        users, items = arrays.get("user_ids"), arrays.get("item_ids")
+        _require(path, "user_ids", users, np.int64, (model.users,))
+        _require(path, "item_ids", items, np.int64, (model.items,))
+        ids = RatingIds(users=np.asarray(users, np.int64), items=np.asarray(items, np.int64))
+    tables: dict[str, Floats] = {}
+    for shape in model_of(description.model).shapes:
+        table = arrays.get(shape.name)
+        _require(path, shape.name, table, np.float32, (shape.rows, shape.columns))
+        tables[shape.name] = np.asarray(table, np.float32)
+    extras = {name: array for name, array in arrays.items() if name not in {*tables, "user_ids", "item_ids"}}
+    return Artifact(description, tables, ids, extras, metadata.get(_NOTES, ""))
+
+
+def _require(
+    path: Path, name: str, array: NDArray[np.generic] | None, dtype: type[np.generic], shape: tuple[int, ...]
+) -> None:
+    if array is None or array.dtype != dtype or array.shape != shape:
+        raise DatasetError(
+            f"the model's {name} are not what its description says",
+            where=str(path),
+            expected=f"{dtype.__name__} {shape}",
+            found="nothing" if array is None else f"{array.dtype} {array.shape}",
+            cure="train it again",
+        )

@@ -1,0 +1,207 @@
+"""Embedded bus: messages over a local socket in the job's folder, framed by their length."""
+
+from __future__ import annotations
+
+import selectors
+import socket
+import struct
+import time
+from collections import deque
+from collections.abc import Iterable
+from pathlib import Path
+
+from mlless.errors import CodecError, DeadlineExceeded, Disconnected
+from mlless.messages import (
+    FromWorker,
+    ToWorker,
+    decode_from_worker,
+    decode_to_worker,
+    encode,
+)
+
+_SOCKET = "bus"
+_LENGTH = struct.Struct("<I")
+_LARGEST = 16 << 20  # bytes a message may have
+_SEND_DEADLINE = 60.0  # seconds a supervisor may leave a full socket unread
+
+
+class _Frames:
+    """Cuts a stream of bytes into length-prefixed messages."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Return the messages completed by ``data``."""
+        self._buffer += data
+        done, at = [], 0
+        while len(self._buffer) - at >= _LENGTH.size:
+            (length,) = _LENGTH.unpack_from(self._buffer, at)
+            if length > _LARGEST:
+                raise CodecError(
+                    "message too long", expected=f"at most {_LARGEST:,} bytes", found=f"{length:,}"
+                )
+            if len(self._buffer) - at - _LENGTH.size < length:
+                break
+            at += _LENGTH.size
+            done.append(bytes(self._buffer[at : at + length]))
+            at += length
+        del self._buffer[:at]
+        return done
+
+
+def _framed(message: FromWorker | ToWorker) -> bytes:
+    data = encode(message)
+    return _LENGTH.pack(len(data)) + data
+
+
+class _Peer:
+    """The supervisor's side of one worker's socket."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.connection = connection
+        self.frames = _Frames()
+        self.unsent = bytearray()
+        self.has_rest = False
+        self.worker: int | None = None
+
+    def flush(self) -> bool:
+        """Send as much as the socket takes now; return whether there is a rest."""
+        while self.unsent:
+            try:
+                del self.unsent[: self.connection.send(self.unsent)]
+            except BlockingIOError:
+                return True
+            except OSError:
+                self.unsent.clear()  # it is gone; its runtime says so
+        return False
+
+
+class EmbeddedHub:
+    """The supervisor's end: a listening socket and one connection a worker."""
+
+    def __init__(self, folder: Path) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._listener.bind(str(folder / _SOCKET))
+        self._listener.listen(256)
+        self._listener.setblocking(False)
+        self._selector.register(self._listener, selectors.EVENT_READ)
+        self._peers: list[_Peer] = []
+        self._queue: deque[FromWorker] = deque()
+
+    def receive(self, timeout: float) -> FromWorker | None:
+        """Return the next message, serving all sockets meanwhile; None after ``timeout`` seconds."""
+        deadline = time.monotonic() + timeout
+        while not self._queue:
+            ready = self._selector.select(max(0.0, deadline - time.monotonic()))
+            if not ready and time.monotonic() >= deadline:
+                return None
+            for key, events in ready:
+                if key.data is None:
+                    self._accept()
+                    continue
+                if events & selectors.EVENT_WRITE:
+                    self._flush(key.data)
+                if events & selectors.EVENT_READ:
+                    self._read(key.data)
+        return self._queue.popleft()
+
+    def _accept(self) -> None:
+        connection, _ = self._listener.accept()
+        connection.setblocking(False)
+        peer = _Peer(connection)
+        self._peers.append(peer)
+        self._selector.register(connection, selectors.EVENT_READ, peer)
+
+    def _read(self, peer: _Peer) -> None:
+        try:
+            data = peer.connection.recv(1 << 18)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._selector.unregister(peer.connection)
+            peer.connection.close()
+            self._peers.remove(peer)
+            return
+        try:
+            for frame in peer.frames.feed(data):
+                self._take(peer, decode_from_worker(frame))
+        except CodecError as error:
+            sender = "a stranger" if peer.worker is None else f"worker {peer.worker}"
+            raise CodecError(error.what, where=f"message of {sender}", found=error.found) from error
+
+    def _take(self, peer: _Peer, message: FromWorker) -> None:
+        if peer.worker is None:
+            peer.worker = message.worker
+        if message.worker != peer.worker:
+            raise CodecError("a message in another worker's name", found=f"worker {message.worker}")
+        self._queue.append(message)
+
+    def broadcast(self, message: ToWorker, workers: Iterable[int]) -> None:
+        """Send to the workers' sockets; what one does not take at once follows during receives."""
+        data, wanted = _framed(message), set(workers)
+        for peer in self._peers:
+            if peer.worker in wanted:
+                peer.unsent += data
+                self._flush(peer)
+
+    def _flush(self, peer: _Peer) -> None:
+        """Send what the peer takes now; the selector tells when it can take the rest."""
+        had_rest, peer.has_rest = peer.has_rest, peer.flush()
+        if peer.has_rest != had_rest:
+            wait_for = selectors.EVENT_READ | (selectors.EVENT_WRITE if peer.has_rest else 0)
+            self._selector.modify(peer.connection, wait_for, peer)
+
+    def close(self) -> None:
+        """Close every socket, which tells workers that are left to exit."""
+        for peer in self._peers:
+            peer.flush()
+            peer.connection.close()
+        self._peers.clear()
+        self._listener.close()
+        self._selector.close()
+
+
+class EmbeddedLink:
+    """A worker's end: one socket."""
+
+    def __init__(self, folder: Path) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._frames = _Frames()
+        self._queue: deque[bytes] = deque()
+        try:
+            self._socket.connect(str(folder / _SOCKET))
+        except OSError as error:
+            self._socket.close()
+            raise Disconnected("the supervisor is not there", where=str(folder)) from error
+
+    def send(self, message: FromWorker) -> None:
+        """Write the message to the socket."""
+        try:
+            self._socket.settimeout(_SEND_DEADLINE)
+            self._socket.sendall(_framed(message))
+        except OSError as error:
+            raise Disconnected("the supervisor is gone") from error
+
+    def receive(self, timeout: float) -> ToWorker:
+        """Read the next message from the socket."""
+        deadline = time.monotonic() + timeout
+        while not self._queue:
+            try:
+                self._socket.settimeout(max(0.001, deadline - time.monotonic()))
+                data = self._socket.recv(1 << 16)
+            except TimeoutError as error:
+                raise DeadlineExceeded(f"no message from the supervisor for {timeout:g} s") from error
+            except OSError as error:
+                raise Disconnected("the supervisor is gone") from error
+            if not data:
+                raise Disconnected("the supervisor is gone")
+            self._queue += self._frames.feed(data)
+        return decode_to_worker(self._queue.popleft())
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()

@@ -1,0 +1,115 @@
+"""Embedded key-value store: files of one machine, nothing to install.
+
+Values are files in a per-job folder in shared memory, written by rename. The folder is readable by
+its user alone; the bus keeps its socket in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from urllib.parse import quote
+
+from mlless.channels.ports import Bytes
+from mlless.errors import ChannelError, MissingUpdate, UsageError
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_PATH_LIMIT = 96  # a local socket's path may have 104 bytes on macOS, its name in the folder included
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 (made private by mkdtemp)
+
+
+def make_folder(needed: int) -> Path:
+    """Return a new private folder for a job: in shared memory if ``needed`` bytes fit, else on disk.
+
+    ``MLLESS_CHANNEL_DIR`` names another place.
+    """
+    wanted = os.environ.get("MLLESS_CHANNEL_DIR")
+    chosen = str(Path(wanted).absolute()) if wanted else None
+    if not wanted and os.access(_SHARED_MEMORY, os.W_OK) and _free(_SHARED_MEMORY) >= needed:
+        chosen = str(_SHARED_MEMORY)
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="mlless-", dir=chosen))
+    except OSError as error:
+        raise ChannelError(
+            f"cannot make the folder of the job's channels: {error.strerror}",
+            where=chosen or tempfile.gettempdir(),
+            cure="set MLLESS_CHANNEL_DIR to a folder you can write to",
+        ) from error
+    if len(str(folder)) > _PATH_LIMIT:
+        folder.rmdir()
+        if wanted:
+            raise UsageError(
+                "the path of MLLESS_CHANNEL_DIR is too long for a local socket",
+                expected=f"a path that leaves {len(folder.name) + 1} of {_PATH_LIMIT} characters",
+                found=f"{chosen}",
+            )
+        folder = Path(tempfile.mkdtemp(prefix="mlless-", dir="/tmp"))
+    return folder
+
+
+def _free(folder: Path) -> int:
+    return shutil.disk_usage(folder).free
+
+
+class EmbeddedStore:
+    """A KeyValueStore of files."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def _path(self, key: str) -> str:
+        # Percent-encoding keeps keys apart; the prefix keeps them off the socket's name.
+        return f"{self._folder}/key.{quote(key, safe='')}"
+
+    def put(self, key: str, value: Sequence[Bytes]) -> None:
+        """Write the chunks to a file of a temporary name and rename it."""
+        path = self._path(key)
+        part = f"{path}.part{os.getpid()}.{threading.get_ident()}"
+        try:
+            with open(part, "wb", buffering=0) as file:
+                for chunk in value:
+                    rest = memoryview(chunk).cast("B")
+                    while rest:
+                        rest = rest[file.write(rest) or 0 :]
+            os.rename(part, path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                os.unlink(part)
+            if error.errno in _FULL:
+                raise ChannelError(
+                    f"no room for {sum(len(c) for c in value):,} bytes",
+                    where=str(self._folder),
+                    found=f"{_free(self._folder):,} bytes free",
+                    cure="enlarge the shared memory (docker run --shm-size), "
+                    "or set MLLESS_CHANNEL_DIR to a folder with room",
+                ) from error
+            raise ChannelError(f"cannot write: {error.strerror}", where=path) from error
+
+    def get(self, keys: Sequence[str]) -> list[Bytes]:
+        """Read the files. Up to some megabytes that is quicker than mapping them and touching every page."""
+        values: list[Bytes] = []
+        for key in keys:
+            try:
+                with open(self._path(key), "rb", buffering=0) as file:
+                    values.append(file.readall())
+            except FileNotFoundError as error:
+                raise MissingUpdate(
+                    "not in the store", where=key, cure="another program may have deleted files of the job"
+                ) from error
+        return values
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """Remove the files."""
+        for key in keys:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._path(key))
+
+    def destroy(self) -> None:
+        """Remove the job's folder, the bus in it included."""
+        shutil.rmtree(self._folder, ignore_errors=True)

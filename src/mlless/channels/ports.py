@@ -1,0 +1,90 @@
+"""The contracts of the channels. ``mlless.testing`` has one test class for each of them.
+
+All keys are relative to the job (or data set) an adapter was opened for; an adapter never
+touches anything outside of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from mlless.messages import FromWorker, ToWorker
+
+Bytes = bytes | memoryview
+
+
+class ObjectStore(Protocol):
+    """Files that outlive a job: data sets, results.
+
+    ``put`` is atomic: a reader sees the whole object or none. ``get`` of a missing object raises
+    ChannelError naming it. Paths use ``/``.
+    """
+
+    def get(self, path: str) -> bytes:
+        """Return the whole object."""
+        ...
+
+    def put(self, path: str, data: Bytes) -> None:
+        """Store the object, replacing one of the same path."""
+        ...
+
+
+class KeyValueStore(Protocol):
+    """Values shared by the functions of one job while it runs.
+
+    A value may be read by anyone as soon as ``put`` has returned, whole or not at all. What
+    ``get`` returns stays valid when the key is deleted or replaced afterwards. A job's driver
+    deletes all of the job's keys at its end with ``destroy``.
+    """
+
+    def put(self, key: str, value: Sequence[Bytes]) -> None:
+        """Store the concatenation of ``value``; ChannelError with the cure when there is no room."""
+        ...
+
+    def get(self, keys: Sequence[str]) -> list[Bytes]:
+        """Return the values in order, in one round trip; MissingUpdate names the first absent key."""
+        ...
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """Remove the keys; those that are absent are passed over."""
+        ...
+
+    def destroy(self) -> None:
+        """Remove everything of the job. May be called more than once."""
+        ...
+
+
+class Hub(Protocol):
+    """The supervisor's end of the bus: many workers, one queue."""
+
+    def receive(self, timeout: float) -> FromWorker | None:
+        """Return the next message, or None once ``timeout`` seconds have passed without one.
+
+        A message that is not one of the protocol raises CodecError naming its sender.
+        """
+        ...
+
+    def broadcast(self, message: ToWorker, workers: Iterable[int]) -> None:
+        """Send to those of ``workers`` that are still there; never blocks on a slow one."""
+        ...
+
+    def close(self) -> None:
+        """Let go of all links. May be called more than once."""
+        ...
+
+
+class Link(Protocol):
+    """A worker's end of the bus."""
+
+    def send(self, message: FromWorker) -> None:
+        """Send to the supervisor; Disconnected if it is gone."""
+        ...
+
+    def receive(self, timeout: float) -> ToWorker:
+        """Return the next message; DeadlineExceeded after ``timeout`` seconds, Disconnected at the end."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the link. May be called more than once."""
+        ...

@@ -1,0 +1,81 @@
+"""All commands under one name, and what becomes of their errors."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+
+from mlless.cli import evaluate, fetch, partition, predict, recommend, synthesize, train
+from mlless.cli.codes import BROKEN_PIPE, INTERRUPTED
+from mlless.errors import MLLessError
+
+_EXAMPLES = """[bold]A model of ratings in three commands:[/bold]
+
+[cyan]mlless partition ratings.csv data/ratings[/cyan]
+
+[cyan]mlless train data/ratings --workers 4 --out runs/ratings[/cyan]
+
+[cyan]mlless predict runs/ratings pairs.csv --out predictions.csv[/cyan]"""
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Tell an error that a user can act on in a line, without a traceback, and leave with its code."""
+    try:
+        yield
+    except MLLessError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(error.exit_code) from None
+    except KeyboardInterrupt:
+        typer.echo("interrupted: stopped at once, no result is written", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    except BrokenPipeError:
+        # Whoever read our output has had enough. Python would complain once more when it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(BROKEN_PIPE) from None
+
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        import mlless
+
+        typer.echo(f"mlless {mlless.__version__}")
+        raise typer.Exit
+
+
+@app.callback(epilog=_EXAMPLES)
+def _start(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Train large sparse models: factorisations of ratings, logistic regressions on clicks.
+
+    Workers share only the updates that matter.
+    """
+
+
+for _command, _examples in (
+    (partition.partition, partition.EXAMPLES),
+    (train.train, train.EXAMPLES),
+    (evaluate.evaluate, evaluate.EXAMPLES),
+    (predict.predict, predict.EXAMPLES),
+    (recommend.recommend, recommend.EXAMPLES),
+    (synthesize.synthesize, synthesize.EXAMPLES),
+    (fetch.fetch, fetch.EXAMPLES),
+):
+    app.command(no_args_is_help=True, epilog=_examples)(_told()(_command))

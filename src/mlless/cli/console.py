@@ -1,0 +1,66 @@
+"""How commands speak: text for a person on a terminal or in a log, JSON for scripts."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+from mlless.data.partition import Progress as Listener
+
+_LABEL = 10
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError  # rich would leave by itself, with another exit code
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Return a console that leaves text as it is: no markup, no guessing at what to colour."""
+    return _Console(stderr=stderr, markup=False, highlight=False, emoji=False)
+
+
+def say(to: Console, lines: Iterable[tuple[str, str]]) -> None:
+    """Print labelled lines, never wrapped: logs are read by line."""
+    for label, text in lines:
+        style = "bold" if label == "result" else "cyan" if label in ("next", "") else ""
+        to.print(Text.assemble((f"{label:<{_LABEL}}", "dim"), (text, style)), soft_wrap=True)
+
+
+def commands(*lines: str) -> Iterator[tuple[str, str]]:
+    """Yield commands to go on with as labelled lines."""
+    for number, line in enumerate(lines):
+        yield "" if number else "next", line
+
+
+def quote(path: Path) -> str:
+    """Return a path as one types it to a shell."""
+    return shlex.quote(str(path))
+
+
+def print_json(value: object) -> None:
+    """Print a value as one JSON object."""
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
+
+
+@contextmanager
+def bar(what: str, *, shown: bool) -> Iterator[Listener]:
+    """Give a function that moves a progress bar on standard error: share done, and what is being done."""
+    columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn()
+    to = console(stderr=True)
+    hidden = not (shown and to.is_terminal)
+    with Progress(*columns, console=to, transient=True, disable=hidden, refresh_per_second=4) as progress:
+        task = progress.add_task(what, total=1.0)
+
+        def move(fraction: float, doing: str) -> None:
+            progress.update(task, completed=fraction, description=doing)
+
+        yield move

@@ -1,0 +1,66 @@
+"""``mlless evaluate``: how good a model is on a data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+EXAMPLES = """[bold]Examples[/bold]
+
+[cyan]mlless evaluate runs/ratings data/ratings[/cyan]
+
+[cyan]mlless evaluate runs/clicks data/test --json[/cyan]
+
+[cyan]mlless evaluate runs/criteo test.tsv.gz[/cyan]"""
+
+
+def evaluate(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, as made by mlless train.")],
+    dataset: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DATASET", help="A data set made with mlless partition, or a raw file as for it."
+        ),
+    ],
+    part: Annotated[
+        Literal["all", "train", "validation"] | None,
+        typer.Option(
+            help="Which rows.", show_default="validation of the data set trained on; all of any other"
+        ),
+    ] = None,
+    format: Annotated[
+        Literal["ratings", "libsvm", "criteo", "columns"] | None,
+        typer.Option(help="What a raw file holds.", show_default="as for mlless predict"),
+    ] = None,
+    skip_malformed: Annotated[
+        bool, typer.Option("--skip-malformed", help="Leave malformed lines of a raw file out.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Score a trained model: RMSE of ratings, or log loss and AUC of clicks."""
+    from mlless.cli.console import console, print_json, say
+    from mlless.data.dataset import open_dataset
+    from mlless.errors import UsageError
+    from mlless.prediction import load
+    from mlless.report.wording import count, metrics
+
+    predictor = load(run)
+    chosen = "all"
+    if dataset.is_file():
+        if part not in (None, "all"):
+            raise UsageError("a raw file has no parts", where=str(dataset), found=f"--part {part}")
+        result = predictor.evaluate_file(dataset, format=format, skip_malformed=skip_malformed)
+    else:
+        data = open_dataset(dataset)
+        chosen = part or predictor.natural_part(data)
+        result = predictor.evaluate(data, chosen)
+    if json:
+        print_json({**result, "part": chosen})
+        return
+    rows = int(result.pop("rows"))
+    if skipped := int(result.pop("skipped", 0)):
+        typer.echo(f"left out {count(skipped, 'malformed line')}", err=True)
+    which = "all" if chosen == "all" else f"the {chosen} part"
+    say(console(), [("result", metrics(result)), ("on", f"{count(rows, 'row')}: {which} of {dataset}")])

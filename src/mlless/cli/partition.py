@@ -1,0 +1,104 @@
+"""``mlless partition``: raw rows to a data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+EXAMPLES = """[bold]Examples[/bold]
+
+[cyan]mlless partition ratings.csv data/ratings[/cyan]
+
+[cyan]mlless partition clicks.svm.gz data/clicks --features 1000000 --validation 0.05[/cyan]
+
+[cyan]mlless partition train.tsv.gz data/criteo --format criteo[/cyan]
+
+[cyan]mlless partition visits.parquet data/visits --columns visits.toml[/cyan]
+
+[cyan]mlless partition test.svm data/test --like data/clicks[/cyan]"""
+
+
+def partition(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="SOURCE",
+            help="Ratings (.csv with a header, ::, tabs, Parquet) or clicks (LIBSVM, Criteo's layout, "
+            "any table with --columns); also .gz.",
+        ),
+    ],
+    dest: Annotated[Path, typer.Argument(metavar="DEST", help="The folder of the data set.")],
+    format: Annotated[
+        Literal["ratings", "libsvm", "criteo", "columns"] | None,
+        typer.Option(help="What SOURCE holds.", show_default="found from its name and content"),
+    ] = None,
+    features: Annotated[
+        int | None,
+        typer.Option(
+            help="Number of features of clicks; in tables, that categories are hashed into.",
+            show_default="the largest index + 1; 2^18 for tables",
+        ),
+    ] = None,
+    columns: Annotated[
+        Path | None,
+        typer.Option(help="A TOML file that says what the columns of a table of clicks are (CSV, Parquet)."),
+    ] = None,
+    numeric: Annotated[
+        Literal["standard", "minmax"] | None,
+        typer.Option(
+            help="How numeric columns are scaled: logarithm, then standardised; or min-max.",
+            show_default="standard",
+        ),
+    ] = None,
+    hash_seed: Annotated[int, typer.Option(help="Hashes categories to other features.")] = 0,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(help="Rows in a mini-batch.", show_default="rows / 300, from 64 to 6250"),
+    ] = None,
+    validation: Annotated[
+        float | None, typer.Option(help="Share of rows to hold out.", show_default="0.1; 0 with --like")
+    ] = None,
+    like: Annotated[
+        Path | None,
+        typer.Option(help="A data set whose ids and features hold for this one too: a test set."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Decides the order of the rows.")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace DEST if it is a data set.")] = False,
+    skip_malformed: Annotated[
+        bool, typer.Option("--skip-malformed", help="Leave malformed lines out and count them.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Cut a raw file into shuffled mini-batches."""
+    import mlless
+    from mlless.cli.console import bar, commands, console, print_json, quote, say
+    from mlless.report.datasets import description, facts
+
+    with bar("reading", shown=not json) as move:
+        dataset = mlless.partition(
+            source,
+            dest,
+            format=format,
+            features=features,
+            columns=columns,
+            numeric=numeric,
+            hash_seed=hash_seed,
+            batch_size=batch_size,
+            validation=validation,
+            like=like,
+            seed=seed,
+            overwrite=overwrite,
+            skip_malformed=skip_malformed,
+            progress=move,
+        )
+    if json:
+        print_json(facts(dataset))
+        return
+    to = console()
+    say(to, description(dataset))
+    if like is None:
+        say(to, commands(f"mlless train {quote(dest)} --out {quote(Path('runs') / dest.resolve().name)}"))
+    else:
+        say(to, commands(f"mlless evaluate RUN {quote(dest)}"))

@@ -1,0 +1,81 @@
+"""``mlless predict``: predictions for the rows of a file, as CSV."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Literal, TextIO
+
+import typer
+
+EXAMPLES = """[bold]Examples[/bold]
+
+[cyan]mlless predict runs/ratings pairs.csv --out predictions.csv[/cyan]
+
+[cyan]mlless predict runs/clicks test.svm | head[/cyan]"""
+
+
+def predict(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, as made by mlless train.")],
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="SOURCE",
+            help="A file as for mlless partition (it may lack ratings or labels), or a data set.",
+        ),
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="The CSV file to write.", show_default="standard output")
+    ] = None,
+    format: Annotated[
+        Literal["ratings", "libsvm", "criteo", "columns"] | None,
+        typer.Option(help="What SOURCE holds.", show_default="as the model's, or found from its content"),
+    ] = None,
+    skip_malformed: Annotated[
+        bool, typer.Option("--skip-malformed", help="Leave malformed lines out and count them.")
+    ] = False,
+) -> None:
+    """Predict ratings (user,item,prediction) or probabilities of a click (row,prediction)."""
+    from mlless.cli.console import bar
+    from mlless.prediction import load
+    from mlless.report.wording import count
+
+    predictor = load(run)
+    runs = predictor.predict(source, format=format, skip_malformed=skip_malformed)
+    rows = skipped = 0
+    with bar("predicting", shown=out is not None or not sys.stdout.isatty()) as move, opened(out) as file:
+        file.write(",".join(predictor.columns) + "\n")
+        for one in runs:
+            file.write(one.csv())
+            file.flush()
+            rows, skipped = rows + len(one.values), skipped + one.skipped
+            move(one.done, "predicting")
+    if skipped:
+        typer.echo(f"left out {count(skipped, 'malformed line')}", err=True)
+    if out is not None:
+        typer.echo(f"{count(rows, 'prediction')} in {out}", err=True)
+
+
+@contextmanager
+def opened(out: Path | None) -> Iterator[TextIO]:
+    """Give a file to write to, which is there under its name only once all is written."""
+    from mlless.data.staging import writing
+
+    if out is None:
+        yield sys.stdout
+        return
+    with writing(out):
+        if out.exists() and not out.is_file():  # a device or a pipe
+            with out.open("w", newline="\n") as file:
+                yield file
+            return
+        part = out.with_name(f".{out.name}.part-{os.getpid()}")
+        try:
+            with part.open("w", newline="\n") as file:
+                yield file
+            part.replace(out)
+        finally:
+            part.unlink(missing_ok=True)

@@ -1,0 +1,153 @@
+"""What a mini-batch is: grouped, with batch-local ids, ready for the kernels; and its file form.
+
+A batch names each table row it touches once, in ascending order (``users``, ``items``,
+``features``), and refers to them by position in that list. A kernel therefore gathers every row
+once, and its update comes out in row order without sorting.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from mlless.errors import DatasetError
+from mlless.kernels.arrays import ClicksArrays, RatingsArrays
+
+LocalIds = NDArray[np.uint16] | NDArray[np.uint32]
+
+
+@dataclass(frozen=True, slots=True)
+class RatingsBatch:
+    """Ratings grouped by user.
+
+    ``users[g]`` gave the ratings ``user_starts[g]:user_starts[g + 1]``; rating ``n`` is of
+    ``items[item_index[n]]``.
+    """
+
+    users: NDArray[np.uint32]
+    user_starts: NDArray[np.uint32]
+    items: NDArray[np.uint32]
+    item_index: LocalIds
+    ratings: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.ratings)
+
+    @property
+    def arrays(self) -> RatingsArrays:
+        """The batch as the kernels take it."""
+        index = self.item_index
+        return RatingsArrays(self.users, self.user_starts, self.items, index, index.itemsize, self.ratings)
+
+    @property
+    def touched(self) -> tuple[int, int]:
+        """How many rows of the tables users and items a step on this batch moves."""
+        return len(self.users), len(self.items)
+
+
+@dataclass(frozen=True, slots=True)
+class ClicksBatch:
+    """Rows of sparse features with a label of 0 or 1.
+
+    Row ``n`` holds the entries ``row_starts[n]:row_starts[n + 1]``: feature
+    ``features[feature_index[e]]`` with value ``values[e]``, or 1 where ``values`` is None.
+    ``rows`` are the row numbers in the source, from 0; ``weights`` how much each row counts, 1
+    where it is None.
+    """
+
+    labels: NDArray[np.uint8]
+    row_starts: NDArray[np.uint32]
+    features: NDArray[np.uint32]
+    feature_index: LocalIds
+    values: NDArray[np.float32] | None
+    rows: NDArray[np.uint64]
+    weights: NDArray[np.float32] | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def arrays(self) -> ClicksArrays:
+        """The batch as the kernels take it."""
+        index = self.feature_index
+        return ClicksArrays(
+            self.labels, self.row_starts, self.features, index, index.itemsize, self.values, self.weights
+        )
+
+    @property
+    def touched(self) -> tuple[int, int]:
+        """How many rows of the tables features and intercept a step on this batch moves."""
+        return len(self.features), 1
+
+
+Batch = RatingsBatch | ClicksBatch
+
+
+def encode_batch(batch: Batch) -> bytes:
+    """Return the batch as a safetensors file."""
+    named = {field.name: getattr(batch, field.name) for field in fields(batch)}
+    return safetensors.numpy.save({name: array for name, array in named.items() if array is not None})
+
+
+def decode_batch(kind: str, data: bytes, where: str) -> Batch:
+    """Return the batch of ``kind`` ("ratings" or "clicks") in a safetensors file's bytes.
+
+    Raises DatasetError, with ``where`` as the place, if the file is not such a batch. Ranges are
+    not checked here: the kernels check every index they follow.
+    """
+    try:
+        arrays = safetensors.numpy.load(data)
+        if kind == "ratings":
+            return RatingsBatch(**arrays)
+        return ClicksBatch(values=arrays.pop("values", None), **arrays)
+    except (safetensors.SafetensorError, TypeError) as error:
+        raise DatasetError(
+            "not a mini-batch", where=where, found=str(error), cure="partition the source again"
+        ) from error
+
+
+def local_ids(ids: NDArray[np.int64]) -> tuple[NDArray[np.uint32], LocalIds]:
+    """Return the distinct ``ids`` in ascending order, and for each id its place among them."""
+    unique, inverse = np.unique(ids, return_inverse=True)
+    if len(unique) <= 1 << 16:
+        return unique.astype(np.uint32), inverse.astype(np.uint16)
+    return unique.astype(np.uint32), inverse.astype(np.uint32)
+
+
+def group_ratings(
+    users: NDArray[np.int64], items: NDArray[np.int64], ratings: NDArray[np.float32]
+) -> RatingsBatch:
+    """Return the rows as a batch grouped by user; rows of one user keep their order."""
+    order = np.argsort(users, kind="stable")
+    distinct, starts = np.unique(users[order], return_index=True)
+    unique_items, item_index = local_ids(items[order])
+    return RatingsBatch(
+        users=distinct.astype(np.uint32),
+        user_starts=np.append(starts, len(users)).astype(np.uint32),
+        items=unique_items,
+        item_index=item_index,
+        ratings=ratings[order].astype(np.float32),
+    )
+
+
+def pack_clicks(
+    labels: NDArray[np.uint8],
+    row_starts: NDArray[np.int64],
+    indices: NDArray[np.int64],
+    values: NDArray[np.float32],
+    rows: NDArray[np.int64],
+) -> ClicksBatch:
+    """Return CSR rows as a batch with batch-local feature ids; values that are all 1 are left out."""
+    features, feature_index = local_ids(indices)
+    return ClicksBatch(
+        labels=labels.astype(np.uint8),
+        row_starts=row_starts.astype(np.uint32),
+        features=features,
+        feature_index=feature_index,
+        values=None if bool(np.all(values == 1.0)) else values.astype(np.float32),
+        rows=rows.astype(np.uint64),
+    )

@@ -1,0 +1,338 @@
+"""What the first pass over a source learns, and what the second makes of it: one class a kind of data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import msgspec
+import numpy as np
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from mlless.data.batches import Batch, group_ratings, pack_clicks
+from mlless.data.dataset import Dataset, IdIndex
+from mlless.data.features import FeatureMap, Scale, Scaling, unscaled
+from mlless.data.manifest import Clicks, Ratings
+from mlless.data.readers import Source, read_clicks, read_columns, read_ratings
+from mlless.data.rows import Chunk, ClicksRows, ColumnRows, R, RatingsRows
+from mlless.errors import InputError, UsageError
+
+MERGE = 1 << 16
+MOST = 2**32 - 1  # rows of a table, entries of a mini-batch: they are numbered in 32 bits
+
+
+class Intake(Protocol[R]):
+    """Pass 1: ``chunks``, each followed by ``note``, then ``settle``. Pass 2: ``batch``. Then the rest."""
+
+    rows: type[R]
+
+    def chunks(self) -> Iterator[Chunk[R]]:
+        """Yield the rows of the source."""
+        ...
+
+    def note(self, chunk: Chunk[R]) -> None:
+        """Take in what must be known of all rows before the first mini-batch."""
+        ...
+
+    def settle(self, training: Iterator[R]) -> None:
+        """Fix the ids and the shape of the tables; read the rows to train on once more if need be."""
+        ...
+
+    def batch(self, rows: R, training: bool) -> Batch:
+        """Return the rows as a mini-batch."""
+        ...
+
+    def shape(self) -> Ratings | Clicks:
+        """Return the shape of the data set."""
+        ...
+
+    def ids(self) -> bytes | None:
+        """Return the file of original ids, if there is one."""
+        ...
+
+
+class Moments:
+    """Mean and population standard deviation, updated in parts (Chan, Golub and LeVeque, 1979)."""
+
+    def __init__(self) -> None:
+        self._count, self._mean, self._squares = 0, 0.0, 0.0
+        self._pivot: float | None = None
+
+    def add(self, values: NDArray[np.floating]) -> None:
+        """Take in ``values``, at least one."""
+        if self._pivot is None:
+            self._pivot = float(values[0])  # equal values then have a deviation of exactly zero
+        shifted = values.astype(np.float64) - self._pivot
+        mean, count = float(shifted.mean()), len(shifted)
+        total = self._count + count
+        step = mean - self._mean
+        self._squares += float(((shifted - mean) ** 2).sum()) + step * step * self._count * count / total
+        self._mean += step * count / total
+        self._count = total
+
+    @property
+    def mean(self) -> float:
+        """The mean so far."""
+        return (self._pivot or 0.0) + self._mean
+
+    @property
+    def deviation(self) -> float:
+        """The standard deviation so far."""
+        return float(np.sqrt(self._squares / max(self._count, 1)))
+
+
+class DistinctIds:
+    """The distinct ids among many, sorted; memory in proportion to the distinct ones."""
+
+    def __init__(self) -> None:
+        self._merged = np.zeros(0, np.int64)
+        self._recent: list[NDArray[np.int64]] = []
+        self._waiting = 0
+
+    def add(self, ids: NDArray[np.int64]) -> None:
+        """Take in ``ids``."""
+        self._recent.append(np.unique(ids))
+        self._waiting += len(self._recent[-1])
+        # Merging only once as much has come in as there is keeps the whole work n log n.
+        if self._waiting > max(len(self._merged), MERGE):
+            self.all()
+
+    def all(self) -> NDArray[np.int64]:
+        """Return the distinct ids so far."""
+        self._merged = np.unique(np.concatenate([self._merged, *self._recent]))
+        self._recent, self._waiting = [], 0
+        return self._merged
+
+
+class RatingsIntake:
+    """Ratings: collects ids and scale, then numbers the ids."""
+
+    rows = RatingsRows
+
+    def __init__(self, source: Source, like: Dataset | None, skip_malformed: bool) -> None:
+        self.source, self.like, self.skip_malformed = source, like, skip_malformed
+        self._users, self._items = DistinctIds(), DistinctIds()
+        self._low, self._high = np.inf, -np.inf
+        self._moments = Moments()
+
+    def chunks(self) -> Iterator[Chunk[RatingsRows]]:
+        """Yield the rows of the source."""
+        return read_ratings(self.source, skip_malformed=self.skip_malformed)
+
+    def note(self, chunk: Chunk[RatingsRows]) -> None:
+        """Collect ids and scale."""
+        ratings = _known(chunk.rows.ratings)
+        if len(ratings):
+            self._users.add(chunk.rows.users)
+            self._items.add(chunk.rows.items)
+            self._low = min(self._low, float(ratings.min()))
+            self._high = max(self._high, float(ratings.max()))
+
+    def settle(self, training: Iterator[RatingsRows]) -> None:
+        """Give every id its row: those of ``like`` first and as there, the others in ascending order."""
+        known = self.like.ids() if self.like else None
+        self._user_ids = _numbered(self._users.all(), known.users if known else None, "users")
+        self._item_ids = _numbered(self._items.all(), known.items if known else None, "items")
+        self._user_index, self._item_index = IdIndex(self._user_ids), IdIndex(self._item_ids)
+
+    def batch(self, rows: RatingsRows, training: bool) -> Batch:
+        """Return the rows as a mini-batch grouped by user."""
+        ratings = _known(rows.ratings)
+        if training:
+            self._moments.add(ratings)
+        return group_ratings(self._user_index.find(rows.users), self._item_index.find(rows.items), ratings)
+
+    def shape(self) -> Ratings:
+        """Return the shape of the data set."""
+        users, items = len(self._user_ids), len(self._item_ids)
+        if self.like and isinstance(self.like.manifest.shape, Ratings):
+            of = self.like.manifest.shape
+            return Ratings(users, items, of.mean, of.deviation, of.low, of.high)
+        deviation = self._moments.deviation or 1.0
+        return Ratings(users, items, self._moments.mean, deviation, self._low, self._high)
+
+    def ids(self) -> bytes:
+        """Return the file of original ids."""
+        return safetensors.numpy.save({"users": self._user_ids, "items": self._item_ids})
+
+
+def _known(ratings: NDArray[np.float32] | None) -> NDArray[np.float32]:
+    assert ratings is not None, "a source without ratings is read only where they are optional"
+    return ratings
+
+
+def _numbered(ids: NDArray[np.int64], known: NDArray[np.int64] | None, what: str) -> NDArray[np.int64]:
+    if known is not None:
+        ids = np.concatenate([known, np.setdiff1d(ids, known)])
+    if len(ids) > MOST:
+        raise InputError(f"too many {what}", expected=f"at most {MOST}", found=str(len(ids)))
+    return ids
+
+
+class ClicksIntake:
+    """Clicks: finds out the number of features and whether they are counted from 0 or 1."""
+
+    rows = ClicksRows
+
+    def __init__(
+        self, source: Source, features: int | None, like: Clicks | None, skip_malformed: bool
+    ) -> None:
+        self.source, self.like, self.skip_malformed = source, like, skip_malformed
+        self.features, self.index_base = features, 0
+        if like:
+            self.features, self.index_base = like.features, like.index_base
+        self._biggest = -1
+        self._first_line_of_zero: int | None = None
+        self._first_line_of_last: int | None = None
+        self._share = _Positives()
+
+    def chunks(self) -> Iterator[Chunk[ClicksRows]]:
+        """Yield the rows of the source."""
+        highest = self.like.table_rows - 1 if self.like else self.features
+        return read_clicks(
+            self.source, skip_malformed=self.skip_malformed, lowest=self.index_base, highest=highest
+        )
+
+    def note(self, chunk: Chunk[ClicksRows]) -> None:
+        """Take in which indices occur."""
+        if not len(chunk.rows.indices):
+            return
+        self._biggest = max(self._biggest, int(chunk.rows.indices.max()))
+        if self.features is None or self.like:
+            return
+        if self._first_line_of_zero is None:
+            self._first_line_of_zero = _first_line(chunk, 0)
+        if self._first_line_of_last is None:
+            self._first_line_of_last = _first_line(chunk, self.features)
+        if self._first_line_of_zero and self._first_line_of_last:
+            line = max(self._first_line_of_zero, self._first_line_of_last)
+            raise InputError(
+                f"features 0 and {self.features} both occur",
+                where=f"{self.source.path}, line {line}",
+                expected=f"indices from 0 to {self.features - 1}, or from 1 to {self.features}",
+                cure=f"give --features {self.features + 1} or more, or leave it out",
+            )
+
+    def settle(self, training: Iterator[ClicksRows]) -> None:
+        """Fix the number of features."""
+        if self.features is None:
+            self.features = self._biggest + 1
+            if not self.features:
+                raise InputError("no row has a feature", where=str(self.source.path))
+        elif self._first_line_of_last:
+            self.index_base = 1
+
+    def batch(self, rows: ClicksRows, training: bool) -> Batch:
+        """Return the rows as a mini-batch."""
+        if training:
+            self._share.add(rows.labels)
+        return _packed(rows)
+
+    def shape(self) -> Clicks:
+        """Return the shape of the data set."""
+        return Clicks(self.features or 0, self.index_base, self._share.value)
+
+    def ids(self) -> None:
+        """Clicks are stored under the indices of their source."""
+
+
+class _Positives:
+    """The share of label 1."""
+
+    def __init__(self) -> None:
+        self._positives = self._rows = 0
+
+    def add(self, labels: NDArray[np.uint8]) -> None:
+        self._rows += len(labels)
+        self._positives += int(labels.sum(dtype=np.int64))
+
+    @property
+    def value(self) -> float:
+        return self._positives / max(self._rows, 1)
+
+
+def _packed(rows: ClicksRows) -> Batch:
+    if rows.starts[-1] > MOST:
+        raise UsageError(
+            "too many features in one mini-batch",
+            expected=f"at most {MOST}",
+            found=str(rows.starts[-1]),
+            cure="give a smaller --batch-size",
+        )
+    return pack_clicks(rows.labels, rows.starts, rows.indices.astype(np.int64), rows.values, rows.numbers)
+
+
+class ColumnsIntake:
+    """Clicks in columns: learns the scales from the training part, unless they are given."""
+
+    rows = ColumnRows
+
+    def __init__(self, source: Source, features: FeatureMap, skip_malformed: bool) -> None:
+        """Take ``features`` as it is if it has scales, else find them out."""
+        self.source, self.features, self.skip_malformed = source, features, skip_malformed
+        self._share = _Positives()
+
+    def chunks(self) -> Iterator[Chunk[ColumnRows]]:
+        """Yield the rows of the source."""
+        return read_columns(self.source, self.features, skip_malformed=self.skip_malformed)
+
+    def note(self, chunk: Chunk[ColumnRows]) -> None:
+        """Leave it at that: what is to be known of these rows is known of the training part only."""
+
+    def settle(self, training: Iterator[ColumnRows]) -> None:
+        """Find out the scales."""
+        columns = len(self.features.layout.numeric)
+        if len(self.features.scales) == columns:
+            return
+        scales = [_LearnedScale(self.features.scaling) for _ in range(columns)]
+        for rows in training:
+            for place, scale in enumerate(scales):
+                scale.add(rows.numeric[:, place])
+        found = tuple(scale.value for scale in scales)
+        self.features = msgspec.structs.replace(self.features, scales=found)
+
+    def batch(self, rows: ColumnRows, training: bool) -> Batch:
+        """Return the rows as a mini-batch."""
+        if training:
+            self._share.add(rows.labels)
+        return _packed(self.features.encode(rows))
+
+    def shape(self) -> Clicks:
+        """Return the shape of the data set."""
+        return Clicks(self.features.features, 0, self._share.value, self.features)
+
+    def ids(self) -> None:
+        """Features have no names to go back to."""
+
+
+class _LearnedScale:
+    """The scale of one numeric column, from the numbers that are there."""
+
+    def __init__(self, scaling: Scaling) -> None:
+        self._scaling = scaling
+        self._moments = Moments()
+        self._low, self._high = np.inf, -np.inf
+
+    def add(self, raw: NDArray[np.float32]) -> None:
+        numbers = unscaled(raw[~np.isnan(raw)], self._scaling)
+        if len(numbers):
+            self._moments.add(numbers)
+            self._low = min(self._low, float(numbers.min()))
+            self._high = max(self._high, float(numbers.max()))
+
+    @property
+    def value(self) -> Scale:
+        if self._low > self._high:
+            return Scale()
+        if self._scaling == "minmax":
+            return Scale(self._low, (self._high - self._low) or 1.0)
+        return Scale(self._moments.mean, self._moments.deviation or 1.0)
+
+
+def _first_line(chunk: Chunk[ClicksRows], index: int) -> int | None:
+    """Return the line of the first row with feature ``index``, None if there is none."""
+    places = np.flatnonzero(chunk.rows.indices == index)
+    if not len(places):
+        return None
+    return int(chunk.lines[np.searchsorted(chunk.rows.starts, places[0], side="right") - 1])

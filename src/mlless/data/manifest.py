@@ -1,0 +1,155 @@
+"""What a data set says of itself: ``manifest.json`` beside the mini-batches, and its id maps.
+
+A data set is a folder (later also a prefix in an object store):
+
+    manifest.json              this description
+    ids.safetensors            ratings only: ``users`` and ``items``, the original id of each row
+    train/000000.safetensors   mini-batches, shuffled
+    validation/000000...       the share held out, shuffled
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import Final, Literal
+
+import msgspec
+
+from mlless.data.features import FeatureMap
+from mlless.errors import DatasetError
+
+FORMAT: Final = 1
+MANIFEST = "manifest.json"
+IDS = "ids.safetensors"
+
+
+Bytes = bytes | memoryview
+
+
+class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One file of a data set: path within it, rows held, size in bytes, CRC-32 of the bytes."""
+
+    path: str
+    rows: int
+    bytes: int
+    crc32: int
+
+    def check(self, data: Bytes, where: str) -> None:
+        """Raise DatasetError unless ``data`` is this file, unharmed."""
+        if len(data) != self.bytes or zlib.crc32(data) != self.crc32:
+            raise DatasetError(
+                "damaged file",
+                where=f"{where}/{self.path}",
+                expected=f"{self.bytes} bytes with CRC-32 {self.crc32:08x}",
+                found=f"{len(data)} bytes with CRC-32 {zlib.crc32(data):08x}",
+                cure="partition the source again",
+            )
+
+
+class Ratings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="ratings", tag_field="kind"):
+    """Shape of a ratings data set. ``mean`` and ``deviation`` are of the training part.
+
+    With ``--like`` they, ``low`` and ``high`` (the rating scale) are those of the other data set.
+    """
+
+    users: int
+    items: int
+    mean: float
+    deviation: float
+    low: float
+    high: float
+
+
+class Clicks(
+    msgspec.Struct,
+    frozen=True,
+    forbid_unknown_fields=True,
+    omit_defaults=True,  # so that a data set without ``columns`` keeps its fingerprint
+    tag="clicks",
+    tag_field="kind",
+):
+    """Shape of a clicks data set.
+
+    Feature indices are kept as they stand in the source; the table has
+    ``features + index_base`` rows, for a one-based file never uses row 0.
+    ``positives`` is the share of label 1 in the training part. ``columns`` says how the features
+    were made, where the source was a table with columns.
+    """
+
+    features: int
+    index_base: int
+    positives: float
+    columns: FeatureMap | None = None
+
+    def __post_init__(self) -> None:
+        """Raise ValueError if the columns do not make these features."""
+        if self.columns:
+            self.columns.check_learned(self.table_rows)
+
+    @property
+    def table_rows(self) -> int:
+        """Rows of the table of features."""
+        return self.features + self.index_base
+
+
+class Made(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How a data set was made: enough to make it again from the same source."""
+
+    version: str
+    source: str
+    source_bytes: int
+    format: str
+    seed: int
+    batch_size: int
+    validation: float
+    like: str | None
+    skipped: int
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The description of a data set. ``rows`` counts training and validation together."""
+
+    format: Literal[1]
+    shape: Ratings | Clicks
+    made: Made
+    rows: int
+    train: tuple[File, ...]
+    validation: tuple[File, ...]
+    ids: File | None
+
+    @property
+    def kind(self) -> str:
+        """``ratings`` or ``clicks``."""
+        return "ratings" if isinstance(self.shape, Ratings) else "clicks"
+
+    @property
+    def fingerprint(self) -> str:
+        """Eight hexadecimal digits that change with anything in the manifest."""
+        return f"{zlib.crc32(msgspec.json.encode(self)):08x}"
+
+
+class _FormatOnly(msgspec.Struct):
+    format: int
+
+
+def encode_manifest(manifest: Manifest) -> bytes:
+    """Return the manifest as indented JSON."""
+    return msgspec.json.format(msgspec.json.encode(manifest), indent=1)
+
+
+def decode_manifest(data: bytes, where: str) -> Manifest:
+    """Return the manifest in ``data``; DatasetError if it is none, or of another version."""
+    cure = "partition the source again with this version of mlless"
+    try:
+        found = msgspec.json.decode(data, type=_FormatOnly).format
+        if found != FORMAT:
+            raise DatasetError(
+                "a data set of another version",
+                where=where,
+                expected=f"format {FORMAT}",
+                found=f"format {found}",
+                cure=cure,
+            )
+        return msgspec.json.decode(data, type=Manifest)
+    except msgspec.DecodeError as error:
+        raise DatasetError("not a valid manifest", where=where, found=str(error), cure=cure) from error

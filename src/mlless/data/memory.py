@@ -1,0 +1,171 @@
+"""A data set from arrays at hand: the same mini-batches and manifest as on disk, held in memory."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import safetensors.numpy
+from numpy.typing import NDArray
+
+import mlless
+from mlless.channels.folder import Folder
+from mlless.channels.ports import Bytes
+from mlless.data.batches import Batch, encode_batch, group_ratings, pack_clicks
+from mlless.data.dataset import Dataset, RatingIds
+from mlless.data.manifest import FORMAT, IDS, MANIFEST, Clicks, File, Made, Manifest, Ratings, encode_manifest
+from mlless.data.partition import default_batch_size
+from mlless.data.rows import ClicksRows
+from mlless.data.spool import even_sizes
+from mlless.errors import ChannelError
+
+IN_MEMORY = "arrays in memory"
+
+
+class MemoryObjects:
+    """An ObjectStore in memory."""
+
+    def __init__(self) -> None:
+        self._objects: dict[str, bytes] = {}
+
+    def get(self, path: str) -> bytes:
+        """Return the whole object."""
+        if path not in self._objects:
+            raise ChannelError("no such object", where=f"{IN_MEMORY}: {path}")
+        return self._objects[path]
+
+    def put(self, path: str, data: Bytes) -> None:
+        """Keep a copy of ``data``."""
+        self._objects[path] = bytes(data)
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """How rows become mini-batches: what ``partition`` calls ``batch_size``, ``validation`` and ``seed``."""
+
+    batch_size: int | None
+    validation: float
+    seed: int
+
+    def held_out(self, rows: int) -> int:
+        """Return how many of the rows are held out."""
+        return round(rows * self.validation)
+
+    def size(self, rows: int) -> int:
+        """Return the largest number of rows in a mini-batch."""
+        return self.batch_size or default_batch_size(rows - self.held_out(rows))
+
+    def order(self, rows: int) -> NDArray[np.intp]:
+        """Return the rows in random order; those held out come first."""
+        return np.random.default_rng(np.random.SeedSequence([self.seed, rows])).permutation(rows)
+
+    def pieces(self, rows: int) -> Iterator[tuple[str, int, slice]]:
+        """Yield each mini-batch: its part, its number there and its place in the order."""
+        held_out, at = self.held_out(rows), 0
+        for part, count in (("validation", held_out), ("train", rows - held_out)):
+            for number, size in enumerate(even_sizes(count, self.size(rows))):
+                yield part, number, slice(at, at + size)
+                at += size
+
+
+def ratings_in_memory(
+    users: NDArray[np.int64],
+    items: NDArray[np.int64],
+    ratings: NDArray[np.float32],
+    *,
+    ids: RatingIds,
+    scale: Ratings | None,
+    cut: Cut,
+) -> Dataset:
+    """Return a data set of ratings.
+
+    ``users`` and ``items`` are table rows, whose original ids are ``ids``; ``scale`` gives mean,
+    deviation and limits, which are those of the rows themselves if it is None.
+    """
+    order = cut.order(len(ratings))
+    users, items, ratings = users[order], items[order], ratings[order]
+    if scale is None:
+        trained = ratings[cut.held_out(len(ratings)) :].astype(np.float64)
+        # Equal ratings have no deviation, only rounding.
+        deviation = float(trained.std()) if trained.min() < trained.max() else 1.0
+        scale = Ratings(0, 0, float(trained.mean()), deviation, float(ratings.min()), float(ratings.max()))
+    shape = Ratings(len(ids.users), len(ids.items), scale.mean, scale.deviation, scale.low, scale.high)
+    batches = (
+        (part, number, group_ratings(users[piece], items[piece], ratings[piece]))
+        for part, number, piece in cut.pieces(len(ratings))
+    )
+    return _held(
+        batches, shape, len(ratings), cut, safetensors.numpy.save({"users": ids.users, "items": ids.items})
+    )
+
+
+def clicks_in_memory(
+    rows: ClicksRows, weights: NDArray[np.float32] | None, *, features: int, cut: Cut
+) -> Dataset:
+    """Return a data set of clicks; ``weights`` say how much each row counts, 1 on average."""
+    order = cut.order(len(rows))
+    rows = rows.take(order)
+    if weights is not None:
+        weights = weights[order]
+    at = cut.held_out(len(rows))
+    counts = None if weights is None else weights[at:].astype(np.float64)
+    shape = Clicks(features, 0, float(np.average(rows.labels[at:], weights=counts)))
+    return _held(_click_batches(rows, weights, cut), shape, len(rows), cut, None)
+
+
+def _click_batches(
+    rows: ClicksRows, weights: NDArray[np.float32] | None, cut: Cut
+) -> Iterator[tuple[str, int, Batch]]:
+    for part, number, piece in cut.pieces(len(rows)):
+        some = rows.part(piece.start, piece.stop)
+        batch = pack_clicks(
+            some.labels, some.starts, some.indices.astype(np.int64), some.values, some.numbers
+        )
+        yield part, number, batch if weights is None else replace(batch, weights=weights[piece])
+
+
+def _held(
+    batches: Iterable[tuple[str, int, Batch]], shape: Ratings | Clicks, rows: int, cut: Cut, ids: bytes | None
+) -> Dataset:
+    objects = MemoryObjects()
+
+    def put(path: str, data: bytes, count: int) -> File:
+        objects.put(path, data)
+        return File(path, count, len(data), zlib.crc32(data))
+
+    files: dict[str, list[File]] = {"train": [], "validation": []}
+    for part, number, batch in batches:
+        files[part].append(put(f"{part}/{number:06d}.safetensors", encode_batch(batch), len(batch)))
+    made = Made(
+        version=mlless.__version__,
+        source=IN_MEMORY,
+        source_bytes=0,
+        format="ratings" if isinstance(shape, Ratings) else "libsvm",
+        seed=cut.seed,
+        batch_size=cut.size(rows),
+        validation=cut.validation,
+        like=None,
+        skipped=0,
+    )
+    manifest = Manifest(
+        format=FORMAT,
+        shape=shape,
+        made=made,
+        rows=rows,
+        train=tuple(files["train"]),
+        validation=tuple(files["validation"]),
+        ids=None if ids is None else put(IDS, ids, 0),
+    )
+    return Dataset(IN_MEMORY, manifest, objects)
+
+
+def store_dataset(dataset: Dataset, folder: Path) -> Dataset:
+    """Write a data set's files into ``folder`` and return the one that is there."""
+    manifest, objects = dataset.manifest, Folder(folder)
+    for file in (*manifest.train, *manifest.validation, *([manifest.ids] if manifest.ids else [])):
+        objects.put(file.path, dataset.objects.get(file.path))
+    objects.put(MANIFEST, encode_manifest(manifest))
+    return Dataset(str(folder), manifest, objects)

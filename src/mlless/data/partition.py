@@ -1,0 +1,231 @@
+"""From a source of raw rows to a data set: two passes, bounded memory, the same bytes every time.
+
+Pass 1 parses the source, collects ids and scatters the rows over bucket files; pass 2 takes the
+rows from there in random order, cuts them into mini-batches and writes these. The first rows of
+that order are the validation part, the others the training part.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlless
+from mlless.channels.folder import Folder
+from mlless.data.batches import encode_batch
+from mlless.data.dataset import Dataset, open_dataset
+from mlless.data.features import Layout, Scaling
+from mlless.data.intake import MOST, ClicksIntake, ColumnsIntake, Intake, RatingsIntake
+from mlless.data.manifest import FORMAT, IDS, MANIFEST, File, Made, Manifest, encode_manifest
+from mlless.data.readers import Source, open_source
+from mlless.data.request import Request
+from mlless.data.rows import R
+from mlless.data.spool import Spool, after, cut, even_sizes
+from mlless.data.staging import check_replaceable, staged
+from mlless.errors import InputError, UsageError
+
+Progress = Callable[[float, str], None]
+
+VALIDATION = 0.1
+_BUCKET = 32 << 20  # bytes of raw rows held at a time, about
+_MOST_BUCKETS = 128
+_PASS_1 = 0.5  # the share of the work, for progress
+
+
+def default_batch_size(rows: int) -> int:
+    """Return the batch size for so many training rows; it does not depend on the number of workers."""
+    return min(max(rows // 300, 64), 6250)
+
+
+def partition(
+    source: str | Path,
+    dest: str | Path,
+    *,
+    format: str | None = None,
+    features: int | None = None,
+    columns: str | Path | Layout | None = None,
+    numeric: Scaling | None = None,
+    hash_seed: int = 0,
+    batch_size: int | None = None,
+    validation: float | None = None,
+    like: str | Path | None = None,
+    seed: int = 0,
+    overwrite: bool = False,
+    skip_malformed: bool = False,
+    progress: Progress | None = None,
+) -> Dataset:
+    """Write ``source`` as shuffled mini-batches to the folder ``dest`` and return it as a data set.
+
+    Parameters
+    ----------
+    format
+        ``ratings``, ``libsvm``, ``criteo`` or ``columns``; found from the source's name and content
+        unless given.
+    features
+        The number of features of clicks: for LIBSVM all, the largest index plus one unless given;
+        for columns those that categories are hashed into, 2^18 unless given.
+    columns
+        What the columns of a table of clicks are: a TOML file as in ``mlless.data.layouts``, or a Layout.
+    numeric
+        How numeric columns are scaled: ``standard`` (default) or ``minmax``, see `FeatureMap`.
+    hash_seed
+        Another seed hashes categories to other features.
+    batch_size
+        The largest number of rows in a mini-batch; `default_batch_size` unless given.
+    validation
+        The share of rows held out, 0.1 unless given; 0 with ``like``.
+    like
+        A data set whose ids, scales and features hold for this one too: a test set.
+    seed
+        Decides the order of the rows. The same source, options and seed give the same bytes.
+    overwrite
+        Replace ``dest`` if it is a data set.
+    skip_malformed
+        Leave malformed lines out and count them, instead of raising InputError at the first.
+    progress
+        Called with the share of the work that is done, and what is being done.
+    """
+    model = open_dataset(like) if like is not None else None
+    request = Request(format, features, columns, numeric, hash_seed, model, skip_malformed)
+    origin = open_source(source, format=request.format)
+    target = Path(dest).resolve()
+    options = _options(batch_size, validation, seed, model)
+    intake = request.intake(origin)
+    check_replaceable(target, overwrite)
+    for name, path in (("the source", origin.path), ("the data set of --like", like)):
+        if path is not None and target in (Path(path).resolve(), *Path(path).resolve().parents):
+            raise UsageError(f"{name} would be replaced", where=str(path), cure="choose another DEST")
+    with staged(target) as work:
+        job = _Partitioning(origin, work, options, progress or _silent)
+        # Calls that look alike: a type variable cannot stand for a union.
+        match intake:
+            case RatingsIntake():
+                job.run(intake)
+            case ClicksIntake():
+                job.run(intake)
+            case ColumnsIntake():
+                job.run(intake)
+    return open_dataset(dest)
+
+
+@dataclass(frozen=True, slots=True)
+class _Options:
+    batch_size: int | None
+    validation: float
+    seed: int
+    like: str | None
+
+
+def _options(batch_size: int | None, validation: float | None, seed: int, like: Dataset | None) -> _Options:
+    if batch_size is not None and not 1 <= batch_size <= MOST:
+        raise UsageError("no such batch size", expected=f"1 to {MOST}", found=str(batch_size))
+    if validation is None:
+        validation = 0.0 if like else VALIDATION
+    if not 0.0 <= validation < 1.0:
+        raise UsageError(
+            "no such share for validation", expected="0 up to, not including, 1", found=str(validation)
+        )
+    if seed < 0:
+        raise UsageError("no such seed", expected="0 or more", found=str(seed))
+    return _Options(batch_size, validation, seed, like.manifest.fingerprint if like else None)
+
+
+class _Partitioning:
+    """The two passes over one source."""
+
+    def __init__(self, source: Source, work: Path, options: _Options, progress: Progress) -> None:
+        self.source, self.options, self.progress = source, options, progress
+        self.spool_folder = work / "spool"
+        self.objects = Folder(work / "new")
+
+    def run(self, intake: Intake[R]) -> None:
+        """Write the data set."""
+        spool = Spool(self.spool_folder, intake.rows, _buckets(self.source), self.options.seed)
+        skipped = self._scatter(intake, spool)
+        held_out = round(spool.rows * self.options.validation)
+        self._check_rows(spool.rows, held_out, skipped)
+        intake.settle(after(spool.shuffled(keep=True), held_out))
+        batch_size = self.options.batch_size or default_batch_size(spool.rows - held_out)
+        stream = spool.shuffled()
+        sizes = even_sizes(held_out, batch_size)
+        train_sizes = even_sizes(spool.rows - held_out, batch_size)
+        pieces = cut(stream, sizes + train_sizes)
+        validation = self._write(intake, pieces, "validation", sizes, spool.rows, 0)
+        train = self._write(intake, pieces, "train", train_sizes, spool.rows, held_out)
+        ids = intake.ids()
+        manifest = Manifest(
+            format=FORMAT,
+            shape=intake.shape(),
+            made=self._made(batch_size, skipped),
+            rows=spool.rows,
+            train=train,
+            validation=validation,
+            ids=self._put(IDS, ids, 0) if ids is not None else None,
+        )
+        self.objects.put(MANIFEST, encode_manifest(manifest))
+        self.progress(1.0, "done")
+
+    def _scatter(self, intake: Intake[R], spool: Spool[R]) -> int:
+        """Pass 1; return the number of lines left out."""
+        skipped = 0
+        for chunk in intake.chunks():
+            intake.note(chunk)
+            spool.add(chunk.rows)
+            skipped += chunk.skipped
+            self.progress(_PASS_1 * self.source.progress(chunk.done), "reading")
+        return skipped
+
+    def _check_rows(self, rows: int, held_out: int, skipped: int) -> None:
+        where = str(self.source.path)
+        if not rows:
+            found = f"{skipped} malformed lines" if skipped else "none"
+            raise InputError("no rows", where=where, expected="at least one", found=found)
+        if held_out == rows:
+            raise UsageError(
+                "no rows are left for training",
+                where=where,
+                found=f"{rows} rows, {held_out} of them for validation",
+                cure="give a smaller --validation",
+            )
+
+    def _write(
+        self, intake: Intake[R], pieces: Iterator[R], part: str, sizes: list[int], rows: int, done: int
+    ) -> tuple[File, ...]:
+        files = []
+        # `sizes` comes first in the zip: when it ends, no piece of the next part is taken.
+        for number, (size, piece) in enumerate(zip(sizes, pieces, strict=False)):
+            batch = intake.batch(piece, part == "train")
+            files.append(self._put(f"{part}/{number:06d}.safetensors", encode_batch(batch), size))
+            done += size
+            self.progress(_PASS_1 + (1 - _PASS_1) * done / rows, "writing")
+        return tuple(files)
+
+    def _put(self, path: str, data: bytes, rows: int) -> File:
+        self.objects.put(path, data)
+        return File(path=path, rows=rows, bytes=len(data), crc32=zlib.crc32(data))
+
+    def _made(self, batch_size: int, skipped: int) -> Made:
+        return Made(
+            version=mlless.__version__,
+            source=self.source.path.name,
+            source_bytes=self.source.bytes,
+            format=self.source.format,
+            seed=self.options.seed,
+            batch_size=batch_size,
+            validation=self.options.validation,
+            like=self.options.like,
+            skipped=skipped,
+        )
+
+
+def _buckets(source: Source) -> int:
+    """Return how many buckets keep each near `_BUCKET` bytes, going by the size of the source."""
+    unpacked = 12 if source.layout == "parquet" else 6 if source.packed else 1
+    return min(max(math.ceil(source.bytes * unpacked / _BUCKET), 1), _MOST_BUCKETS)
+
+
+def _silent(fraction: float, what: str) -> None:
+    """Report nothing."""

@@ -1,0 +1,105 @@
+"""What a source is to be taken for: from the options of ``partition`` to the intake that reads it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlless.data.dataset import Dataset
+from mlless.data.features import CRITEO, HASHED, MOST_HASHED, SCALINGS, FeatureMap, Layout, Scaling
+from mlless.data.intake import ClicksIntake, ColumnsIntake, RatingsIntake
+from mlless.data.layouts import read_layout
+from mlless.data.manifest import Clicks
+from mlless.data.readers import Source
+from mlless.errors import UsageError
+
+MOST_FEATURES = 2**31
+
+
+@dataclass
+class Request:
+    """The options that say what the rows of a source are; see ``partition``."""
+
+    given_format: str | None
+    features: int | None
+    columns: str | Path | Layout | None
+    numeric: Scaling | None
+    hash_seed: int
+    like: Dataset | None
+    skip_malformed: bool
+
+    def __post_init__(self) -> None:
+        if self.columns is not None and not isinstance(self.columns, Layout):
+            self.columns = read_layout(self.columns)
+
+    @property
+    def format(self) -> str | None:
+        """The format asked for, or that follows from what else is asked for."""
+        if self.given_format or self.columns:
+            return self.given_format or "columns"
+        return self._known.columns.format if self._known and self._known.columns else None
+
+    @property
+    def _known(self) -> Clicks | None:
+        shape = self.like.manifest.shape if self.like else None
+        return shape if isinstance(shape, Clicks) else None
+
+    def intake(self, source: Source) -> RatingsIntake | ClicksIntake | ColumnsIntake:
+        """Return what reads ``source`` as asked; UsageError if the options do not go together."""
+        kind = "ratings" if source.format == "ratings" else "clicks"
+        if self.like and self.like.manifest.kind != kind:
+            found = self.like.manifest.kind
+            raise UsageError(
+                "a data set of the other kind", where=self.like.location, expected=kind, found=found
+            )
+        if source.format in ("criteo", "columns"):
+            return ColumnsIntake(source, self._feature_map(source), self.skip_malformed)
+        if self.columns or self.numeric or self.hash_seed:
+            raise UsageError(
+                "--columns, --numeric and --hash-seed are for tables of clicks",
+                where=str(source.path),
+                found=source.format,
+            )
+        if kind == "ratings":
+            if self.features is not None:
+                raise UsageError("--features is for clicks", where=str(source.path), found="ratings")
+            return RatingsIntake(source, self.like, self.skip_malformed)
+        if self.features is not None:
+            if self.like:
+                raise UsageError("--features comes from the data set of --like", cure="give only one of them")
+            _check_features(self.features, MOST_FEATURES)
+        return ClicksIntake(source, self.features, self._known, self.skip_malformed)
+
+    def _feature_map(self, source: Source) -> FeatureMap:
+        """Return how the columns become features, without scales where these are still to be learned."""
+        if self.like and self._known:
+            return self._map_of_like(self.like, self._known)
+        if source.format == "criteo" and self.columns:
+            raise UsageError("--format criteo says what the columns are", cure="leave it out, or --columns")
+        if source.format == "columns" and not self.columns:
+            cure = "describe them with --columns"
+            raise UsageError("what the columns are is not known", where=str(source.path), cure=cure)
+        if self.numeric is not None and self.numeric not in SCALINGS:
+            raise UsageError("no such scaling", expected=" or ".join(SCALINGS), found=repr(self.numeric))
+        if not 0 <= self.hash_seed < 1 << 63:
+            raise UsageError("no such hash seed", expected="0 to 2^63-1", found=str(self.hash_seed))
+        hashed = HASHED if self.features is None else self.features
+        _check_features(hashed, MOST_HASHED)
+        layout = self.columns if isinstance(self.columns, Layout) else CRITEO
+        layout.check(str(source.path))
+        return FeatureMap(1, layout, hashed, self.hash_seed, self.numeric or "standard", ())
+
+    def _map_of_like(self, like: Dataset, known: Clicks) -> FeatureMap:
+        if known.columns is None:
+            raise UsageError("the data set of --like was not made of columns", where=like.location)
+        if self.columns or self.features or self.numeric or self.hash_seed:
+            raise UsageError(
+                "columns and features come from the data set of --like",
+                cure="leave --columns, --features, --numeric and --hash-seed out",
+            )
+        return known.columns
+
+
+def _check_features(features: int, most: int) -> None:
+    if not 1 <= features <= most:
+        raise UsageError("no such number of features", expected=f"1 to {most}", found=str(features))

@@ -1,0 +1,231 @@
+"""Raw rows as arrays, with the ids of their source: what readers yield and what is shuffled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Generic, Protocol, Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+Column = NDArray[np.generic]
+
+
+class Rows(Protocol):
+    """A run of rows; ``columns`` and ``of`` turn it into plain arrays and back."""
+
+    def __len__(self) -> int: ...
+
+    def take(self, order: NDArray[np.intp]) -> Self:
+        """Return the rows at the places ``order``, in that order."""
+        ...
+
+    def part(self, start: int, stop: int) -> Self:
+        """Return the rows from ``start`` up to ``stop``."""
+        ...
+
+    @classmethod
+    def join(cls, pieces: Sequence[Self]) -> Self:
+        """Return the rows of all ``pieces``, one after the other."""
+        ...
+
+    def columns(self) -> tuple[Column, ...]:
+        """Return the arrays that make up the rows."""
+        ...
+
+    @classmethod
+    def of(cls, columns: Sequence[Column]) -> Self:
+        """Return the rows that ``columns`` make up."""
+        ...
+
+
+R = TypeVar("R", bound=Rows)
+
+
+@dataclass(frozen=True, slots=True)
+class RatingsRows:
+    """Ratings with original ids. ``ratings`` is None where the source has no such column."""
+
+    users: NDArray[np.int64]
+    items: NDArray[np.int64]
+    ratings: NDArray[np.float32] | None
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    def take(self, order: NDArray[np.intp]) -> RatingsRows:
+        """Return the rows at the places ``order``, in that order."""
+        ratings = None if self.ratings is None else self.ratings[order]
+        return RatingsRows(self.users[order], self.items[order], ratings)
+
+    def part(self, start: int, stop: int) -> RatingsRows:
+        """Return the rows from ``start`` up to ``stop``."""
+        ratings = None if self.ratings is None else self.ratings[start:stop]
+        return RatingsRows(self.users[start:stop], self.items[start:stop], ratings)
+
+    @classmethod
+    def join(cls, pieces: Sequence[RatingsRows]) -> RatingsRows:
+        """Return the rows of all ``pieces``, one after the other."""
+        ratings = [piece.ratings for piece in pieces if piece.ratings is not None]
+        return cls(
+            np.concatenate([piece.users for piece in pieces]),
+            np.concatenate([piece.items for piece in pieces]),
+            np.concatenate(ratings) if ratings else None,
+        )
+
+    def columns(self) -> tuple[Column, ...]:
+        """Return users, items and, if there are any, ratings."""
+        known = (self.users, self.items)
+        return known if self.ratings is None else (*known, self.ratings)
+
+    @classmethod
+    def of(cls, columns: Sequence[Column]) -> RatingsRows:
+        """Return the rows that ``columns`` make up."""
+        users, items, *ratings = columns
+        return cls(
+            users.astype(np.int64, copy=False),
+            items.astype(np.int64, copy=False),
+            ratings[0].astype(np.float32, copy=False) if ratings else None,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ClicksRows:
+    """Sparse rows with a label of 0 or 1; row ``n`` holds entries ``starts[n]:starts[n + 1]``.
+
+    ``numbers`` counts the rows of the source from 0, without those left out.
+    """
+
+    labels: NDArray[np.uint8]
+    numbers: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    indices: NDArray[np.uint32]
+    values: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, order: NDArray[np.intp]) -> ClicksRows:
+        """Return the rows at the places ``order``, in that order."""
+        lengths = np.diff(self.starts)[order]
+        starts = starts_of(lengths)
+        entries = np.repeat(self.starts[:-1][order] - starts[:-1], lengths) + np.arange(starts[-1])
+        return ClicksRows(
+            self.labels[order], self.numbers[order], starts, self.indices[entries], self.values[entries]
+        )
+
+    def part(self, start: int, stop: int) -> ClicksRows:
+        """Return the rows from ``start`` up to ``stop``."""
+        starts = self.starts[start : stop + 1]
+        entries = slice(starts[0], starts[-1])
+        return ClicksRows(
+            self.labels[start:stop],
+            self.numbers[start:stop],
+            starts - starts[0],
+            self.indices[entries],
+            self.values[entries],
+        )
+
+    @classmethod
+    def join(cls, pieces: Sequence[ClicksRows]) -> ClicksRows:
+        """Return the rows of all ``pieces``, one after the other."""
+        return cls(
+            np.concatenate([piece.labels for piece in pieces]),
+            np.concatenate([piece.numbers for piece in pieces]),
+            starts_of(np.concatenate([np.diff(piece.starts) for piece in pieces])),
+            np.concatenate([piece.indices for piece in pieces]),
+            np.concatenate([piece.values for piece in pieces]),
+        )
+
+    def columns(self) -> tuple[Column, ...]:
+        """Return labels, numbers, starts, indices and values."""
+        return self.labels, self.numbers, self.starts, self.indices, self.values
+
+    @classmethod
+    def of(cls, columns: Sequence[Column]) -> ClicksRows:
+        """Return the rows that ``columns`` make up."""
+        labels, numbers, starts, indices, values = columns
+        return cls(
+            labels.astype(np.uint8, copy=False),
+            numbers.astype(np.int64, copy=False),
+            starts.astype(np.int64, copy=False),
+            indices.astype(np.uint32, copy=False),
+            values.astype(np.float32, copy=False),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnRows:
+    """Rows of a table of clicks before they are scaled.
+
+    ``numeric`` holds the raw numbers (NaN where missing) and ``categories`` the hashed ones (see
+    ``mlless.data.features``), a line a row each. ``labels`` and ``numbers`` are as in `ClicksRows`.
+    """
+
+    labels: NDArray[np.uint8]
+    numbers: NDArray[np.int64]
+    numeric: NDArray[np.float32]
+    categories: NDArray[np.uint32]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, order: NDArray[np.intp]) -> ColumnRows:
+        """Return the rows at the places ``order``, in that order."""
+        return ColumnRows(
+            self.labels[order], self.numbers[order], self.numeric[order], self.categories[order]
+        )
+
+    def part(self, start: int, stop: int) -> ColumnRows:
+        """Return the rows from ``start`` up to ``stop``."""
+        rows = slice(start, stop)
+        return ColumnRows(self.labels[rows], self.numbers[rows], self.numeric[rows], self.categories[rows])
+
+    @classmethod
+    def join(cls, pieces: Sequence[ColumnRows]) -> ColumnRows:
+        """Return the rows of all ``pieces``, one after the other."""
+        return cls(
+            np.concatenate([piece.labels for piece in pieces]),
+            np.concatenate([piece.numbers for piece in pieces]),
+            np.concatenate([piece.numeric for piece in pieces]),
+            np.concatenate([piece.categories for piece in pieces]),
+        )
+
+    def columns(self) -> tuple[Column, ...]:
+        """Return labels, numbers, and the lines of numeric and categories one after the other."""
+        return self.labels, self.numbers, self.numeric.ravel(), self.categories.ravel()
+
+    @classmethod
+    def of(cls, columns: Sequence[Column]) -> ColumnRows:
+        """Return the rows, at least one, that ``columns`` make up."""
+        labels, numbers, numeric, categories = columns
+        rows = len(labels)
+        return cls(
+            labels.astype(np.uint8, copy=False),
+            numbers.astype(np.int64, copy=False),
+            numeric.astype(np.float32, copy=False).reshape(rows, -1),
+            categories.astype(np.uint32, copy=False).reshape(rows, -1),
+        )
+
+
+def starts_of(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return where rows of these lengths start when they lie one after the other, and where they end."""
+    starts = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=starts[1:])
+    return starts
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk(Generic[R]):
+    """Rows in source order, as far as a reader got in one go.
+
+    ``lines[n]`` is the place of row ``n`` in the source: its line, or its row in Parquet, from 1.
+    ``skipped`` malformed lines were left out since the chunk before. ``done`` bytes of the source
+    (as it lies on disk) are read.
+    """
+
+    rows: R
+    lines: NDArray[np.int64]
+    skipped: int
+    done: int

@@ -1,0 +1,108 @@
+"""The one exception tree of the project.
+
+    MLLessError                 exit code 1
+    +-- UsageError              2   a request that cannot be carried out as asked
+    +-- InputError              3   a source file that is not what it should be
+    +-- DatasetError            4   a data set or model folder that is missing, damaged or of another version
+    +-- ChannelError            5   a store, bus or server that does not do its work
+    |   +-- MissingUpdate           a published update is not in the store
+    |   +-- DeadlineExceeded        a wait ended without what it waited for
+    |   +-- Disconnected            the other side of a link is gone
+    |   +-- CodecError              bytes from a channel are not a valid update or message
+    +-- JobError                6   a job that cannot go on
+        +-- WorkerFailed            a worker raised; carries its traceback
+        +-- WorkerLost              a worker died without a word
+        +-- ReplicasDiffer          the shared part is not the same bits everywhere
+        +-- NotFinite               a parameter became NaN or infinite
+
+Every error says what happened, where, what was expected and found, and what to do about it.
+Errors of other libraries are turned into these at the port where they arise.
+"""
+
+from __future__ import annotations
+
+
+class MLLessError(Exception):
+    """An error a user can act on: ``what (where): expected ..., found .... cure``."""
+
+    exit_code = 1
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        where: str | None = None,
+        expected: str | None = None,
+        found: str | None = None,
+        cure: str | None = None,
+    ) -> None:
+        self.what, self.where, self.expected, self.found, self.cure = what, where, expected, found, cure
+        text = f"{where}: {what}" if where else what
+        details = [f"{word} {value}" for word, value in (("expected", expected), ("found", found)) if value]
+        if details:
+            text += ": " + ", ".join(details)
+        if cure:
+            text += f". {cure[0].upper()}{cure[1:]}"
+        super().__init__(text)
+
+
+class UsageError(MLLessError):
+    """A request that cannot be carried out as asked."""
+
+    exit_code = 2
+
+
+class InputError(MLLessError):
+    """A source file that is not what it should be."""
+
+    exit_code = 3
+
+
+class DatasetError(MLLessError):
+    """A data set or model folder that is missing, damaged or of another version."""
+
+    exit_code = 4
+
+
+class ChannelError(MLLessError):
+    """A store, bus or server that does not do its work."""
+
+    exit_code = 5
+
+
+class MissingUpdate(ChannelError):
+    """A key that must be in the store is not there."""
+
+
+class DeadlineExceeded(ChannelError):
+    """A wait ended without what it waited for."""
+
+
+class Disconnected(ChannelError):
+    """The other side of a link is gone."""
+
+
+class CodecError(ChannelError):
+    """Bytes from a channel are not a valid update or message."""
+
+
+class JobError(MLLessError):
+    """A job that cannot go on."""
+
+    exit_code = 6
+
+
+class WorkerFailed(JobError):
+    """A worker raised; the message carries its own traceback."""
+
+
+class WorkerLost(JobError):
+    """A worker died without a word."""
+
+
+class ReplicasDiffer(JobError):
+    """The shared part is not the same bits on all workers."""
+
+
+class NotFinite(JobError):
+    """A parameter or its change became NaN or infinite."""

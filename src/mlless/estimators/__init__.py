@@ -1,0 +1,19 @@
+"""The scikit-learn face: estimators over the same training as the command line's.
+
+The only room that imports scikit-learn (extra ``sklearn``).
+"""
+
+from __future__ import annotations
+
+try:
+    import sklearn  # noqa: F401 (only to say what is missing)
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "the estimators need scikit-learn: pip install 'mlless[sklearn]'", name="sklearn"
+    ) from error
+
+from mlless.estimators.callbacks import Callback
+from mlless.estimators.factorization import MatrixFactorization
+from mlless.estimators.logistic import LogisticRegression
+
+__all__ = ["Callback", "LogisticRegression", "MatrixFactorization"]

@@ -1,0 +1,262 @@
+"""What both estimators share: wishes, training here or on worker processes, going on, files."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_random_state
+
+import mlless
+from mlless import recipes
+from mlless.artifact import FORMAT, Artifact, Description, read_artifact, write_artifact
+from mlless.clock import SystemClock
+from mlless.data.dataset import Dataset, RatingIds, open_dataset
+from mlless.data.manifest import Clicks
+from mlless.data.memory import IN_MEMORY, Cut, store_dataset
+from mlless.driver import plan_job, run_job
+from mlless.errors import UsageError
+from mlless.estimators.callbacks import Audience, CallbackSupportMixin
+from mlless.job import Factorization, JobSpec, Logistic
+from mlless.local import Course, begin, grow, resume, train_here
+from mlless.recipes import Wishes
+from mlless.records import StepRecord
+
+Data = Any  # an array, a SciPy sparse matrix, a frame, a data set or its folder
+Arrays = Mapping[str, NDArray[np.generic]]
+
+
+@contextmanager
+def as_value_error() -> Iterator[None]:
+    """Turn a request that cannot be carried out into scikit-learn's error for it."""
+    try:
+        yield
+    except UsageError as error:
+        raise ValueError(str(error)) from error
+
+
+def plain(value: Any) -> Any:
+    """Return a NumPy scalar, as grids are made of, as the Python value that it is."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def dataset_in(data: Data, y: Any = None) -> Dataset | None:
+    """Return the partitioned data set that ``data`` is or names, None if it is something else."""
+    if not isinstance(data, str | Path | Dataset):
+        return None
+    if y is not None:
+        raise ValueError("a partitioned data set holds its targets: leave y out")
+    return data if isinstance(data, Dataset) else open_dataset(data)
+
+
+class Trained(CallbackSupportMixin, BaseEstimator):
+    """An estimator whose model is trained by the kernels, here or by worker processes."""
+
+    _kind: ClassVar[Literal["mf", "lr"]]
+    _course: Course
+    _model: Factorization | Logistic
+
+    def _wishes(self, **changes: Any) -> Wishes:
+        """Return the parameters as the wishes of a training."""
+        names = set(Wishes.__struct_fields__)
+        given = {name: value for name, value in self.get_params(deep=False).items() if name in names}
+        try:
+            wishes = {**given, "model": self._kind, "seed": self._seed(), **changes}
+            return msgspec.convert({name: plain(value) for name, value in wishes.items()}, Wishes)
+        except msgspec.ValidationError as error:
+            raise ValueError(
+                f"a parameter of {type(self).__name__} is not what it may be: {error}"
+            ) from error
+
+    def _seed(self) -> int:
+        """Return the seed that ``random_state`` stands for; a whole number is the seed itself."""
+        if isinstance(self.random_state, int | np.integer) and self.random_state >= 0:
+            return int(self.random_state)
+        return int(check_random_state(self.random_state).randint(2**31 - 1))
+
+    def _cut(self, rows: int, seed: int, *, partial: bool) -> Cut:
+        """Return how so many rows in memory become mini-batches; of a part nothing is held out."""
+        share, size = plain(self.validation), plain(self.batch_size)
+        if share is None:
+            share = recipes.held_out_share(self._kind, rows)
+        if not 0.0 <= share < 1.0:
+            raise ValueError(f"validation must be a share from 0 to below 1, got {share}")
+        if rows and round(rows * share) >= rows:
+            raise ValueError(f"validation leaves none of {rows} rows to train on, got {share}")
+        if size is not None and size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {size}")
+        return Cut(size, 0.0 if partial else float(share), seed)
+
+    def _goes_on(self, partial: bool) -> bool:
+        """Return whether this fit starts from the model that is there."""
+        return (partial or self.warm_start) and hasattr(self, "_course")
+
+    def _train(
+        self,
+        dataset: Dataset,
+        wishes: Wishes,
+        *,
+        goes_on: bool,
+        heard: dict[str, Any],
+        change: Callable[[JobSpec], JobSpec] = lambda spec: spec,
+    ) -> None:
+        """Train on a data set and set what every fit leaves behind.
+
+        What goes on from a model is trained in this process, whatever ``workers`` says. ``heard`` is
+        what scikit-learn's callbacks get to see of the data.
+        """
+        own = dataset.location == IN_MEMORY
+        with as_value_error():
+            here = goes_on or wishes.workers == 1
+            if here:
+                wishes = msgspec.structs.replace(wishes, workers=1)
+            least = recipes.LEAST_STEPS[self._kind] if own else 0
+            spec = change(plan_job(wishes, dataset, least_steps=least))
+        audience = Audience(
+            self,
+            self.callbacks or (),
+            epochs=spec.stop.epochs,
+            data=heard,
+            fitted=self._preview if here else None,
+        )
+        self._trained_on, self._started_from = dataset.manifest.fingerprint, spec.seed
+        shape = dataset.manifest.shape
+        self._columns = shape.columns if isinstance(shape, Clicks) else None
+        if here:
+            ended = self._train_here(spec, dataset, goes_on, audience)
+        else:
+            ended = self._train_elsewhere(spec, dataset, audience)
+        reason, epochs, self.heldout_ = ended
+        self.n_steps_, self.stop_reason_ = self._course.step, reason
+        self.n_iter_ = max(1, round(epochs))
+        self._settle()
+        audience.finish(self.heldout_)
+        if reason == "diverged":
+            message = (
+                "training diverged, the best model before that is kept: scale the data or lower learning_rate"
+            )
+            warnings.warn(message, ConvergenceWarning, stacklevel=4)
+
+    def _train_here(
+        self, spec: JobSpec, dataset: Dataset, goes_on: bool, audience: Audience
+    ) -> tuple[str, float, dict[str, float]]:
+        course = grow(self._course, spec.model, spec.seed) if goes_on else begin(spec.model, spec.seed)
+        self._course, self._model = course, spec.model
+        ending = train_here(spec, dataset, course, clock=SystemClock(), listen=audience.hear)
+        return ending.stop_reason, ending.epochs, ending.heldout
+
+    def _train_elsewhere(
+        self, spec: JobSpec, dataset: Dataset, audience: Audience
+    ) -> tuple[str, float, dict[str, float]]:
+        """Train with worker processes; a data set in memory is put into a temporary folder for them."""
+        everyone = frozenset(range(spec.workers))
+        stop = False
+
+        def hear(record: StepRecord) -> None:
+            nonlocal stop
+            stop |= audience.hear(record)
+
+        with tempfile.TemporaryDirectory(prefix="mlless-") as folder, as_value_error():
+            if dataset.location == IN_MEMORY:
+                dataset = store_dataset(dataset, Path(folder) / "data")
+                spec = msgspec.structs.replace(spec, dataset=dataset.location)
+            # Whoever lets all workers go ends the job in order.
+            run = run_job(
+                spec, dataset, Path(folder) / "run", listen=hear, leavers=lambda _: everyone if stop else ()
+            )
+            tables = read_artifact(run.folder).tables
+        self._course, self._model = resume(spec.model, run.summary.steps, tables), spec.model
+        reason = "callback" if stop else run.summary.stop_reason
+        return reason, run.summary.epochs, run.summary.heldout
+
+    def _settle(self) -> None:
+        """Set the fitted attributes from the course."""
+        for name, value in self._fitted(self._course.replica.snapshot()).items():
+            setattr(self, name, value)
+
+    def _preview(self) -> dict[str, Any]:
+        """Return the fitted attributes as if the fit had stopped now."""
+        return {"n_steps_": self._course.step, **self._fitted(self._course.replica.snapshot())}
+
+    def _fitted(self, tables: dict[str, NDArray[np.float32]]) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def _artifact(self, ids: RatingIds | None, extras: Arrays, notes: dict[str, Any]) -> Artifact:
+        """Return the model as a file holds it, with all that is needed to go on from it."""
+        course = self._course
+        memory: dict[str, NDArray[np.generic]] = {}
+        if course.remembers:
+            for table in course.replica.tables:
+                memory[f"{table.shape.name}.state"] = table.state.copy()
+                memory[f"{table.shape.name}.last"] = table.last.copy()
+        given = {name: plain(value) for name, value in self.get_params(deep=False).items()}
+        parameters = {n: v for n, v in given.items() if v is None or isinstance(v, bool | int | float | str)}
+        told = msgspec.json.encode(
+            {
+                "class": type(self).__name__,
+                "parameters": parameters,
+                "step": course.step,
+                "fitted": {
+                    "n_iter_": self.n_iter_,
+                    "heldout_": self.heldout_,
+                    "stop_reason_": self.stop_reason_,
+                },
+                **notes,
+            }
+        ).decode()
+        return Artifact(self._description(), course.replica.snapshot(), ids, {**memory, **extras}, told)
+
+    def _description(self) -> Description:
+        return Description(
+            FORMAT, mlless.__version__, self._model, self._trained_on, self._started_from, self._columns
+        )
+
+    def _save(self, path: str | Path, artifact: Artifact) -> None:
+        folder = Path(path)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_artifact(folder, artifact)
+
+    @classmethod
+    def _load(cls, path: str | Path) -> tuple[Self, Artifact, dict[str, Any]]:
+        """Return an estimator with the model in the folder ``path``, the file, and its notes."""
+        artifact = read_artifact(Path(path))
+        model = artifact.description.model
+        kind = "mf" if isinstance(model, Factorization) else "lr"
+        if kind != cls._kind:
+            raise ValueError(f"{path}: {cls.__name__} needs a model of kind {cls._kind}, found {kind}")
+        notes = msgspec.json.decode(artifact.notes) if artifact.notes else {}
+        known = cls._get_param_names()
+        found = notes.get("parameters", {})
+        estimator = cls(**{name: value for name, value in found.items() if name in known})
+        estimator._course = resume(model, int(notes.get("step", 0)), artifact.tables)
+        estimator._recall(artifact.extras)
+        estimator._model, estimator._trained_on = model, artifact.description.trained_on
+        estimator._columns = artifact.description.columns
+        estimator._started_from = artifact.description.seed
+        fitted = {"n_iter_": 1, "heldout_": {}, "stop_reason_": "epochs", **notes.get("fitted", {})}
+        for name, value in fitted.items():
+            setattr(estimator, name, value)
+        estimator.n_steps_ = estimator._course.step
+        return estimator, artifact, notes
+
+    def _recall(self, extras: Arrays) -> None:
+        """Take the optimizer's state from a file, if it holds one that fits."""
+        tables = self._course.replica.tables
+        for table in tables:
+            state, last = extras.get(f"{table.shape.name}.state"), extras.get(f"{table.shape.name}.last")
+            if state is None or last is None or state.shape != table.state.shape or len(last) != len(state):
+                return
+            table.state[:], table.last[:] = state, last
+        self._course.remembers = True
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "n_steps_")

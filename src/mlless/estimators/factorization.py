@@ -1,0 +1,277 @@
+"""Matrix factorisation as a scikit-learn regressor that also recommends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+import msgspec
+import numpy as np
+import scipy.sparse
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import RegressorMixin
+from sklearn.utils.validation import check_is_fitted
+
+from mlless import recipes
+from mlless.artifact import Artifact
+from mlless.data.dataset import IdIndex, RatingIds
+from mlless.data.manifest import Ratings
+from mlless.data.memory import ratings_in_memory
+from mlless.estimators.base import Data, Trained, as_value_error, dataset_in
+from mlless.estimators.callbacks import with_callbacks
+from mlless.estimators.pairs import Ids, ids_of, pairs_of, ratings_in, ratings_of
+from mlless.job import Factorization
+from mlless.kernels.arrays import Floats
+from mlless.prediction import Predictor
+from mlless.ranking import Seen
+from mlless.recipes import Wishes
+
+
+class MatrixFactorization(RegressorMixin, Trained):
+    """Matrix factorisation with biases, for ratings of items by users.
+
+    ``X`` has two columns, user and item (whole numbers from 0, in any order and with any gaps), and
+    ``y`` the ratings; or ``X`` is a sparse matrix with a row for each user and a column for each item,
+    whose stored entries are the ratings; or a partitioned data set. What is None is the default of
+    `mlless.train`, see its description.
+
+    Parameters
+    ----------
+    factors
+        Factors of a user or item; None is 20.
+    l2
+        The pull on a parameter for each rating it takes part in, on standardised ratings.
+    optimizer, learning_rate, sync, significance, max_time
+        As in `mlless.train`.
+    epochs, patience
+        As in `mlless.train`; on arrays None means at least 300 steps.
+    batch_size
+        Ratings of a mini-batch; None is a 300th of them, from 64 to 6,250.
+    validation
+        The share of ratings held out to stop early and to keep the best model; None is 0.1, from 200
+        ratings on.
+    workers
+        1 trains in this process; more are processes of their own.
+    warm_start
+        Whether ``fit`` goes on from the model that is there.
+    random_state
+        A whole number is the seed itself.
+    callbacks
+        Objects with ``on_step(record)`` or ``on_epoch(record)``.
+
+    Attributes
+    ----------
+    users_, items_
+        Original ids, in the order of the rows of the tables.
+    user_factors_, item_factors_, user_biases_, item_biases_
+        The tables: a rating is ``scale_.mean + scale_.deviation * (factors . factors + biases)``.
+    scale_
+        Mean and deviation of the ratings, and the limits that predictions are clipped to.
+    n_iter_, n_steps_
+        Epochs of the last fit; steps of the whole training, on which the significance threshold depends.
+    heldout_, stop_reason_
+        Held-out metrics (empty without held-out ratings), and why the last fit has stopped.
+    """
+
+    _kind: ClassVar[Literal["mf", "lr"]] = "mf"
+
+    def __init__(
+        self,
+        *,
+        factors: int | None = None,
+        l2: float | None = None,
+        optimizer: str = "adagrad",
+        learning_rate: float | None = None,
+        epochs: int | None = None,
+        patience: int | None = None,
+        batch_size: int | None = None,
+        validation: float | None = None,
+        max_time: float | None = None,
+        workers: int = 1,
+        sync: str = "isp",
+        significance: float | None = None,
+        warm_start: bool = False,
+        random_state: Any = None,
+        callbacks: Sequence[Any] | None = None,
+    ) -> None:
+        self.factors = factors
+        self.l2 = l2
+        self.optimizer = optimizer
+        self.learning_rate = learning_rate
+        self.epochs = epochs
+        self.patience = patience
+        self.batch_size = batch_size
+        self.validation = validation
+        self.max_time = max_time
+        self.workers = workers
+        self.sync = sync
+        self.significance = significance
+        self.warm_start = warm_start
+        self.random_state = random_state
+        self.callbacks = callbacks
+
+    @with_callbacks
+    def fit(self, X: Data, y: Any = None) -> Self:
+        """Train on the ratings ``y`` of the pairs ``X``; a sparse matrix or a data set needs no ``y``."""
+        wishes, goes_on = self._wishes(), self._goes_on(partial=False)
+        found = dataset_in(X, y)
+        if found is None or goes_on:
+            self._learn(X, y, wishes, goes_on, partial=False)
+        else:
+            if not isinstance(found.manifest.shape, Ratings):
+                raise ValueError(f"{found.location}: MatrixFactorization needs ratings, found clicks")
+            self._ids, self.scale_ = found.ids(), found.manifest.shape
+            self._train(found, wishes, goes_on=False, heard={"X": X, "y": y})
+            self._note_seen(*ratings_in(found)[:2], anew=True)
+        return self
+
+    @with_callbacks
+    def partial_fit(self, X: Data, y: Any = None, *, epochs: int | None = None) -> Self:
+        """Go on training on more ratings, for 6 epochs unless said otherwise, in this process.
+
+        New users and items grow the tables. The scale stays that of the first ratings, its limits grow.
+        """
+        epochs = recipes.PARTIAL_EPOCHS["mf"] if epochs is None else epochs
+        wishes = self._wishes(epochs=epochs, patience=None, workers=1)
+        self._learn(X, y, wishes, self._goes_on(partial=True), partial=True)
+        return self
+
+    def _learn(self, X: Data, y: Any, wishes: Wishes, goes_on: bool, *, partial: bool) -> None:
+        """Train on ratings in memory."""
+        found = dataset_in(X, y)
+        users, items, ratings = ratings_of(X, y) if found is None else ratings_in(found)
+        known = self._ids if goes_on else RatingIds(np.zeros(0, np.int64), np.zeros(0, np.int64))
+        ids = RatingIds(_grown(known.users, users), _grown(known.items, items))
+        scale: Ratings | None = None
+        if goes_on:
+            if wishes.factors not in (None, self.item_factors_.shape[1]):
+                raise ValueError(
+                    f"factors is {wishes.factors}, but the model has {self.item_factors_.shape[1]}: "
+                    "fit without warm_start, or a clone"
+                )
+            wishes = msgspec.structs.replace(wishes, factors=self.item_factors_.shape[1])
+            scale = msgspec.structs.replace(
+                self.scale_,
+                low=min(self.scale_.low, float(ratings.min())),
+                high=max(self.scale_.high, float(ratings.max())),
+            )
+        rows = IdIndex(ids.users).find(users), IdIndex(ids.items).find(items)
+        cut = self._cut(len(ratings), wishes.seed, partial=partial)
+        dataset = ratings_in_memory(*rows, ratings, ids=ids, scale=scale, cut=cut)
+        assert isinstance(dataset.manifest.shape, Ratings)
+        self._ids, self.scale_ = ids, dataset.manifest.shape
+        self._train(dataset, wishes, goes_on=goes_on, heard={"X": X, "y": y})
+        self._note_seen(users, items, anew=not goes_on)
+
+    def _note_seen(self, users: Ids, items: Ids, *, anew: bool) -> None:
+        """Add to what each user has rated."""
+        user_rows = IdIndex(self._ids.users).find(users)
+        item_rows = IdIndex(self._ids.items).find(items)
+        if not anew and self._seen is not None:
+            before = self._seen.pairs()
+            user_rows = np.concatenate([before[0], user_rows])
+            item_rows = np.concatenate([before[1], item_rows])
+        self._seen: Seen | None = Seen.of(user_rows, item_rows, count=len(self._ids.users))
+
+    def _fitted(self, tables: dict[str, Floats]) -> dict[str, Any]:
+        users, items = tables["users"], tables["items"]
+        return {
+            "_predictor": Predictor(Artifact(self._description(), tables, self._ids)),
+            "n_features_in_": 2,
+            "users_": self._ids.users,
+            "items_": self._ids.items,
+            "user_factors_": users[:, :-1],
+            "user_biases_": users[:, -1],
+            "item_factors_": items[:, :-1],
+            "item_biases_": items[:, -1],
+        }
+
+    def predict(self, X: Data) -> Floats:
+        """Return the rating of each pair of user and item, or of each stored entry of a sparse matrix.
+
+        An unknown user or item contributes nothing: what remains is the other's bias, or the mean.
+        """
+        check_is_fitted(self)
+        if scipy.sparse.issparse(X):
+            table = X.tocoo()
+            pairs = table.row.astype(np.int64), table.col.astype(np.int64)
+        else:
+            pairs = pairs_of(X)
+        predicted: Floats = self._predictor.predict_ratings(*pairs)
+        return predicted
+
+    def score(self, X: Data, y: Any = None, sample_weight: Any = None) -> float:
+        """Return R2, the share of the ratings' variance that is explained, as regressors do.
+
+        For the root mean squared error use ``scoring="neg_root_mean_squared_error"``, or ``heldout_``.
+        """
+        found = dataset_in(X, y)
+        if found is not None:
+            users, items, y = ratings_in(found)
+            X = np.column_stack([users, items])
+        elif scipy.sparse.issparse(X):
+            users, items, y = ratings_of(X, y)
+            X = np.column_stack([users, items])
+        return float(super().score(X, y, sample_weight))
+
+    def recommend(
+        self, users: ArrayLike, n: int = 10, *, exclude_seen: bool = True
+    ) -> tuple[NDArray[np.int64], Floats]:
+        """Return the ``n`` best items of each of the ``users``, best first, and their predicted ratings.
+
+        Both have a row for each user. Items rated in training are left out with ``exclude_seen``; where
+        fewer than ``n`` are left, ids end in -1 and ratings in NaN. An unknown user gets the items that
+        are best for everyone, those of the highest bias.
+        """
+        check_is_fitted(self)
+        if exclude_seen and self._seen is None:
+            raise ValueError("this model does not hold what users have seen: pass exclude_seen=False")
+        if not isinstance(n, int | np.integer) or isinstance(n, bool) or n < 1:
+            raise ValueError(f"the number of recommendations must be a whole number from 1, found {n!r}")
+        if np.ndim(users) > 1:
+            raise ValueError(f"users must be one id or a sequence of them, their shape is {np.shape(users)}")
+        with as_value_error():
+            wide = np.atleast_1d(ids_of(users, "users"))
+            items, ratings = self._predictor.recommend(wide, n, seen=self._seen if exclude_seen else None)
+        return items, ratings
+
+    def save(self, path: str | Path) -> None:
+        """Write the model into the folder ``path``, for ``load`` here and for `mlless.load`; no pickle."""
+        check_is_fitted(self)
+        extras: dict[str, NDArray[np.generic]] = {}
+        if self._seen is not None:
+            extras = {"seen.starts": self._seen.starts, "seen.items": self._seen.items}
+        self._save(path, self._artifact(self._ids, extras, {}))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Return the estimator in the folder ``path``, or one with the model of a run of `mlless train`.
+
+        Only what ``save`` has written knows what users have seen.
+        """
+        estimator, artifact, _ = cls._load(path)
+        model = artifact.description.model
+        assert isinstance(model, Factorization)
+        assert artifact.ids is not None
+        estimator._ids = artifact.ids
+        estimator.scale_ = Ratings(
+            model.users, model.items, model.centre, model.deviation, model.low, model.high
+        )
+        starts, items = artifact.extras.get("seen.starts"), artifact.extras.get("seen.items")
+        estimator._seen = None
+        if starts is not None and items is not None:
+            estimator._seen = Seen(starts.astype(np.int64), items.astype(np.uint32))
+        estimator._settle()
+        return estimator
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.target_tags.required = False  # a sparse matrix and a data set hold the ratings
+        return tags
+
+
+def _grown(known: Ids, ids: Ids) -> Ids:
+    """Return the known ids, then the new ones in ascending order."""
+    return np.concatenate([known, np.setdiff1d(ids, known)])

@@ -1,0 +1,100 @@
+"""Ratings as the estimators take them: two columns of ids, a sparse matrix, or a data set."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+from numpy.typing import NDArray
+
+from mlless.data.batches import RatingsBatch
+from mlless.data.dataset import Dataset
+from mlless.data.readers.columns import ITEM, USER
+from mlless.prediction import original_ids
+
+Ids = NDArray[np.int64]
+Ratings = NDArray[np.float32]
+_EXACT = 2.0**53  # up to here every whole number is a float64
+
+
+def ids_of(values: Any, what: str) -> Ids:
+    """Return ids as int64; ValueError unless they are whole numbers from 0."""
+    array = np.asarray(values)
+    if array.dtype.kind == "f":
+        if not (
+            np.isfinite(array).all() and (array == np.floor(array)).all() and (np.abs(array) < _EXACT).all()
+        ):
+            raise ValueError(f"{what} must be whole numbers, below 2^53 where they come as floats")
+    elif array.dtype.kind not in "iub":
+        try:
+            array = array.astype(np.int64)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"{what} must be whole numbers, found {array.dtype}; number other ids first, for example "
+                "with pandas.factorize or sklearn.preprocessing.OrdinalEncoder"
+            ) from error
+    if array.size and array.min() < 0:
+        raise ValueError(f"{what} must be whole numbers from 0, found {array.min()}")
+    if array.size and array.dtype.kind == "u" and array.max() > np.iinfo(np.int64).max:
+        raise ValueError(f"{what} must be below 2^63, found {array.max()}")
+    return array.astype(np.int64)
+
+
+def pairs_of(data: Any) -> tuple[Ids, Ids]:
+    """Return the users and items of a table whose two columns they are."""
+    shape = getattr(data, "shape", None) or np.shape(data)
+    if len(shape) != 2 or shape[1] != 2:
+        raise ValueError(
+            f"X must have two columns, user and item, or be a sparse matrix; its shape is {shape}"
+        )
+    if hasattr(data, "columns") and hasattr(data, "__getitem__"):  # a frame: each column keeps its own type
+        user, item = _named(list(data.columns))
+        return ids_of(data[user], "users"), ids_of(data[item], "items")
+    table = np.asarray(data)
+    return ids_of(table[:, 0], "users"), ids_of(table[:, 1], "items")
+
+
+def _named(columns: list[Any]) -> list[Any]:
+    """Return the columns of users and items: by their names if these tell, else in their order."""
+    first, second = (str(name).lower() for name in columns)
+    return columns[::-1] if first in ITEM and second in USER else columns
+
+
+def ratings_of(data: Any, y: Any) -> tuple[Ids, Ids, Ratings]:
+    """Return users, items and ratings of ``fit``'s arguments; every stored entry of a matrix is a rating."""
+    if scipy.sparse.issparse(data):
+        if y is not None:
+            raise ValueError("a sparse matrix holds its ratings: leave y out")
+        table = data.tocoo()
+        users, items, values = table.row.astype(np.int64), table.col.astype(np.int64), table.data
+    else:
+        if y is None:
+            raise ValueError(
+                "requires y to be passed, but the target y is None: the rating of each pair in X"
+            )
+        users, items = pairs_of(data)
+        values = np.asarray(y)
+        if values.shape != users.shape:
+            raise ValueError(
+                f"y must hold one rating for each of the {len(users)} pairs, its shape is {values.shape}"
+            )
+    ratings = np.asarray(values, np.float64).astype(np.float32)
+    if not len(ratings):
+        raise ValueError("no ratings: X is empty")
+    if not np.isfinite(ratings).all():
+        raise ValueError("ratings must be finite numbers, found NaN or infinity")
+    return users, items, ratings
+
+
+def ratings_in(dataset: Dataset, *, part: str = "all") -> tuple[Ids, Ids, Ratings]:
+    """Return users, items (original ids) and ratings of a partitioned data set."""
+    manifest, ids = dataset.manifest, dataset.ids()
+    files = manifest.train if part == "train" else manifest.train + manifest.validation
+    pieces = []
+    for file in files:
+        batch = dataset.read(file)
+        assert isinstance(batch, RatingsBatch)
+        pieces.append((*original_ids(batch, ids.users, ids.items), batch.ratings))
+    users, items, ratings = (np.concatenate(column) for column in zip(*pieces, strict=True))
+    return users, items, ratings

@@ -1,0 +1,92 @@
+"""The significance filter (ISP): a change is published once it matters.
+
+At step t an entry of a row that the step moved is published when
+``|residual| > v / sqrt(t + 1) * |shared|``; v = 0 publishes every change, which is BSP. The test
+itself is fused into the step's kernel; here are its threshold, its outboxes and the flush.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from mlless.errors import NotFinite
+from mlless.exchange.update import TableUpdate, Update
+from mlless.job import Sync
+from mlless.kernels.arrays import Outbox, Sent
+from mlless.kernels.twin import publish
+from mlless.models.base import Filter
+from mlless.replica import Replica
+
+HEADROOM = 10  # the last step's largest change becomes 2^10 of a float16's 2^16: room to grow 64-fold
+
+
+class SignificanceFilter:
+    """One worker's filter over a replica's tables, with the memory its updates are written to."""
+
+    def __init__(self, sync: Sync, replica: Replica) -> None:
+        self._sync = sync
+        self._replica = replica
+        self._exponents = [0] * len(replica.tables)
+        self._outboxes = [_outbox(table.shape.columns, 0) for table in replica.tables]
+
+    def prepare(self, step: int, touched: Sequence[int]) -> Filter:
+        """Return the filter of a step that touches at most so many rows of each table."""
+        for number, (table, rows) in enumerate(zip(self._replica.tables, touched, strict=True)):
+            if len(self._outboxes[number].rows) < rows:
+                self._outboxes[number] = _outbox(table.shape.columns, rows)
+        return Filter(
+            self._sync.significance / math.sqrt(step + 1),
+            self._sync.half,
+            [box._replace(exponent=e) for box, e in zip(self._outboxes, self._exponents, strict=True)],
+        )
+
+    def take(self, filled: Filter, sent: Sequence[Sent]) -> Update:
+        """Return what the step published, as views that hold until the next step.
+
+        NotFinite if a parameter stopped being a number. In float16 the next exponents follow from
+        the largest values sent.
+        """
+        update = []
+        for number, (table, box, part) in enumerate(
+            zip(self._replica.tables, filled.outboxes, sent, strict=True)
+        ):
+            if not part[3]:
+                raise NotFinite(f"a parameter of table {table.shape.name} is no longer a finite number")
+            update.append(_contents(table.shape.columns, box, Sent(*part), filled.half))
+            if filled.half and part[2] > 0:
+                self._exponents[number] = max(-100, min(100, HEADROOM - math.frexp(part[2])[1]))
+        return tuple(update)
+
+    def flush(self) -> Update:
+        """Return the whole residual in float32 and leave none behind."""
+        update = []
+        for table in self._replica.tables:
+            shape = table.shape
+            box = _outbox(shape.columns, shape.rows)
+            ids = np.arange(shape.rows, dtype=np.uint32)
+            residual = np.ascontiguousarray(table.residual)
+            sent = publish(ids, table.shared, residual, 0.0, 0, box)
+            if not sent.finite:
+                raise NotFinite(f"a parameter of table {shape.name} is no longer a finite number")
+            table.residual[:] = residual
+            update.append(_contents(shape.columns, box, sent, half=False))
+        return tuple(update)
+
+
+def _outbox(columns: int, rows: int) -> Outbox:
+    masks = np.empty((rows, (columns + 7) // 8), np.uint8)
+    return Outbox(np.empty(rows, np.uint32), masks, np.empty(rows * columns + 1, np.float32), 0)
+
+
+def _contents(columns: int, box: Outbox, sent: Sent, half: bool) -> TableUpdate:
+    values = box.values.view(np.uint16) if half else box.values
+    return TableUpdate(
+        columns,
+        box.rows[: sent.rows],
+        box.masks[: sent.rows],
+        values[: sent.values],
+        box.exponent if half else 0,
+    )

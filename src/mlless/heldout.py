@@ -1,0 +1,29 @@
+"""Scores a replica on the held-out part of a data set, or on a slice of it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mlless.clock import Clock
+from mlless.data.dataset import Dataset
+from mlless.kernels.arrays import Floats
+from mlless.messages import Sums
+from mlless.models import Model
+from mlless.models.base import add
+from mlless.replica import Replica
+
+
+def score_heldout(
+    model: Model, replica: Replica, dataset: Dataset, clock: Clock, *, rank: int = 0, of: int = 1
+) -> tuple[Sums, Floats, Floats]:
+    """Return the held-out sums of ``shared`` over every ``of``-th batch, with targets and scores."""
+    total, targets, scores = None, [], []
+    for file in dataset.manifest.validation[rank::of]:
+        sums, target, score = model.evaluate(replica, dataset.read(file).arrays)
+        total = sums if total is None else add(total, sums)
+        targets.append(target)
+        scores.append(score)
+        clock.work("evaluate", sums.samples)
+    if total is None:
+        return Sums(0, 0.0), np.empty(0, np.float32), np.empty(0, np.float32)
+    return total, np.concatenate(targets), np.concatenate(scores)

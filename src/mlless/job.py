@@ -1,0 +1,219 @@
+"""JobSpec: what to train, on what, how, until when. A validated value that serialises to JSON.
+
+Nothing in it is left to be looked up later: whoever holds the spec, on whatever machine, trains
+the same model. ``recipes`` fills it from a data set and a user's wishes.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import msgspec
+
+from mlless.errors import UsageError
+
+MergeRule = Literal["sum", "mean", "sqrt-members", "sqrt-publishers"]
+Compression = Literal["none", "zstd"]
+
+
+def _require(condition: bool, what: str, expected: str, found: object) -> None:
+    if not condition:
+        raise UsageError(what, expected=expected, found=str(found))
+
+
+def _finite(value: float, *, above: float | None = None, least: float | None = None) -> bool:
+    return math.isfinite(value) and (above is None or value > above) and (least is None or value >= least)
+
+
+class _Value(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    pass
+
+
+class Factorization(_Value, frozen=True, kw_only=True, tag="mf", tag_field="kind"):
+    """Matrix factorisation with biases: ``(r - centre) / deviation = p . q + p_bias + q_bias``.
+
+    ``l2`` pulls every parameter once for each rating it takes part in (the objective of Koren,
+    Bell and Volinsky, 2009). Factors start from N(0, ``initial_deviation``), biases from 0.
+    Predictions are clipped to ``low``..``high``.
+    """
+
+    users: int
+    items: int
+    factors: int
+    l2: float
+    centre: float
+    deviation: float
+    low: float
+    high: float
+    initial_deviation: float = 0.1
+
+    def __post_init__(self) -> None:
+        _require(1 <= self.factors <= 255, "number of factors", "1 to 255", self.factors)
+        _require(_finite(self.l2, least=0), "L2 strength", "a number from 0", self.l2)
+        _require(self.users >= 1 and self.items >= 1, "table", "rows", f"{self.users} x {self.items}")
+        _require(_finite(self.deviation, above=0), "deviation", "a number above 0", self.deviation)
+        _require(_finite(self.centre), "centre", "a finite number", self.centre)
+        _require(self.low <= self.high, "rating scale", "low to high", f"{self.low} to {self.high}")
+        _require(
+            _finite(self.initial_deviation, least=0), "start", "a deviation from 0", self.initial_deviation
+        )
+
+
+class Logistic(_Value, frozen=True, kw_only=True, tag="lr", tag_field="kind"):
+    """Sparse logistic regression: log-odds = w . x + intercept.
+
+    The objective is the mean log loss plus ``l2`` / 2 times the squared norm of w; the intercept is
+    free and starts at ``intercept``, the log-odds of the training part.
+    """
+
+    features: int
+    l2: float
+    intercept: float
+
+    def __post_init__(self) -> None:
+        _require(_finite(self.l2, least=0), "L2 strength", "a number from 0", self.l2)
+        _require(self.features >= 1, "number of features", "at least 1", self.features)
+        _require(_finite(self.intercept), "intercept", "a finite number", self.intercept)
+
+
+class Adagrad(_Value, frozen=True, kw_only=True, tag="adagrad", tag_field="kind"):
+    """Duchi, Hazan and Singer (2011), one accumulator an entry, local to each worker.
+
+    ``damping`` is FTRL's beta (McMahan et al., 2013): a step is
+    ``learning_rate * g / (sqrt(sum of g^2) + damping * members^(1/4) / batch size)``.
+    """
+
+    learning_rate: float
+    damping: float = 0.0
+
+    def __post_init__(self) -> None:
+        _require(
+            _finite(self.learning_rate, above=0), "learning rate", "a number above 0", self.learning_rate
+        )
+
+
+class Nesterov(_Value, frozen=True, kw_only=True, tag="nesterov", tag_field="kind"):
+    """Nesterov's momentum on batch-mean gradients; a row's velocity decays each time it is touched."""
+
+    learning_rate: float
+    momentum: float = 0.8
+
+    def __post_init__(self) -> None:
+        _require(
+            _finite(self.learning_rate, above=0), "learning rate", "a number above 0", self.learning_rate
+        )
+        _require(0 <= self.momentum < 1, "momentum", "a number from 0 to below 1", self.momentum)
+
+
+class Sync(_Value, frozen=True, kw_only=True):
+    """How workers agree: significance threshold v (0 is BSP), precision on the wire, merge rule."""
+
+    significance: float
+    half: bool
+    merge: MergeRule
+    compression: Compression = "none"
+
+    def __post_init__(self) -> None:
+        _require(
+            _finite(self.significance, least=0),
+            "significance threshold",
+            "a number from 0",
+            self.significance,
+        )
+        _require(not (self.half and self.significance == 0), "precision", "float32 with BSP", "float16")
+
+
+class Target(_Value, frozen=True, kw_only=True):
+    """Stop once ``metric`` has come to ``value``."""
+
+    metric: Literal["train_loss", "rmse", "log_loss", "auc"]
+    value: float
+
+    def __post_init__(self) -> None:
+        _require(math.isfinite(self.value), "target", "a finite number", self.value)
+
+
+class Stop(_Value, frozen=True, kw_only=True):
+    """When to stop; whichever comes first. ``max_time`` is in seconds from the start of the job.
+
+    ``patience`` is how many evaluations in a row may pass without a new best.
+    """
+
+    epochs: int
+    target: Target | None = None
+    patience: int | None = None
+    max_time: float | None = None
+
+    def __post_init__(self) -> None:
+        _require(self.epochs >= 1, "epochs", "at least 1", self.epochs)
+        _require(self.patience is None or self.patience >= 1, "patience", "at least 1", self.patience)
+        _require(
+            self.max_time is None or _finite(self.max_time, above=0),
+            "maximum time",
+            "seconds above 0",
+            self.max_time,
+        )
+
+
+class Deadlines(_Value, frozen=True, kw_only=True):
+    """Longest waits in seconds: for all workers to start, for a step's reports, for a commit."""
+
+    start: float = 120.0
+    step: float = 300.0
+    commit: float = 600.0
+
+    def __post_init__(self) -> None:
+        shortest = min(self.start, self.step, self.commit)
+        _require(_finite(shortest, above=0), "deadline", "seconds above 0", shortest)
+
+
+class JobSpec(_Value, frozen=True, kw_only=True):
+    """One job, whole. ``batches`` and ``validation_batches`` are counts of the data set's files."""
+
+    dataset: str
+    fingerprint: str
+    batches: int
+    validation_batches: int
+    model: Factorization | Logistic
+    optimizer: Adagrad | Nesterov
+    sync: Sync
+    stop: Stop
+    workers: int
+    seed: int
+    deadlines: Deadlines = Deadlines()
+
+    def __post_init__(self) -> None:
+        _require(self.workers >= 1, "number of workers", "at least 1", self.workers)
+        _require(self.seed >= 0, "seed", "a whole number from 0", self.seed)
+        if self.workers > self.batches:
+            raise UsageError(
+                "more workers than mini-batches",
+                expected=f"at most {self.batches} workers for this data set",
+                found=f"{self.workers}",
+                cure="use fewer workers, or partition with a smaller --batch-size",
+            )
+        target = self.stop.target
+        if target is not None:
+            metrics = {"train_loss", *self.metrics} if self.validation_batches else {"train_loss"}
+            _require(
+                target.metric in metrics, "target", f"one of {', '.join(sorted(metrics))}", target.metric
+            )
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The held-out metrics of the model, the one that picks the best model first."""
+        return ("rmse",) if isinstance(self.model, Factorization) else ("log_loss", "auc")
+
+
+def encode_job(spec: JobSpec) -> bytes:
+    """Return the spec as JSON."""
+    return msgspec.json.encode(spec)
+
+
+def decode_job(data: bytes) -> JobSpec:
+    """Return the spec in JSON ``data``; UsageError says what does not fit."""
+    try:
+        return msgspec.json.decode(data, type=JobSpec)
+    except msgspec.DecodeError as error:
+        raise UsageError("not a valid job", found=str(error)) from error

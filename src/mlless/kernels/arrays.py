@@ -1,0 +1,92 @@
+"""The values that go into a kernel and come out of it. Plain tuples, for C to take apart."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Ids = NDArray[np.uint32]
+Bytes = NDArray[np.uint8]
+
+
+class Rows(NamedTuple):
+    """A table's memory: ``data`` is rows x ``stride`` float32.
+
+    A row is ``shared[columns] | residual[columns] | state[columns] | last``, the rest unused:
+    all of it travels in the same cache lines. ``last``, the step that touched the row last, is
+    an int32 in the place of a float.
+    """
+
+    data: Floats
+    stride: int
+
+
+class RatingsArrays(NamedTuple):
+    """A RatingsBatch, with the bytes a local id takes (2 or 4)."""
+
+    users: Ids
+    starts: Ids
+    items: Ids
+    local: NDArray[np.uint16] | NDArray[np.uint32]
+    width: int
+    ratings: Floats
+
+
+class ClicksArrays(NamedTuple):
+    """A ClicksBatch, with the bytes a local id takes (2 or 4). No ``weights``: every row counts once."""
+
+    labels: Bytes
+    starts: Ids
+    features: Ids
+    local: NDArray[np.uint16] | NDArray[np.uint32]
+    width: int
+    values: Floats | None
+    weights: Floats | None = None
+
+
+class Rule(NamedTuple):
+    """How a touched row moves. ``kind``: 0 Adagrad, 1 Nesterov.
+
+    ``decay`` is the L2 strength that is applied in proximal form for each step since the row was
+    last touched; 0 where L2 is part of the gradient. ``step`` counts from 0.
+    """
+
+    kind: int
+    rate: float
+    epsilon: float
+    momentum: float
+    decay: float
+    step: int
+
+
+class Outbox(NamedTuple):
+    """Room for what one step publishes of one table.
+
+    ``rows`` ids, ``masks`` of ceil(columns / 8) bytes a row, ``values`` float32, or float16 in
+    the same memory, scaled by 2 to the power of ``exponent``; one value more than can be sent.
+    """
+
+    rows: Ids
+    masks: Bytes
+    values: Floats
+    exponent: int
+
+
+class Sent(NamedTuple):
+    """How much of an outbox is filled, the largest published size, and whether all was finite."""
+
+    rows: int
+    values: int
+    largest: float
+    finite: int
+
+
+class Decoded(NamedTuple):
+    """One worker's update of one table: ascending rows, column masks, values row by row."""
+
+    rows: Ids
+    masks: Bytes
+    values: Floats

@@ -1,0 +1,1320 @@
+/* The compiled loops: step with fused significance filter, evaluation, merge, codec.
+ *
+ * twin.py states each function's contract and computes the same with NumPy; this file is about
+ * speed alone. What it holds to:
+ *
+ * - One step touches a row of a table once to gather it and once to change it. A row is
+ *       shared[columns] | residual[columns] | state[columns] | last
+ *   so that shared, residual and optimizer state travel in the same cache lines. `last` is the
+ *   int32 bit pattern of the step that touched the row last.
+ * - Every result is the same bits on every processor: lanes and the order of sums are spelled
+ *   out, contraction to fused multiply-add is switched off (setup.py), exp is our own. Hence
+ *   target_clones may pick any instruction set at run time.
+ * - Every index that is followed has been checked; a bad one is a ValueError.
+ *
+ * The limited API makes one wheel serve every CPython from 3.11 on.
+ */
+#define Py_LIMITED_API 0x030B0000
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#ifdef CLONES /* a build for one instruction set, as the tests make */
+#elif defined(__x86_64__) && defined(__gnu_linux__)
+#define CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define CLONES
+#endif
+#define INLINE static inline __attribute__((always_inline))
+
+enum { LANES = 8, MAX_COLUMNS = 256, BLOCKS = (MAX_COLUMNS + LANES) / LANES, MAX_STRIDE = 1 << 16 };
+/* How many lanes a comparison takes at once: compilers do those wider than the target's one by one. */
+#ifdef WIDE
+#elif defined(__x86_64__)
+#define WIDE 8
+#else
+#define WIDE 4
+#endif
+#define VECTOR(type, count) __attribute__((vector_size((count) * sizeof(type)), aligned(sizeof(type)), may_alias))
+typedef float lanes VECTOR(float, LANES), quad VECTOR(float, 4);
+typedef float part VECTOR(float, WIDE);
+typedef int32_t truths VECTOR(int32_t, WIDE); /* -1 and 0, or whole numbers */
+typedef uint32_t words VECTOR(uint32_t, WIDE);
+typedef int32_t marks VECTOR(int32_t, LANES);
+typedef uint16_t shorts VECTOR(uint16_t, LANES);
+typedef uint8_t octet VECTOR(uint8_t, LANES);
+
+/* ---- lanes. Vectors are handed over by address: how they are passed depends on the target. ---- */
+
+/* For each byte of a mask: the places of its set bits, in order (to pack lanes together); for each
+ * bit the number of set ones below it (to spread packed lanes out again); how many are set. */
+static uint8_t packing[256][LANES], spreading[256][LANES], counting[256];
+
+static void fill_mask_tables(void)
+{
+    memset(counting, 0, sizeof(counting));
+    for (int byte = 0; byte < 256; byte++)
+        for (int i = 0; i < LANES; i++) {
+            spreading[byte][i] = counting[byte];
+            if (byte >> i & 1)
+                packing[byte][counting[byte]++] = (uint8_t)i;
+        }
+}
+
+/* Lane i of the result is lane places[i] of `from`; the two may be one. */
+INLINE void pick(marks *to, const marks *from, const uint8_t *places)
+{
+    marks picked;
+    for (int i = 0; i < LANES; i++)
+        picked[i] = (*from)[places[i]];
+    *to = picked;
+}
+
+/* True in every lane whose bit is set. */
+INLINE void spread_bits(marks *set, uint32_t byte)
+{
+    const marks bit = {1, 2, 4, 8, 16, 32, 64, 128};
+    *set = (((marks){0} + (int32_t)byte) & bit) == bit;
+}
+
+/* The other way round. */
+INLINE uint32_t gather_bits(const marks *set)
+{
+    octet bytes = __builtin_convertvector(*set, octet);
+    uint64_t u;
+    memcpy(&u, &bytes, 8);
+    return (uint32_t)((u & 0x0101010101010101u) * 0x0102040810204080u >> 56);
+}
+
+INLINE void choose(truths *to, const truths *set, const truths *yes, const truths *no)
+{
+    *to = (*yes & *set) | (*no & ~*set);
+}
+
+INLINE float sum_of(const lanes *x)
+{
+    quad half = *(const quad *)x + *((const quad *)x + 1);
+    return (half[0] + half[2]) + (half[1] + half[3]);
+}
+
+/* ---- scratch memory, kept between calls: fresh pages would cost more than the step ---- */
+
+typedef struct { void *base; size_t size; } Scratch;
+
+static void *scratch(Scratch *s, size_t size)
+{
+    if (s->size < size) {
+        free(s->base);
+        s->base = NULL;
+        s->size = 0;
+        size_t rounded = (size + size / 2 + 63) & ~(size_t)63;
+        if (posix_memalign(&s->base, 64, rounded)) {
+            PyErr_NoMemory();
+            return NULL;
+        }
+        s->size = rounded;
+    }
+    return s->base;
+}
+
+/* ---- half precision, rounding to nearest even, saturating at the largest finite value ---- */
+
+INLINE uint32_t bits_of(float f) { uint32_t u; memcpy(&u, &f, 4); return u; }
+INLINE float float_of(uint32_t u) { float f; memcpy(&f, &u, 4); return f; }
+
+INLINE uint16_t half_of(float value)
+{
+    uint32_t u = bits_of(value), sign = u & 0x80000000u;
+    u ^= sign;
+    u = u > 0x477fe000u ? 0x477fe000u : u;                        /* 65504 */
+    uint32_t tiny = bits_of(float_of(u) + 0.5f) - 0x3f000000u;    /* subnormal: the addition rounds */
+    uint32_t normal = (u + 0xc8000fffu + ((u >> 13) & 1)) >> 13;  /* rebias, round, cut */
+    return (uint16_t)((u < 0x38800000u ? tiny : normal) | sign >> 16);
+}
+
+INLINE float of_half(uint16_t half)
+{
+    uint32_t u = (uint32_t)(half & 0x7fff) << 13, exponent = u & 0x0f800000u;
+    float normal = float_of(u + 0x38000000u);
+    float tiny = float_of(u + 0x38800000u) - float_of(0x38800000u);
+    return float_of(bits_of(exponent ? normal : tiny) | (uint32_t)(half & 0x8000) << 16);
+}
+
+/* ---- optimizer and filter: what happens to one touched row ---- */
+
+enum { ADAGRAD = 0, NESTEROV = 1 };
+
+typedef struct {
+    int kind, step;
+    float rate, epsilon, momentum, decay;
+} Rule;
+
+typedef struct {
+    float *data;
+    Py_ssize_t rows, stride;
+} Table;
+
+typedef struct {
+    uint32_t *rows;
+    uint8_t *masks;
+    void *values;
+    Py_ssize_t n_rows, n_values, room; /* room: how many values there is place for */
+    float threshold, scale, unscale;
+    int half;
+    marks largest, finite; /* sizes of floats order like their bits */
+} Outbox;
+
+/* The change of one entry, `g` being the direction of descent. `steps` > 0 with `decay`: the L2
+ * pull of every step since the row was last touched, in proximal form. */
+INLINE float moved(const Rule *rule, float shared, float residual, float *state, float g, float steps)
+{
+    float eta = rule->rate, change;
+    if (rule->kind == ADAGRAD) {
+        float s = *state + g * g;
+        float root = sqrtf(s) + rule->epsilon;
+        *state = s;
+        eta = root > 0.0f ? rule->rate / root : 0.0f;
+        change = eta * g;
+    } else {
+        float before = *state, v = rule->momentum * before + rule->rate * g;
+        *state = v;
+        change = (1.0f + rule->momentum) * v - rule->momentum * before;
+    }
+    if (rule->decay > 0.0f)
+        return (shared + residual + change) / (1.0f + eta * rule->decay * steps) - shared;
+    return residual + change;
+}
+
+/* Where a row's lanes begin, LANES at a time. The last ones end with the row, so that nothing past
+ * it is read or written: they may repeat some of those before, with the same results. */
+INLINE int start_of(int block, const int columns)
+{
+    return (block + 1) * LANES <= columns ? block * LANES : columns - LANES;
+}
+
+/* `moved`, for WIDE entries at once: the residual becomes the new one. */
+INLINE void move_part(const Rule *rule, const part *shared, part *residual, part *state, const part *g, const part *steps)
+{
+    part eta, change, zero = {0};
+    if (rule->kind == ADAGRAD) {
+        part s = *state + *g * *g, root;
+        *state = s;
+        for (int i = 0; i < WIDE; i++)
+            root[i] = sqrtf(s[i]);
+        root += rule->epsilon;
+        eta = (zero + rule->rate) / root;
+        truths positive = root > zero;
+        eta = (part)((truths)eta & positive);
+        change = eta * *g;
+    } else {
+        part before = *state, v = rule->momentum * before + rule->rate * *g;
+        eta = zero + rule->rate;
+        *state = v;
+        change = (1.0f + rule->momentum) * v - rule->momentum * before;
+    }
+    if (rule->decay > 0.0f)
+        *residual = (*shared + *residual + change) / (1.0f + eta * rule->decay * *steps) - *shared;
+    else
+        *residual += change;
+}
+
+/* Each value as half precision, and rounded to it; as `half_of` and `of_half` do. */
+INLINE void round_to_half(const part *value, words *half, part *rounded)
+{
+    const truths largest = (truths){0} + 0x477fe000;
+    truths u = (truths)*value, sign = u & INT32_MIN, size = u & INT32_MAX, large = size > largest;
+    choose(&size, &large, &largest, &size);
+    truths is_tiny = size < 0x38800000;
+    part tiny = (part)size + 0.5f;
+    words normal = (words)size + 0xfff + (((words)size >> 13) & 1);
+    truths bits = (truths)tiny - 0x3f000000, other = (truths)((normal + 0xc8000000u) >> 13);
+    choose(&bits, &is_tiny, &bits, &other);
+    *half = (words)bits | (words)sign >> 16;
+    part exact = tiny - 0.5f;
+    bits = (truths)exact;
+    other = (truths)(normal & ~(words)((words){0} + 0x1fff));
+    choose(&bits, &is_tiny, &bits, &other);
+    *rounded = (part)(bits | sign);
+}
+
+/* Move some entries, in place, and say which are significant and what of them is to be sent. */
+INLINE void change_part(const part *shared, part *residual, part *state, const part *g, const Rule *rule, Outbox *out,
+                        truths *finite, truths *largest, truths *sent, truths *values, const part *steps)
+{
+    move_part(rule, shared, residual, state, g, steps);
+    truths size = (truths)*residual & INT32_MAX, kept = {0}, larger;
+    part least = out->threshold * (part)((truths)*shared & INT32_MAX);
+    *sent = (part)size > least;
+    *finite &= size < 0x7f800000;
+    *values = (truths)*residual;
+    if (out->half) {
+        part scaled = *residual * out->scale, rounded;
+        words half;
+        round_to_half(&scaled, &half, &rounded);
+        *values = (truths)half;
+        *sent &= (half & 0x7fff) != 0;
+        kept = (truths)(*residual - rounded * out->unscale);
+    }
+    choose((truths *)residual, sent, &kept, (truths *)residual);
+    size &= *sent;
+    larger = size > *largest;
+    choose(largest, &larger, &size, largest);
+}
+
+/* Move one row of at least LANES columns along `g`, then publish its significant entries. */
+INLINE void change_lanes(float *row, const int columns, const float *g, const Rule *rule, Outbox *out, uint32_t id)
+{
+    const int blocks = (columns + LANES - 1) / LANES, repeated = blocks * LANES - columns;
+    float *shared = row, *residual = row + columns, *state = row + 2 * columns;
+    int32_t *last = (int32_t *)(row + 3 * columns);
+    const part steps = (part){0} + (float)((int64_t)rule->step - *last);
+    uint8_t *mask = out->masks + out->n_rows * blocks;
+    Py_ssize_t n = out->n_values;
+    float spare[MAX_COLUMNS + LANES]; /* lanes are written whole: not past the end of the outbox */
+    void *values = out->values;
+    const int tight = n + blocks * LANES > out->room;
+    if (tight)
+        values = out->half ? (void *)((uint16_t *)spare - n) : (void *)(spare - n);
+    *last = rule->step;
+
+    /* Those that may repeat others are read before any is written. */
+    lanes x_last = *(const lanes *)(shared + columns - LANES), r_last = *(const lanes *)(residual + columns - LANES);
+    lanes s_last = *(const lanes *)(state + columns - LANES), g_last = *(const lanes *)(g + columns - LANES);
+    for (int b = 0; b < blocks; b++) {
+        const int at = start_of(b, columns), is_last = b == blocks - 1;
+        lanes x = is_last ? x_last : *(const lanes *)(shared + at), r = is_last ? r_last : *(const lanes *)(residual + at);
+        lanes s = is_last ? s_last : *(const lanes *)(state + at), d = is_last ? g_last : *(const lanes *)(g + at);
+        marks sent, picked;
+        for (int w = 0; w < LANES / WIDE; w++)
+            change_part((part *)&x + w, (part *)&r + w, (part *)&s + w, (part *)&d + w, rule, out,
+                        (truths *)&out->finite + w, (truths *)&out->largest + w, (truths *)&sent + w,
+                        (truths *)&picked + w, &steps);
+        *(lanes *)(residual + at) = r;
+        *(lanes *)(state + at) = s;
+
+        uint32_t bits = gather_bits(&sent), fresh = is_last ? bits >> repeated << repeated : bits;
+        mask[b] = (uint8_t)(is_last ? bits >> repeated : bits);
+        pick(&picked, &picked, packing[fresh]);
+        if (out->half)
+            *(shorts *)((uint16_t *)values + n) = __builtin_convertvector(picked, shorts);
+        else
+            *(marks *)((float *)values + n) = picked;
+        n += counting[fresh];
+    }
+    if (tight && out->half)
+        memcpy((uint16_t *)out->values + out->n_values, spare, sizeof(uint16_t) * (size_t)(n - out->n_values));
+    else if (tight)
+        memcpy((float *)out->values + out->n_values, spare, sizeof(float) * (size_t)(n - out->n_values));
+    out->rows[out->n_rows] = id;
+    out->n_rows += n > out->n_values;
+    out->n_values = n;
+}
+
+/* The same for a row of fewer columns, entry by entry. */
+INLINE void change_entries(float *row, const int columns, const float *g, const Rule *rule, Outbox *out, uint32_t id)
+{
+    float *shared = row, *residual = row + columns, *state = row + 2 * columns;
+    int32_t *last = (int32_t *)(row + 3 * columns);
+    float steps = (float)((int64_t)rule->step - *last);
+    uint32_t mask = 0;
+    Py_ssize_t n = out->n_values;
+    *last = rule->step;
+    for (int i = 0; i < columns; i++) {
+        float r = moved(rule, shared[i], residual[i], state + i, g[i], steps), kept = 0.0f;
+        uint32_t sent = fabsf(r) > out->threshold * fabsf(shared[i]);
+        int32_t size = (int32_t)(bits_of(r) & 0x7fffffff);
+        out->finite[0] &= size < 0x7f800000 ? -1 : 0;
+        /* Every entry is written and only a sent one moves on: the outbox has room for one too many. */
+        if (out->half) {
+            uint16_t half = half_of(r * out->scale);
+            ((uint16_t *)out->values)[n] = half;
+            kept = r - of_half(half) * out->unscale;
+            sent &= (half & 0x7fff) != 0;
+        } else {
+            ((float *)out->values)[n] = r;
+        }
+        residual[i] = sent ? kept : r;
+        size = sent ? size : 0;
+        out->largest[0] = size > out->largest[0] ? size : out->largest[0];
+        mask |= sent << i;
+        n += sent;
+    }
+    out->masks[out->n_rows] = (uint8_t)mask;
+    out->rows[out->n_rows] = id;
+    out->n_rows += mask != 0;
+    out->n_values = n;
+}
+
+INLINE void change_row(float *row, const int columns, const float *g, const Rule *rule, Outbox *out, uint32_t id)
+{
+    if (columns >= LANES)
+        change_lanes(row, columns, g, rule, out, id);
+    else
+        change_entries(row, columns, g, rule, out, id);
+}
+
+/* LANES rows of one column at once. Rows, masks and values are written whole, too: there is room for as many. */
+INLINE void change_column(Table table, const uint32_t *ids, const float *g, const Rule *rule, Outbox *out)
+{
+    float x[LANES], r[LANES], s[LANES], steps[LANES];
+    int32_t sent[LANES], values[LANES];
+    for (int i = 0; i < LANES; i++) {
+        float *row = table.data + (size_t)ids[i] * table.stride;
+        int32_t *last = (int32_t *)(row + 3);
+        x[i] = row[0];
+        r[i] = row[1];
+        s[i] = row[2];
+        steps[i] = (float)((int64_t)rule->step - *last);
+        *last = rule->step;
+    }
+    for (int w = 0; w < LANES; w += WIDE)
+        change_part((const part *)(x + w), (part *)(r + w), (part *)(s + w), (const part *)(g + w), rule, out,
+                    (truths *)&out->finite + w / WIDE, (truths *)&out->largest + w / WIDE, (truths *)(sent + w),
+                    (truths *)(values + w), (const part *)(steps + w));
+    for (int i = 0; i < LANES; i++) {
+        float *row = table.data + (size_t)ids[i] * table.stride;
+        row[1] = r[i];
+        row[2] = s[i];
+    }
+    uint32_t bits = gather_bits((const marks *)sent);
+    marks picked;
+    pick(&picked, (const marks *)ids, packing[bits]);
+    *(marks *)(out->rows + out->n_rows) = picked;
+    memset(out->masks + out->n_rows, 1, LANES);
+    pick(&picked, (const marks *)values, packing[bits]);
+    if (out->half)
+        *(shorts *)((uint16_t *)out->values + out->n_values) = __builtin_convertvector(picked, shorts);
+    else
+        *(marks *)((float *)out->values + out->n_values) = picked;
+    out->n_rows += counting[bits];
+    out->n_values += counting[bits];
+}
+
+static float largest_of(const Outbox *out)
+{
+    int32_t largest = 0;
+    for (int i = 0; i < LANES; i++)
+        largest = out->largest[i] > largest ? out->largest[i] : largest;
+    return float_of((uint32_t)largest);
+}
+
+static int finite_of(const Outbox *out)
+{
+    int32_t finite = -1;
+    for (int i = 0; i < LANES; i++)
+        finite &= out->finite[i];
+    return finite != 0;
+}
+
+/* ---- batches ---- */
+
+typedef struct { const void *ids; Py_ssize_t count; int wide; } LocalIds;
+
+INLINE uint32_t local_id(const LocalIds *l, Py_ssize_t n)
+{
+    return l->wide ? ((const uint32_t *)l->ids)[n] : ((const uint16_t *)l->ids)[n];
+}
+
+CLONES static int ascending(const uint32_t *ids, Py_ssize_t count, Py_ssize_t rows)
+{
+    uint32_t falls = 0;
+    for (Py_ssize_t i = 1; i < count; i++)
+        falls |= ids[i - 1] >= ids[i];
+    return !count || (!falls && (Py_ssize_t)ids[count - 1] < rows);
+}
+
+CLONES static int spans(const uint32_t *starts, Py_ssize_t groups, Py_ssize_t total)
+{
+    for (Py_ssize_t i = 0; i < groups; i++)
+        if (starts[i] > starts[i + 1])
+            return 0;
+    return starts[0] == 0 && (Py_ssize_t)starts[groups] == total;
+}
+
+CLONES static int below(const LocalIds *l, Py_ssize_t limit)
+{
+    uint32_t largest = 0;
+    for (Py_ssize_t i = 0; i < l->count; i++) {
+        uint32_t id = local_id(l, i);
+        largest = id > largest ? id : largest;
+    }
+    return !l->count || (Py_ssize_t)largest < limit;
+}
+
+/* ---- matrix factorisation ---- */
+
+typedef struct {
+    const uint32_t *users, *starts, *items;
+    LocalIds index;
+    const float *ratings;
+    Py_ssize_t n_users, n_items, n;
+} Ratings;
+
+/* A gathered row holds the factors, a lane of the user's bias and a lane of the item's; the other
+ * side's bias lane is 1, so that one dot product gives factors and both biases. */
+INLINE void gather(float *to, const float *row, const int columns, const int width, int bias_lane)
+{
+    for (int i = 0; i < columns - 1; i++)
+        to[i] = row[i] + row[columns + i];
+    to[columns - 1] = to[columns] = 1.0f;
+    to[bias_lane] = row[columns - 1] + row[2 * columns - 1];
+    for (int i = columns + 1; i < width; i++)
+        to[i] = 0.0f;
+}
+
+/* Ask for a row that is due a few rows from now: batches jump through tables larger than the cache. */
+INLINE void prefetch(Table table, const uint32_t *ids, Py_ssize_t at, Py_ssize_t count, const int floats)
+{
+    if (at < count)
+        for (int line = 0; line < floats; line += 16)
+            __builtin_prefetch(table.data + (size_t)ids[at] * table.stride + line, 1);
+}
+
+INLINE double factorize(Table users, Table items, const Ratings *batch, const int columns, float centre,
+                        float scale, float l2, float gradient_scale, const Rule *rule, Outbox *user_out,
+                        Outbox *item_out, float *memory)
+{
+    const int blocks = (columns + 1 + LANES - 1) / LANES, width = blocks * LANES;
+    /* memory: for every item its gathered row and its gradient side by side; then the user's */
+    uint32_t *counts = (uint32_t *)(memory + (size_t)batch->n_items * 2 * width + 3 * width);
+    float *p = memory + (size_t)batch->n_items * 2 * width, *gradient = p + width, *g = gradient + width;
+    double loss = 0.0;
+
+    for (Py_ssize_t j = 0; j < batch->n_items; j++) {
+        float *q = memory + j * 2 * width;
+        prefetch(items, batch->items, j + 12, batch->n_items, 2 * columns);
+        gather(q, items.data + (size_t)batch->items[j] * items.stride, columns, width, columns);
+        for (int i = 0; i < width; i++)
+            q[width + i] = 0.0f;
+        counts[j] = 0;
+    }
+    for (Py_ssize_t u = 0; u < batch->n_users; u++) {
+        float *row = users.data + (size_t)batch->users[u] * users.stride;
+        prefetch(users, batch->users, u + 8, batch->n_users, 3 * columns + 1);
+        gather(p, row, columns, width, columns - 1);
+        lanes mine[BLOCKS], sum[BLOCKS]; /* the user's row and gradient: registers, where width is a constant */
+        for (int b = 0; b < blocks; b++) {
+            mine[b] = *(const lanes *)(p + b * LANES);
+            sum[b] = (lanes){0};
+        }
+        for (uint32_t n = batch->starts[u]; n < batch->starts[u + 1]; n++) {
+            if ((Py_ssize_t)n + 8 < batch->n) { /* the gathered rows of a large batch do not fit the nearest caches */
+                const float *due = memory + (size_t)local_id(&batch->index, n + 8) * 2 * width;
+                for (int line = 0; line < 2 * width; line += 16)
+                    __builtin_prefetch(due + line, 1);
+            }
+            uint32_t j = local_id(&batch->index, n);
+            lanes *q = (lanes *)(memory + (size_t)j * 2 * width), product = {0};
+            for (int b = 0; b < blocks; b++)
+                product += mine[b] * q[b];
+            float error = (batch->ratings[n] - centre) * scale - sum_of(&product);
+            loss += (double)error * error;
+            counts[j]++;
+            for (int b = 0; b < blocks; b++) {
+                sum[b] += q[b] * error;
+                q[blocks + b] += mine[b] * error;
+            }
+        }
+        for (int b = 0; b < blocks; b++)
+            *(lanes *)(gradient + b * LANES) = sum[b];
+        float pull = l2 * (float)(batch->starts[u + 1] - batch->starts[u]);
+        for (int i = 0; i < columns; i++)
+            g[i] = (gradient[i] - pull * p[i]) * gradient_scale;
+        change_row(row, columns, g, rule, user_out, batch->users[u]);
+    }
+    for (Py_ssize_t j = 0; j < batch->n_items; j++) {
+        float *q = memory + j * 2 * width, pull = l2 * (float)counts[j];
+        prefetch(items, batch->items, j + 8, batch->n_items, 3 * columns + 1);
+        q[columns - 1] = q[columns];                  /* the item's bias and its gradient */
+        q[width + columns - 1] = q[width + columns];
+        for (int i = 0; i < columns; i++)
+            g[i] = (q[width + i] - pull * q[i]) * gradient_scale;
+        change_row(items.data + (size_t)batch->items[j] * items.stride, columns, g, rule, item_out, batch->items[j]);
+    }
+    return loss;
+}
+
+/* The usual numbers of factors get loops of constant length. */
+#define FOR_COLUMNS(columns, CALL) \
+    switch (columns) {             \
+    case 11: CALL(11);             \
+    case 21: CALL(21);             \
+    case 33: CALL(33);             \
+    case 65: CALL(65);             \
+    default: CALL(columns);        \
+    }
+
+CLONES static double factorize_any(Table users, Table items, const Ratings *batch, int columns, float centre,
+                                   float scale, float l2, float gradient_scale, const Rule *rule,
+                                   Outbox *user_out, Outbox *item_out, float *memory)
+{
+#define CALL(constant)                                                                            \
+    return factorize(users, items, batch, constant, centre, scale, l2, gradient_scale, rule, user_out, \
+                     item_out, memory)
+    FOR_COLUMNS(columns, CALL)
+#undef CALL
+}
+
+INLINE double square_error(Table users, Table items, const Ratings *batch, const int columns, float centre,
+                           float deviation, float low, float high)
+{
+    double sum = 0.0;
+    for (Py_ssize_t u = 0; u < batch->n_users; u++) {
+        const float *p = users.data + (size_t)batch->users[u] * users.stride;
+        for (uint32_t n = batch->starts[u]; n < batch->starts[u + 1]; n++) {
+            const float *q = items.data + (size_t)batch->items[local_id(&batch->index, n)] * items.stride;
+            float part[4] = {p[columns - 1], q[columns - 1], 0.0f, 0.0f};
+            for (int i = 0; i < columns - 1; i++)
+                part[i & 3] += p[i] * q[i];
+            float predicted = centre + deviation * ((part[0] + part[1]) + (part[2] + part[3]));
+            predicted = predicted < low ? low : predicted > high ? high : predicted;
+            float error = batch->ratings[n] - predicted;
+            sum += (double)error * error;
+        }
+    }
+    return sum;
+}
+
+CLONES static double square_error_any(Table users, Table items, const Ratings *batch, int columns, float centre,
+                                      float deviation, float low, float high)
+{
+#define CALL(constant) return square_error(users, items, batch, constant, centre, deviation, low, high)
+    FOR_COLUMNS(columns, CALL)
+#undef CALL
+}
+
+/* ---- logistic regression ---- */
+
+typedef struct {
+    const uint32_t *features, *starts;
+    LocalIds index;
+    const float *values;  /* NULL: all 1 */
+    const float *weights; /* of the rows; NULL: all 1 */
+    const uint8_t *labels;
+    Py_ssize_t n_features, n;
+} Clicks;
+
+/* exp within 2 ulp for |x| <= 700, from additions and multiplications alone. */
+INLINE double exponential(double x)
+{
+    double shifted = x * 1.4426950408889634 + 0x1.8p52, n = shifted - 0x1.8p52, e = 1.0; /* n: to the nearest */
+    double r = (x - n * 0.693147180369123816490) - n * 1.90821492927058770002e-10;
+    for (int k = 13; k > 0; k--)
+        e = 1.0 + e * r * (1.0 / k);
+    uint64_t u;
+    memcpy(&u, &shifted, 8);
+    u = (u + 1023) << 52;
+    double power;
+    memcpy(&power, &u, 8);
+    return e * power;
+}
+
+/* log(1 + x) for x from 0 to 1, to about an ulp: 2 artanh(x / (2 + x)). Our own, as exp is. */
+INLINE double log_one_plus(double x)
+{
+    double s = x / (2.0 + x), square = s * s, sum = 0.0;
+    for (int k = 15; k >= 0; k--)
+        sum = sum * square + 1.0 / (2 * k + 1);
+    return 2.0 * s * sum;
+}
+
+INLINE float weighted_sum(const float *weights, int step, const Clicks *batch, Py_ssize_t from, Py_ssize_t to)
+{
+    float sum[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+    Py_ssize_t e = from;
+    for (; e + 4 <= to; e += 4)
+        for (int i = 0; i < 4; i++) {
+            float w = weights[(size_t)local_id(&batch->index, e + i) * step];
+            sum[i] += batch->values ? w * batch->values[e + i] : w;
+        }
+    for (int i = 0; e < to; i++, e++) {
+        float w = weights[(size_t)local_id(&batch->index, e) * step];
+        sum[i] += batch->values ? w * batch->values[e] : w;
+    }
+    return (sum[0] + sum[1]) + (sum[2] + sum[3]);
+}
+
+enum { ROWS = 32 }; /* whose margins go through exp and log together */
+
+INLINE double classify(Table features, float intercept, const Clicks *batch, const Rule *rule, Outbox *out,
+                       float *memory, const int wide, const int valued, double *intercept_gradient)
+{
+    Clicks view = *batch;
+    view.index.wide = wide;
+    view.values = valued ? batch->values : NULL;
+    double loss = 0.0, total = 0.0;
+    for (Py_ssize_t j = 0; j < view.n_features; j++) {
+        prefetch(features, view.features, j + 24, view.n_features, 1);
+        const float *row = features.data + (size_t)view.features[j] * features.stride;
+        memory[2 * j] = row[0] + row[1];
+        memory[2 * j + 1] = 0.0f;
+    }
+    for (Py_ssize_t first = 0; first < view.n; first += ROWS) {
+        const int rows = view.n - first < ROWS ? (int)(view.n - first) : ROWS;
+        double margins[ROWS] = {0.0}, probabilities[ROWS], losses[ROWS];
+        for (int i = 0; i < rows; i++)
+            margins[i] = (double)(intercept + weighted_sum(memory, 2, &view, view.starts[first + i], view.starts[first + i + 1]));
+        for (int i = 0; i < ROWS; i++) {
+            double size = fabs(margins[i]), e = exponential(size < 700.0 ? -size : -700.0), larger = 1.0 / (1.0 + e);
+            probabilities[i] = margins[i] >= 0.0 ? larger : e * larger;
+            losses[i] = log_one_plus(e);
+        }
+        for (int i = 0; i < rows; i++) {
+            double margin = margins[i], probability = probabilities[i], label = view.labels[first + i];
+            if (margin != margin) /* what is not a number must not pass for a loss of log 1 */
+                loss = probability = margin;
+            double row_loss = losses[i] + (label > 0.0 ? (margin < 0.0 ? -margin : 0.0) : (margin > 0.0 ? margin : 0.0));
+            float error = (float)(label - probability);
+            if (view.weights) {
+                row_loss *= (double)view.weights[first + i];
+                error *= view.weights[first + i];
+            }
+            loss += row_loss;
+            total += error;
+            for (Py_ssize_t k = view.starts[first + i]; k < view.starts[first + i + 1]; k++)
+                memory[2 * (size_t)local_id(&view.index, k) + 1] += view.values ? error * view.values[k] : error;
+        }
+    }
+    *intercept_gradient = total;
+    float mean = (float)(1.0 / (double)view.n), g[LANES];
+    Py_ssize_t j = 0;
+    for (; j + LANES <= view.n_features; j += LANES) {
+        for (int i = 0; i < LANES; i++) {
+            prefetch(features, view.features, j + 24 + i, view.n_features, 1);
+            g[i] = memory[2 * (j + i) + 1] * mean;
+        }
+        change_column(features, view.features + j, g, rule, out);
+    }
+    for (; j < view.n_features; j++) {
+        g[0] = memory[2 * j + 1] * mean;
+        change_row(features.data + (size_t)view.features[j] * features.stride, 1, g, rule, out, view.features[j]);
+    }
+    return loss;
+}
+
+CLONES static double classify_any(Table features, float intercept, const Clicks *batch, const Rule *rule,
+                                  Outbox *out, float *memory, double *gradient)
+{
+#define CALL(wide, valued) classify(features, intercept, batch, rule, out, memory, wide, valued, gradient)
+    if (batch->values)
+        return batch->index.wide ? CALL(1, 1) : CALL(0, 1);
+    return batch->index.wide ? CALL(1, 0) : CALL(0, 0);
+#undef CALL
+}
+
+CLONES static void change_one(float *row, float g, const Rule *rule, Outbox *out)
+{
+    change_row(row, 1, &g, rule, out, 0);
+}
+
+/* ---- merge ---- */
+
+enum { BLOCK_ENTRIES = 4096 }; /* sums and counts of a block of rows stay in the first-level cache */
+
+typedef struct {
+    const uint32_t *rows;
+    const uint8_t *masks;
+    const float *values;
+    Py_ssize_t n_rows, n_values, row, value;
+} Update;
+
+/* Add an update's row to the sums (and counts) of its entries; return how many it marks. Nothing
+ * branches on the mask, whose bits are as good as random: an entry that is not marked adds zero. */
+INLINE Py_ssize_t add_row(float *sum, int32_t *seen, const uint8_t *mask, const float *values, Py_ssize_t left,
+                          const int columns, const int by_count)
+{
+    if (columns < LANES) {
+        Py_ssize_t n = 0;
+        for (int i = 0; i < columns; i++) {
+            uint32_t marked = *mask >> i & 1;
+            float x = values[n < left - 1 ? n : left - 1];
+            sum[i] += float_of(bits_of(x) & (0u - marked));
+            n += marked;
+            if (by_count)
+                seen[i] += (int32_t)marked;
+        }
+        return n;
+    }
+    const int blocks = (columns + LANES - 1) / LANES;
+    float spare[BLOCKS * LANES]; /* lanes are read whole: not past the end of the values */
+    if (left < blocks * LANES) {
+        memcpy(spare, values, sizeof(float) * (size_t)(left > 0 ? left : 0));
+        values = spare;
+    }
+    Py_ssize_t n = 0;
+    for (int b = 0; b < blocks; b++) {
+        marks x, set;
+        pick(&x, (const marks *)(values + n), spreading[mask[b]]);
+        spread_bits(&set, mask[b]);
+        *(lanes *)(sum + b * LANES) += (lanes)(x & set);
+        if (by_count)
+            *(marks *)(seen + b * LANES) -= set;
+        n += counting[mask[b]];
+    }
+    return n;
+}
+
+/* Rows of all updates ascend, so blocks of rows are summed in the cache, one update after the
+ * other: every entry sees its publishers in order of worker id. Sums and counts are zero between
+ * blocks: the last to read them clears them. */
+INLINE void merge(Table table, const int columns, Update *updates, Py_ssize_t count, const float *coefficients,
+                  const int by_count, float *memory)
+{
+    const int bytes = (columns + 7) / 8, width = columns < LANES ? columns : bytes * LANES;
+    const uint32_t block = (uint32_t)(BLOCK_ENTRIES / width);
+    float *sums = memory;
+    int32_t *counts = (int32_t *)(sums + BLOCK_ENTRIES);
+    uint32_t *touched = (uint32_t *)(counts + BLOCK_ENTRIES);
+    uint8_t *is_touched = (uint8_t *)(touched + BLOCK_ENTRIES + 1);
+    memset(sums, 0, sizeof(float) * BLOCK_ENTRIES);
+    memset(counts, 0, sizeof(int32_t) * BLOCK_ENTRIES);
+    memset(is_touched, 0, block);
+    for (;;) {
+        uint32_t first = UINT32_MAX, n_touched = 0;
+        for (Py_ssize_t u = 0; u < count; u++)
+            if (updates[u].row < updates[u].n_rows && updates[u].rows[updates[u].row] < first)
+                first = updates[u].rows[updates[u].row];
+        if (first == UINT32_MAX)
+            return;
+        for (Py_ssize_t u = 0; u < count; u++) {
+            Update *up = updates + u;
+            Py_ssize_t value = up->value, row = up->row;
+            for (; row < up->n_rows && up->rows[row] - first < block; row++) {
+                uint32_t at = up->rows[row] - first;
+                touched[n_touched] = at;
+                n_touched += !is_touched[at];
+                is_touched[at] = 1;
+                for (int line = 0; line < columns; line += 16)
+                    __builtin_prefetch(table.data + (size_t)(first + at) * table.stride + line, 1);
+                value += add_row(sums + (size_t)at * width, counts + (size_t)at * width, up->masks + row * bytes,
+                                 up->values + value, up->n_values - value, columns, by_count);
+            }
+            up->value = value;
+            up->row = row;
+        }
+        for (uint32_t n = 0; n < n_touched; n++) {
+            uint32_t at = touched[n];
+            float *shared = table.data + (size_t)(first + at) * table.stride, *sum = sums + (size_t)at * width;
+            int32_t *seen = counts + (size_t)at * width;
+            is_touched[at] = 0;
+            for (int i = 0; i < columns; i++)
+                shared[i] += sum[i] * coefficients[by_count ? seen[i] : 0];
+            for (int i = 0; i < width; i++)
+                sum[i] = 0.0f;
+            for (int i = 0; by_count && i < width; i++)
+                seen[i] = 0;
+        }
+    }
+}
+
+/* How many entries the masks mark; -1 if one is marked past the last column. */
+CLONES static Py_ssize_t marked_in(const uint8_t *masks, Py_ssize_t rows, int columns)
+{
+    const Py_ssize_t bytes = (columns + 7) / 8, size = rows * bytes;
+    Py_ssize_t marked = 0, at = 0;
+    for (; at + 8 <= size; at += 8) {
+        uint64_t u;
+        memcpy(&u, masks + at, 8);
+        marked += __builtin_popcountll(u);
+    }
+    for (; at < size; at++)
+        marked += __builtin_popcount(masks[at]);
+    uint32_t past = 0;
+    for (Py_ssize_t r = 0; columns % 8 && r < rows; r++)
+        past |= (uint32_t)masks[r * bytes + bytes - 1] >> columns % 8;
+    return past ? -1 : marked;
+}
+
+CLONES static void merge_any(Table table, int columns, Update *updates, Py_ssize_t count,
+                             const float *coefficients, int by_count, float *memory)
+{
+#define CALL(constant)                                                                  \
+    if (by_count)                                                                       \
+        merge(table, constant, updates, count, coefficients, 1, memory);                \
+    else                                                                                \
+        merge(table, constant, updates, count, coefficients, 0, memory);                \
+    return
+    if (columns == 1) {
+        CALL(1);
+    }
+    FOR_COLUMNS(columns, CALL)
+#undef CALL
+}
+
+/* ---- what Python sees ---- */
+
+static PyObject *invalid(const char *what)
+{
+    PyErr_SetString(PyExc_ValueError, what);
+    return NULL;
+}
+
+/* Whether the bytes are whole values of this width at an address where they may be read. */
+static int holds(const Py_buffer *view, size_t width)
+{
+    return !((size_t)view->len % width) && !(view->len && (uintptr_t)view->buf % width);
+}
+
+static int as_table(const Py_buffer *view, Py_ssize_t stride, Py_ssize_t columns, Table *table)
+{
+    if (columns < 1 || columns > MAX_COLUMNS || stride < 3 * columns + 1 || stride > MAX_STRIDE ||
+        !holds(view, 4) || view->len % (stride * 4))
+        return 0;
+    table->data = view->buf;
+    table->stride = stride;
+    table->rows = view->len / (stride * 4);
+    return 1;
+}
+
+static int as_ids(const Py_buffer *view, Py_ssize_t width, Py_ssize_t count, LocalIds *ids)
+{
+    ids->ids = view->buf;
+    ids->count = count;
+    ids->wide = width == 4;
+    return (width == 2 || width == 4) && holds(view, (size_t)width) && view->len == width * count;
+}
+
+static int as_ratings(const Py_buffer *users, const Py_buffer *starts, const Py_buffer *items,
+                      const Py_buffer *index, Py_ssize_t width, const Py_buffer *ratings, Table user_table,
+                      Table item_table, Ratings *batch)
+{
+    batch->users = users->buf;
+    batch->starts = starts->buf;
+    batch->items = items->buf;
+    batch->ratings = ratings->buf;
+    batch->n_users = users->len / 4;
+    batch->n_items = items->len / 4;
+    batch->n = ratings->len / 4;
+    return holds(users, 4) && holds(starts, 4) && holds(items, 4) && holds(ratings, 4) &&
+           as_ids(index, width, batch->n, &batch->index) && starts->len == users->len + 4 &&
+           ascending(batch->users, batch->n_users, user_table.rows) &&
+           ascending(batch->items, batch->n_items, item_table.rows) &&
+           spans(batch->starts, batch->n_users, batch->n) && below(&batch->index, batch->n_items);
+}
+
+static int as_clicks(const Py_buffer *labels, const Py_buffer *starts, const Py_buffer *features,
+                     const Py_buffer *index, Py_ssize_t width, const Py_buffer *values, const Py_buffer *weights,
+                     Table table, Clicks *batch)
+{
+    Py_ssize_t entries = width > 0 ? index->len / width : 0;
+    batch->labels = labels->buf;
+    batch->starts = starts->buf;
+    batch->features = features->buf;
+    batch->values = values->buf ? values->buf : NULL;
+    batch->weights = weights->buf ? weights->buf : NULL;
+    batch->n = labels->len;
+    batch->n_features = features->len / 4;
+    return holds(starts, 4) && holds(features, 4) && as_ids(index, width, entries, &batch->index) && batch->n > 0 &&
+           starts->len == 4 * (batch->n + 1) &&
+           (!values->buf || (holds(values, 4) && values->len == 4 * entries)) &&
+           (!weights->buf || (holds(weights, 4) && weights->len == 4 * batch->n)) &&
+           spans(batch->starts, batch->n, entries) &&
+           ascending(batch->features, batch->n_features, table.rows) && below(&batch->index, batch->n_features);
+}
+
+static int as_outbox(const Py_buffer *rows, const Py_buffer *masks, const Py_buffer *values, Py_ssize_t touched,
+                     int columns, double threshold, int half, int exponent, Outbox *out)
+{
+    if (exponent <= -120 || exponent >= 120)
+        return 0;
+    out->rows = rows->buf;
+    out->masks = masks->buf;
+    out->values = values->buf;
+    out->n_rows = out->n_values = 0;
+    out->room = values->len / (half ? 2 : 4);
+    out->threshold = (float)threshold;
+    out->half = half;
+    out->scale = ldexpf(1.0f, exponent);
+    out->unscale = ldexpf(1.0f, -exponent);
+    out->largest = (marks){0};
+    out->finite = (marks){0} - 1;
+    return holds(rows, 4) && holds(values, 4) && rows->len >= 4 * touched &&
+           masks->len >= touched * ((columns + 7) / 8) &&
+           values->len >= (half ? 2 : 4) * (touched * columns + 1);
+}
+
+#define RELEASE(views) \
+    for (size_t at = 0; at < sizeof(views) / sizeof(*(views)); at++) \
+        if ((views)[at].obj) PyBuffer_Release(&(views)[at])
+
+/* PyArg_ParseTuple has room to release as many buffers as its format has arguments at the top level, or
+ * eight if those are fewer (getargs.c), and writes beyond it without a check: buffers in nested tuples
+ * count, too. Hence no format here may hold more; what does is parsed in parts. */
+
+static int as_rule(const Rule *rule) { return rule->kind == ADAGRAD || rule->kind == NESTEROV; }
+
+static Scratch step_memory, merge_memory;
+
+static PyObject *factorization_step(PyObject *self, PyObject *args)
+{
+    (void)self;
+    Py_buffer v[13] = {{0}};
+    Py_ssize_t user_stride, item_stride, width;
+    int columns, half, user_exponent, item_exponent;
+    Rule rule;
+    double centre, scale, l2, gradient_scale, threshold;
+    PyObject *result = NULL;
+    if (!PyArg_ParseTuple(args, "(w*n)(w*n)i(y*y*y*y*ny*)dddd(iffffi)di(w*w*w*i)(w*w*w*i)", &v[0], &user_stride, &v[1],
+                          &item_stride, &columns, &v[2], &v[3], &v[4], &v[5], &width, &v[6], &centre, &scale, &l2,
+                          &gradient_scale, &rule.kind, &rule.rate, &rule.epsilon, &rule.momentum, &rule.decay,
+                          &rule.step, &threshold, &half, &v[7], &v[8], &v[9], &user_exponent, &v[10], &v[11], &v[12],
+                          &item_exponent))
+        goto done;
+    Table users, items;
+    Ratings batch;
+    Outbox user_out, item_out;
+    if (!as_rule(&rule) || columns < 2 || !as_table(&v[0], user_stride, columns, &users) ||
+        !as_table(&v[1], item_stride, columns, &items)) {
+        invalid("no such rule, or tables do not have this shape");
+        goto done;
+    }
+    if (!as_ratings(&v[2], &v[3], &v[4], &v[5], width, &v[6], users, items, &batch)) {
+        invalid("the mini-batch is damaged or larger than the tables");
+        goto done;
+    }
+    if (!as_outbox(&v[7], &v[8], &v[9], batch.n_users, columns, threshold, half, user_exponent, &user_out) ||
+        !as_outbox(&v[10], &v[11], &v[12], batch.n_items, columns, threshold, half, item_exponent, &item_out)) {
+        invalid("the outbox is too small");
+        goto done;
+    }
+    size_t padded = (size_t)(columns + 1 + LANES - 1) / LANES * LANES;
+    float *memory = scratch(&step_memory, sizeof(float) * (batch.n_items * 2 * padded + 3 * padded + batch.n_items));
+    if (!memory)
+        goto done;
+    double loss = factorize_any(users, items, &batch, columns, (float)centre, (float)scale, (float)l2,
+                                (float)gradient_scale, &rule, &user_out, &item_out, memory);
+    result = Py_BuildValue("(d(nnfi)(nnfi))", loss, user_out.n_rows, user_out.n_values, largest_of(&user_out),
+                           finite_of(&user_out), item_out.n_rows, item_out.n_values, largest_of(&item_out), finite_of(&item_out));
+done:
+    RELEASE(v);
+    return result;
+}
+
+static PyObject *factorization_error(PyObject *self, PyObject *args)
+{
+    (void)self;
+    Py_buffer v[7] = {{0}};
+    Py_ssize_t user_stride, item_stride, width;
+    int columns;
+    float centre, deviation, low, high;
+    PyObject *result = NULL;
+    if (!PyArg_ParseTuple(args, "(y*n)(y*n)i(y*y*y*y*ny*)ffff", &v[0], &user_stride, &v[1], &item_stride, &columns,
+                          &v[2], &v[3], &v[4], &v[5], &width, &v[6], &centre, &deviation, &low, &high))
+        goto done;
+    Table users, items;
+    Ratings batch;
+    if (columns < 2 || !as_table(&v[0], user_stride, columns, &users) ||
+        !as_table(&v[1], item_stride, columns, &items) ||
+        !as_ratings(&v[2], &v[3], &v[4], &v[5], width, &v[6], users, items, &batch)) {
+        invalid("the mini-batch is damaged or larger than the tables");
+        goto done;
+    }
+    result = PyFloat_FromDouble(square_error_any(users, items, &batch, columns, centre, deviation, low, high));
+done:
+    RELEASE(v);
+    return result;
+}
+
+static PyObject *logistic_step(PyObject *self, PyObject *args)
+{
+    (void)self;
+    Py_buffer v[14] = {{0}};
+    Py_ssize_t stride, intercept_stride, width;
+    int half, exponent, intercept_exponent;
+    Rule rule;
+    double threshold;
+    PyObject *arrays, *result = NULL;
+    if (!PyArg_ParseTuple(args, "(w*n)(w*n)O!(iffffi)di(w*w*w*i)(w*w*w*i)", &v[0], &stride, &v[1],
+                          &intercept_stride, &PyTuple_Type, &arrays, &rule.kind, &rule.rate, &rule.epsilon,
+                          &rule.momentum, &rule.decay, &rule.step, &threshold, &half, &v[7], &v[8], &v[9],
+                          &exponent, &v[10], &v[11], &v[12], &intercept_exponent) ||
+        !PyArg_ParseTuple(arrays, "y*y*y*y*nz*z*", &v[2], &v[3], &v[4], &v[5], &width, &v[6], &v[13]))
+        goto done;
+    Table features, intercept;
+    Clicks batch;
+    Outbox out, intercept_out;
+    if (!as_rule(&rule) || !as_table(&v[0], stride, 1, &features) ||
+        !as_table(&v[1], intercept_stride, 1, &intercept) || intercept.rows != 1) {
+        invalid("no such rule, or tables do not have this shape");
+        goto done;
+    }
+    if (!as_clicks(&v[2], &v[3], &v[4], &v[5], width, &v[6], &v[13], features, &batch)) {
+        invalid("the mini-batch is damaged or larger than the tables");
+        goto done;
+    }
+    if (!as_outbox(&v[7], &v[8], &v[9], batch.n_features, 1, threshold, half, exponent, &out) ||
+        !as_outbox(&v[10], &v[11], &v[12], 1, 1, threshold, half, intercept_exponent, &intercept_out)) {
+        invalid("the outbox is too small");
+        goto done;
+    }
+    float *memory = scratch(&step_memory, sizeof(float) * 2 * (batch.n_features + 1));
+    if (!memory)
+        goto done;
+    double gradient = 0.0;
+    double loss = classify_any(features, intercept.data[0] + intercept.data[1], &batch, &rule, &out, memory, &gradient);
+    Rule free_rule = rule;
+    free_rule.decay = 0.0f; /* the intercept is not regularised */
+    change_one(intercept.data, (float)(gradient / (double)batch.n), &free_rule, &intercept_out);
+    result = Py_BuildValue("(d(nnfi)(nnfi))", loss, out.n_rows, out.n_values, largest_of(&out), finite_of(&out),
+                           intercept_out.n_rows, intercept_out.n_values, largest_of(&intercept_out), finite_of(&intercept_out));
+done:
+    RELEASE(v);
+    return result;
+}
+
+static PyObject *logistic_margins(PyObject *self, PyObject *args)
+{
+    (void)self;
+    Py_buffer v[9] = {{0}};
+    Py_ssize_t stride, intercept_stride, width;
+    PyObject *arrays, *result = NULL;
+    if (!PyArg_ParseTuple(args, "(y*n)(y*n)O!w*", &v[0], &stride, &v[1], &intercept_stride, &PyTuple_Type, &arrays,
+                          &v[7]) ||
+        !PyArg_ParseTuple(arrays, "y*y*y*y*nz*z*", &v[2], &v[3], &v[4], &v[5], &width, &v[6], &v[8]))
+        goto done;
+    Table features, intercept;
+    Clicks batch;
+    if (!as_table(&v[0], stride, 1, &features) || !as_table(&v[1], intercept_stride, 1, &intercept) ||
+        intercept.rows != 1 || !as_clicks(&v[2], &v[3], &v[4], &v[5], width, &v[6], &v[8], features, &batch) ||
+        !holds(&v[7], 4) || v[7].len != 4 * batch.n) {
+        invalid("the mini-batch is damaged or larger than the tables");
+        goto done;
+    }
+    float *weights = scratch(&step_memory, sizeof(float) * (batch.n_features + 1)), *margins = v[7].buf;
+    if (!weights)
+        goto done;
+    for (Py_ssize_t j = 0; j < batch.n_features; j++)
+        weights[j] = features.data[(size_t)batch.features[j] * stride];
+    for (Py_ssize_t n = 0; n < batch.n; n++)
+        margins[n] = intercept.data[0] + weighted_sum(weights, 1, &batch, batch.starts[n], batch.starts[n + 1]);
+    result = Py_NewRef(Py_None);
+done:
+    RELEASE(v);
+    return result;
+}
+
+static PyObject *merge_updates(PyObject *self, PyObject *args)
+{
+    (void)self;
+    Py_buffer data = {0}, coefficients = {0}, *views = NULL;
+    Py_ssize_t stride, count = 0;
+    int columns, by_count;
+    PyObject *list, *result = NULL;
+    Update *updates = NULL;
+    if (!PyArg_ParseTuple(args, "(w*n)iOy*i", &data, &stride, &columns, &list, &coefficients, &by_count))
+        goto done;
+    Table table;
+    count = PyList_Check(list) ? PyList_Size(list) : -1;
+    if (count < 0 || !as_table(&data, stride, columns, &table) || !holds(&coefficients, 4) ||
+        coefficients.len < (Py_ssize_t)sizeof(float) * (by_count ? count + 1 : 1)) {
+        count = 0;
+        invalid("table, updates or coefficients do not have this shape");
+        goto done;
+    }
+    views = calloc((size_t)count * 3 + 1, sizeof(Py_buffer));
+    updates = calloc((size_t)count + 1, sizeof(Update));
+    float *memory = scratch(&merge_memory, sizeof(float) * (4 * BLOCK_ENTRIES + 1));
+    if (!views || !updates || !memory) {
+        PyErr_NoMemory();
+        goto done;
+    }
+    const Py_ssize_t bytes = (columns + 7) / 8;
+    for (Py_ssize_t u = 0; u < count; u++) {
+        Py_buffer *v = views + 3 * u;
+        PyObject *item = PyList_GetItem(list, u);
+        if (!item || !PyTuple_Check(item)) {
+            invalid("an update is rows, masks and values");
+            goto done;
+        }
+        if (!PyArg_ParseTuple(item, "y*y*y*", &v[0], &v[1], &v[2]))
+            goto done;
+        Update *up = updates + u;
+        up->rows = v[0].buf;
+        up->masks = v[1].buf;
+        up->values = v[2].buf;
+        up->n_rows = v[0].len / 4;
+        up->n_values = v[2].len / 4;
+        if (!holds(&v[0], 4) || !holds(&v[2], 4) || v[1].len != up->n_rows * bytes ||
+            marked_in(up->masks, up->n_rows, columns) != up->n_values || !ascending(up->rows, up->n_rows, table.rows)) {
+            invalid("an update does not fit the table");
+            goto done;
+        }
+        if (!up->n_values) /* rows that mark nothing */
+            up->n_rows = 0;
+    }
+    merge_any(table, columns, updates, count, coefficients.buf, by_count, memory);
+    result = Py_NewRef(Py_None);
+done:
+    for (Py_ssize_t i = 0; views && i < count * 3; i++)
+        if (views[i].obj)
+            PyBuffer_Release(&views[i]);
+    free(views);
+    free(updates);
+    if (data.obj)
+        PyBuffer_Release(&data);
+    if (coefficients.obj)
+        PyBuffer_Release(&coefficients);
+    return result;
+}
+
+/* ---- codec ---- */
+
+static PyObject *pack_rows(PyObject *self, PyObject *args)
+{
+    (void)self;
+    Py_buffer rows, out;
+    if (!PyArg_ParseTuple(args, "y*w*", &rows, &out))
+        return NULL;
+    Py_ssize_t n = rows.len / 4, size = 0;
+    const uint32_t *ids = rows.buf;
+    uint8_t *bytes = out.buf;
+    PyObject *result = NULL;
+    if (!holds(&rows, 4) || out.len < 5 * n || !ascending(ids, n, (Py_ssize_t)1 << 32)) {
+        invalid("rows must ascend and the output have 5 bytes for each");
+    } else {
+        int64_t before = -1;
+        for (Py_ssize_t i = 0; i < n; i++) {
+            uint32_t gap = (uint32_t)(ids[i] - before - 1);
+            for (; gap >= 128; gap >>= 7)
+                bytes[size++] = (uint8_t)(gap | 128);
+            bytes[size++] = (uint8_t)gap;
+            before = ids[i];
+        }
+        result = PyLong_FromSsize_t(size);
+    }
+    PyBuffer_Release(&rows);
+    PyBuffer_Release(&out);
+    return result;
+}
+
+static PyObject *unpack_rows(PyObject *self, PyObject *args)
+{
+    (void)self;
+    Py_buffer packed, out;
+    Py_ssize_t limit, used = 0;
+    if (!PyArg_ParseTuple(args, "y*nw*", &packed, &limit, &out))
+        return NULL;
+    const uint8_t *bytes = packed.buf;
+    uint32_t *ids = out.buf;
+    const int whole = holds(&out, 4);
+    Py_ssize_t n = whole ? out.len / 4 : 0, i = 0;
+    int64_t before = -1;
+    for (; i < n; i++) {
+        uint64_t gap = 0;
+        int shift = 0, more = 1;
+        while (more && used < packed.len && shift < 35) {
+            gap |= (uint64_t)(bytes[used] & 127) << shift;
+            more = bytes[used++] & 128;
+            shift += 7;
+        }
+        before += (int64_t)gap + 1;
+        if (more || before >= limit || before > UINT32_MAX)
+            break;
+        ids[i] = (uint32_t)before;
+    }
+    PyObject *result = i == n && used == packed.len && whole ? Py_NewRef(Py_None) : invalid("rows do not unpack");
+    PyBuffer_Release(&packed);
+    PyBuffer_Release(&out);
+    return result;
+}
+
+CLONES static int widen(const uint16_t *halves, float *floats, Py_ssize_t n, float unscale)
+{
+    uint32_t special = 0;
+    for (Py_ssize_t i = 0; i < n; i++) {
+        special |= (halves[i] & 0x7c00) == 0x7c00;
+        floats[i] = of_half(halves[i]) * unscale;
+    }
+    return !special;
+}
+
+static PyObject *widen_halves(PyObject *self, PyObject *args)
+{
+    (void)self;
+    Py_buffer halves, floats;
+    int exponent;
+    if (!PyArg_ParseTuple(args, "y*iw*", &halves, &exponent, &floats))
+        return NULL;
+    PyObject *result = NULL;
+    if (!holds(&halves, 2) || !holds(&floats, 4) || floats.len != 2 * halves.len || exponent <= -120 || exponent >= 120)
+        invalid("halves and floats must be as many, the exponent within 119");
+    else if (!widen(halves.buf, floats.buf, halves.len / 2, ldexpf(1.0f, -exponent)))
+        invalid("a value is not finite");
+    else
+        result = Py_NewRef(Py_None);
+    PyBuffer_Release(&halves);
+    PyBuffer_Release(&floats);
+    return result;
+}
+
+CLONES static void split(const uint8_t *from, uint8_t *to, Py_ssize_t n, Py_ssize_t width)
+{
+    if (width == 2)
+        for (Py_ssize_t i = 0; i < n; i++) {
+            to[i] = from[2 * i];
+            to[n + i] = from[2 * i + 1];
+        }
+    else
+        for (Py_ssize_t w = 0; w < width; w++)
+            for (Py_ssize_t i = 0; i < n; i++)
+                to[w * n + i] = from[i * width + w];
+}
+
+CLONES static void join(const uint8_t *from, uint8_t *to, Py_ssize_t n, Py_ssize_t width)
+{
+    if (width == 2)
+        for (Py_ssize_t i = 0; i < n; i++) {
+            to[2 * i] = from[i];
+            to[2 * i + 1] = from[n + i];
+        }
+    else
+        for (Py_ssize_t w = 0; w < width; w++)
+            for (Py_ssize_t i = 0; i < n; i++)
+                to[i * width + w] = from[w * n + i];
+}
+
+static PyObject *planes(PyObject *args, void (*convert)(const uint8_t *, uint8_t *, Py_ssize_t, Py_ssize_t))
+{
+    Py_buffer from, to;
+    Py_ssize_t width;
+    if (!PyArg_ParseTuple(args, "y*nw*", &from, &width, &to))
+        return NULL;
+    PyObject *result = NULL;
+    if (width < 1 || from.len % width || to.len != from.len) {
+        invalid("byte planes need whole values and an output of the same size");
+    } else {
+        convert(from.buf, to.buf, from.len / width, width);
+        result = Py_NewRef(Py_None);
+    }
+    PyBuffer_Release(&from);
+    PyBuffer_Release(&to);
+    return result;
+}
+
+static PyObject *split_planes(PyObject *self, PyObject *args) { (void)self; return planes(args, split); }
+static PyObject *join_planes(PyObject *self, PyObject *args) { (void)self; return planes(args, join); }
+
+static PyMethodDef methods[] = {
+    {"factorization_step", factorization_step, METH_VARARGS, NULL},
+    {"factorization_error", factorization_error, METH_VARARGS, NULL},
+    {"logistic_step", logistic_step, METH_VARARGS, NULL},
+    {"logistic_margins", logistic_margins, METH_VARARGS, NULL},
+    {"merge_updates", merge_updates, METH_VARARGS, NULL},
+    {"pack_rows", pack_rows, METH_VARARGS, NULL},
+    {"unpack_rows", unpack_rows, METH_VARARGS, NULL},
+    {"widen_halves", widen_halves, METH_VARARGS, NULL},
+    {"split_planes", split_planes, METH_VARARGS, NULL},
+    {"join_planes", join_planes, METH_VARARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "mlless.kernels.native", NULL, 0, methods, NULL, NULL, NULL, NULL};
+
+PyMODINIT_FUNC PyInit_native(void)
+{
+    fill_mask_tables();
+    return PyModule_Create(&module);
+}

@@ -1,0 +1,83 @@
+"""The contract of a model, and the arguments that all steps share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from mlless.job import Adagrad, Nesterov
+from mlless.kernels.arrays import ClicksArrays, Floats, Outbox, RatingsArrays, Sent
+from mlless.messages import Sums
+from mlless.replica import Replica, TableShape
+
+BatchArrays = RatingsArrays | ClicksArrays
+
+
+class Filter(NamedTuple):
+    """The fused filter's part of a step: publish where ``|residual| > threshold * |shared|``."""
+
+    threshold: float
+    half: bool
+    outboxes: Sequence[Outbox]
+
+
+class Model(Protocol):
+    """A model over a replica's tables. A step costs O(batch), never O(model)."""
+
+    @property
+    def shapes(self) -> tuple[TableShape, ...]:
+        """The tables of parameters."""
+        ...
+
+    @property
+    def null_loss(self) -> float:
+        """What a constant prediction loses on average, in the units of ``step``'s loss."""
+        ...
+
+    def initial(self, generator: np.random.Generator) -> dict[str, Floats]:
+        """Return x_0, table by table."""
+        ...
+
+    def step(
+        self,
+        replica: Replica,
+        batch: BatchArrays,
+        optimizer: Adagrad | Nesterov,
+        step: int,
+        members: int,
+        publish: Filter,
+    ) -> tuple[float, tuple[Sent, ...]]:
+        """Move the replica along the batch's gradient and fill the outboxes, one a table.
+
+        Returns the loss before the step, summed over the batch (squared error in rating units, or
+        log loss), and what was sent. ValueError if the batch does not fit the tables.
+        """
+        ...
+
+    def settle(self, replica: Replica, optimizer: Adagrad | Nesterov, step: int) -> None:
+        """Bring every row's pending change (L2 of the steps that passed it by) up to ``step``."""
+        ...
+
+    def evaluate(self, replica: Replica, batch: BatchArrays) -> tuple[Sums, Floats, Floats]:
+        """Return a batch's part of the held-out metric of ``shared``, with targets and scores."""
+        ...
+
+    def metrics(self, sums: Sums) -> dict[str, float]:
+        """Return the held-out metrics, the one that picks the best model (lower is better) first."""
+        ...
+
+    def exact(self, sums: Sums, targets: Floats, scores: Floats) -> dict[str, float]:
+        """Return the metrics from all targets and scores at hand."""
+        ...
+
+
+def add(left: Sums, right: Sums) -> Sums:
+    """Return the sums of two disjoint slices."""
+    return Sums(
+        left.samples + right.samples,
+        left.loss + right.loss,
+        tuple(a + b for a, b in zip(left.negatives, right.negatives, strict=True)),
+        tuple(a + b for a, b in zip(left.positives, right.positives, strict=True)),
+    )

@@ -1,0 +1,99 @@
+"""Matrix factorisation with biases (PMF: Salakhutdinov and Mnih, 2007; biases: Koren et al., 2009).
+
+Two tables, users and items, of ``factors`` + 1 columns; the last is the bias, so that biases are
+filtered and shared like everything else.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from mlless import kernels
+from mlless.job import Adagrad, Factorization, Nesterov
+from mlless.kernels.arrays import Floats, RatingsArrays, Sent
+from mlless.messages import Sums
+from mlless.models.base import BatchArrays, Filter
+from mlless.models.optimizers import rule_of
+from mlless.replica import Replica, TableShape
+
+
+class FactorizationModel:
+    """The model of a ``Factorization`` spec."""
+
+    def __init__(self, spec: Factorization) -> None:
+        self.spec = spec
+        self.columns = spec.factors + 1
+        self.shapes = (
+            TableShape("users", spec.users, self.columns),
+            TableShape("items", spec.items, self.columns),
+        )
+
+    @property
+    def null_loss(self) -> float:
+        """The variance of the ratings as far as the scaling knows it."""
+        return self.spec.deviation**2
+
+    def initial(self, generator: np.random.Generator) -> dict[str, Floats]:
+        """Return normal factors and zero biases."""
+        arrays = {}
+        for shape in self.shapes:
+            array = generator.standard_normal((shape.rows, shape.columns), np.float32)
+            array *= np.float32(self.spec.initial_deviation)
+            array[:, -1] = 0
+            arrays[shape.name] = array
+        return arrays
+
+    def step(
+        self,
+        replica: Replica,
+        batch: BatchArrays,
+        optimizer: Adagrad | Nesterov,
+        step: int,
+        members: int,
+        publish: Filter,
+    ) -> tuple[float, tuple[Sent, ...]]:
+        """Step along the batch's gradient: summed for Adagrad, which has no scale; else of the mean.
+
+        The gradient of the mean squared error has a factor of 2, and so has the published one.
+        """
+        assert isinstance(batch, RatingsArrays)
+        spec, (users, items) = self.spec, replica.tables
+        mean = isinstance(optimizer, Nesterov)
+        loss, *sent = kernels.factorization_step(
+            users.rows,
+            items.rows,
+            self.columns,
+            batch,
+            spec.centre,
+            1.0 / spec.deviation,
+            spec.l2,
+            2.0 / len(batch.ratings) if mean else 1.0,
+            rule_of(optimizer, step=step, members=members, samples=len(batch.ratings)),
+            publish.threshold,
+            int(publish.half),
+            *publish.outboxes,
+        )
+        return loss * spec.deviation**2, (sent[0], sent[1])
+
+    def settle(self, replica: Replica, optimizer: Adagrad | Nesterov, step: int) -> None:
+        """Do nothing: L2 is per rating, so an untouched row has nothing pending."""
+
+    def evaluate(self, replica: Replica, batch: BatchArrays) -> tuple[Sums, Floats, Floats]:
+        """Return the squared error of clipped predictions. Targets and scores are not needed."""
+        assert isinstance(batch, RatingsArrays)
+        spec, (users, items) = self.spec, replica.tables
+        error = kernels.factorization_error(
+            users.rows, items.rows, self.columns, batch, spec.centre, spec.deviation, spec.low, spec.high
+        )
+        nothing = np.empty(0, np.float32)
+        return Sums(len(batch.ratings), error), nothing, nothing
+
+    def metrics(self, sums: Sums) -> dict[str, float]:
+        """Return the root of the mean squared error in rating units."""
+        return {"rmse": math.sqrt(sums.loss / sums.samples)} if sums.samples else {}
+
+    def exact(self, sums: Sums, targets: Floats, scores: Floats) -> dict[str, float]:
+        """Return ``metrics``: it is exact already."""
+        return self.metrics(sums)

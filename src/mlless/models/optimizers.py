@@ -1,0 +1,40 @@
+"""How gradients move parameters. The compiled kernels apply these rules row by row."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mlless.job import Adagrad, Nesterov
+from mlless.kernels.arrays import Rule
+from mlless.kernels.twin import ADAGRAD, NESTEROV
+from mlless.replica import Table
+
+
+def rule_of(
+    optimizer: Adagrad | Nesterov, *, step: int, members: int, samples: int, decay: float = 0.0
+) -> Rule:
+    """Return the kernel's rule for one step.
+
+    ``samples`` is the batch's size, ``decay`` the L2 strength applied for each step since a row was
+    last touched. Adagrad's damping is scaled as measured: by members^(1/4) / samples.
+    """
+    if isinstance(optimizer, Nesterov):
+        return Rule(NESTEROV, optimizer.learning_rate, 0.0, optimizer.momentum, decay, step)
+    damping = optimizer.damping * members**0.25 / samples
+    return Rule(ADAGRAD, optimizer.learning_rate, damping, 0.0, decay, step)
+
+
+def settle_decay(table: Table, rule: Rule) -> None:
+    """Apply the L2 pull that each row has missed since it was last touched, up to ``rule.step``.
+
+    What a zero gradient would do to every row, without touching the optimizer's state.
+    """
+    missed = (rule.step - table.last).astype(np.float32)[:, None]
+    if rule.kind == ADAGRAD:
+        root = np.sqrt(table.state) + np.float32(rule.epsilon)
+        eta = np.divide(np.float32(rule.rate), root, out=np.zeros_like(root), where=root > 0)
+    else:
+        eta = np.full_like(table.state, rule.rate)
+    shrink = np.float32(1) + eta * np.float32(rule.decay) * missed
+    table.residual[:] = (table.shared + table.residual) / shrink - table.shared
+    table.last[:] = rule.step

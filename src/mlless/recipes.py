@@ -1,0 +1,202 @@
+"""PURE: from a data set and a user's wishes to a JobSpec. The measured defaults live here.
+
+Where they come from is told in docs/decisions/0003-defaults.md.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import msgspec
+
+from mlless.data.manifest import Clicks, Manifest, Ratings
+from mlless.errors import UsageError
+from mlless.job import (
+    Adagrad,
+    Compression,
+    Deadlines,
+    Factorization,
+    JobSpec,
+    Logistic,
+    MergeRule,
+    Nesterov,
+    Stop,
+    Sync,
+    Target,
+)
+
+WORKERS = 4  # unless there are fewer mini-batches; a fixed number, so that a seed means the same everywhere
+SIGNIFICANCE = {"mf": 0.7, "lr": 0.35}
+FACTORS = 20
+
+# Who brings arrays may bring few rows: an epoch then is a handful of steps, and no row can be spared. So
+# there is a least number of steps, and a number of rows from which on some are held out.
+LEAST_STEPS = {"mf": 300, "lr": 2000}
+LEAST_HELD_OUT = {"mf": 200, "lr": 5000}
+HELD_OUT = 0.1
+# Epochs over each part of the data that is learnt from as it comes.
+PARTIAL_EPOCHS = {"mf": 6, "lr": 1}
+
+
+class Wishes(msgspec.Struct, frozen=True, kw_only=True):
+    """What a user may ask of a training; None is for "what is known to work well"."""
+
+    model: Literal["mf", "lr"] | None = None
+    workers: int | None = None
+    sync: Literal["bsp", "isp"] = "isp"
+    significance: float | None = None
+    factors: int | None = None
+    optimizer: Literal["adagrad", "nesterov"] = "adagrad"
+    learning_rate: float | None = None
+    l2: float | None = None
+    merge: MergeRule | None = None
+    epochs: int | None = None
+    patience: int | None = None
+    target: str | None = None
+    max_time: float | None = None
+    seed: int = 0
+
+
+def held_out_share(model: Literal["mf", "lr"], rows: int) -> float:
+    """Return the share of so many rows in memory that is set aside to tell when to stop."""
+    return HELD_OUT if rows >= LEAST_HELD_OUT[model] else 0.0
+
+
+def clicks_l2(rows: float) -> float:
+    """Return the L2 strength for logistic regression on so many rows."""
+    return 8.0 / rows
+
+
+def job_of(
+    wishes: Wishes, manifest: Manifest, location: str, compression: Compression, *, least_steps: int = 0
+) -> JobSpec:
+    """Return the whole job; UsageError if the wishes do not fit the data set or each other.
+
+    ``least_steps`` above 0 is for data sets that may be tiny: epochs and patience that were not asked
+    for are multiplied until they come to so many steps, and without held-out rows all of them are taken.
+    """
+    try:  # from Python anything can be asked for
+        wishes = msgspec.convert(msgspec.structs.asdict(wishes), Wishes)
+    except msgspec.ValidationError as error:
+        raise UsageError("not a training that can be asked for", found=str(error)) from error
+    shape = manifest.shape
+    fitting: Literal["mf", "lr"] = "mf" if isinstance(shape, Ratings) else "lr"
+    if wishes.model not in (None, fitting):
+        raise UsageError(
+            f"this data set holds {manifest.kind}",
+            expected=f"--model {fitting}",
+            found=f"--model {wishes.model}",
+        )
+    if fitting == "lr" and wishes.factors is not None:
+        raise UsageError("--factors is for ratings", found=manifest.kind)
+    model: Factorization | Logistic
+    if isinstance(shape, Ratings):
+        model = _factorization(wishes, shape)
+        optimizer, merge, stop = _ratings_recipe(wishes)
+    else:
+        model = _logistic(wishes, shape, sum(file.rows for file in manifest.train))
+        optimizer, merge, stop = _clicks_recipe(wishes)
+    return JobSpec(
+        dataset=location,
+        fingerprint=manifest.fingerprint,
+        batches=len(manifest.train),
+        validation_batches=len(manifest.validation),
+        model=model,
+        optimizer=optimizer,
+        sync=_sync(wishes, SIGNIFICANCE[fitting], wishes.merge or merge, compression),
+        stop=_of_few_rows(stop, wishes, manifest, least_steps) if least_steps else stop,
+        workers=min(WORKERS, len(manifest.train)) if wishes.workers is None else wishes.workers,
+        seed=wishes.seed,
+        deadlines=Deadlines(),
+    )
+
+
+def _factorization(wishes: Wishes, shape: Ratings) -> Factorization:
+    # The published settings centre ratings and leave their scale; ours standardise, so that one set of
+    # defaults serves every rating scale.
+    adagrad = wishes.optimizer == "adagrad"
+    l2 = wishes.l2 if wishes.l2 is not None else 0.06 if adagrad else 0.0
+    return Factorization(
+        users=shape.users,
+        items=shape.items,
+        factors=FACTORS if wishes.factors is None else wishes.factors,
+        l2=l2,
+        centre=shape.mean,
+        deviation=shape.deviation if adagrad else 1.0,
+        low=shape.low,
+        high=shape.high,
+    )
+
+
+def _logistic(wishes: Wishes, shape: Clicks, rows: int) -> Logistic:
+    l2 = wishes.l2 if wishes.l2 is not None else clicks_l2(rows)
+    share = min(max(shape.positives, 1.0 / (rows + 1)), 1.0 - 1.0 / (rows + 1))
+    return Logistic(features=shape.table_rows, l2=l2, intercept=math.log(share / (1.0 - share)))
+
+
+def _ratings_recipe(wishes: Wishes) -> tuple[Adagrad | Nesterov, MergeRule, Stop]:
+    if wishes.optimizer == "nesterov":
+        return Nesterov(learning_rate=_or(wishes.learning_rate, 8.0)), "sum", _stop(wishes, 30, 3)
+    return Adagrad(learning_rate=_or(wishes.learning_rate, 0.1)), "sqrt-members", _stop(wishes, 30, 3)
+
+
+def _clicks_recipe(wishes: Wishes) -> tuple[Adagrad | Nesterov, MergeRule, Stop]:
+    if wishes.optimizer == "nesterov":
+        return Nesterov(learning_rate=_or(wishes.learning_rate, 0.5)), "mean", _stop(wishes, 20, 2)
+    return (
+        Adagrad(learning_rate=_or(wishes.learning_rate, 0.1), damping=8.0),
+        "sqrt-publishers",
+        _stop(wishes, 20, 2),
+    )
+
+
+def _or(wish: float | None, default: float) -> float:
+    return default if wish is None else wish
+
+
+def _stop(wishes: Wishes, epochs: int, patience: int) -> Stop:
+    return Stop(
+        epochs=epochs if wishes.epochs is None else wishes.epochs,
+        target=parse_target(wishes.target) if wishes.target else None,
+        # Who asks for a number of epochs gets them; the best model is kept all the same.
+        patience=wishes.patience if wishes.patience is not None or wishes.epochs is not None else patience,
+        max_time=wishes.max_time,
+    )
+
+
+def _of_few_rows(stop: Stop, wishes: Wishes, manifest: Manifest, least_steps: int) -> Stop:
+    times = 1
+    if wishes.epochs is None:
+        times = max(1, math.ceil(least_steps / (stop.epochs * len(manifest.train))))
+    patience = stop.patience
+    if patience is not None and wishes.patience is None:
+        # The training loss of small mini-batches is too noisy to tell when to stop.
+        patience = patience * times if manifest.validation else None
+    return msgspec.structs.replace(stop, epochs=stop.epochs * times, patience=patience)
+
+
+def _sync(wishes: Wishes, significance: float, merge: MergeRule, compression: Compression) -> Sync:
+    if wishes.sync == "bsp":
+        if wishes.significance:
+            raise UsageError(
+                "BSP publishes every change",
+                expected="no --significance with --sync bsp",
+                found=str(wishes.significance),
+            )
+        return Sync(significance=0.0, half=False, merge=merge, compression=compression)
+    significance = _or(wishes.significance, significance)
+    return Sync(significance=significance, half=significance > 0, merge=merge, compression=compression)
+
+
+def parse_target(text: str) -> Target:
+    """Return the target in ``METRIC=VALUE``."""
+    name, _, value = text.partition("=")
+    try:
+        return msgspec.convert({"metric": name.strip(), "value": float(value)}, Target)
+    except (ValueError, msgspec.ValidationError) as error:
+        raise UsageError(
+            "not a target",
+            expected="METRIC=VALUE with train_loss, rmse, log_loss or auc, as in rmse=0.85",
+            found=text,
+        ) from error

@@ -1,0 +1,85 @@
+"""What a run says of itself: one StepRecord a step, one Summary at the end. Values alone."""
+
+from __future__ import annotations
+
+import msgspec
+
+from mlless.job import JobSpec
+
+
+class StepTimes(msgspec.Struct, frozen=True):
+    """Seconds of a step (or of a whole run), the mean over its workers; see ``messages.Times``."""
+
+    fetch: float
+    compute: float
+    filter: float
+    publish: float
+    wait: float
+    merge: float
+    evaluate: float
+
+
+class StepRecord(msgspec.Struct, frozen=True):
+    """One closed step.
+
+    ``time`` is in seconds since the job began, ``epoch`` in passes over the training part. ``loss``
+    is the mean over the step's samples before it (squared error in rating units, or log loss),
+    None for a step of flushes; ``train_loss`` its exponential average. ``heldout`` is that of the
+    model before the step, where it was evaluated. Bytes and entries are sums over the workers;
+    ``bytes_in`` are peers' updates, ``bytes_fetched`` mini-batches.
+    """
+
+    step: int
+    epoch: float
+    time: float
+    loss: float | None
+    train_loss: float | None
+    heldout: dict[str, float] | None
+    workers: int
+    samples: int
+    entries: int
+    bytes_out: int
+    bytes_in: int
+    bytes_fetched: int
+    times: StepTimes
+
+
+class WorkerSummary(msgspec.Struct, frozen=True):
+    """One launch of a worker. ``cpu_seconds`` is None where its runtime could not tell."""
+
+    worker: int
+    generation: int
+    pid: int
+    cpu_seconds: float | None
+
+
+class Summary(msgspec.Struct, frozen=True, kw_only=True):
+    """A run as a whole.
+
+    ``cpu_seconds`` is of all processes of the job, start-up included; ``startup_seconds`` and
+    ``startup_cpu_seconds`` are the part before the first step; ``times`` says where that of the
+    steps went. ``heldout`` is that of the model that was written, which is the one after
+    ``model_step`` steps; ``restored`` says that it is an earlier and better one than the last.
+    ``stop_reason``: ``epochs``, ``target``, ``patience``, ``time``, ``interrupted`` or ``diverged``.
+    """
+
+    steps: int
+    epochs: float
+    wall_seconds: float
+    cpu_seconds: float
+    startup_seconds: float
+    startup_cpu_seconds: float
+    times: StepTimes
+    train_loss: float | None
+    heldout: dict[str, float]
+    model_step: int
+    restored: bool
+    stop_reason: str
+    bytes_published: int
+    bytes_read: int
+    bytes_fetched: int
+    entries_published: int
+    workers: list[WorkerSummary]
+    kernels: str
+    version: str
+    job: JobSpec

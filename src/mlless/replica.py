@@ -1,0 +1,135 @@
+"""PURE: a worker's full copy of the model, the backbone of the exchange.
+
+A parameter's value is ``shared + residual``. ``shared`` starts at x_0 and only ``merge`` writes it:
+it is the same bits on every worker, always. Whatever else moves a parameter goes into
+``residual`` until it is published.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlless import kernels
+from mlless.errors import DatasetError
+from mlless.job import MergeRule
+from mlless.kernels.arrays import Decoded, Floats, Rows
+
+_LINE = 16  # floats in a cache line
+
+
+@dataclass(frozen=True, slots=True)
+class TableShape:
+    """A table of parameters: its name, rows and columns."""
+
+    name: str
+    rows: int
+    columns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table's memory with views of its sections, each rows x columns float32."""
+
+    shape: TableShape
+    rows: Rows
+
+    @classmethod
+    def zeros(cls, shape: TableShape) -> Table:
+        """Return a table of zeros that no step has touched, its rows aligned to cache lines."""
+        used = 3 * shape.columns + 1
+        stride = used if used <= 4 else -(-used // _LINE) * _LINE
+        memory = np.zeros(shape.rows * stride + _LINE, np.float32)
+        start = -(memory.ctypes.data // memory.itemsize) % _LINE
+        data = memory[start : start + shape.rows * stride].reshape(shape.rows, stride)
+        data.view(np.int32)[:, 3 * shape.columns] = -1
+        return cls(shape, Rows(data, stride))
+
+    def _section(self, number: int) -> Floats:
+        columns = self.shape.columns
+        return self.rows.data[:, number * columns : (number + 1) * columns]
+
+    @property
+    def shared(self) -> Floats:
+        """What all workers have in common."""
+        return self._section(0)
+
+    @property
+    def residual(self) -> Floats:
+        """What this worker has not published yet."""
+        return self._section(1)
+
+    @property
+    def state(self) -> Floats:
+        """The optimizer's state, local to this worker."""
+        return self._section(2)
+
+    @property
+    def last(self) -> NDArray[np.int32]:
+        """For each row the step that touched it last; -1 if none has."""
+        return self.rows.data.view(np.int32)[:, 3 * self.shape.columns]
+
+
+def coefficients(rule: MergeRule, members: int) -> tuple[Floats, bool]:
+    """Return a merge rule's factors, and whether they are indexed by an entry's publishers.
+
+    The one table that all workers divide by; computed in float64, rounded once.
+    """
+    if rule == "sqrt-publishers":
+        counts = np.arange(members + 1, dtype=np.float64)
+        return (1.0 / np.sqrt(np.maximum(counts, 1.0))).astype(np.float32), True
+    factor = {"sum": 1.0, "mean": 1.0 / members, "sqrt-members": 1.0 / np.sqrt(members)}[rule]
+    return np.array([factor], np.float32), False
+
+
+class Replica:
+    """All tables of a model on one worker."""
+
+    def __init__(self, shapes: Sequence[TableShape]) -> None:
+        self.tables = tuple(Table.zeros(shape) for shape in shapes)
+
+    @property
+    def shapes(self) -> tuple[TableShape, ...]:
+        """The tables' shapes, in order."""
+        return tuple(table.shape for table in self.tables)
+
+    def merge(self, updates: Sequence[Sequence[Decoded]], rule: MergeRule, members: int) -> None:
+        """Add the updates of a step to ``shared``.
+
+        ``updates`` stand in order of worker id, one's own among them; each holds one part a table.
+        Per entry: a = 0, add what each publisher sent, ``shared += a * c``, in float32.
+        """
+        factors, by_count = coefficients(rule, members)
+        for number, table in enumerate(self.tables):
+            parts = [update[number] for update in updates if len(update[number].rows)]
+            kernels.merge_updates(table.rows, table.shape.columns, parts, factors, int(by_count))
+
+    def snapshot(self) -> dict[str, Floats]:
+        """Return a copy of ``shared``, table by table."""
+        return {table.shape.name: table.shared.copy() for table in self.tables}
+
+    def restore(self, arrays: dict[str, Floats]) -> None:
+        """Set ``shared`` to a snapshot and ``residual`` to zero; DatasetError if it has other shapes."""
+        for table in self.tables:
+            array = arrays.get(table.shape.name)
+            expected = (table.shape.rows, table.shape.columns)
+            if array is None or array.shape != expected or array.dtype != np.float32:
+                found = "nothing" if array is None else f"{array.dtype} {array.shape}"
+                raise DatasetError(
+                    f"not a snapshot of this model: table {table.shape.name}",
+                    expected=f"float32 {expected}",
+                    found=found,
+                )
+            table.shared[:] = array
+            table.residual[:] = 0
+
+    def digest(self) -> str:
+        """Return a digest of the bits of ``shared``."""
+        digest = hashlib.blake2b(digest_size=8)
+        for table in self.tables:
+            digest.update(np.ascontiguousarray(table.shared).data)
+        return digest.hexdigest()

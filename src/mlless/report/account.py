@@ -1,0 +1,102 @@
+"""What a training is about to do and what came of it, in words: labelled lines for a person."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mlless.data.manifest import Manifest, Ratings
+from mlless.job import Adagrad, Factorization, JobSpec
+from mlless.records import StepTimes, Summary
+from mlless.report.wording import count, duration, metrics, size
+
+Line = tuple[str, str]  # a label and what is said under it
+
+
+def thing_of(manifest: Manifest) -> str:
+    """Return what one row of a data set is."""
+    return "rating" if isinstance(manifest.shape, Ratings) else "row"
+
+
+def opening(spec: JobSpec, manifest: Manifest) -> Iterator[Line]:
+    """Yield what is to be trained, on what, by whom, and until when."""
+    thing = thing_of(manifest)
+    train = sum(file.rows for file in manifest.train)
+    held_out = manifest.rows - train
+    rows = f"{count(train, thing)} to train on, {count(held_out)} held out"
+    yield "data", f"{spec.dataset}: {rows}, {count(spec.batches, 'mini-batch')} an epoch"
+    model = spec.model
+    if isinstance(model, Factorization):
+        shape = (
+            f"{count(model.users, 'user')}, {count(model.items, 'item')}, {count(model.factors, 'factor')}"
+        )
+        yield "model", f"matrix factorisation: {shape}"
+    else:
+        yield "model", f"logistic regression: {count(model.features, 'feature')}"
+    yield "optimizer", f"{_optimizer(spec)}, l2 {model.l2:.3g}"
+    yield "workers", f"{spec.workers}, {_sync(spec)}"
+    yield "until", _until(spec)
+
+
+def _optimizer(spec: JobSpec) -> str:
+    name = "adagrad" if isinstance(spec.optimizer, Adagrad) else "nesterov"
+    return f"{name}, learning rate {spec.optimizer.learning_rate:g}"
+
+
+def _sync(spec: JobSpec) -> str:
+    sync = spec.sync
+    if sync.significance == 0:
+        return "bsp: every change is published"
+    return f"isp: only changes above v = {sync.significance:g} are published"
+
+
+def _until(spec: JobSpec) -> str:
+    stop = spec.stop
+    rules = [count(stop.epochs, "epoch")]
+    if stop.target:
+        rules.append(f"{stop.target.metric} = {stop.target.value:g}")
+    if stop.patience:
+        rules.append(f"{count(stop.patience, 'evaluation')} without a better one")
+    if stop.max_time:
+        rules.append(duration(stop.max_time))
+    return ", or ".join(rules)
+
+
+def closing(summary: Summary, manifest: Manifest, folder: str) -> Iterator[Line]:
+    """Yield the held-out result, why the run ended, where the model is, and where time and bytes went."""
+    held_out = sum(file.rows for file in manifest.validation)
+    if summary.heldout:
+        yield "result", f"{metrics(summary.heldout)} on {count(held_out, 'held-out ' + thing_of(manifest))}"
+    elif summary.train_loss is not None:
+        yield "result", f"training loss {summary.train_loss:.4f}; nothing was held out to check it on"
+    took = f"{count(summary.steps, 'step')}, {summary.epochs:.1f} epochs, {duration(summary.wall_seconds)}"
+    yield "ended", f"{why_ended(summary)} ({took})"
+    which = f" (the best: as it was after step {summary.model_step})" if summary.restored else ""
+    yield "model", f"{folder}{which}"
+    published = f"published {size(summary.bytes_published)}, read {size(summary.bytes_read)}"
+    yield "traffic", f"{published}, mini-batches {size(summary.bytes_fetched)}"
+    yield "time", f"{shares(summary.times)} (mean over workers)"
+
+
+def why_ended(summary: Summary) -> str:
+    """Return why a run came to its end."""
+    stop = summary.job.stop
+    match summary.stop_reason:
+        case "epochs":
+            return f"{count(stop.epochs, 'epoch')} done"
+        case "target" if stop.target:
+            return f"target reached: {stop.target.metric} {stop.target.value:g}"
+        case "patience":
+            return f"no better in {count(stop.patience or 0, 'evaluation')}"
+        case "time" if stop.max_time:
+            return f"time is up: {duration(stop.max_time)}"
+        case "diverged":
+            return "the model diverged"
+        case reason:
+            return reason
+
+
+def shares(times: StepTimes) -> str:
+    """Return where time went, as percentages."""
+    seconds = {name: getattr(times, name) for name in StepTimes.__struct_fields__}
+    total = sum(seconds.values()) or 1.0
+    return ", ".join(f"{name} {value / total:.0%}" for name, value in seconds.items())

@@ -1,0 +1,71 @@
+"""A data set in words, and in numbers for scripts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+from mlless.data.dataset import Dataset
+from mlless.data.features import FeatureMap
+from mlless.data.manifest import File, Ratings
+from mlless.report.wording import count
+
+Fact = int | float | str | None
+
+
+def facts(dataset: Dataset) -> dict[str, Fact]:
+    """Return what is to be known of a data set, flat."""
+    manifest = dataset.manifest
+    shape: dict[str, Fact] = msgspec.to_builtins(manifest.shape)
+    if columns := _columns(dataset):
+        shape |= {
+            "columns": len(columns.layout.numeric) + len(columns.layout.categorical),
+            "hashed_into": columns.hashed,
+            "scaling": columns.scaling,
+        }
+    return {
+        "location": dataset.location,
+        **shape,
+        "rows": manifest.rows,
+        "train_rows": _rows(manifest.train),
+        "train_batches": len(manifest.train),
+        "validation_rows": _rows(manifest.validation),
+        "validation_batches": len(manifest.validation),
+        "batch_size": manifest.made.batch_size,
+        "skipped": manifest.made.skipped,
+        "fingerprint": manifest.fingerprint,
+    }
+
+
+def description(dataset: Dataset) -> Iterator[tuple[str, str]]:
+    """Yield what is to be known of a data set as labelled lines."""
+    manifest, shape = dataset.manifest, dataset.manifest.shape
+    yield "data", dataset.location
+    if isinstance(shape, Ratings):
+        who = f"{count(shape.users, 'user')} and {count(shape.items, 'item')}"
+        scale = f"{shape.low:g} to {shape.high:g}, mean {shape.mean:.2f}"
+        yield "rows", f"{count(manifest.rows, 'rating')} of {who}, {scale}"
+    else:
+        what = f"{count(manifest.rows, 'row')} with {count(shape.features, 'feature')}"
+        yield "rows", f"{what}, {shape.positives:.1%} of them of label 1"
+        if columns := shape.columns:
+            numeric = f"{count(len(columns.layout.numeric), 'numeric column')} ({columns.scaling})"
+            hashed = f"{len(columns.layout.categorical):,} hashed into {count(columns.hashed, 'feature')}"
+            yield "columns", f"{numeric}, {hashed}"
+    for part, files in (("train", manifest.train), ("held out", manifest.validation)):
+        if files:
+            largest = max(file.rows for file in files)
+            batches = f"{count(len(files), 'mini-batch')} of up to {count(largest)}"
+            yield part, f"{count(_rows(files), 'row')} in {batches}"
+    if manifest.made.skipped:
+        yield "left out", count(manifest.made.skipped, "malformed line")
+
+
+def _columns(dataset: Dataset) -> FeatureMap | None:
+    shape = dataset.manifest.shape
+    return None if isinstance(shape, Ratings) else shape.columns
+
+
+def _rows(files: tuple[File, ...]) -> int:
+    return sum(file.rows for file in files)

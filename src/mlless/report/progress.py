@@ -1,0 +1,165 @@
+"""Shows a training as it goes: a live display on a terminal, plain lines anywhere else.
+
+A listener is called for every step and so only notes things down; what is shown is put together
+when it is shown, a few times a second at most.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from mlless.job import Factorization, JobSpec
+from mlless.records import StepRecord
+from mlless.report.history import Totals
+from mlless.report.wording import count, duration, metrics, size
+
+Listener = Callable[[StepRecord], None]
+
+_REFRESH = 4.0  # a second
+_WINDOW = 12  # refreshes over which steps a second are counted
+
+
+@contextmanager
+def progress(spec: JobSpec, console: Console | None = None) -> Iterator[Listener]:
+    """Give the listener of a job whose course is shown on ``console``, or on standard output."""
+    console = console or Console(highlight=False)
+    course = Course(spec)
+    if not console.is_terminal:
+        plain = _Plain(course, console)
+        yield plain.hear
+        return
+    display = _Display(course, console)
+    with Live(get_renderable=display.render, console=console, refresh_per_second=_REFRESH, transient=True):
+        yield display.hear
+
+
+class Course:
+    """What is known of a job so far."""
+
+    def __init__(self, spec: JobSpec) -> None:
+        self.spec = spec
+        ratings = isinstance(spec.model, Factorization)
+        self.loss_name = "MSE" if ratings else "log loss"
+        self.thing = "rating" if ratings else "row"
+        self.started = time.monotonic()
+        self.totals = Totals()
+        self.steps = self.samples = 0
+        self.last: StepRecord | None = None
+        self.heldout: dict[str, float] = {}
+        self.best: dict[str, float] = {}
+        self.best_epoch = 0.0
+        self.evaluated_at = 0.0
+        self._epoch = 0.0
+
+    def add(self, record: StepRecord) -> bool:
+        """Take in a step; return whether the model was evaluated before it."""
+        epoch, self._epoch = self._epoch, record.epoch
+        self.last = record
+        self.steps += 1
+        self.samples += record.samples
+        self.totals.add(record)
+        if record.heldout is None:
+            return False
+        self.heldout, self.evaluated_at = record.heldout, epoch
+        if record.heldout and (not self.best or _main(record.heldout) < _main(self.best)):
+            self.best, self.best_epoch = record.heldout, epoch
+        return True
+
+    @property
+    def phase(self) -> str:
+        """``starting``, ``training`` or ``finishing``."""
+        if self.last is None:
+            return "starting"
+        return "training" if self.last.loss is not None else "finishing"
+
+    @property
+    def fraction(self) -> float:
+        """The share that is done of the epochs, or of the time if that ends sooner."""
+        if self.last is None:
+            return 0.0
+        stop = self.spec.stop
+        by_time = self.last.time / stop.max_time if stop.max_time else 0.0
+        return min(max(self.last.epoch / stop.epochs, by_time), 1.0)
+
+
+def _main(heldout: dict[str, float]) -> float:
+    """Return the metric that picks the best model: the first; less is better."""
+    return next(iter(heldout.values()))
+
+
+def _evaluated(course: Course, record: StepRecord) -> str:
+    """Return the line of an evaluation."""
+    loss = "" if record.train_loss is None else f"  train {course.loss_name} {record.train_loss:.4f}"
+    start = f"epoch {course.evaluated_at:5.1f}  step {record.step:6d}{loss}"
+    if not record.heldout:
+        return f"{start}  {duration(record.time)}"
+    mark = "  best" if course.best is record.heldout else ""
+    return f"{start}  held-out {metrics(record.heldout)}  {duration(record.time)}{mark}"
+
+
+class _Plain:
+    """One line an evaluation."""
+
+    def __init__(self, course: Course, console: Console) -> None:
+        self._course, self._console = course, console
+
+    def hear(self, record: StepRecord) -> None:
+        if self._course.add(record):
+            self._console.print(Text(_evaluated(self._course, record)), soft_wrap=True)
+
+
+class _Display:
+    """A line an evaluation, and below them where the job is right now."""
+
+    def __init__(self, course: Course, console: Console) -> None:
+        self._course, self._console = course, console
+        self._spinner = Spinner("dots")
+        self._seen: deque[tuple[float, int, int]] = deque(maxlen=_WINDOW)
+
+    def hear(self, record: StepRecord) -> None:
+        if self._course.add(record):
+            text = Text(_evaluated(self._course, record))
+            text.highlight_regex(r"best$", "green")
+            self._console.print(text, soft_wrap=True)
+
+    def render(self) -> RenderableType:
+        course, record = self._course, self._course.last
+        elapsed = duration(time.monotonic() - course.started)
+        self._spinner.update(text=Text.assemble((course.phase, "bold"), (f"  {elapsed}", "dim")))
+        if record is None:
+            return self._spinner
+        stop = course.spec.stop
+        top = Table.grid(padding=(0, 2))
+        where = f"epoch {record.epoch:.1f} of at most {stop.epochs}, step {count(record.step)}"
+        top.add_row(self._spinner, ProgressBar(total=1.0, completed=course.fraction, width=28), where)
+        facts = Table.grid(padding=(0, 1))
+        facts.add_column(style="dim", min_width=9)
+        loss = "-" if record.train_loss is None else f"{record.train_loss:.4f}"
+        facts.add_row("train", f"{course.loss_name} {loss}")
+        if course.best:
+            best = f"best {_main(course.best):.4f} at epoch {course.best_epoch:.1f}"
+            facts.add_row("held out", f"{metrics(course.heldout)} ({best})")
+        facts.add_row("workers", f"{record.workers}, {self._speed()}")
+        totals = course.totals
+        facts.add_row("traffic", f"published {size(totals.bytes_out)}, read {size(totals.bytes_in)}")
+        facts.add_row("", Text("Ctrl-C ends the training and keeps the model", "dim"))
+        return Group("", top, facts)
+
+    def _speed(self) -> str:
+        """Return steps and samples a second over the last few refreshes."""
+        now = time.monotonic(), self._course.steps, self._course.samples
+        self._seen.append(now)
+        seconds, steps, samples = (new - old for new, old in zip(now, self._seen[0], strict=True))
+        if seconds <= 0:
+            return "- steps/s"
+        return f"{steps / seconds:,.0f} steps/s, {samples / seconds:,.0f} {self._course.thing}s/s"

@@ -1,0 +1,73 @@
+"""What a run came to: time and CPU of all its processes, and the summary."""
+
+from __future__ import annotations
+
+import resource
+import time
+
+import mlless
+from mlless import kernels
+from mlless.job import JobSpec
+from mlless.records import Summary, WorkerSummary
+from mlless.report.history import Totals
+from mlless.supervisor import Outcome
+
+
+class Meter:
+    """Wall and CPU seconds of a job: this process and all it started."""
+
+    def __init__(self) -> None:
+        self._wall, self._own, self._children = time.monotonic(), time.process_time(), _children()
+        self._driver_start: float | None = None
+
+    def mark_start(self) -> None:
+        """Say that training has begun; what this process used until now was start-up."""
+        if self._driver_start is None:
+            self._driver_start = time.process_time() - self._own
+
+    def startup_cpu(self, workers: float) -> float:
+        """Return the CPU seconds of start-up, given those of the workers: all else of the children."""
+        return (self._driver_start or 0.0) + max(0.0, _children() - self._children - workers)
+
+    def wall(self) -> float:
+        """Return the seconds since the job began."""
+        return time.monotonic() - self._wall
+
+    def cpu(self) -> float:
+        """Return the CPU seconds of this process and of those that have ended."""
+        return time.process_time() - self._own + _children() - self._children
+
+
+def _children() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def summarize(spec: JobSpec, outcome: Outcome, totals: Totals, meter: Meter) -> Summary:
+    """Return the summary of a job that has ended."""
+    cpu = {(one.worker, one.generation): one.cpu_seconds for one in outcome.ended}
+    return Summary(
+        steps=outcome.last.step + 1,
+        epochs=outcome.last.epoch,
+        wall_seconds=meter.wall(),
+        cpu_seconds=meter.cpu(),
+        startup_seconds=outcome.started_at,
+        startup_cpu_seconds=meter.startup_cpu(sum(cpu.values())),
+        times=totals.times(),
+        train_loss=outcome.train_loss,
+        heldout=outcome.finished.heldout,
+        model_step=outcome.finished.step,
+        restored=outcome.finished.restored,
+        stop_reason=outcome.stop_reason,
+        bytes_published=totals.bytes_out,
+        bytes_read=totals.bytes_in + outcome.finished.bytes_in,
+        bytes_fetched=totals.bytes_fetched,
+        entries_published=totals.entries,
+        workers=[
+            WorkerSummary(worker, generation, pid, cpu.get((worker, generation)))
+            for (worker, generation), pid in sorted(outcome.pids.items())
+        ],
+        kernels=kernels.NAME,
+        version=mlless.__version__,
+        job=spec,
+    )

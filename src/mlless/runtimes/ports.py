@@ -1,0 +1,52 @@
+"""The contract of a runtime."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Mapping
+from typing import Protocol
+
+import msgspec
+
+FunctionId = tuple[int, int]  # worker, generation
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """A function is over: its exit code, or the negative number of the signal that killed it."""
+
+    worker: int
+    generation: int
+    code: int
+    cpu_seconds: float
+
+    def describe(self) -> str:
+        """Return how it ended, in words."""
+        if self.code >= 0:
+            return f"exit code {self.code}"
+        try:
+            return f"signal {signal.Signals(-self.code).name}"
+        except ValueError:
+            return f"signal {-self.code}"
+
+
+class Runtime(Protocol):
+    """Starts functions and says when they are over.
+
+    If the process that holds the runtime dies, its functions end within seconds, and so does
+    everything else that the runtime started.
+    """
+
+    def start(self, functions: Mapping[FunctionId, bytes]) -> None:
+        """Start all functions, each with its payload; they run at the same time."""
+        ...
+
+    def ended(self) -> list[Ended]:
+        """Return the functions that ended since the last call, without waiting."""
+        ...
+
+    def stop(self, grace: float) -> list[Ended]:
+        """Wait up to ``grace`` seconds for the functions to end, kill the rest, and let go.
+
+        Returns those that ended since the last call. May be called more than once.
+        """
+        ...

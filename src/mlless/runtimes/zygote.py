@@ -1,0 +1,118 @@
+"""The process that worker processes are forked from: NumPy and the worker are loaded once.
+
+Reads a Start a line from its standard input, forks, and writes an Ended a line to its standard
+output. When its input closes, because the driver has closed it or has died, it kills what still
+runs, removes FOLDER and exits. Workers start from here, never from the user's main module: a
+notebook, a REPL and a script without a main guard all work.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import os
+import select
+import shutil
+import signal
+import sys
+import time
+import traceback
+
+import msgspec
+
+from mlless.runtimes.ports import Ended
+
+_GRACE = 1.0  # seconds between asking and killing
+
+
+class Start(msgspec.Struct, frozen=True):
+    """Start a function."""
+
+    worker: int
+    generation: int
+    payload: str
+
+
+def main(entry: str, folder: str) -> None:
+    """Serve until standard input closes."""
+    module, name = entry.split(":")
+    function = getattr(importlib.import_module(module), name)
+    gc.freeze()  # what is loaded stays shared between the forks
+    commands, output = os.dup(0), os.dup(1)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(2, 1)  # what a function prints must not end up among the exits
+
+    wake_read, wake_write = os.pipe()
+    os.set_blocking(wake_write, False)
+    signal.set_wakeup_fd(wake_write)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    running: dict[int, Start] = {}
+    buffer = b""
+    while True:
+        ready, _, _ = select.select([commands, wake_read], [], [])
+        if wake_read in ready:
+            os.read(wake_read, 4096)
+            _reap(running, output)
+        if commands in ready:
+            data = os.read(commands, 1 << 20)
+            if not data:
+                break
+            *lines, buffer = (buffer + data).split(b"\n")
+            for line in lines:
+                start = msgspec.json.decode(line, type=Start)
+                pid = os.fork()
+                if pid == 0:
+                    _become(function, start, [commands, output, wake_read, wake_write])
+                running[pid] = start
+    _kill(running, output)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _become(function: object, start: Start, inherited: list[int]) -> None:
+    """Run the function in a fresh fork and exit."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for descriptor in inherited:
+        os.close(descriptor)
+    code = 1
+    try:
+        assert callable(function)
+        function(start.payload.encode())
+        code = 0
+    except BaseException as error:  # this process must end here, whatever happened
+        if os.environ.get("MLLESS_DEBUG"):  # the supervisor has been told already
+            traceback.print_exc()
+        code = getattr(error, "exit_code", 1)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _reap(running: dict[int, Start], output: int) -> None:
+    while running:
+        pid, status, usage = os.wait4(-1, os.WNOHANG)
+        if pid == 0:
+            return
+        start = running.pop(pid)
+        seconds = usage.ru_utime + usage.ru_stime
+        ended = Ended(start.worker, start.generation, os.waitstatus_to_exitcode(status), seconds)
+        try:
+            os.write(output, msgspec.json.encode(ended) + b"\n")
+        except OSError:
+            return  # no one listens any more
+
+
+def _kill(running: dict[int, Start], output: int) -> None:
+    for pid in running:
+        os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + _GRACE
+    while running and time.monotonic() < deadline:
+        _reap(running, output)
+        time.sleep(0.01)
+    for pid in running:
+        os.kill(pid, signal.SIGKILL)
+    while running:
+        _reap(running, output)
+        time.sleep(0.01)

@@ -1,0 +1,78 @@
+"""PURE: when a job stops, and which model is the best so far."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from mlless.job import Stop
+from mlless.messages import Score
+
+SMOOTHING = 0.1  # weight of the newest step in the training loss, as in the published experiments
+DIVERGED = 20.0  # times the loss at the start; a healthy start overshoots by far less
+
+
+@dataclass
+class Progress:
+    """The job's course so far. ``train_loss`` is the exponential average of the steps' mean loss.
+
+    ``null_loss`` is that of a constant prediction. One mini-batch may happen to lose far less, so what
+    counts as diverged is measured against the larger of the two.
+    """
+
+    rules: Stop
+    null_loss: float = 0.0
+    train_loss: float | None = None
+    first_loss: float | None = None
+    best: Score | None = None
+    since_best: int = 0
+    heldout: dict[str, float] = field(default_factory=dict)
+
+    def add_step(self, mean_loss: float) -> None:
+        """Take in a step's mean loss over its samples."""
+        if self.train_loss is None:
+            self.first_loss = self.train_loss = mean_loss
+        else:
+            self.train_loss += SMOOTHING * (mean_loss - self.train_loss)
+
+    def add_evaluation(self, step: int, heldout: dict[str, float]) -> bool:
+        """Take in the evaluation of the model before ``step``; return whether it is the best so far.
+
+        Without held-out data the training loss stands in.
+        """
+        self.heldout = heldout
+        value = next(iter(heldout.values()), self.train_loss if step else math.inf)
+        if value is not None and (self.best is None or better(value, self.best.value)):
+            self.best, self.since_best = Score(step, value), 0
+            return True
+        self.since_best += 1
+        return False
+
+    def diverged(self, *, finite: bool) -> bool:
+        """Return whether the model has left the realm of useful numbers."""
+        if not finite or (self.train_loss is not None and not math.isfinite(self.train_loss)):
+            return True
+        if self.train_loss is None or self.first_loss is None:
+            return False
+        return self.train_loss > DIVERGED * max(self.first_loss, self.null_loss)
+
+    def reason(self, *, evaluated: bool, elapsed: float) -> str | None:
+        """Return why to stop now (``target``, ``patience``, ``time``), or None to go on."""
+        rules = self.rules
+        if rules.target is not None:
+            name = rules.target.metric
+            value = self.train_loss if name == "train_loss" else self.heldout.get(name) if evaluated else None
+            if value is not None and (
+                value >= rules.target.value if name == "auc" else value <= rules.target.value
+            ):
+                return "target"
+        if rules.max_time is not None and elapsed >= rules.max_time:
+            return "time"
+        if evaluated and rules.patience is not None and self.since_best >= rules.patience:
+            return "patience"
+        return None
+
+
+def better(value: float, best: float) -> bool:
+    """Return whether ``value`` is the better of two metrics to be made small; not a number is the worst."""
+    return value < best or (math.isnan(best) and not math.isnan(value))

@@ -1,0 +1,268 @@
+"""Closes the steps of a job: collects reports, decides, commits.
+
+The supervisor is a role, not a place: it talks to workers through the bus alone, and asks pure
+rooms what to decide (membership who takes part, stopping when to end).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from typing import Literal
+
+from mlless import messages
+from mlless.channels.ports import Hub, KeyValueStore
+from mlless.clock import Clock
+from mlless.errors import DeadlineExceeded, JobError, ReplicasDiffer, WorkerFailed, WorkerLost
+from mlless.exchange.broadcast import update_key
+from mlless.job import JobSpec
+from mlless.membership import first_plan, next_plan
+from mlless.messages import Abort, Commit, Failure, Finished, FromWorker, Hello, Plan, Report
+from mlless.models import model_of
+from mlless.models.base import add
+from mlless.records import StepRecord, StepTimes
+from mlless.runtimes.ports import Ended, Runtime
+from mlless.stopping import Progress
+
+_POLL = 0.25  # seconds between looks at the runtime while no message comes
+
+Leavers = Callable[[StepRecord], Collection[int]]
+
+
+def nobody(record: StepRecord) -> Collection[int]:
+    """Let no worker go: the membership policy of a job without an auto-tuner."""
+    return ()
+
+
+@dataclass
+class Outcome:
+    """How a job ended. ``stop_reason`` as in ``records.Summary``."""
+
+    stop_reason: str
+    finished: Finished
+    train_loss: float | None
+    last: StepRecord
+    started_at: float
+    pids: dict[tuple[int, int], int] = field(default_factory=dict)
+    ended: list[Ended] = field(default_factory=list)
+
+
+class Supervisor:
+    """One job's supervisor. ``listen`` hears of every closed step; ``leavers`` lets workers go."""
+
+    def __init__(
+        self,
+        spec: JobSpec,
+        *,
+        hub: Hub,
+        store: KeyValueStore,
+        runtime: Runtime,
+        clock: Clock,
+        version: str,
+        initial_digest: str,
+        listen: Callable[[StepRecord], None],
+        leavers: Leavers = nobody,
+    ) -> None:
+        self._spec, self._hub, self._store, self._runtime, self._clock = spec, hub, store, runtime, clock
+        self._version, self._digest, self._listen, self._leavers = version, initial_digest, listen, leavers
+        self._model = model_of(spec.model)
+        self._progress = Progress(spec.stop, self._model.null_loss)
+        self._reason: str | None = None
+        self._start = clock.now()
+        self._pids: dict[tuple[int, int], int] = {}
+        self._ended: list[Ended] = []
+        self._left_behind: list[str] = []
+        self._step = -1
+
+    def request_stop(self, reason: str) -> None:
+        """Ask for an orderly end after the step at hand. Safe to call from a signal handler."""
+        self._reason = self._reason or reason
+
+    def run(self) -> Outcome:
+        """Lead the job to its end; JobError or ChannelError if it cannot get there."""
+        try:
+            return self._run()
+        except BaseException as error:
+            self._hub.broadcast(Abort(type(error).__name__), range(self._spec.workers))
+            raise
+
+    def _run(self) -> Outcome:
+        plan = first_plan(self._spec.workers)
+        following = self._plan_after(plan)
+        self._greet(plan)
+        started_at = self._clock.now() - self._start
+        self._hub.broadcast(Commit(-1, (), _known(plan, following)), plan.members)
+        while True:
+            self._step = plan.step
+            reports = self._collect(plan)
+            record, keep = self._close(plan, reports)
+            later = self._decide(plan, following, record, reports)
+            end = self._ending(following)
+            published = tuple((r.worker, r.generation) for r in reports if r.published)
+            best = self._progress.best
+            commit = Commit(plan.step, published, _known(following, later), keep, best, end)
+            self._hub.broadcast(commit, plan.members)
+            # Everyone who reported this step has merged the one before; who left in it cannot tidy up.
+            self._store.delete(self._left_behind)
+            self._left_behind = [update_key(plan.step, *who) for who in published if who[0] in plan.flush]
+            if end:
+                reason = self._reason or "epochs"  # a Ctrl-C from now on changes nothing
+                finished = self._await_finished(min(plan.members))
+                loss = self._progress.train_loss
+                return Outcome(reason, finished, loss, record, started_at, self._pids, self._ended)
+            assert following is not None
+            plan, following = following, later
+
+    def _plan_after(self, plan: Plan | None, leavers: Collection[int] = (), end: bool = False) -> Plan | None:
+        if plan is None:
+            return None
+        return next_plan(
+            plan, batches=self._spec.batches, epochs=self._spec.stop.epochs, leavers=leavers, end=end
+        )
+
+    def _greet(self, plan: Plan) -> None:
+        """Wait until all workers are there, of this release and with the same start."""
+        missing = set(plan.members)
+        deadline = self._clock.now() + self._spec.deadlines.start
+        while missing:
+            hello = self._next(deadline, "start", missing)
+            if not isinstance(hello, Hello):
+                raise JobError(f"worker {hello.worker} sent a {type(hello).__name__} before its Hello")
+            ours = (messages.PROTOCOL, self._version, self._digest)
+            theirs = (hello.protocol, hello.version, hello.digest)
+            if ours != theirs:
+                raise JobError(
+                    f"worker {hello.worker} does not fit this driver",
+                    expected="protocol {}, mlless {}, start {}".format(*ours),
+                    found="protocol {}, mlless {}, start {}".format(*theirs),
+                    cure="install the same release of mlless on both sides; where only the start differs, "
+                    "the worker's file of it is damaged",
+                )
+            self._pids[hello.worker, hello.generation] = hello.pid
+            missing.discard(hello.worker)
+
+    def _collect(self, plan: Plan) -> list[Report]:
+        """Return the reports of all members, in order of worker id."""
+        reports: dict[int, Report] = {}
+        deadline = self._clock.now() + self._spec.deadlines.step
+        while missing := set(plan.members) - set(reports):
+            report = self._next(deadline, f"report on step {plan.step}", missing)
+            if not isinstance(report, Report) or report.step != plan.step:
+                raise JobError(
+                    f"worker {report.worker} is out of step",
+                    expected=f"a report on step {plan.step}",
+                    found=type(report).__name__ + f" on step {getattr(report, 'step', '-')}",
+                )
+            reports[report.worker] = report
+        return [reports[worker] for worker in sorted(reports)]
+
+    def _close(self, plan: Plan, reports: list[Report]) -> tuple[StepRecord, bool]:
+        """Return the step's record, and whether the model before the step is the best so far."""
+        samples = sum(report.samples for report in reports)
+        loss = sum(report.loss for report in reports) / samples if samples else None
+        keep, heldout = False, None
+        if plan.evaluate:
+            metrics = self._heldout(plan, reports)
+            keep = self._progress.add_evaluation(plan.step, metrics)
+            heldout = {name: value for name, value in metrics.items() if math.isfinite(value)}
+        if loss is not None:
+            self._progress.add_step(loss)
+        record = StepRecord(
+            step=plan.step,
+            epoch=min((plan.position + len(plan.trainers)) / self._spec.batches, self._spec.stop.epochs),
+            time=self._clock.now() - self._start,
+            loss=loss,
+            train_loss=self._progress.train_loss,
+            heldout=heldout,
+            workers=len(plan.members),
+            samples=samples,
+            entries=sum(report.entries for report in reports),
+            bytes_out=sum(report.bytes_out for report in reports),
+            bytes_in=sum(report.bytes_in for report in reports),
+            bytes_fetched=sum(report.bytes_fetched for report in reports),
+            times=_mean_times(reports),
+        )
+        self._listen(record)
+        return record, keep
+
+    def _heldout(self, plan: Plan, reports: list[Report]) -> dict[str, float]:
+        evaluations = {report.worker: report.evaluation for report in reports if report.evaluation}
+        digests = {worker: evaluation.digest for worker, evaluation in evaluations.items()}
+        if len(set(digests.values())) > 1:
+            listing = ", ".join(f"worker {worker}: {digest}" for worker, digest in digests.items())
+            raise ReplicasDiffer(
+                "workers no longer share the same model", where=f"step {plan.step}", found=listing
+            )
+        total = None
+        for evaluation in evaluations.values():
+            if evaluation.sums.samples:
+                total = evaluation.sums if total is None else add(total, evaluation.sums)
+        return self._model.metrics(total) if total else {}
+
+    def _decide(
+        self, plan: Plan, following: Plan | None, record: StepRecord, reports: list[Report]
+    ) -> Plan | None:
+        """Return the plan of the step after the following one; decisions take effect there."""
+        if self._progress.diverged(finite=all(report.finite for report in reports)):
+            self._reason = "diverged"
+        elif record.loss is not None:
+            reason = self._progress.reason(evaluated=plan.evaluate, elapsed=record.time)
+            self._reason = self._reason or reason
+        leavers = () if self._reason else self._leavers(record)
+        return self._plan_after(following, leavers, end=self._reason is not None)
+
+    def _ending(self, following: Plan | None) -> Literal["", "merge", "restore"]:
+        if self._reason == "diverged":
+            return "restore"
+        return "" if following is not None else "merge"
+
+    def _await_finished(self, finisher: int) -> Finished:
+        deadline = self._clock.now() + self._spec.deadlines.commit
+        message = self._next(deadline, "model", {finisher})
+        if not isinstance(message, Finished):
+            raise JobError(f"worker {message.worker} sent a {type(message).__name__} at the end")
+        return message
+
+    def _next(self, deadline: float, awaited: str, missing: Collection[int]) -> FromWorker:
+        """Return the next message; a worker's failure, silent death or delay is an error."""
+        while True:
+            message = self._hub.receive(_POLL)
+            if message is None and (lost := self._lost(missing)):
+                message = self._hub.receive(0.0)  # its last words may have come meanwhile
+                if message is None:
+                    raise WorkerLost(
+                        f"worker {lost.worker} died in step {max(self._step, 0)}",
+                        found=lost.describe(),
+                        cure="was it out of memory, or killed from outside?"
+                        if lost.code < 0
+                        else "set MLLESS_DEBUG=1 to see its own traceback",
+                    )
+            if isinstance(message, Failure):
+                raise _failed(message)
+            if message is not None:
+                return message
+            if self._clock.now() >= deadline:
+                who = ", ".join(map(str, sorted(missing)))
+                raise DeadlineExceeded(f"no {awaited} from worker {who} within its deadline")
+
+    def _lost(self, missing: Collection[int]) -> Ended | None:
+        self._ended += self._runtime.ended()
+        return next((one for one in self._ended if one.worker in missing), None)
+
+
+def _failed(failure: Failure) -> WorkerFailed:
+    what = f"worker {failure.worker} failed in step {max(failure.step, 0)}: {failure.error}"
+    error = WorkerFailed(what, cure=f"its traceback:\n{failure.traceback}" if failure.traceback else None)
+    error.exit_code = failure.exit_code or error.exit_code
+    return error
+
+
+def _known(*plans: Plan | None) -> tuple[Plan, ...]:
+    return tuple(plan for plan in plans if plan is not None)
+
+
+def _mean_times(reports: list[Report]) -> StepTimes:
+    count = len(reports)
+    names = StepTimes.__struct_fields__
+    return StepTimes(*(sum(getattr(r.times, name) for r in reports) / count for name in names))

@@ -1,0 +1,5 @@
+"""For tests of MLLess and of what is built on it.
+
+``contracts`` has one test class for each port, to be subclassed for an adapter (it needs pytest);
+``virtual`` runs a whole job in one process on a virtual clock.
+"""

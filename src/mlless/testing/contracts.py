@@ -1,0 +1,394 @@
+"""The contracts of the channels as tests: subclass one for an adapter and say how to open it.
+
+    class TestMyStore(KeyValueStoreContract):
+        @pytest.fixture
+        def open_store(self, my_server):
+            return lambda: MyStore(my_server, job="test")
+
+Nothing here sleeps or counts on timing; a deadline is only there to end a test that has failed.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
+
+import pytest
+
+from mlless.channels.ports import Hub, KeyValueStore, Link, ObjectStore
+from mlless.errors import ChannelError, CodecError, DeadlineExceeded, Disconnected, MissingUpdate
+from mlless.messages import PROTOCOL, Abort, Commit, Failure, FromWorker, Hello, Plan
+
+DEADLINE = 30.0  # seconds after which a test that waits has failed
+SIZES = (0, 1, 2, 7, 4095, 4096, 4097, 65_536, 1_000_003)
+
+
+def _sized(size: int, seed: int = 0) -> bytes:
+    cycle = bytes((seed + n) % 251 for n in range(251))
+    return (cycle * (size // 251 + 1))[:size]
+
+
+class KeyValueStoreContract:
+    """What every KeyValueStore holds to. ``open_store`` opens one more access to the same job's store."""
+
+    @pytest.fixture
+    def open_store(self) -> Callable[[], KeyValueStore]:
+        """Return a function that opens the store of one job, empty at first."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def store(self, open_store: Callable[[], KeyValueStore]) -> KeyValueStore:
+        """Return one access to the store."""
+        return open_store()
+
+    def test_values_of_any_size_come_back_in_the_order_of_the_keys(self, store: KeyValueStore) -> None:
+        """Sizes around pages and buffers, in one round trip."""
+        for size in SIZES:
+            store.put(f"size/{size}", [_sized(size)])
+        for order in (SIZES, SIZES[::-1], (7, 7, 0)):
+            values = store.get([f"size/{size}" for size in order])
+            assert [bytes(value) for value in values] == [_sized(size) for size in order]
+
+    def test_a_value_is_the_concatenation_of_its_chunks(self, store: KeyValueStore) -> None:
+        """Of bytes and memoryviews, empty ones among them."""
+        store.put("chunks", [b"ab", memoryview(b"xcdx")[1:3], b"", memoryview(bytearray(b"ef")), b"g"])
+        store.put("nothing", [])
+        assert [bytes(value) for value in store.get(["chunks", "nothing"])] == [b"abcdefg", b""]
+
+    def test_what_one_puts_another_reads(self, open_store: Callable[[], KeyValueStore]) -> None:
+        """As soon as ``put`` has returned."""
+        writer, reader = open_store(), open_store()
+        for n in range(20):
+            writer.put("turn", [_sized(100 + n, n)])
+            assert bytes(reader.get(["turn"])[0]) == _sized(100 + n, n)
+
+    def test_keys_do_not_mix(self, store: KeyValueStore) -> None:
+        """Keys that resemble one another are different keys."""
+        keys = ["update/1/2.0", "update/1/2.1", "update/12.0", "update/1/2", "update", "update.1", "Update"]
+        for key in keys:
+            store.put(key, [key.encode()])
+        assert [bytes(value) for value in store.get(keys)] == [key.encode() for key in keys]
+
+    def test_a_missing_key_is_named(self, store: KeyValueStore) -> None:
+        """The first one that is absent."""
+        store.put("there", [b"x"])
+        with pytest.raises(MissingUpdate, match="not/there"):
+            store.get(["there", "not/there", "nor/this"])
+
+    def test_no_keys_are_no_values(self, store: KeyValueStore) -> None:
+        """Asking for nothing is allowed."""
+        assert list(store.get([])) == []
+
+    def test_a_value_that_is_held_survives_deletion_and_replacement(self, store: KeyValueStore) -> None:
+        """What ``get`` returned stays as it was."""
+        store.put("a", [_sized(10_000, 1)])
+        store.put("b", [_sized(10_000, 2)])
+        held = store.get(["a", "b"])
+        store.put("a", [_sized(20_000, 3)])
+        store.delete(["b"])
+        assert [bytes(value) for value in held] == [_sized(10_000, 1), _sized(10_000, 2)]
+        assert bytes(store.get(["a"])[0]) == _sized(20_000, 3)
+
+    def test_deleted_keys_are_gone_and_absent_ones_passed_over(self, store: KeyValueStore) -> None:
+        """The others stay."""
+        for key in ("a", "b", "c"):
+            store.put(key, [key.encode()])
+        store.delete(["a", "absent", "b"])
+        store.delete(["a"])
+        store.delete([])
+        assert bytes(store.get(["c"])[0]) == b"c"
+        for key in ("a", "b"):
+            with pytest.raises(MissingUpdate, match=key):
+                store.get([key])
+
+    def test_readers_see_a_whole_value_while_it_is_replaced(
+        self, open_store: Callable[[], KeyValueStore]
+    ) -> None:
+        """Each value is of one byte repeated; a mixture or a stump would show."""
+        writer, done = open_store(), threading.Event()
+        writer.put("busy", [b"\0" * 50_000])
+
+        def read() -> int:
+            store, rounds = open_store(), 0
+            while not done.is_set() or not rounds:
+                (value,) = store.get(["busy"])
+                data = bytes(value)
+                assert data == data[:1] * (50_000 + data[0])
+                rounds += 1
+            return rounds
+
+        with ThreadPoolExecutor(3) as readers:
+            reading = [readers.submit(read) for _ in range(3)]
+            for n in range(200):
+                writer.put("busy", [bytes([n]) * 25_000, bytes([n]) * (25_000 + n)])
+            done.set()
+            assert all(future.result(DEADLINE) for future in reading)
+
+    def test_many_write_at_once(self, open_store: Callable[[], KeyValueStore]) -> None:
+        """Keys of their own, as workers do."""
+
+        def write(worker: int) -> None:
+            store = open_store()
+            for step in range(30):
+                store.put(f"update/{step}/{worker}.0", [_sized(1000 + step, worker)])
+
+        with ThreadPoolExecutor(4) as writers:
+            list(writers.map(write, range(4), timeout=DEADLINE))
+        keys = [(step, worker) for step in range(30) for worker in range(4)]
+        values = open_store().get([f"update/{step}/{worker}.0" for step, worker in keys])
+        for (step, worker), value in zip(keys, values, strict=True):
+            assert bytes(value) == _sized(1000 + step, worker)
+
+    def test_destroy_removes_everything_and_may_be_repeated(
+        self, open_store: Callable[[], KeyValueStore]
+    ) -> None:
+        """Also what others of the job have put."""
+        store, other = open_store(), open_store()
+        store.put("a", [b"1"])
+        other.put("b", [b"2"])
+        store.destroy()
+        store.destroy()
+        for key in ("a", "b"):
+            with pytest.raises(MissingUpdate, match=key):
+                other.get([key])
+
+
+class ObjectStoreContract:
+    """What every ObjectStore holds to."""
+
+    @pytest.fixture
+    def open_store(self) -> Callable[[], ObjectStore]:
+        """Return a function that opens the same place, empty at first."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def store(self, open_store: Callable[[], ObjectStore]) -> ObjectStore:
+        """Return one access to the store."""
+        return open_store()
+
+    def test_objects_of_any_size_come_back(self, store: ObjectStore) -> None:
+        """From bytes and memoryviews."""
+        for size in SIZES:
+            store.put(f"some/folder/{size}.bin", _sized(size))
+            assert store.get(f"some/folder/{size}.bin") == _sized(size)
+        store.put("view", memoryview(b"xabcx")[1:4])
+        assert store.get("view") == b"abc"
+
+    def test_what_one_puts_another_reads_and_replaces(self, open_store: Callable[[], ObjectStore]) -> None:
+        """The last one counts."""
+        first, second = open_store(), open_store()
+        first.put("a/b", b"one")
+        assert second.get("a/b") == b"one"
+        second.put("a/b", b"another")
+        assert first.get("a/b") == b"another"
+
+    def test_a_missing_object_is_named(self, store: ObjectStore) -> None:
+        """By its path."""
+        with pytest.raises(ChannelError, match="not/there"):
+            store.get("not/there")
+
+    def test_readers_see_a_whole_object_while_it_is_replaced(
+        self, open_store: Callable[[], ObjectStore]
+    ) -> None:
+        """Each object is of one byte repeated; a mixture or a stump would show."""
+        writer, done = open_store(), threading.Event()
+        writer.put("busy", b"\0" * 50_000)
+
+        def read() -> int:
+            store, rounds = open_store(), 0
+            while not done.is_set() or not rounds:
+                data = store.get("busy")
+                assert data == data[:1] * (50_000 + data[0])
+                rounds += 1
+            return rounds
+
+        with ThreadPoolExecutor(3) as readers:
+            reading = [readers.submit(read) for _ in range(3)]
+            for n in range(100):
+                writer.put("busy", bytes([n]) * (50_000 + n))
+            done.set()
+            assert all(future.result(DEADLINE) for future in reading)
+
+
+class Bus(Protocol):
+    """An adapter's bus of one job, as the contract uses it."""
+
+    @property
+    def hub(self) -> Hub:
+        """The supervisor's end."""
+        ...
+
+    def link(self) -> Link:
+        """Open a worker's end."""
+        ...
+
+    def send_raw(self, link: Link, data: bytes) -> None:
+        """Send bytes as if they were a message of this link to the supervisor."""
+        ...
+
+
+def _hello(worker: int, digest: str = "") -> Hello:
+    return Hello(worker=worker, generation=0, pid=1, protocol=PROTOCOL, version="0", digest=digest)
+
+
+def _commit(step: int, members: int = 3) -> Commit:
+    return Commit(step=step, published=(), plans=(Plan(step + 1, tuple(range(members)), 0),))
+
+
+def _receive(hub: Hub) -> object:
+    message = hub.receive(DEADLINE)
+    assert message is not None, "no message came"
+    return message
+
+
+def _send(link: Link, messages: Sequence[FromWorker]) -> None:
+    for message in messages:
+        link.send(message)
+
+
+class BusContract:
+    """What every message bus holds to: a Hub and its Links."""
+
+    @pytest.fixture
+    def bus(self) -> Iterator[Bus]:
+        """Yield a bus whose hub is open, and close all of it afterwards."""
+        raise NotImplementedError
+
+    def joined(self, bus: Bus, worker: int) -> Link:
+        """Return the link of a worker that has said hello."""
+        link = bus.link()
+        link.send(_hello(worker))
+        assert _receive(bus.hub) == _hello(worker)
+        return link
+
+    def test_messages_arrive_in_the_order_a_worker_sent_them(self, bus: Bus) -> None:
+        """Small ones and large ones."""
+        link = self.joined(bus, 0)
+        sent = [_hello(0, digest="x" * (n * n)) for n in range(60)]
+        with ThreadPoolExecutor(1) as worker:
+            sending = worker.submit(_send, link, sent)
+            assert [_receive(bus.hub) for _ in sent] == sent
+            sending.result(DEADLINE)
+
+    def test_many_workers_share_one_queue_and_keep_their_own_order(self, bus: Bus) -> None:
+        """Whatever the order among them."""
+        links = [self.joined(bus, worker) for worker in range(5)]
+        with ThreadPoolExecutor(5) as senders:
+            sending = [
+                senders.submit(_send, links[worker], [_hello(worker, digest=str(n)) for n in range(40)])
+                for worker in range(5)
+            ]
+            received = [_receive(bus.hub) for _ in range(5 * 40)]
+            for future in sending:
+                future.result(DEADLINE)
+        for worker in range(5):
+            own = [m.digest for m in received if isinstance(m, Hello) and m.worker == worker]
+            assert own == [str(n) for n in range(40)]
+
+    def test_a_broadcast_reaches_those_it_names_in_order(self, bus: Bus) -> None:
+        """And nobody else; workers that are not there are passed over."""
+        links = [self.joined(bus, worker) for worker in range(3)]
+        bus.hub.broadcast(_commit(1), [0, 2, 77])
+        bus.hub.broadcast(_commit(2), range(3))
+        assert [links[0].receive(DEADLINE), links[0].receive(DEADLINE)] == [_commit(1), _commit(2)]
+        assert links[1].receive(DEADLINE) == _commit(2)
+        assert [links[2].receive(DEADLINE), links[2].receive(DEADLINE)] == [_commit(1), _commit(2)]
+
+    def test_a_wait_without_a_message_ends_at_its_deadline(self, bus: Bus) -> None:
+        """With None at the hub and DeadlineExceeded at a link; the link goes on."""
+        link = self.joined(bus, 0)
+        assert bus.hub.receive(0.0) is None
+        assert bus.hub.receive(0.01) is None
+        with pytest.raises(DeadlineExceeded):
+            link.receive(0.01)
+        with pytest.raises(DeadlineExceeded):
+            link.receive(0.0)
+        bus.hub.broadcast(Abort("late"), [0])
+        assert link.receive(DEADLINE) == Abort("late")
+
+    def test_a_link_learns_that_the_hub_is_gone(self, bus: Bus) -> None:
+        """After the messages that were sent before."""
+        link = self.joined(bus, 0)
+        bus.hub.broadcast(_commit(1), [0])
+        bus.hub.close()
+        assert link.receive(DEADLINE) == _commit(1)
+        with pytest.raises(Disconnected):
+            link.receive(DEADLINE)
+        with pytest.raises(Disconnected):
+            _send(link, [_hello(0, digest="x" * 1000)] * 1000)
+
+    def test_a_worker_that_goes_does_not_disturb_the_others(self, bus: Bus) -> None:
+        """What it said before is heard, and a broadcast passes it over."""
+        gone, stays = self.joined(bus, 0), self.joined(bus, 1)
+        last = Failure(worker=0, generation=0, step=3, error="e", traceback="t", exit_code=1)
+        gone.send(last)
+        gone.close()
+        assert _receive(bus.hub) == last
+        assert bus.hub.receive(0.01) is None
+        for step in range(3):
+            bus.hub.broadcast(_commit(step), [0, 1])
+            assert stays.receive(DEADLINE) == _commit(step)
+        stays.send(_hello(1, "still here"))
+        assert _receive(bus.hub) == _hello(1, "still here")
+
+    @pytest.mark.parametrize("data", [b"", b"\x00", b"garbage", b"\xff" * 1000, b"\x91" * 100_000])
+    def test_garbage_is_an_error_that_names_its_sender(self, bus: Bus, data: bytes) -> None:
+        """The hub goes on with the others."""
+        bad, good = self.joined(bus, 3), self.joined(bus, 4)
+        bus.send_raw(bad, data)
+        with pytest.raises(CodecError, match="worker 3"):
+            bus.hub.receive(DEADLINE)
+        good.send(_hello(4, "unharmed"))
+        assert _receive(bus.hub) == _hello(4, "unharmed")
+
+    def test_a_message_in_anothers_name_is_an_error(self, bus: Bus) -> None:
+        """It names the link's own worker."""
+        link = self.joined(bus, 3)
+        link.send(_hello(4))
+        with pytest.raises(CodecError, match="worker 3"):
+            bus.hub.receive(DEADLINE)
+
+    def test_a_slow_reader_never_blocks_a_broadcast(self, bus: Bus) -> None:
+        """Others get theirs at once; it gets all of it, in order, once it reads."""
+        slow, quick = self.joined(bus, 0), self.joined(bus, 1)
+        sent = [_commit(step, members=5000) for step in range(100)]
+        for commit in sent:
+            bus.hub.broadcast(commit, [0, 1])
+            assert quick.receive(DEADLINE) == commit
+        done = threading.Event()
+
+        def serve() -> None:
+            while not done.is_set():
+                bus.hub.receive(0.01)
+
+        with ThreadPoolExecutor(1) as hub:
+            serving = hub.submit(serve)
+            try:
+                assert [slow.receive(DEADLINE) for _ in sent] == sent
+            finally:
+                done.set()
+            serving.result(DEADLINE)
+
+    def test_one_wait_of_the_hub_serves_a_slow_reader_to_the_end(self, bus: Bus) -> None:
+        """A supervisor that waits for the slow one's report keeps on sending what it needs to report."""
+        slow = self.joined(bus, 0)
+        sent = [_commit(step, members=5000) for step in range(100)]
+        for commit in sent:
+            bus.hub.broadcast(commit, [0])
+        with ThreadPoolExecutor(1) as hub:
+            waiting = hub.submit(bus.hub.receive, DEADLINE)
+            try:
+                assert [slow.receive(2.0) for _ in sent] == sent
+            finally:
+                slow.send(_hello(0, "done"))
+            assert waiting.result(DEADLINE) == _hello(0, "done")
+
+    def test_both_ends_may_be_closed_more_than_once(self, bus: Bus) -> None:
+        """In any order."""
+        link = self.joined(bus, 0)
+        link.close()
+        link.close()
+        bus.hub.close()
+        bus.hub.close()

@@ -1,0 +1,67 @@
+"""Every example of the how-to pages, as typed by a new user: a page from top to bottom in an empty folder.
+
+A block marked ``sh`` runs in a shell that stops at the first failure, one marked ``python`` as a script.
+The network is a server of this machine.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from publisher import publisher
+
+import mlless
+from mlless.data.synthetic import write_ratings
+
+DOCS = Path(__file__).parents[2] / "docs"
+PAGES = sorted(path.name for path in DOCS.glob("howto-*.md"))
+BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture
+def environment(tmp_path, monkeypatch):
+    """Return variables with which ``mlless`` is this one, and the publisher one of this machine."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "mlless").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m mlless "$@"\n')
+    (programs / "mlless").chmod(0o755)
+    write_ratings(tmp_path / "ratings.csv", users=60, items=50, rows=1500)
+    with publisher() as published:
+        members = {
+            f"ml-latest-small/{name}": (tmp_path / "ratings.csv").read_bytes()
+            for name in ("ratings.csv", "README.txt")
+        }
+        published.publish("ml-latest-small", members)
+        yield {
+            **os.environ,
+            "PYTHONPATH": str(Path(mlless.__file__).parents[1]),
+            "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
+            "MLLESS_MOVIELENS_URL": published.url,
+            "no_proxy": "127.0.0.1",
+        }
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_example_runs(page, environment, tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    blocks = BLOCK.findall((DOCS / page).read_text())
+    assert blocks
+    for language, text in blocks:
+        command = ["sh", "-eu"] if language == "sh" else [sys.executable, "-"]
+        done = subprocess.run(
+            command, input=text, cwd=folder, env=environment, capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 0, (page, text, done.stdout, done.stderr)
+        assert "Traceback" not in done.stderr
+
+
+def test_links_between_pages_lead_somewhere():
+    for page in DOCS.rglob("*.md"):
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            assert (page.parent / target).exists(), (page.name, target)

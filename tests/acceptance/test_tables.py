@@ -1,0 +1,94 @@
+"""Tables of clicks and generated data, from the command line."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import pytest
+from publisher import publisher
+
+
+@pytest.fixture(scope="module")
+def criteo(mlless, tmp_path_factory):
+    """A folder with made-up rows of Criteo's layout, a data set of them and a run."""
+    folder = tmp_path_factory.mktemp("criteo")
+    made = json.loads(
+        mlless("synthesize", "criteo", folder / "rows.tsv.gz", "--rows", 6_000, "--json").stdout
+    )
+    assert made["rows"] == 6_000
+    told = mlless("partition", folder / "rows.tsv.gz", folder / "data", "--features", 4096)
+    assert "13 numeric columns (standard), 26 hashed into 4,096 features" in told.stdout
+    mlless("train", folder / "data", "--workers", 2, "--epochs", 2, "--out", folder / "run")
+    return folder
+
+
+def test_a_model_scores_raw_rows_as_it_does_partitioned_ones(mlless, criteo):
+    raw = json.loads(mlless("evaluate", criteo / "run", criteo / "rows.tsv.gz", "--json").stdout)
+    cut = json.loads(mlless("evaluate", criteo / "run", criteo / "data", "--part", "all", "--json").stdout)
+    assert raw.pop("skipped") == 0
+    assert raw.keys() == cut.keys()
+    for name in ("log_loss", "auc"):
+        assert raw[name] == pytest.approx(cut[name], rel=1e-6)
+    assert raw["rows"] == 6_000
+    assert "6,000 rows: all of" in mlless("evaluate", criteo / "run", criteo / "rows.tsv.gz").stdout
+    done = mlless("predict", criteo / "run", criteo / "rows.tsv.gz")
+    rows = list(csv.DictReader(done.stdout.splitlines()))
+    assert [int(row["row"]) for row in rows] == list(range(6_000))
+
+
+def test_facts_of_a_data_set_with_columns(mlless, criteo, tmp_path):
+    options = ("--like", criteo / "data", "--json")
+    facts = json.loads(mlless("partition", criteo / "rows.tsv.gz", tmp_path / "test", *options).stdout)
+    assert (facts["columns"], facts["hashed_into"], facts["scaling"]) == (39, 4096, "standard")
+    assert facts["features"] == 4096 + 26
+
+
+def test_malformed_rows_are_named_or_left_out(mlless, criteo, tmp_path):
+    bad = tmp_path / "bad.tsv"
+    bad.write_text("\t".join(["0", "x", *[""] * 38]) + "\n" + "\t".join(["1", "5", *["2"] * 38]) + "\n")
+    said = mlless("evaluate", criteo / "run", bad, code=3).stderr
+    assert (
+        "bad.tsv, line 1: malformed line: expected a finite number or nothing in column I1, found 'x'" in said
+    )
+    done = mlless("evaluate", criteo / "run", bad, "--skip-malformed")
+    assert "left out 1 malformed line" in done.stderr
+    bad.write_text("\t".join(["0", "x", *[""] * 38]) + "\n")
+    assert "no rows" in mlless("evaluate", criteo / "run", bad, "--skip-malformed", code=3).stderr
+
+
+def test_what_does_not_fit_is_refused(mlless, criteo, clicks, ratings, tmp_path):
+    rows = criteo / "rows.tsv.gz"
+    for arguments, says in (
+        (["evaluate", clicks.run, rows], "does not know what its features are made of"),
+        (["evaluate", ratings.run, rows], "expected ratings, found clicks"),
+        (["evaluate", criteo / "run", rows, "--part", "train"], "a raw file has no parts"),
+        (["predict", criteo / "run", ratings.raw, "--format", "ratings"], "expected clicks, found ratings"),
+        (["synthesize", "criteo", rows, "--rows", "5"], "--overwrite"),
+        (["partition", rows, tmp_path / "x", "--columns", tmp_path / "none.toml"], "none.toml"),
+    ):
+        said = mlless(*arguments, code=2).stderr
+        assert says in said
+        assert said.count("\n") == 1
+
+
+def test_raw_ratings_are_evaluated_too(mlless, ratings):
+    raw = json.loads(mlless("evaluate", ratings.run, ratings.raw, "--json").stdout)
+    cut = json.loads(mlless("evaluate", ratings.run, ratings.dataset, "--part", "all", "--json").stdout)
+    assert raw["rmse"] == pytest.approx(cut["rmse"], rel=1e-6)
+
+
+def test_fetch_tells_terms_and_what_next(mlless, tmp_path, monkeypatch):
+    with publisher() as published:
+        monkeypatch.setenv("MLLESS_MOVIELENS_URL", published.url)
+        published.publish("ml-1m", {"ml-1m/ratings.dat": b"1::2::3::4\n", "ml-1m/README": b"terms"})
+        done = mlless("fetch", "ml-1m", tmp_path / "raw")
+        assert "do not redistribute" in done.stderr
+        assert "of the archive, as published" in done.stdout
+        assert f"mlless partition {tmp_path}/raw/ratings.dat data/ml-1m" in done.stdout
+        assert "404" in mlless("fetch", "ml-20m", tmp_path / "none", code=5).stderr
+        published.files["/ml-1m.zip"] = b"something else"
+        said = mlless("fetch", "ml-1m", tmp_path / "raw", "--overwrite", code=3).stderr
+        assert "not the archive that was published" in said
+        assert (tmp_path / "raw" / "ratings.dat").read_bytes() == b"1::2::3::4\n"
+    assert "cannot be reached" in mlless("fetch", "ml-1m", tmp_path / "none", code=5).stderr

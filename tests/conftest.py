@@ -1,0 +1,39 @@
+"""Small generated data sets that tests of all kinds share, and one profile for hypothesis."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from mlless.data.dataset import Dataset
+from mlless.data.partition import partition
+from mlless.data.synthetic import write_clicks, write_ratings
+
+settings.register_profile(
+    "mlless", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("mlless")
+
+
+@pytest.fixture(scope="session")
+def ratings(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """A data set of 12,000 generated ratings in 45 mini-batches, a tenth held out."""
+    folder = tmp_path_factory.mktemp("ratings")
+    write_ratings(folder / "ratings.csv", users=300, items=200, rows=12_000, seed=1)
+    return partition(folder / "ratings.csv", folder / "data", batch_size=240)
+
+
+@pytest.fixture(scope="session")
+def clicks(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """A data set of 6,000 generated clicks in 45 mini-batches, a tenth held out."""
+    folder = tmp_path_factory.mktemp("clicks")
+    write_clicks(folder / "clicks.svm", rows=6_000, features=2_000, per_row=12, seed=1)
+    return partition(folder / "clicks.svm", folder / "data", batch_size=120)
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path) -> Path:
+    """A place for a run."""
+    return tmp_path / "run"

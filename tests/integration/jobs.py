@@ -1,0 +1,94 @@
+"""Jobs for the integration tests, and a driver in a process of its own to be killed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from mlless.data.dataset import Dataset
+from mlless.job import JobSpec
+from mlless.recipes import Wishes, job_of
+
+PATIENCE = 20.0  # seconds after which a test gives up on an event
+
+
+def job(dataset: Dataset, **wishes: object) -> JobSpec:
+    """Return a job on ``dataset`` with the given wishes, the model being what the data allows."""
+    model = "mf" if dataset.manifest.kind == "ratings" else "lr"
+    return job_of(
+        msgspec.convert({"model": model, **wishes}, Wishes), dataset.manifest, dataset.location, "none"
+    )
+
+
+def eventually(condition: Callable[[], bool], what: str, within: float = PATIENCE) -> None:
+    """Return once ``condition`` holds; AssertionError after ``within`` seconds."""
+    deadline = time.monotonic() + within
+    while not condition():
+        assert time.monotonic() < deadline, f"{what}: not within {within} s"
+        time.sleep(0.01)
+
+
+def children(pid: int) -> list[int]:
+    """Return the child processes of ``pid``."""
+    found = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False)
+    return [int(line) for line in found.stdout.split()]
+
+
+def alive(pid: int) -> bool:
+    """Return whether a process is there and not a zombie."""
+    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    return bool(state.stdout.strip()) and not state.stdout.strip().startswith("Z")
+
+
+class DriverProcess:
+    """A training of many epochs in a process of its own, its channels in ``channels``."""
+
+    def __init__(self, dataset: Dataset, run: Path, channels: Path, workers: int = 3) -> None:
+        channels.mkdir(exist_ok=True)
+        self.channels = channels
+        call = f"{dataset.location!r}, model='mf', workers={workers}, epochs=100000, out={str(run)!r}"
+        code = (
+            "import mlless\n"
+            f"run = mlless.train({call}, listen=lambda record: print('step', record.step, flush=True))\n"
+            "print('stopped', run.summary.stop_reason, flush=True)\n"
+        )
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", code],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "MLLESS_CHANNEL_DIR": str(channels)},
+        )
+        self.wait_for_step(20)
+        (self.zygote,) = children(self.process.pid)
+        self.workers = sorted(children(self.zygote))
+        assert len(self.workers) == workers
+
+    def wait_for_step(self, step: int) -> None:
+        """Return once the driver has closed ``step``."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if line.startswith("step") and int(line.split()[1]) >= step:
+                return
+        raise AssertionError(f"the driver ended early: {self.process.communicate()[1]}")
+
+    def output(self) -> tuple[str, str]:
+        """Return what the driver wrote, once it has ended."""
+        return self.process.communicate(timeout=PATIENCE)
+
+    def assert_nothing_left(self, within: float = 5.0) -> None:
+        """Fail unless all processes and all files of the channels are gone."""
+        everyone = [self.zygote, *self.workers]
+        eventually(lambda: not any(map(alive, everyone)), "processes end", within)
+        eventually(lambda: not any(self.channels.iterdir()), "channel files go", within)
+
+    def end(self) -> None:
+        """Kill whatever is left."""
+        self.process.kill()
+        self.process.communicate()

@@ -1,0 +1,171 @@
+"""What a job does when processes die, users interrupt, or the machine runs out of room."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from integration.jobs import DriverProcess, alive, eventually, job
+
+import mlless
+from mlless.data.dataset import Dataset, open_dataset
+from mlless.driver import run_job
+from mlless.errors import UsageError, WorkerFailed
+
+
+@pytest.fixture
+def driver(ratings: Dataset, run_folder: Path, tmp_path: Path) -> Iterator[DriverProcess]:
+    process = DriverProcess(ratings, run_folder, tmp_path / "channels")
+    yield process
+    process.end()
+
+
+def test_a_killed_worker_ends_the_job_with_its_name(driver: DriverProcess, run_folder: Path) -> None:
+    os.kill(driver.workers[1], signal.SIGKILL)
+    start = time.monotonic()
+    _, errors = driver.output()
+    assert time.monotonic() - start < 20
+    assert driver.process.returncode != 0
+    assert re.search(r"WorkerLost: worker 1 died in step \d+: found signal SIGKILL", errors)
+    driver.assert_nothing_left()
+    assert not (run_folder / "model.safetensors").exists()
+
+
+def test_workers_of_a_killed_driver_exit(driver: DriverProcess) -> None:
+    driver.process.kill()
+    driver.process.wait()
+    driver.assert_nothing_left(within=5)
+
+
+def test_workers_exit_even_if_driver_and_zygote_are_killed(driver: DriverProcess) -> None:
+    os.kill(driver.zygote, signal.SIGKILL)
+    driver.process.kill()
+    driver.process.wait()
+    # No one is left who could remove the files; the processes must go all the same.
+    eventually(lambda: not any(map(alive, driver.workers)), "workers exit", within=5)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_saves_the_model_so_far(
+    driver: DriverProcess, run_folder: Path, number: signal.Signals
+) -> None:
+    driver.process.send_signal(number)
+    output, _ = driver.output()
+    assert "stopped interrupted" in output
+    assert mlless.load(run_folder).kind == "mf"
+    driver.assert_nothing_left()
+
+
+def test_a_second_interrupt_stops_at_once(driver: DriverProcess, run_folder: Path) -> None:
+    os.kill(driver.workers[0], signal.SIGSTOP)  # so that the orderly end cannot come
+    driver.process.send_signal(signal.SIGINT)
+    deadline = time.monotonic() + 5
+    while driver.process.poll() is None and time.monotonic() < deadline:
+        driver.process.send_signal(signal.SIGINT)
+        time.sleep(0.05)
+    _, errors = driver.output()
+    assert "KeyboardInterrupt" in errors
+    driver.assert_nothing_left()
+    assert not (run_folder / "model.safetensors").exists()
+
+
+def test_a_worker_that_raises_is_quoted(ratings: Dataset, run_folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    subprocess.run(["cp", "-r", ratings.location, str(copy)], check=True)
+    damaged = copy / ratings.manifest.train[7].path
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
+    with pytest.raises(WorkerFailed, match=r"worker \d failed in step \d+: .*000007.* damaged file"):
+        run_job(job(open_dataset(copy), workers=2), ratings, run_folder)
+
+
+def test_shared_memory_that_is_too_small_is_named(ratings: Dataset, run_folder: Path, tmp_path: Path) -> None:
+    code = (
+        "import resource, mlless\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))\n"
+        f"mlless.train({ratings.location!r}, model='mf', workers=2, factors=40, out={str(run_folder)!r})\n"
+    )
+    environment = {**os.environ, "MLLESS_CHANNEL_DIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False, timeout=60
+    )
+    assert done.returncode != 0
+    assert "no room for" in done.stderr
+    assert "MLLESS_CHANNEL_DIR" in done.stderr
+    assert not list(tmp_path.glob("mlless-*"))
+
+
+@pytest.mark.parametrize("sync", ["bsp", "isp"])
+def test_divergence_keeps_the_last_good_model(ratings: Dataset, run_folder: Path, sync: str) -> None:
+    spec = job(ratings, workers=3, sync=sync, optimizer="nesterov", learning_rate=3000.0, merge="sum")
+    run = run_job(spec, ratings, run_folder)
+    assert run.summary.stop_reason == "diverged"
+    assert run.summary.restored
+    evaluated = [record.heldout["rmse"] for record in run.history() if record.heldout]
+    assert run.summary.heldout["rmse"] == pytest.approx(min(evaluated))
+    assert run.model().evaluate(ratings)["rmse"] == pytest.approx(min(evaluated), rel=1e-5)
+
+
+def test_more_workers_than_batches_are_refused(ratings: Dataset) -> None:
+    with pytest.raises(UsageError, match="at most 45 workers"):
+        job(ratings, workers=46)
+    with pytest.raises(UsageError, match="number of workers"):
+        job(ratings, workers=0)
+
+
+def test_a_data_set_that_vanished_is_named(ratings: Dataset, run_folder: Path, tmp_path: Path) -> None:
+    spec = msgspec.structs.replace(job(ratings, workers=2), dataset=str(tmp_path / "gone"))
+    with pytest.raises(WorkerFailed, match="no such folder"):
+        run_job(spec, ratings, run_folder)
+
+
+def test_rare_clicks_are_not_taken_for_divergence(run_folder: Path, tmp_path: Path) -> None:
+    random = np.random.default_rng(3)
+    lines = [
+        f"{int(random.random() < 0.002)} {' '.join(f'{i}:1' for i in sorted(random.choice(500, 5, False)))}"
+        for _ in range(6_000)
+    ]
+    (tmp_path / "rare.svm").write_text("\n".join(lines) + "\n")
+    dataset = mlless.partition(tmp_path / "rare.svm", tmp_path / "data")
+    for seed in range(3):
+        run = run_job(job(dataset, workers=1, epochs=2, seed=seed), dataset, tmp_path / str(seed))
+        assert run.summary.stop_reason == "epochs"
+
+
+def test_a_failing_run_leaves_the_model_it_was_to_replace(ratings: Dataset, run_folder: Path) -> None:
+    first = run_job(job(ratings, workers=2, epochs=1), ratings, run_folder)
+    (run_folder / "notes.txt").write_text("mine")
+    files = {path.name: path.read_bytes() for path in run_folder.iterdir()}
+    spec = msgspec.structs.replace(job(ratings, workers=2), dataset=str(run_folder / "gone"))
+    with pytest.raises(UsageError, match="exists"):
+        run_job(spec, ratings, run_folder)
+    with pytest.raises(WorkerFailed):
+        run_job(spec, ratings, run_folder, overwrite=True)
+    assert {path.name: path.read_bytes() for path in run_folder.iterdir()} == files
+    again = run_job(job(ratings, workers=2, epochs=1, seed=1), ratings, run_folder, overwrite=True)
+    assert (run_folder / "notes.txt").read_text() == "mine"
+    assert len(again.history()) == len(first.history())
+
+
+def test_another_data_set_in_the_place_of_the_planned_one_is_noticed(
+    ratings: Dataset, clicks: Dataset, run_folder: Path
+) -> None:
+    spec = msgspec.structs.replace(job(ratings, workers=2), dataset=clicks.location)
+    with pytest.raises(WorkerFailed, match="not the data set the job was planned for"):
+        run_job(spec, ratings, run_folder)
+
+
+@pytest.mark.parametrize("wish", [{"optimizer": "adam"}, {"sync": "BSP"}, {"merge": "avg"}, {"workers": 2.5}])
+def test_a_wish_that_does_not_exist_is_refused(
+    ratings: Dataset, run_folder: Path, wish: dict[str, object]
+) -> None:
+    with pytest.raises(UsageError, match="not a training that can be asked for"):
+        mlless.train(ratings.location, out=run_folder, **wish)  # type: ignore[arg-type]

@@ -1,0 +1,179 @@
+"""Jobs on real worker processes against oracles: identities, not tolerances."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from integration.jobs import job
+
+from mlless.artifact import MODEL
+from mlless.data.dataset import Dataset
+from mlless.driver import Run, run_job
+from mlless.exchange.filter import SignificanceFilter
+from mlless.job import JobSpec
+from mlless.kernels.arrays import Decoded
+from mlless.membership import batch_at
+from mlless.models import model_of
+from mlless.records import StepRecord
+from mlless.replica import Replica
+from mlless.testing.virtual import Durations, simulate
+
+
+def tables(run: Run) -> dict[str, bytes]:
+    return {name: table.tobytes() for name, table in run.model().artifact.tables.items()}
+
+
+@pytest.mark.parametrize("kind", ["ratings", "clicks"])
+@pytest.mark.parametrize("sync", ["bsp", "isp"])
+@pytest.mark.parametrize("kernels", ["native", "numpy"])
+def test_the_same_seed_gives_the_same_file(
+    kind: str, sync: str, kernels: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    dataset: Dataset = request.getfixturevalue(kind)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLLESS_KERNELS", kernels)  # read by the worker processes
+        spec = job(dataset, workers=4, sync=sync, epochs=2)
+        runs = [run_job(spec, dataset, tmp_path / name) for name in ("one", "two")]
+    assert (runs[0].folder / MODEL).read_bytes() == (runs[1].folder / MODEL).read_bytes()
+    other = run_job(msgspec.structs.replace(spec, seed=1), dataset, tmp_path / "other")
+    assert tables(other) != tables(runs[0])
+
+
+def oracle(spec: JobSpec, dataset: Dataset) -> dict[str, bytes]:
+    """Train in one process, without channels, codec or roles, merging by the same rule."""
+    model = model_of(spec.model)
+    start = model.initial(np.random.Generator(np.random.PCG64(spec.seed)))
+    replicas = [Replica(model.shapes) for _ in range(spec.workers)]
+    for replica in replicas:
+        replica.restore(start)
+    filters = [SignificanceFilter(spec.sync, replica) for replica in replicas]
+    total, position, step = spec.batches * spec.stop.epochs, 0, 0
+    while position < total:
+        updates = []
+        for rank, (replica, significance) in enumerate(zip(replicas, filters, strict=True)):
+            if position + rank >= total:
+                continue
+            index = batch_at(position + rank, batches=spec.batches, seed=spec.seed)
+            batch = dataset.read(dataset.manifest.train[index])
+            publish = significance.prepare(step, batch.touched)
+            _, sent = model.step(replica, batch.arrays, spec.optimizer, step, spec.workers, publish)
+            update = significance.take(publish, sent)
+            updates.append([Decoded(t.rows.copy(), t.masks.copy(), t.values.copy()) for t in update])
+        for replica in replicas:
+            replica.merge(updates, spec.sync.merge, spec.workers)
+        position, step = position + spec.workers, step + 1
+    updates = []
+    for replica, significance in zip(replicas, filters, strict=True):
+        model.settle(replica, spec.optimizer, step - 1)
+        updates.append([Decoded(t.rows, t.masks, t.values) for t in significance.flush()])
+    replicas[0].merge(updates, spec.sync.merge, spec.workers)
+    return {name: array.tobytes() for name, array in replicas[0].snapshot().items()}
+
+
+@pytest.mark.parametrize("kind", ["ratings", "clicks"])
+def test_bsp_on_four_workers_equals_a_single_process(
+    kind: str, run_folder: Path, request: pytest.FixtureRequest
+) -> None:
+    dataset: Dataset = request.getfixturevalue(kind)
+    spec = job(dataset, workers=4, sync="bsp", epochs=2)
+    run = run_job(spec, dataset, run_folder)
+    assert not run.summary.restored
+    assert tables(run) == oracle(spec, dataset)
+
+
+LEAVERS = {3: (1,), 9: (0, 3)}
+
+
+def leave(record: StepRecord) -> tuple[int, ...]:
+    return LEAVERS.get(record.step, ())
+
+
+@pytest.mark.parametrize("sync", ["bsp", "isp"])
+def test_workers_leave_and_processes_equal_the_virtual_clock(
+    ratings: Dataset, run_folder: Path, sync: str
+) -> None:
+    spec = job(ratings, workers=4, sync=sync, epochs=2)
+    run = run_job(spec, ratings, run_folder, leavers=leave)
+    virtual = simulate(spec, ratings, Durations(message=1e-3), leavers=leave)
+    assert tables(run) == {name: array.tobytes() for name, array in virtual.tables.items()}
+    history = run.history()
+    assert [record.workers for record in history[:14]] == [4] * 6 + [3] * 6 + [1] * 2
+    trained = sum(record.samples for record in history)
+    assert trained == 2 * sum(file.rows for file in ratings.manifest.train)
+
+
+def test_virtual_time_is_deterministic_and_follows_its_table(ratings: Dataset) -> None:
+    spec = job(ratings, workers=3, epochs=1)
+    slow = Durations(work={"compute": 1e-5}, message=1e-3, request=1e-3, byte=1e-8)
+    first, again = simulate(spec, ratings, slow), simulate(spec, ratings, slow)
+    assert first.seconds == again.seconds
+    assert [record.time for record in first.records] == [record.time for record in again.records]
+    free = simulate(spec, ratings, Durations())
+    assert free.seconds == 0
+    assert first.seconds > 15 * (2.4e-3 + 2e-3)  # 15 steps of 240 rows and two messages
+    assert {name: array.tobytes() for name, array in free.tables.items()} == {
+        name: array.tobytes() for name, array in first.tables.items()
+    }
+
+
+def test_training_learns(ratings: Dataset, clicks: Dataset, tmp_path: Path) -> None:
+    for dataset, metric in ((ratings, "rmse"), (clicks, "log_loss")):
+        run = run_job(job(dataset, workers=3), dataset, tmp_path / metric)
+        history = [record.heldout[metric] for record in run.history() if record.heldout]
+        assert run.summary.heldout[metric] < 0.97 * history[0]
+        assert run.summary.heldout[metric] <= min(history) * (1 + 1e-6)
+
+
+def test_the_summary_adds_up(ratings: Dataset, run_folder: Path) -> None:
+    run = run_job(job(ratings, workers=3, epochs=2), ratings, run_folder)
+    history, summary = run.history(), run.summary
+    assert [record.step for record in history] == list(range(summary.steps))
+    assert summary.bytes_published == sum(record.bytes_out for record in history)
+    assert summary.stop_reason == "epochs"
+    assert summary.epochs == pytest.approx(2, abs=3 / 45)
+    assert {one.worker for one in summary.workers} == {0, 1, 2}
+    cpu = sum(one.cpu_seconds or 0 for one in summary.workers)
+    assert 0 < cpu < summary.cpu_seconds
+    # Everyone reads what the two others published, but for the updates of the last step.
+    assert summary.bytes_read <= 2 * summary.bytes_published
+    assert summary.bytes_read >= 1.5 * (summary.bytes_published - history[-1].bytes_out)
+
+
+def test_a_target_stops_the_job(ratings: Dataset, run_folder: Path) -> None:
+    run = run_job(job(ratings, workers=2, target="train_loss=0.9"), ratings, run_folder)
+    assert run.summary.stop_reason == "target"
+    assert run.history()[-3].train_loss <= 0.9 < run.history()[-4].train_loss  # type: ignore[operator]
+
+
+def test_time_stops_the_job(ratings: Dataset, run_folder: Path) -> None:
+    run = run_job(job(ratings, workers=2, epochs=100_000, max_time=1.0), ratings, run_folder)
+    assert run.summary.stop_reason == "time"
+    assert run.history()[-3].time >= 1.0 > run.history()[-4].time
+
+
+def test_a_worker_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, mlless.launch\n"
+        "heavy = {'scipy', 'sklearn', 'pandas', 'pyarrow', 'typer', 'rich', 'matplotlib'}\n"
+        "print(*heavy & {name.split('.')[0] for name in sys.modules})\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+def test_a_missing_compiler_gives_one_warning_and_the_twin() -> None:
+    code = (
+        "import sys, warnings\n"
+        "sys.modules['mlless.kernels.native'] = None\n"
+        "with warnings.catch_warnings(record=True) as caught:\n"
+        "    warnings.simplefilter('always')\n"
+        "    import mlless.kernels, mlless.replica\n"
+        "print(mlless.kernels.NAME, len(caught), caught[0].message)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("numpy 1 mlless runs without its compiled kernels")

@@ -1,0 +1,105 @@
+"""Who listens to a fit: our own callbacks, and scikit-learn's."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import mlless
+
+
+class Recorder:
+    """Keeps what it hears; asks to stop after an epoch."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.stop_after = stop_after
+        self.steps, self.epochs = [], []
+
+    def on_step(self, record):
+        self.steps.append(record)
+
+    def on_epoch(self, record):
+        self.epochs.append(record)
+        return len(self.epochs) == self.stop_after
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_every_step_and_epoch_is_heard(pairs, workers):
+    recorder = Recorder()
+    model = mlless.MatrixFactorization(
+        epochs=4, batch_size=400, random_state=0, callbacks=[recorder], workers=workers
+    ).fit(*pairs)
+    assert len(recorder.steps) == model.n_steps_
+    assert [record.step for record in recorder.steps] == list(range(model.n_steps_))
+    assert len(recorder.epochs) == 4
+    assert recorder.epochs[-1].heldout == model.heldout_
+    errors = [record.heldout["rmse"] for record in recorder.epochs]
+    assert errors == sorted(errors, reverse=True)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_callback_may_end_the_fit(pairs, workers):
+    recorder = Recorder(stop_after=2)
+    model = mlless.MatrixFactorization(
+        epochs=20, batch_size=400, random_state=0, callbacks=[recorder], workers=workers
+    ).fit(*pairs)
+    assert model.stop_reason_ == "callback"
+    assert model.n_iter_ in (2, 3)
+
+
+def test_a_callback_needs_only_one_method(labelled):
+    class Steps:
+        count = 0
+
+        def on_step(self, record):
+            self.count += 1
+
+    steps = Steps()
+    model = mlless.LogisticRegression(epochs=3, random_state=0, callbacks=[steps]).fit(*labelled)
+    assert steps.count == model.n_steps_
+
+
+class Tasks:
+    """A callback in scikit-learn's protocol."""
+
+    def __init__(self, stop_after=None):
+        self.stop_after, self.events, self.scores = stop_after, [], []
+
+    def setup(self, estimator, context):
+        self.events.append("setup")
+
+    def on_fit_task_begin(self, estimator, context):
+        self.events.append(f"begin {context.task_name}")
+
+    def on_fit_task_end(self, estimator, context, *, X=None, y=None, fitted_estimator=None):
+        self.events.append(f"end {context.task_name}")
+        if fitted_estimator is not None:
+            self.scores.append(fitted_estimator.score(X, y))
+        return self.stop_after is not None and len(self.scores) == self.stop_after
+
+    def teardown(self, estimator, context):
+        self.events.append("teardown")
+
+
+def test_callbacks_of_scikit_learn(labelled, pairs):
+    pytest.importorskip("sklearn.callback", reason="this scikit-learn has no callbacks")
+    for estimator, (X, y) in (
+        (mlless.LogisticRegression(epochs=3, random_state=0), labelled),
+        (mlless.MatrixFactorization(epochs=3, random_state=0), pairs),
+    ):
+        tasks = Tasks()
+        estimator.set_callbacks(tasks).fit(X, y)
+        epochs = ["begin epoch", "end epoch"] * 3
+        assert tasks.events == ["setup", "begin fit", *epochs, "end fit", "teardown"]
+        assert len(tasks.scores) == 4
+        assert tasks.scores[-1] == pytest.approx(estimator.score(X, y))
+        assert tasks.scores[0] < tasks.scores[-1] + 0.05
+
+
+def test_callbacks_of_scikit_learn_may_end_the_fit(labelled):
+    pytest.importorskip("sklearn.callback", reason="this scikit-learn has no callbacks")
+    estimator = mlless.LogisticRegression(epochs=50, random_state=0).set_callbacks(Tasks(stop_after=2))
+    estimator.fit(*labelled)
+    assert estimator.stop_reason_ == "callback"
+    assert estimator.n_iter_ <= 4
+    assert np.isfinite(estimator.coef_).all()

@@ -1,0 +1,219 @@
+"""MatrixFactorization: what it takes, what it finds, what it recommends, how it goes on."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+import scipy.sparse
+from sklearn.exceptions import NotFittedError
+from sklearn.metrics import r2_score
+
+import mlless
+from mlless.estimators.pairs import ids_of
+
+
+def rmse(model, X, y):
+    return float(np.sqrt(np.mean((model.predict(X) - y) ** 2)))
+
+
+@pytest.fixture(scope="module")
+def fitted(pairs):
+    return mlless.MatrixFactorization(random_state=0).fit(*pairs)
+
+
+def test_finds_what_is_there(pairs):
+    X, y = pairs
+    held = np.arange(len(y)) % 5 == 0
+    model = mlless.MatrixFactorization(random_state=0).fit(X[~held], y[~held])
+    assert rmse(model, X[held], y[held]) < 0.6 * y[held].std()
+    assert model.score(X[held], y[held]) == pytest.approx(r2_score(y[held], model.predict(X[held])))
+    assert model.heldout_["rmse"] == pytest.approx(rmse(model, X[held], y[held]), rel=0.2)
+
+
+def test_every_form_of_the_same_ratings_gives_the_same_model(pairs):
+    X, y = pairs
+    forms = [X, X.astype(float), pd.DataFrame(X, columns=["user", "item"]), pl.DataFrame(X, ["user", "item"])]
+    models = [mlless.MatrixFactorization(random_state=0, epochs=3).fit(form, y) for form in forms]
+    for model, form in zip(models, forms, strict=True):
+        np.testing.assert_array_equal(model.predict(form), models[0].predict(X))
+
+
+@pytest.mark.parametrize("form", [scipy.sparse.csr_matrix, scipy.sparse.csr_array])
+def test_a_sparse_matrix_holds_its_ratings(pairs, form):
+    X, y = pairs
+    table = form((y, (X[:, 0], X[:, 1])))
+    if form is scipy.sparse.csr_array:
+        table.indices, table.indptr = table.indices.astype(np.int64), table.indptr.astype(np.int64)
+    model = mlless.MatrixFactorization(random_state=0).fit(table)
+    assert model.score(table) > 0.8
+    assert model.predict(table).shape == (len(y),)
+    with pytest.raises(ValueError, match="leave y out"):
+        model.fit(table, y)
+
+
+def test_same_model_as_the_command_line_bit_for_bit(ratings, tmp_path):
+    run = mlless.train(ratings.location, out=tmp_path / "run", workers=1, seed=5)
+    model = mlless.MatrixFactorization(random_state=5).fit(ratings.location)
+    tables = run.model().artifact.tables
+    np.testing.assert_array_equal(model.user_factors_, tables["users"][:, :-1])
+    np.testing.assert_array_equal(model.item_biases_, tables["items"][:, -1])
+    assert model.heldout_ == run.summary.heldout
+    model.save(tmp_path / "saved")
+    assert mlless.evaluate(tmp_path / "saved", ratings.location) == mlless.evaluate(
+        run.folder, ratings.location
+    )
+
+
+def test_worker_processes(pairs, ratings, fitted):
+    X, y = pairs
+    model = mlless.MatrixFactorization(workers=3, random_state=0).fit(X, y)
+    assert rmse(model, X, y) == pytest.approx(rmse(fitted, X, y), rel=0.2)
+    assert model.recommend([1]).__class__ is tuple
+    there = mlless.MatrixFactorization(workers=2, random_state=0, epochs=2).fit(ratings)
+    assert there.n_iter_ == 2
+
+
+def test_new_users_and_items_grow_the_tables(pairs):
+    X, y = pairs
+    early = X[:, 0] < 500
+    model = mlless.MatrixFactorization(random_state=0).partial_fit(X[early], y[early])
+    before = model.users_.copy()
+    known, steps = rmse(model, X[early], y[early]), model.n_steps_
+    late = ~early
+    stranger = rmse(model, X[late], y[late])
+    X_late = np.vstack([X[late], [[10**12, 10**15]]])
+    model.partial_fit(X_late, np.append(y[late], 5.0))
+    assert model.n_steps_ > steps
+    np.testing.assert_array_equal(model.users_[: len(before)], before)
+    assert set(model.users_) == {*X[:, 0].tolist(), 10**12}
+    assert 10**15 in model.items_
+    assert rmse(model, X[late], y[late]) < 0.6 * stranger
+    assert rmse(model, X[early], y[early]) < 1.5 * known
+
+
+def test_a_wider_scale_is_learnt_in_parts():
+    X = np.column_stack([np.repeat(np.arange(20), 10), np.tile(np.arange(10), 20)])
+    model = mlless.MatrixFactorization(random_state=0).partial_fit(X, np.full(200, 3.0))
+    assert (model.scale_.low, model.scale_.high) == (3.0, 3.0)
+    model.partial_fit(X, np.tile([2.0, 4.0], 100), epochs=100)
+    assert (model.scale_.low, model.scale_.high) == (2.0, 4.0)
+    assert rmse(model, X, np.tile([2.0, 4.0], 100)) < 0.2
+
+
+def test_warm_start_goes_on(pairs):
+    X, y = pairs
+    model = mlless.MatrixFactorization(random_state=0, epochs=2, warm_start=True).fit(X, y)
+    steps, before = model.n_steps_, rmse(model, X, y)
+    model.fit(X, y)
+    assert model.n_steps_ == 2 * steps
+    assert rmse(model, X, y) < before
+    with pytest.raises(ValueError, match="factors is 7, but the model has 20"):
+        model.set_params(factors=7).fit(X, y)
+    assert model.set_params(warm_start=False).fit(X, y).item_factors_.shape[1] == 7
+
+
+def best_by_hand(model, user, n, seen):
+    items = np.array([item for item in model.items_ if item not in seen])
+    ratings = model.predict(np.column_stack([np.full(len(items), user), items]))
+    return np.sort(ratings)[::-1][:n]
+
+
+def test_recommends_the_best_of_what_is_not_seen(pairs, fitted):
+    X, _ = pairs
+    users = np.unique(X[:, 0])
+    items, ratings = fitted.recommend(users, n=5)
+    assert items.shape == ratings.shape == (len(users), 5)
+    for row, user in enumerate(users[:30]):
+        seen = set(X[X[:, 0] == user, 1].tolist())
+        best = best_by_hand(fitted, user, 5, seen)
+        assert not seen & set(items[row].tolist())
+        shown = ratings[row][~np.isnan(ratings[row])]
+        np.testing.assert_allclose(shown, best, rtol=1e-5)
+        assert (items[row][len(best) :] == -1).all()
+    anything, _ = fitted.recommend(users, n=5, exclude_seen=False)
+    assert (anything >= 0).all()
+
+
+def test_what_was_rated_later_counts_as_seen_too(pairs):
+    X, y = pairs
+    half = len(y) // 2
+    model = mlless.MatrixFactorization(random_state=0).partial_fit(X[:half], y[:half])
+    model.partial_fit(X[half:], y[half:])
+    items, _ = model.recommend(np.unique(X[:, 0]), n=50)
+    pairs_seen = {(int(a), int(b)) for a, b in X}
+    for user, row in zip(np.unique(X[:, 0]).tolist(), items.tolist(), strict=True):
+        assert not any((user, item) in pairs_seen for item in row)
+
+
+def test_strangers_get_what_is_best_for_everyone(fitted):
+    items, ratings = fitted.recommend([10**9], n=3)
+    order = fitted.items_[np.argsort(-fitted.item_biases_)]
+    assert items[0].tolist() == order[:3].tolist()
+    scale = fitted.scale_
+    expected = scale.mean + scale.deviation * np.sort(fitted.item_biases_)[::-1][:3]
+    np.testing.assert_allclose(ratings[0], np.clip(expected, scale.low, scale.high), rtol=1e-5)
+    assert fitted.predict([[10**9, 10**9]])[0] == pytest.approx(scale.mean)
+    bias = scale.mean + scale.deviation * fitted.user_biases_[0]
+    assert fitted.predict([[fitted.users_[0], 10**9]])[0] == pytest.approx(bias, rel=1e-5)
+
+
+def test_predictions_stay_on_the_scale(pairs, fitted):
+    predicted = fitted.predict(pairs.X)
+    assert predicted.min() >= 1
+    assert predicted.max() <= 5
+
+
+def test_saved_without_pickle(pairs, fitted, tmp_path):
+    X, y = pairs
+    fitted.save(tmp_path / "model")
+    loaded = mlless.MatrixFactorization.load(tmp_path / "model")
+    np.testing.assert_array_equal(loaded.predict(X), fitted.predict(X))
+    np.testing.assert_array_equal(loaded.recommend([1, 8])[0], fitted.recommend([1, 8])[0])
+    np.testing.assert_array_equal(mlless.load(tmp_path / "model").predict_ratings(*X.T), fitted.predict(X))
+    again = mlless.MatrixFactorization(random_state=0).fit(X, y).partial_fit(X[:500], y[:500])
+    np.testing.assert_array_equal(loaded.partial_fit(X[:500], y[:500]).predict(X), again.predict(X))
+    assert loaded.n_steps_ == again.n_steps_
+
+
+def test_a_run_of_the_command_line_loads_and_goes_on(ratings, tmp_path):
+    run = mlless.train(ratings.location, out=tmp_path / "run", workers=2, epochs=4)
+    model = mlless.MatrixFactorization.load(run.folder)
+    with pytest.raises(ValueError, match="exclude_seen=False"):
+        model.recommend([1])
+    before = model.score(ratings)
+    assert model.recommend(model.users_[:2], exclude_seen=False)[0].shape == (2, 10)
+    assert model.partial_fit(ratings, epochs=2).score(ratings) > before
+    assert model.recommend(model.users_[:2])[0].shape == (2, 10)
+
+
+def test_what_cannot_be_done_is_said(pairs, clicks, fitted):
+    X, y = pairs
+    with pytest.raises(NotFittedError):
+        mlless.MatrixFactorization().predict(X)
+    for bad, message in (
+        ((X[:, :1], y), "two columns"),
+        ((X, None), "requires y"),
+        ((X, y[1:]), "one rating for each"),
+        ((X - 100, y), "from 0"),
+        ((X + 0.5, y), "whole numbers"),
+        ((X.astype(str).astype(object) + np.array("x", object), y), "whole numbers"),
+        ((X, np.full(len(y), np.nan)), "finite"),
+        ((X[:0], y[:0]), "empty"),
+        ((clicks, None), "needs ratings"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            mlless.MatrixFactorization().fit(*bad)
+    with pytest.raises(ValueError, match="number of recommendations"):
+        fitted.recommend([1], n=0)
+    with pytest.raises(ValueError, match="factors"):
+        mlless.MatrixFactorization(factors=0).fit(X, y)
+
+
+def test_ids_may_be_of_any_whole_type():
+    assert ids_of(np.array([2**63 - 1], np.uint64), "users").dtype == np.int64
+    with pytest.raises(ValueError, match=r"2\^63"):
+        ids_of(np.array([2**63], np.uint64), "users")
+    with pytest.raises(ValueError, match=r"2\^53"):
+        ids_of([1e300], "users")

@@ -1,0 +1,53 @@
+"""Requests that cannot be meant as they stand: a clear ValueError, or what was meant."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas
+import pytest
+
+import mlless
+from mlless.data.dataset import Dataset
+
+
+@pytest.fixture(scope="module")
+def table() -> tuple[pandas.DataFrame, np.ndarray]:
+    random = np.random.default_rng(0)
+    frame = pandas.DataFrame({"user": random.integers(0, 50, 900), "item": random.integers(0, 30, 900)})
+    return frame, random.integers(1, 6, 900).astype(float)
+
+
+def test_columns_are_known_by_their_names(table: tuple[pandas.DataFrame, np.ndarray]) -> None:
+    frame, ratings = table
+    model = mlless.MatrixFactorization(random_state=0, epochs=2).fit(frame, ratings)
+    swapped = frame[["item", "user"]]
+    np.testing.assert_array_equal(model.predict(swapped), model.predict(frame))
+    assert len(mlless.MatrixFactorization(epochs=1).fit(swapped, ratings).users_) == len(model.users_) == 50
+
+
+def test_targets_beside_a_data_set_are_refused(ratings: Dataset, clicks: Dataset) -> None:
+    for estimator, dataset in (
+        (mlless.MatrixFactorization(epochs=1), ratings),
+        (mlless.LogisticRegression(epochs=1), clicks),
+    ):
+        with pytest.raises(ValueError, match="leave y out"):
+            estimator.fit(dataset, [1, 2])
+
+
+def test_a_share_that_leaves_nothing_to_train_on_is_refused(
+    table: tuple[pandas.DataFrame, np.ndarray],
+) -> None:
+    frame, ratings = table
+    with pytest.raises(ValueError, match="leaves none of 900 rows"):
+        mlless.MatrixFactorization(validation=0.9999).fit(frame, ratings)
+
+
+@pytest.mark.parametrize("n", [0, 2.5, "3", True])
+def test_how_many_to_recommend_is_a_whole_number(
+    n: object, table: tuple[pandas.DataFrame, np.ndarray]
+) -> None:
+    model = mlless.MatrixFactorization(epochs=1).fit(*table)
+    with pytest.raises(ValueError, match="number of recommendations must be a whole number"):
+        model.recommend([0], n=n)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="users must be one id or a sequence"):
+        model.recommend([[0, 1]])

@@ -1,0 +1,50 @@
+"""Which kernels are used: the compiled ones unless they are missing or not wanted."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from types import ModuleType
+
+import pytest
+
+from mlless import kernels
+from mlless.kernels import twin
+
+MISSING = "import sys; sys.modules['mlless.kernels.native'] = None; "
+SAY = "from mlless import kernels; print(kernels.NAME)"
+
+
+def said(code: str, *options: str, wish: str | None = None) -> str:
+    """Return what a new Python says, asked with MLLESS_KERNELS set or not."""
+    environment = {name: value for name, value in os.environ.items() if name != "MLLESS_KERNELS"}
+    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
+    if wish is not None:
+        environment["MLLESS_KERNELS"] = wish
+    done = subprocess.run(
+        [sys.executable, *options, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    return (done.stdout + done.stderr).strip()
+
+
+def test_the_compiled_kernels_are_used_where_they_are(native: ModuleType) -> None:
+    assert said(SAY) == "native"
+    assert said(SAY, wish="native") == "native"
+
+
+def test_the_twin_can_be_wished_for_without_a_warning() -> None:
+    assert said(SAY, "-W", "error", wish="numpy") == "numpy"
+
+
+def test_where_they_are_missing_the_twin_stands_in_with_one_warning() -> None:
+    text = said(MISSING + SAY)
+    assert text.startswith("numpy")
+    assert text.count("RuntimeWarning") == 1
+    assert "without its compiled kernels" in text
+
+
+@pytest.mark.parametrize("name", [name for name in kernels.__all__ if name != "NAME"])
+def test_both_have_every_function(native: ModuleType, name: str) -> None:
+    assert callable(getattr(native, name))
+    assert getattr(kernels, name) in (getattr(native, name), getattr(twin, name))

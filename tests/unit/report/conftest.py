@@ -1,0 +1,130 @@
+"""A job, its steps and its summary as values: no job is run here."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from mlless.data.manifest import Clicks, File, Made, Manifest, Ratings
+from mlless.job import Adagrad, Factorization, JobSpec, Logistic, Stop, Sync
+from mlless.records import StepRecord, StepTimes, Summary, WorkerSummary
+
+TIMES = StepTimes(fetch=0.1, compute=0.4, filter=0.1, publish=0.1, wait=0.2, merge=0.1, evaluate=0.0)
+
+
+@pytest.fixture
+def mf() -> Factorization:
+    return Factorization(users=10, items=5, factors=2, l2=0.06, centre=3.5, deviation=1.0, low=1.0, high=5.0)
+
+
+@pytest.fixture
+def lr() -> Logistic:
+    return Logistic(features=1000, l2=0.001, intercept=-1.0)
+
+
+@pytest.fixture
+def job(mf):
+    """Return a function that makes a job, of ratings unless told otherwise."""
+
+    def job(**changes):
+        values = {
+            "dataset": "/data/r",
+            "fingerprint": "0",
+            "batches": 10,
+            "validation_batches": 1,
+            "model": mf,
+            "optimizer": Adagrad(learning_rate=0.1),
+            "sync": Sync(significance=0.7, half=True, merge="sqrt-members"),
+            "stop": Stop(epochs=4),
+            "workers": 2,
+            "seed": 0,
+        }
+        return JobSpec(**values | changes)
+
+    return job
+
+
+@pytest.fixture
+def step():
+    """Return a function that makes the record of a step of two workers, ten steps in two epochs."""
+
+    def step(number, **changes):
+        values = {
+            "step": number,
+            "epoch": (number + 1) / 5,
+            "time": number / 10,
+            "loss": 1.0,
+            "train_loss": 1.0,
+            "heldout": None,
+            "workers": 2,
+            "samples": 20,
+            "entries": 7,
+            "bytes_out": 100,
+            "bytes_in": 90,
+            "bytes_fetched": 50,
+            "times": TIMES,
+        }
+        return StepRecord(**values | changes)
+
+    return step
+
+
+@pytest.fixture
+def summary(job):
+    """Return a function that makes a summary."""
+
+    def summary(**changes):
+        values = {
+            "steps": 20,
+            "epochs": 4.0,
+            "wall_seconds": 12.0,
+            "cpu_seconds": 20.0,
+            "startup_seconds": 0.1,
+            "startup_cpu_seconds": 0.1,
+            "times": TIMES,
+            "train_loss": 0.5,
+            "heldout": {"rmse": 0.8},
+            "model_step": 20,
+            "restored": False,
+            "stop_reason": "epochs",
+            "bytes_published": 34_100_000,
+            "bytes_read": 2_000,
+            "bytes_fetched": 10,
+            "entries_published": 99,
+            "workers": [WorkerSummary(0, 0, 123, None)],
+            "kernels": "native",
+            "version": "1",
+            "job": job(),
+        }
+        return Summary(**values | changes)
+
+    return summary
+
+
+@pytest.fixture
+def manifest():
+    """Return a function that makes a manifest of 100 training rows and 10 held-out ones."""
+
+    def manifest(shape=None, **changes):
+        values = {
+            "format": 1,
+            "shape": shape or Ratings(users=10, items=5, mean=3.5, deviation=1.0, low=1.0, high=5.0),
+            "made": Made("1", "r.csv", 9, "ratings", 0, 50, 0.1, None, 0),
+            "rows": 110,
+            "train": (File("train/0", 50, 1, 0), File("train/1", 50, 1, 0)),
+            "validation": (File("validation/0", 10, 1, 0),),
+            "ids": None,
+        }
+        return Manifest(**values | changes)
+
+    return manifest
+
+
+@pytest.fixture
+def clicks_shape():
+    return Clicks(features=1000, index_base=1, positives=0.25)
+
+
+@pytest.fixture
+def changed():
+    return msgspec.structs.replace

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import pytest
+
+from mlless.job import Stop, Sync, Target
+from mlless.records import StepTimes
+from mlless.report.account import closing, opening, shares, why_ended
+
+
+def test_opening_of_ratings(job, manifest):
+    told = dict(opening(job(), manifest()))
+    assert told["data"] == "/data/r: 100 ratings to train on, 10 held out, 10 mini-batches an epoch"
+    assert told["model"] == "matrix factorisation: 10 users, 5 items, 2 factors"
+    assert told["optimizer"] == "adagrad, learning rate 0.1, l2 0.06"
+    assert told["workers"] == "2, isp: only changes above v = 0.7 are published"
+    assert told["until"] == "4 epochs"
+
+
+def test_opening_of_clicks(job, lr, manifest, clicks_shape):
+    stop = Stop(epochs=3, target=Target(metric="auc", value=0.8), patience=2, max_time=60)
+    sync = Sync(significance=0, half=False, merge="mean")
+    told = dict(opening(job(model=lr, sync=sync, stop=stop), manifest(clicks_shape)))
+    assert told["model"] == "logistic regression: 1,000 features"
+    assert told["workers"].endswith("bsp: every change is published")
+    assert told["until"] == "3 epochs, or auc = 0.8, or 2 evaluations without a better one, or 1 min 00 s"
+
+
+def test_closing(summary, manifest):
+    told = dict(closing(summary(), manifest(), "runs/r"))
+    assert told["result"] == "rmse 0.8000 on 10 held-out ratings"
+    assert told["ended"] == "4 epochs done (20 steps, 4.0 epochs, 12.0 s)"
+    assert told["model"] == "runs/r"
+    assert told["traffic"] == "published 34.1 MB, read 2.0 kB, mini-batches 10 bytes"
+    assert told["time"].startswith("fetch 10%, compute 40%, filter 10%, publish 10%, wait 20%, merge 10%")
+
+
+def test_closing_says_which_model_was_kept(summary, manifest):
+    told = dict(closing(summary(restored=True, model_step=12), manifest(), "runs/r"))
+    assert told["model"] == "runs/r (the best: as it was after step 12)"
+
+
+def test_closing_without_held_out_rows(summary, manifest):
+    told = dict(closing(summary(heldout={}), manifest(validation=()), "runs/r"))
+    assert told["result"] == "training loss 0.5000; nothing was held out to check it on"
+    assert "result" not in dict(closing(summary(heldout={}, train_loss=None), manifest(), "runs/r"))
+
+
+@pytest.mark.parametrize(
+    ("reason", "stop", "text"),
+    [
+        ("epochs", Stop(epochs=1), "1 epoch done"),
+        ("target", Stop(epochs=1, target=Target(metric="rmse", value=0.85)), "target reached: rmse 0.85"),
+        ("patience", Stop(epochs=1, patience=3), "no better in 3 evaluations"),
+        ("time", Stop(epochs=1, max_time=5), "time is up: 5.0 s"),
+        ("diverged", Stop(epochs=1), "the model diverged"),
+        ("interrupted", Stop(epochs=1), "interrupted"),
+    ],
+)
+def test_why_a_run_ended(summary, job, reason, stop, text):
+    assert why_ended(summary(stop_reason=reason, job=job(stop=stop))) == text
+
+
+def test_shares_of_no_time_at_all():
+    assert shares(StepTimes(0, 0, 0, 0, 0, 0, 0)).count("0%") == 7

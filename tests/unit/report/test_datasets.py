@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from mlless.channels.folder import Folder
+from mlless.data.dataset import Dataset
+from mlless.data.manifest import Made
+from mlless.report.datasets import description, facts
+
+
+def test_ratings(manifest):
+    dataset = Dataset("/data/r", manifest(), Folder(Path("/data/r")))
+    told = dict(description(dataset))
+    assert told["rows"] == "110 ratings of 10 users and 5 items, 1 to 5, mean 3.50"
+    assert told["train"] == "100 rows in 2 mini-batches of up to 50"
+    assert told["held out"] == "10 rows in 1 mini-batch of up to 10"
+    assert "left out" not in told
+    flat = facts(dataset)
+    assert flat["kind"] == "ratings"
+    assert flat["users"] == 10
+    assert flat["train_rows"] == 100
+    assert flat["validation_batches"] == 1
+
+
+def test_clicks(manifest, clicks_shape):
+    made = Made("1", "c.svm", 9, "libsvm", 0, 50, 0.0, None, 3)
+    dataset = Dataset("c", manifest(clicks_shape, validation=(), made=made), Folder(Path("c")))
+    told = dict(description(dataset))
+    assert told["rows"] == "110 rows with 1,000 features, 25.0% of them of label 1"
+    assert "held out" not in told
+    assert told["left out"] == "3 malformed lines"
+    assert facts(dataset)["skipped"] == 3

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import io
+import time
+
+import pytest
+from rich.console import Console
+
+from mlless.job import Stop
+from mlless.report.progress import Course, progress
+
+
+@pytest.fixture
+def course(job):
+    return Course(job())
+
+
+def test_a_course_starts_trains_and_finishes(course, step):
+    assert course.phase == "starting"
+    assert course.fraction == 0.0
+    course.add(step(0))
+    assert course.phase == "training"
+    course.add(step(1, loss=None))
+    assert course.phase == "finishing"
+
+
+def test_a_course_knows_the_best_and_when_it_was(course, step):
+    assert course.add(step(0, heldout={"rmse": 1.0}))
+    assert not course.add(step(1))
+    assert course.add(step(5, heldout={"rmse": 0.8}))
+    assert course.add(step(10, heldout={"rmse": 0.9}))
+    assert course.heldout == {"rmse": 0.9}
+    assert course.best == {"rmse": 0.8}
+    assert course.best_epoch == pytest.approx(2 / 5)  # that of the step before, whose model it was
+    assert course.samples == 80
+
+
+def test_the_share_done_follows_epochs_or_time_whichever_is_ahead(job, step):
+    course = Course(job(stop=Stop(epochs=4, max_time=2.0)))
+    course.add(step(9, time=0.1))
+    assert course.fraction == pytest.approx(0.5)
+    course.add(step(9, time=1.5))
+    assert course.fraction == pytest.approx(0.75)
+    course.add(step(99, time=9.0))
+    assert course.fraction == 1.0
+
+
+def test_plain_lines_one_an_evaluation(job, step):
+    file = io.StringIO()
+    with progress(job(), Console(file=file, width=40)) as hear:
+        for number in range(10):
+            hear(step(number, heldout={"rmse": 1.0 - number / 10} if number % 5 == 0 else None))
+    lines = file.getvalue().splitlines()
+    assert lines == [
+        "epoch   0.0  step      0  train MSE 1.0000  held-out rmse 1.0000  0.0 s  best",
+        "epoch   1.0  step      5  train MSE 1.0000  held-out rmse 0.5000  0.5 s  best",
+    ]
+
+
+def test_plain_lines_without_held_out_rows(job, lr, step):
+    file = io.StringIO()
+    with progress(job(model=lr), Console(file=file)) as hear:
+        hear(step(0, heldout={}))
+    assert file.getvalue() == "epoch   0.0  step      0  train log loss 1.0000  0.0 s\n"
+
+
+def test_live_display_shows_where_the_job_is(job, step):
+    file = io.StringIO()
+    with progress(job(), Console(file=file, width=100, force_terminal=True)) as hear:
+        hear(step(0, heldout={"rmse": 1.0}))
+        hear(step(1))
+    for words in ("starting", "epoch 0.4 of at most 4", "MSE 1.0000", "rmse 1.0000", "200 bytes", "steps/s"):
+        assert words in file.getvalue()
+
+
+def test_a_live_display_hears_of_a_step_in_next_to_no_time(job, step):
+    file = io.StringIO()
+    record, steps = step(1), 2000
+    with progress(job(), Console(file=file, width=100, force_terminal=True)) as hear:
+        before = time.process_time()
+        for _ in range(steps):
+            hear(record)
+        spent = time.process_time() - before
+    assert spent / steps < 200e-6  # measured: 2 microseconds
+
+
+def test_the_display_is_gone_when_the_job_fails(job):
+    file = io.StringIO()
+    console = Console(file=file, force_terminal=True)
+    with pytest.raises(RuntimeError), progress(job(), console):
+        raise RuntimeError
+    assert file.getvalue().count("\x1b[?25h") == 1  # the cursor is back

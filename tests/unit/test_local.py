@@ -1,0 +1,111 @@
+"""Training without peers: the same bits as a job with one worker, and going on from where one ended."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+import pytest
+
+from mlless.clock import SystemClock
+from mlless.local import begin, grow, resume, train_here
+from mlless.models import model_of
+from mlless.recipes import Wishes, job_of
+from mlless.testing.virtual import Durations, simulate
+
+
+def spec_for(dataset, **wishes):
+    return job_of(Wishes(workers=1, **wishes), dataset.manifest, dataset.location, compression="none")
+
+
+@pytest.mark.parametrize("kind", ["ratings", "clicks"])
+@pytest.mark.parametrize(
+    "wishes",
+    [
+        {"epochs": 2},
+        {"sync": "bsp", "epochs": 2},
+        {"target": "train_loss=0.5"},
+        {"optimizer": "nesterov", "epochs": 1},
+    ],
+)
+def test_same_bits_and_records_as_a_job_with_one_worker(request, kind, wishes):
+    dataset = request.getfixturevalue(kind)
+    spec = spec_for(dataset, **wishes)
+    job = simulate(spec, dataset, Durations())
+    course, records = begin(spec.model, spec.seed), []
+    ending = train_here(spec, dataset, course, clock=SystemClock(), listen=records.append)
+    for name, table in course.replica.snapshot().items():
+        np.testing.assert_array_equal(table, job.tables[name])
+    assert ending.stop_reason == job.outcome.stop_reason
+    assert ending.heldout == job.outcome.finished.heldout
+    assert (ending.model_step, ending.restored) == (job.outcome.finished.step, job.outcome.finished.restored)
+    assert course.step == len(records) == len(job.records)
+    for ours, theirs in zip(records, job.records, strict=True):
+        for field in ("step", "epoch", "loss", "train_loss", "heldout", "samples", "entries"):
+            assert getattr(ours, field) == getattr(theirs, field), field
+
+
+def test_no_residual_is_left(ratings):
+    spec = spec_for(ratings, epochs=1)
+    course = begin(spec.model, 0)
+    train_here(spec, ratings, course, clock=SystemClock())
+    assert all(not table.residual.any() for table in course.replica.tables)
+
+
+def test_grown_tables_keep_what_was_learnt(ratings):
+    spec = spec_for(ratings, epochs=1)
+    course = begin(spec.model, 0)
+    train_here(spec, ratings, course, clock=SystemClock())
+    wider = msgspec.structs.replace(spec.model, users=spec.model.users + 5, items=spec.model.items + 1)
+    grown = grow(course, wider, seed=1)
+    assert grown.step == course.step
+    for before, after in zip(course.replica.tables, grown.replica.tables, strict=True):
+        rows = before.shape.rows
+        np.testing.assert_array_equal(
+            after.rows.data[:rows].view(np.uint32), before.rows.data.view(np.uint32)
+        )
+        assert (after.last[rows:] == -1).all()
+        assert not after.state[rows:].any()
+        assert after.shared[rows:, :-1].any()
+    assert grow(grown, wider, seed=1) is grown
+
+
+def test_a_model_without_memory_is_not_thrown_about(ratings):
+    """With Adagrad's sums at zero the first steps would be as long as the learning rate."""
+    spec = spec_for(ratings, epochs=3)
+    course = begin(spec.model, 0)
+    before = train_here(spec, ratings, course, clock=SystemClock()).heldout["rmse"]
+    tables = course.replica.snapshot()
+    after = {}
+    for remembers in (False, True):
+        again = resume(spec.model, course.step, tables)
+        again.remembers = remembers
+        steps = []
+        train_here(spec, ratings, again, clock=SystemClock(), listen=steps.append)
+        after[remembers] = steps[5].loss
+        assert again.remembers
+    assert after[False] < after[True]
+    assert after[False] < 1.3 * before**2
+
+
+def test_a_listener_ends_it_two_steps_later(clicks):
+    spec = spec_for(clicks, epochs=3)
+    course, steps = begin(spec.model, 0), []
+
+    def listen(record):
+        steps.append(record.step)
+        return record.step == 4
+
+    ending = train_here(spec, clicks, course, clock=SystemClock(), listen=listen)
+    assert ending.stop_reason == "callback"
+    assert steps == [0, 1, 2, 3, 4, 5, 6]
+
+
+def test_what_diverges_goes_back_to_the_best_and_forgets(ratings):
+    spec = spec_for(ratings, optimizer="nesterov", learning_rate=1e4)
+    course = begin(spec.model, 0)
+    ending = train_here(spec, ratings, course, clock=SystemClock())
+    assert (ending.stop_reason, ending.restored) == ("diverged", True)
+    assert not course.remembers
+    start = model_of(spec.model).initial(np.random.Generator(np.random.PCG64(0)))
+    np.testing.assert_array_equal(course.replica.snapshot()["users"], start["users"])
+    assert all(np.isfinite(table.state).all() for table in course.replica.tables)

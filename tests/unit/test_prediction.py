@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+import mlless
+from mlless.artifact import FORMAT, Artifact, Description, write_artifact
+from mlless.data.dataset import RatingIds, open_dataset
+from mlless.errors import DatasetError, InputError, UsageError
+from mlless.job import Factorization, Logistic
+from mlless.prediction import Predictions, Predictor, evaluate, load
+
+
+@pytest.fixture
+def ratings():
+    """A model of users 7 and 3, and items 20 and 10, with one factor."""
+    model = Factorization(users=2, items=2, factors=1, l2=0.0, centre=3.0, deviation=2.0, low=1.0, high=5.0)
+    tables = {
+        "users": np.array([[1.0, 0.25], [2.0, 0.5]], np.float32),
+        "items": np.array([[0.5, 0.0], [-1.0, 0.25]], np.float32),
+    }
+    ids = RatingIds(users=np.array([7, 3]), items=np.array([20, 10]))
+    return Predictor(Artifact(Description(FORMAT, "1", model, "0", 0), tables, ids))
+
+
+@pytest.fixture
+def clicks():
+    """A model of features 0 to 3."""
+    tables = {
+        "features": np.array([[1.0], [-2.0], [0.5], [0.0]], np.float32),
+        "intercept": np.array([[-0.5]], np.float32),
+    }
+    model = Logistic(features=4, l2=0.0, intercept=0.0)
+    return Predictor(Artifact(Description(FORMAT, "1", model, "0", 0), tables, None))
+
+
+def _sigmoid(*margins):
+    return [1 / (1 + math.exp(-margin)) for margin in margins]
+
+
+def test_ratings_are_named_by_original_ids(ratings):
+    given = ratings.predict_ratings([7, 3, 7], [20, 20, 10])
+    np.testing.assert_allclose(given, [3 + 2 * 0.75, 5.0, 3 + 2 * -0.5])  # the second is clipped
+    assert ratings.kind == "mf"
+
+
+def test_who_is_unknown_contributes_nothing(ratings):
+    given = ratings.predict_ratings([7, 99, 99], [99, 10, 99])
+    np.testing.assert_allclose(given, [3 + 2 * 0.25, 3 + 2 * 0.25, 3.0])
+
+
+def test_pairs_must_pair_up(ratings):
+    with pytest.raises(UsageError, match="pair up"):
+        ratings.predict_ratings([1, 2], [1])
+
+
+def test_clicks_are_probabilities(clicks):
+    given = clicks.predict_clicks([0, 2, 2, 3], [0, 1, 2], [1.0, 2.0, 4.0])
+    np.testing.assert_allclose(given, _sigmoid(-3.5, -0.5, 1.5), rtol=1e-6)
+    np.testing.assert_allclose(clicks.predict_clicks([0, 1], [1]), _sigmoid(-2.5), rtol=1e-6)
+
+
+def test_features_beyond_the_model_are_refused(clicks):
+    with pytest.raises(UsageError, match="0 to 3"):
+        clicks.predict_clicks([0, 1], [4])
+
+
+def test_a_model_predicts_its_own_kind_only(ratings, clicks):
+    with pytest.raises(UsageError, match="does not predict ratings"):
+        clicks.predict_ratings([1], [1])
+    with pytest.raises(UsageError, match="does not predict clicks"):
+        ratings.predict_clicks([0], [])
+
+
+def test_predicting_a_file_of_ratings_keeps_its_order(ratings, tmp_path):
+    source = tmp_path / "pairs.csv"
+    source.write_text("item,user\n20,7\n10,99\n20,3\n")
+    (one,) = ratings.predict(source)
+    assert [key.tolist() for key in one.keys] == [[7, 99, 3], [20, 10, 20]]
+    np.testing.assert_allclose(one.values, [4.5, 3.5, 5.0])
+    assert one.done == 1.0
+    assert one.csv() == "7,20,4.5\n99,10,3.5\n3,20,5\n"
+    assert ratings.columns == ("user", "item", "prediction")
+
+
+def test_predicting_a_file_of_clicks_numbers_its_rows(clicks, tmp_path):
+    source = tmp_path / "clicks.svm"
+    source.write_text("1 0:1\n0\n0 1:2 2:1\n")
+    (one,) = clicks.predict(source)
+    assert one.keys[0].tolist() == [0, 1, 2]
+    np.testing.assert_allclose(one.values, _sigmoid(0.5, -0.5, -4.0), rtol=1e-6)
+    assert clicks.columns == ("row", "prediction")
+
+
+def test_malformed_lines_are_errors_or_left_out(clicks, tmp_path):
+    source = tmp_path / "clicks.svm"
+    source.write_text("1 0:1\n1 9:1\n0 1:1\n")
+    with pytest.raises(InputError, match="line 2"):
+        list(clicks.predict(source))
+    runs = list(clicks.predict(source, skip_malformed=True))
+    assert sum(one.skipped for one in runs) == 1
+    assert [number for one in runs for number in one.keys[0]] == [0, 1]
+
+
+def test_a_source_of_the_other_kind_is_refused_before_it_is_read(ratings, tmp_path):
+    source = tmp_path / "clicks.svm"
+    source.write_text("1 0:1\n")
+    with pytest.raises(UsageError, match="expected ratings, found clicks"):
+        ratings.predict(source)
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    """Four ratings of the model's users and items, one of them held out."""
+    source = tmp_path / "ratings.csv"
+    source.write_text("user,item,rating\n7,20,4\n7,10,2\n3,20,5\n3,10,1\n")
+    return mlless.partition(source, tmp_path / "data", validation=0.25)
+
+
+def test_predicting_a_data_set_gives_every_row_with_original_ids(ratings, dataset):
+    given = {}
+    done = []
+    for one in ratings.predict(dataset.location):
+        given |= dict(zip(zip(*(key.tolist() for key in one.keys), strict=True), one.values, strict=True))
+        done.append(one.done)
+    assert given == {(7, 20): 4.5, (7, 10): 2.0, (3, 20): 5.0, (3, 10): pytest.approx(1.0)}
+    assert done == [0.75, 1.0]
+
+
+def test_evaluation(ratings, dataset):
+    result = ratings.evaluate(dataset)
+    assert result == {"rmse": pytest.approx(math.sqrt(0.25 / 4)), "rows": 4}
+    assert ratings.evaluate(dataset, "validation")["rows"] == 1
+
+
+def test_the_held_out_part_of_the_own_data_set_is_the_natural_one(ratings, dataset):
+    assert ratings.natural_part(dataset) == "all"
+    about = ratings.artifact.description
+    own = Description(FORMAT, "1", about.model, dataset.manifest.fingerprint, 0)
+    assert (
+        Predictor(Artifact(own, ratings.artifact.tables, ratings.artifact.ids)).natural_part(dataset)
+        == "validation"
+    )
+
+
+def test_evaluation_of_clicks(clicks, tmp_path):
+    source = tmp_path / "clicks.svm"
+    source.write_text("1 0:1\n0 1:1\n")
+    dataset = mlless.partition(source, tmp_path / "data", features=4, validation=0.0)
+    result = clicks.evaluate(dataset)
+    high, low = _sigmoid(0.5, -2.5)
+    assert result["log_loss"] == pytest.approx(-(math.log(high) + math.log(1 - low)) / 2, rel=1e-6)
+    assert result["auc"] == 1.0
+    with pytest.raises(UsageError, match="no rows"):
+        clicks.evaluate(dataset, "validation")
+
+
+def test_evaluation_needs_a_data_set_of_the_same_kind(clicks, dataset):
+    with pytest.raises(UsageError, match="expected clicks, found ratings"):
+        clicks.evaluate(dataset)
+
+
+def test_a_model_file_is_all_that_is_needed(ratings, dataset, tmp_path):
+    write_artifact(tmp_path, ratings.artifact)
+    assert evaluate(tmp_path, dataset.location) == ratings.evaluate(open_dataset(dataset.location))
+    with pytest.raises(DatasetError, match="no model here"):
+        load(tmp_path / "data")
+
+
+def test_csv_of_row_numbers():
+    one = Predictions((np.array([4, 5]),), np.array([0.25, 1 / 3], np.float32), 1.0)
+    assert one.csv() == "4,0.25\n5,0.3333333\n"

@@ -1,0 +1,137 @@
+"""When a job stops, and which model is the best so far."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlless.job import Stop, Target
+from mlless.messages import Score
+from mlless.stopping import DIVERGED, SMOOTHING, Progress
+
+
+def progress(**rules: object) -> Progress:
+    return Progress(Stop(epochs=10, **rules))  # type: ignore[arg-type]
+
+
+@given(losses=st.lists(st.floats(0, 100), min_size=1, max_size=30))
+def test_train_loss_is_the_exponential_average_from_the_first_step_on(losses: list[float]) -> None:
+    course, average = progress(), losses[0]
+    for loss in losses:
+        course.add_step(loss)
+    for loss in losses[1:]:
+        average = (1 - SMOOTHING) * average + SMOOTHING * loss
+    assert course.train_loss == pytest.approx(average, abs=1e-12)
+    assert course.first_loss == losses[0]
+
+
+@given(values=st.lists(st.floats(0, 10), min_size=1, max_size=20))
+def test_best_is_the_lowest_held_out_value_and_the_first_of_equals(values: list[float]) -> None:
+    course = progress()
+    better = [course.add_evaluation(step, {"rmse": value, "other": 0.0}) for step, value in enumerate(values)]
+    first = values.index(min(values))
+    assert course.best == Score(first, values[first])
+    assert better == [value < min(values[:n], default=math.inf) for n, value in enumerate(values)]
+    assert course.since_best == len(values) - 1 - first
+    assert course.heldout == {"rmse": values[-1], "other": 0.0}
+
+
+def test_without_held_out_data_the_training_loss_stands_in() -> None:
+    course = progress()
+    assert course.add_evaluation(0, {})
+    course.add_step(2.0)
+    assert course.add_evaluation(5, {})
+    assert course.best == Score(5, 2.0)
+    course.add_step(12.0)
+    assert not course.add_evaluation(10, {})
+    assert course.best == Score(5, 2.0)
+
+
+def test_a_start_that_is_not_a_number_is_not_the_best_for_ever() -> None:
+    course = progress()
+    course.add_evaluation(0, {"rmse": math.nan})
+    assert course.add_evaluation(1, {"rmse": 1.0})
+    assert course.best == Score(1, 1.0)
+    assert not course.add_evaluation(2, {"rmse": math.nan})
+    assert course.best == Score(1, 1.0)
+
+
+class TestTarget:
+    @pytest.mark.parametrize(
+        ("metric", "value", "met"), [("rmse", 0.8, 0.8), ("log_loss", 0.4, 0.39), ("auc", 0.7, 0.7)]
+    )
+    def test_a_held_out_target_counts_when_evaluated(self, metric: str, value: float, met: float) -> None:
+        course = progress(target=Target(metric=metric, value=value))  # type: ignore[arg-type]
+        course.add_evaluation(0, {metric: 0.9 if metric != "auc" else 0.5})
+        assert course.reason(evaluated=True, elapsed=0) is None
+        course.add_evaluation(1, {metric: met})
+        assert course.reason(evaluated=False, elapsed=0) is None
+        assert course.reason(evaluated=True, elapsed=0) == "target"
+
+    def test_a_target_of_the_training_loss_counts_at_once(self) -> None:
+        course = progress(target=Target(metric="train_loss", value=0.5))
+        assert course.reason(evaluated=False, elapsed=0) is None
+        course.add_step(0.5)
+        assert course.reason(evaluated=False, elapsed=0) == "target"
+
+    def test_a_metric_that_is_not_there_is_not_met(self) -> None:
+        course = progress(target=Target(metric="auc", value=0.1))
+        course.add_evaluation(0, {"rmse": 0.9})
+        assert course.reason(evaluated=True, elapsed=0) is None
+
+
+class TestPatienceAndTime:
+    def test_patience_counts_evaluations_without_a_new_best(self) -> None:
+        course = progress(patience=2)
+        reasons = []
+        for step, value in enumerate([1.0, 0.9, 0.95, 0.8, 0.85, 0.8]):
+            course.add_evaluation(step, {"rmse": value})
+            reasons.append(course.reason(evaluated=True, elapsed=0))
+        assert reasons == [None, None, None, None, None, "patience"]
+        assert course.reason(evaluated=False, elapsed=0) is None
+
+    def test_without_patience_the_job_goes_on(self) -> None:
+        course = progress()
+        for step in range(50):
+            course.add_evaluation(step, {"rmse": 1.0 + step})
+        assert course.reason(evaluated=True, elapsed=1e9) is None
+
+    def test_time_ends_at_the_limit(self) -> None:
+        course = progress(max_time=10.0)
+        assert course.reason(evaluated=False, elapsed=9.99) is None
+        assert course.reason(evaluated=False, elapsed=10.0) == "time"
+
+    def test_a_target_comes_before_time_and_time_before_patience(self) -> None:
+        course = progress(target=Target(metric="rmse", value=0.5), max_time=1.0, patience=1)
+        course.add_evaluation(0, {"rmse": 0.6})
+        course.add_evaluation(1, {"rmse": 0.7})
+        assert course.reason(evaluated=True, elapsed=2.0) == "time"
+        assert course.reason(evaluated=True, elapsed=0.5) == "patience"
+        course.add_evaluation(2, {"rmse": 0.5})
+        assert course.reason(evaluated=True, elapsed=2.0) == "target"
+
+
+class TestDiverged:
+    def test_a_number_that_is_not_finite_is_divergence(self) -> None:
+        course = progress()
+        assert not course.diverged(finite=True)
+        assert course.diverged(finite=False)
+        course.add_step(math.nan)
+        assert course.diverged(finite=True)
+
+    def test_so_is_a_loss_far_above_the_first(self) -> None:
+        course = progress()
+        course.add_step(1.0)
+        course.train_loss = DIVERGED
+        assert not course.diverged(finite=True)
+        course.train_loss = DIVERGED * 1.01
+        assert course.diverged(finite=True)
+
+    def test_a_first_loss_near_zero_leaves_room(self) -> None:
+        course = Progress(Stop(epochs=10), null_loss=0.01)  # a first mini-batch without a click
+        course.add_step(0.0)
+        course.add_step(0.1)
+        assert not course.diverged(finite=True)
