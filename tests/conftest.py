@@ -16,6 +16,8 @@ settings.register_profile(
 )
 settings.load_profile("mlless")
 
+pytest_plugins = ["servers.rabbitmq", "servers.redis", "servers.s3"]
+
 
 @pytest.fixture(scope="session")
 def ratings(tmp_path_factory: pytest.TempPathFactory) -> Dataset:

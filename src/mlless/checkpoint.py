@@ -10,7 +10,7 @@ from mlless.errors import DatasetError
 from mlless.kernels.arrays import Floats
 from mlless.replica import Replica
 
-INITIAL, BEST, RESULT = "initial", "best", "result"
+NAMES = INITIAL, BEST, RESULT = "initial", "best", "result"
 
 
 def save_snapshot(store: KeyValueStore, name: str, arrays: dict[str, Floats]) -> None:

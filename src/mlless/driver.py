@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -14,17 +12,17 @@ import msgspec
 import numpy as np
 
 import mlless
-from mlless import checkpoint, kernels
+from mlless import checkpoint
 from mlless.artifact import FORMAT as ARTIFACT_FORMAT
 from mlless.artifact import MODEL, Artifact, Description, read_artifact, write_artifact
-from mlless.channels.embedded_bus import EmbeddedHub
-from mlless.channels.embedded_store import EmbeddedStore, make_folder
 from mlless.clock import SystemClock
 from mlless.data.dataset import Dataset, open_dataset
 from mlless.data.manifest import Clicks
+from mlless.deployment import EMBEDDED, Deployment
 from mlless.errors import UsageError
-from mlless.job import JobSpec, MergeRule
-from mlless.launch import ENTRY, Launch
+from mlless.interrupts import interruptible
+from mlless.job import Compression, JobSpec, MergeRule
+from mlless.launch import launch_of
 from mlless.models import model_of
 from mlless.prediction import Predictor
 from mlless.recipes import Wishes, job_of
@@ -32,10 +30,12 @@ from mlless.records import StepRecord, Summary
 from mlless.replica import Replica
 from mlless.report.history import HISTORY, HistoryFile, Totals, write_summary
 from mlless.report.summary import Meter, summarize
-from mlless.runtimes.processes import ProcessRuntime
+from mlless.session import open_session
 from mlless.supervisor import Leavers, Supervisor, nobody
 
 _GRACE = 10.0  # seconds for workers to exit once the model is there
+_LIMIT_MARGIN = 10.0  # seconds before a function's time limit in which a job comes to its end
+LOCAL = Deployment()
 
 Listener = Callable[[StepRecord], None]
 
@@ -79,13 +79,19 @@ def train(
     target: str | None = None,
     max_time: float | None = None,
     seed: int = 0,
+    store: str = EMBEDDED,
+    bus: str | None = None,
+    runtime: Literal["processes", "lithops"] = "processes",
+    memory: int | None = None,
+    time_limit: int | None = None,
     overwrite: bool = False,
     show: bool = False,
     listen: Listener = lambda record: None,
 ) -> Run:
     """Train a model on a partitioned data set with worker processes; return the run.
 
-    What is left None follows from the data set, or is the measured default for the model. ``out``
+    What is left None follows from the data set, or is the measured default for the model. ``store``
+    to ``time_limit`` say where it runs, see ``Deployment``. ``out``
     becomes the run's folder: ``model.safetensors``, ``history.jsonl``, ``summary.json``. ``show``
     tells how it goes: live on a terminal, else in a line an evaluation. ``listen`` hears of every step.
     A Ctrl-C or SIGTERM does not raise: the run comes back with the model so far and the
@@ -107,10 +113,11 @@ def train(
         max_time=max_time,
         seed=seed,
     )
+    deployment = Deployment(store=store, bus=bus, runtime=runtime, memory=memory, time_limit=time_limit)
     data = open_dataset(dataset)
-    spec = plan_job(wishes, data)
+    spec = plan_job(wishes, data, deployment)
     with _shown(spec, listen) if show else nullcontext(listen) as hear:
-        return run_job(spec, data, Path(out), overwrite=overwrite, listen=hear)
+        return run_job(spec, data, Path(out), overwrite=overwrite, listen=hear, deployment=deployment)
 
 
 @contextmanager
@@ -128,11 +135,14 @@ def _shown(spec: JobSpec, listen: Listener) -> Iterator[Listener]:
         yield hear
 
 
-def plan_job(wishes: Wishes, dataset: Dataset, *, least_steps: int = 0) -> JobSpec:
-    """Return the job that ``run_job`` is to run on a data set of this machine; see ``recipes.job_of``."""
+def plan_job(
+    wishes: Wishes, dataset: Dataset, deployment: Deployment = LOCAL, *, least_steps: int = 0
+) -> JobSpec:
+    """Return the job that ``run_job`` is to run; see ``recipes.job_of``."""
     # Memory is quicker than any compressor: on one machine updates travel as they are.
+    compression: Compression = "none" if deployment.servers == (EMBEDDED,) else "zstd"
     location = str(Path(dataset.location).resolve())
-    return job_of(wishes, dataset.manifest, location, compression="none", least_steps=least_steps)
+    return job_of(wishes, dataset.manifest, location, compression, least_steps=least_steps)
 
 
 def run_job(
@@ -143,8 +153,9 @@ def run_job(
     overwrite: bool = False,
     listen: Listener = lambda record: None,
     leavers: Leavers = nobody,
+    deployment: Deployment = LOCAL,
 ) -> Run:
-    """Run a job on processes of this machine; its folder ``out`` then holds model, history, summary.
+    """Run a job where ``deployment`` says; its folder ``out`` then holds model, history, summary.
 
     ``leavers`` decides after each step which workers to let go. A Ctrl-C ends the job in order, with
     the model so far; a second one at once. Whatever happens, nothing of the job is left behind but
@@ -155,8 +166,14 @@ def run_job(
     model = model_of(spec.model)
     replica = Replica(model.shapes)
     replica.restore(model.initial(np.random.Generator(np.random.PCG64(spec.seed))))
-    with _channels(replica, spec.workers) as (folder, store, hub, runtime), HistoryFile(out) as history:
-        checkpoint.save_snapshot(store, checkpoint.INITIAL, replica.snapshot())
+    size = sum(table.shared.nbytes for table in replica.tables)
+    with (
+        interruptible() as interrupts,
+        open_session(deployment, spec, size) as session,
+        HistoryFile(out) as history,
+    ):
+        spec = within_limit(spec, session.runtime.time_limit)
+        checkpoint.save_snapshot(session.store, checkpoint.INITIAL, replica.snapshot())
 
         def hear(record: StepRecord) -> None:
             meter.mark_start()
@@ -166,60 +183,56 @@ def run_job(
 
         supervisor = Supervisor(
             spec,
-            hub=hub,
-            store=store,
-            runtime=runtime,
+            hub=session.hub,
+            store=session.store,
+            runtime=session.runtime,
             clock=SystemClock(),
             version=mlless.__version__,
             initial_digest=replica.digest(),
             listen=hear,
             leavers=leavers,
         )
-        with _interruptible(supervisor):
-            launches = {
-                (worker, 0): msgspec.json.encode(Launch(spec, str(folder), worker, 0))
-                for worker in range(spec.workers)
-            }
-            runtime.start(launches)
-            outcome = supervisor.run()
-            tables = checkpoint.read_snapshot(store, checkpoint.RESULT)
-            outcome.ended += runtime.stop(_GRACE)
-            ids = dataset.ids() if dataset.manifest.kind == "ratings" else None
-            shape = dataset.manifest.shape
-            about = Description(
-                ARTIFACT_FORMAT,
-                mlless.__version__,
-                spec.model,
-                spec.fingerprint,
-                spec.seed,
-                shape.columns if isinstance(shape, Clicks) else None,
-            )
-            write_artifact(out, Artifact(about, tables, ids))
-            summary = summarize(spec, outcome, totals, meter)
-            write_summary(out, summary)
-            history.keep()
+        interrupts.ask = lambda: supervisor.request_stop("interrupted")
+        session.runtime.start(
+            {(worker, 0): launch_of(spec, session.addresses, worker, 0) for worker in range(spec.workers)}
+        )
+        outcome = supervisor.run()
+        tables = checkpoint.read_snapshot(session.store, checkpoint.RESULT)
+        outcome.ended += session.runtime.stop(_GRACE)
+        ids = dataset.ids() if dataset.manifest.kind == "ratings" else None
+        shape = dataset.manifest.shape
+        about = Description(
+            ARTIFACT_FORMAT,
+            mlless.__version__,
+            spec.model,
+            spec.fingerprint,
+            spec.seed,
+            shape.columns if isinstance(shape, Clicks) else None,
+        )
+        write_artifact(out, Artifact(about, tables, ids))
+        summary = summarize(spec, outcome, totals, meter)
+        write_summary(out, summary)
+        history.keep()
     return Run(out, summary)
 
 
-@contextmanager
-def _channels(
-    replica: Replica, workers: int
-) -> Iterator[tuple[Path, EmbeddedStore, EmbeddedHub, ProcessRuntime]]:
-    """Open the channels of a job on this machine; whatever happens, nothing of them is left behind."""
-    model = sum(table.shared.nbytes for table in replica.tables)
-    folder = make_folder(needed=(3 + 2 * workers) * model)  # three snapshots, two updates a worker
-    store = EmbeddedStore(folder)
-    try:
-        hub = EmbeddedHub(folder)
-        # Who has no compiled kernels has been told so here; the workers need not say it again.
-        runtime = ProcessRuntime(ENTRY, folder, {"MLLESS_KERNELS": kernels.NAME})
-        try:
-            yield folder, store, hub, runtime
-        finally:
-            hub.close()
-            runtime.stop(0.0)
-    finally:
-        store.destroy()
+def within_limit(spec: JobSpec, limit: float | None) -> JobSpec:
+    """Return the job as it can be run where a function is ended after ``limit`` seconds.
+
+    It then stops with its model before that; UsageError if more time was asked for.
+    """
+    if limit is None:
+        return spec
+    longest = limit - max(_LIMIT_MARGIN, 0.1 * limit)
+    if longest <= 0 or (spec.stop.max_time or 0.0) > longest:
+        raise UsageError(
+            "the job would outlive its functions",
+            expected=f"at most {longest:g} s, for a function ends after {limit:g} s",
+            found=f"{spec.stop.max_time:g} s" if spec.stop.max_time else None,
+            cure="ask for less time, or for a longer time limit of functions",
+        )
+    stop = msgspec.structs.replace(spec.stop, max_time=spec.stop.max_time or longest)
+    return msgspec.structs.replace(spec, stop=stop)
 
 
 def check_run_folder(out: Path, overwrite: bool) -> None:
@@ -240,24 +253,3 @@ def check_run_folder(out: Path, overwrite: bool) -> None:
         raise UsageError(
             f"cannot make the run's folder: {error.strerror}", where=str(out), cure="choose another --out"
         ) from error
-
-
-@contextmanager
-def _interruptible(supervisor: Supervisor) -> Iterator[None]:
-    """Turn the first Ctrl-C or SIGTERM into an orderly end of the job; the second stops at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(number: int, frame: object) -> None:
-        for again in before:
-            signal.signal(again, signal.default_int_handler)
-        supervisor.request_stop("interrupted")
-
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            if handler is not None:  # None: it was not set from Python, and cannot be set back from here
-                signal.signal(number, handler)

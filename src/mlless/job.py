@@ -167,6 +167,11 @@ class Deadlines(_Value, frozen=True, kw_only=True):
         shortest = min(self.start, self.step, self.commit)
         _require(_finite(shortest, above=0), "deadline", "seconds above 0", shortest)
 
+    @property
+    def expiry(self) -> float:
+        """Seconds after which what a job has left on a server may be forgotten: no one waits any more."""
+        return 2 * max(self.start, self.step, self.commit)
+
 
 class JobSpec(_Value, frozen=True, kw_only=True):
     """One job, whole. ``batches`` and ``validation_batches`` are counts of the data set's files."""

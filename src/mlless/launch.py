@@ -6,44 +6,65 @@ A runtime knows a function by ``ENTRY`` and the payload alone. Nothing is pickle
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import msgspec
 
 import mlless
-from mlless.channels.embedded_bus import EmbeddedLink
-from mlless.channels.embedded_store import EmbeddedStore
+from mlless.channels.opening import open_link, open_store
+from mlless.channels.ports import Link
 from mlless.clock import SystemClock
 from mlless.data.dataset import open_dataset
-from mlless.errors import DatasetError
+from mlless.deployment import Addresses
+from mlless.errors import DatasetError, JobError
 from mlless.job import JobSpec
-from mlless.messages import failure_of
+from mlless.messages import PROTOCOL, failure_of
 from mlless.worker import Identity, Worker
 
 ENTRY = "mlless.launch:main"
 
 
 class Launch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a function is told: the job, the folder of its channels, and who it is."""
+    """What a function is told: who started it, the job, where its functions meet, and who it is."""
 
+    protocol: int
+    version: str
     job: JobSpec
-    channels: str
+    addresses: Addresses
     worker: int
     generation: int
 
 
+class _Sender(msgspec.Struct, frozen=True):
+    """The part of a Launch that every release understands."""
+
+    protocol: int
+    version: str
+
+
+def launch_of(job: JobSpec, addresses: Addresses, worker: int, generation: int) -> bytes:
+    """Return the payload of a worker."""
+    return msgspec.json.encode(Launch(PROTOCOL, mlless.__version__, job, addresses, worker, generation))
+
+
 def main(payload: bytes) -> None:
-    """Run the worker that ``payload`` (a Launch as JSON) describes, until its part is done."""
+    """Run the worker that ``payload`` describes, until its part is done."""
+    sender = msgspec.json.decode(payload, type=_Sender)
+    if sender.protocol != PROTOCOL:
+        raise JobError(
+            "this function does not fit the driver that started it",
+            expected=f"protocol {PROTOCOL} of mlless {mlless.__version__}, as the function has",
+            found=f"protocol {sender.protocol} of mlless {sender.version}",
+            cure="install the same release of mlless on both sides",
+        )
     launch = msgspec.json.decode(payload, type=Launch)
-    folder = Path(launch.channels)
-    link = EmbeddedLink(folder)
+    link = open_link(launch.addresses, launch.worker, launch.generation)
     try:
-        _worker(launch, folder, link).run()
+        _worker(launch, link).run()
     finally:
         link.close()
 
 
-def _worker(launch: Launch, folder: Path, link: EmbeddedLink) -> Worker:
+def _worker(launch: Launch, link: Link) -> Worker:
     me = Identity(launch.worker, launch.generation, os.getpid(), mlless.__version__)
     try:
         dataset = open_dataset(launch.job.dataset)
@@ -55,7 +76,7 @@ def _worker(launch: Launch, folder: Path, link: EmbeddedLink) -> Worker:
                 found=dataset.manifest.fingerprint,
                 cure="was it partitioned again meanwhile? Start the job again",
             )
-        store = EmbeddedStore(folder)
+        store = open_store(launch.addresses, launch.job.deadlines.expiry)
         return Worker(launch.job, me, store=store, link=link, dataset=dataset, clock=SystemClock())
     except Exception as error:  # whatever it is, the user is to see it
         link.send(failure_of(launch.worker, launch.generation, -1, error))

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Literal
 
-from mlless import messages
+from mlless import checkpoint, messages
 from mlless.channels.ports import Hub, KeyValueStore
 from mlless.clock import Clock
 from mlless.errors import DeadlineExceeded, JobError, ReplicasDiffer, WorkerFailed, WorkerLost
@@ -69,7 +69,7 @@ class Supervisor:
         self._model = model_of(spec.model)
         self._progress = Progress(spec.stop, self._model.null_loss)
         self._reason: str | None = None
-        self._start = clock.now()
+        self._start = self._kept = clock.now()
         self._pids: dict[tuple[int, int], int] = {}
         self._ended: list[Ended] = []
         self._left_behind: list[str] = []
@@ -105,6 +105,7 @@ class Supervisor:
             self._hub.broadcast(commit, plan.members)
             # Everyone who reported this step has merged the one before; who left in it cannot tidy up.
             self._store.delete(self._left_behind)
+            self._keep_snapshots()
             self._left_behind = [update_key(plan.step, *who) for who in published if who[0] in plan.flush]
             if end:
                 reason = self._reason or "epochs"  # a Ctrl-C from now on changes nothing
@@ -113,6 +114,12 @@ class Supervisor:
                 return Outcome(reason, finished, loss, record, started_at, self._pids, self._ended)
             assert following is not None
             plan, following = following, later
+
+    def _keep_snapshots(self) -> None:
+        """See to it that the snapshots outlive a long job: by themselves they expire, as all keys do."""
+        if self._clock.now() - self._kept > self._spec.deadlines.expiry / 8:
+            self._store.keep(checkpoint.NAMES)
+            self._kept = self._clock.now()
 
     def _plan_after(self, plan: Plan | None, leavers: Collection[int] = (), end: bool = False) -> Plan | None:
         if plan is None:

@@ -164,6 +164,10 @@ class EmbeddedHub:
         self._listener.close()
         self._selector.close()
 
+    def destroy(self) -> None:
+        """Close; the socket goes with the job's folder."""
+        self.close()
+
 
 class EmbeddedLink:
     """A worker's end: one socket."""

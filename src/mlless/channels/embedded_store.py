@@ -110,6 +110,9 @@ class EmbeddedStore:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._path(key))
 
+    def keep(self, keys: Iterable[str]) -> None:
+        """Do nothing: files stay until the job's folder is removed."""
+
     def destroy(self) -> None:
         """Remove the job's folder, the bus in it included."""
         shutil.rmtree(self._folder, ignore_errors=True)

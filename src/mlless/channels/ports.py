@@ -35,7 +35,8 @@ class KeyValueStore(Protocol):
 
     A value may be read by anyone as soon as ``put`` has returned, whole or not at all. What
     ``get`` returns stays valid when the key is deleted or replaced afterwards. A job's driver
-    deletes all of the job's keys at its end with ``destroy``.
+    deletes all of the job's keys at its end with ``destroy``. Should it not come to that, keys expire where
+    the adapter's servers can do so: ``expiry`` seconds after they were put or kept.
     """
 
     def put(self, key: str, value: Sequence[Bytes]) -> None:
@@ -50,8 +51,12 @@ class KeyValueStore(Protocol):
         """Remove the keys; those that are absent are passed over."""
         ...
 
+    def keep(self, keys: Iterable[str]) -> None:
+        """Put off the expiry of keys that are needed for longer; those that are absent are passed over."""
+        ...
+
     def destroy(self) -> None:
-        """Remove everything of the job. May be called more than once."""
+        """Remove everything of the job, and let go of the servers. May be called more than once."""
         ...
 
 
@@ -70,7 +75,14 @@ class Hub(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of all links. May be called more than once."""
+        """Let go of all links; they are told once they have read what was sent.
+
+        May be called more than once.
+        """
+        ...
+
+    def destroy(self) -> None:
+        """Close, and remove all that the bus has made on a server. May be called more than once."""
         ...
 
 

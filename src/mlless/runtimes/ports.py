@@ -18,9 +18,12 @@ class Ended(msgspec.Struct, frozen=True):
     generation: int
     code: int
     cpu_seconds: float
+    cause: str = ""  # what the runtime knows of it
 
     def describe(self) -> str:
         """Return how it ended, in words."""
+        if self.cause:
+            return self.cause
         if self.code >= 0:
             return f"exit code {self.code}"
         try:
@@ -36,8 +39,16 @@ class Runtime(Protocol):
     everything else that the runtime started.
     """
 
+    @property
+    def time_limit(self) -> float | None:
+        """Seconds after which the runtime ends a function; None if it never does."""
+        ...
+
     def start(self, functions: Mapping[FunctionId, bytes]) -> None:
-        """Start all functions, each with its payload; they run at the same time."""
+        """Start all functions, each with its payload, to run at the same time.
+
+        UsageError if the runtime cannot run so many at once.
+        """
         ...
 
     def ended(self) -> list[Ended]:

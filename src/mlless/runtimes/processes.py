@@ -39,9 +39,9 @@ class ProcessRuntime:
     for the functions, over which those of this process take precedence.
     """
 
-    def __init__(self, entry: str, cleanup: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, entry: str, cleanup: Path | None, environment: Mapping[str, str]) -> None:
         self._zygote = subprocess.Popen(
-            [sys.executable, "-P", "-c", _BOOT, _PACKAGES, entry, str(cleanup)],
+            [sys.executable, "-P", "-c", _BOOT, _PACKAGES, entry, str(cleanup or "")],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**environment, **os.environ, **_ENVIRONMENT},
@@ -55,6 +55,11 @@ class ProcessRuntime:
         self._buffer = b""
         self._running: set[FunctionId] = set()
         self._stopped = False
+
+    @property
+    def time_limit(self) -> None:
+        """A process may take all the time it needs."""
+        return None
 
     def start(self, functions: Mapping[FunctionId, bytes]) -> None:
         """Hand the functions to the zygote, which forks one process each."""

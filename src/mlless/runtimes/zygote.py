@@ -2,8 +2,8 @@
 
 Reads a Start a line from its standard input, forks, and writes an Ended a line to its standard
 output. When its input closes, because the driver has closed it or has died, it kills what still
-runs, removes FOLDER and exits. Workers start from here, never from the user's main module: a
-notebook, a REPL and a script without a main guard all work.
+runs, removes FOLDER, if one is named, and exits. Workers start from here, never from the user's
+main module: a notebook, a REPL and a script without a main guard all work.
 """
 
 from __future__ import annotations
@@ -65,7 +65,8 @@ def main(entry: str, folder: str) -> None:
                     _become(function, start, [commands, output, wake_read, wake_write])
                 running[pid] = start
     _kill(running, output)
-    shutil.rmtree(folder, ignore_errors=True)
+    if folder:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _become(function: object, start: Start, inherited: list[int]) -> None:

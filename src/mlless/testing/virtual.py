@@ -18,10 +18,11 @@ import numpy as np
 from mlless import checkpoint
 from mlless.channels.ports import Bytes
 from mlless.data.dataset import Dataset
+from mlless.deployment import Addresses
 from mlless.errors import DeadlineExceeded, Disconnected, MissingUpdate, MLLessError
 from mlless.job import JobSpec
 from mlless.kernels.arrays import Floats
-from mlless.launch import Launch
+from mlless.launch import Launch, launch_of
 from mlless.messages import FromWorker, ToWorker, decode_from_worker, decode_to_worker, encode
 from mlless.models import model_of
 from mlless.records import StepRecord
@@ -31,6 +32,7 @@ from mlless.supervisor import Leavers, Outcome, Supervisor, nobody
 from mlless.worker import Identity, Worker
 
 _VERSION = "virtual"
+_NOWHERE = Addresses("virtual", ("",), "")
 
 
 @dataclass(frozen=True)
@@ -154,6 +156,9 @@ class _Store:
         for key in keys:
             self._world.values.pop(key, None)
 
+    def keep(self, keys: Iterable[str]) -> None:
+        pass
+
     def destroy(self) -> None:
         self._world.values.clear()
 
@@ -177,6 +182,9 @@ class _Hub:
             self._world.send(self._role, worker, data)
 
     def close(self) -> None:
+        self._world.end()
+
+    def destroy(self) -> None:
         self._world.end()
 
 
@@ -206,6 +214,11 @@ class VirtualRuntime:
         self._world, self._dataset = world, dataset
         self._threads: list[threading.Thread] = []
         self._ended: list[Ended] = []
+
+    @property
+    def time_limit(self) -> None:
+        """A thread may take all the time it needs."""
+        return None
 
     def start(self, functions: Mapping[FunctionId, bytes]) -> None:
         """Give every function a thread; it moves once the baton comes to it."""
@@ -292,9 +305,7 @@ def simulate(
         leavers=leavers,
     )
     try:
-        runtime.start(
-            {(worker, 0): msgspec.json.encode(Launch(spec, "", worker, 0)) for worker in range(spec.workers)}
-        )
+        runtime.start({(worker, 0): launch_of(spec, _NOWHERE, worker, 0) for worker in range(spec.workers)})
         outcome = supervisor.run()
         return Simulation(outcome, checkpoint.read_snapshot(store, checkpoint.RESULT), records, role.time)
     finally:

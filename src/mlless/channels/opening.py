@@ -1,0 +1,49 @@
+"""Which adapter serves which address. A client is imported when an address asks for it, not before."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mlless.channels.ports import Hub, KeyValueStore, Link
+from mlless.deployment import Addresses, is_rabbitmq, is_redis
+
+
+def open_store(addresses: Addresses, expiry: float) -> KeyValueStore:
+    """Return an access to the job's key-value store, whose keys expire after ``expiry`` seconds."""
+    if is_redis(addresses.store[0]):
+        from mlless.channels.redis_store import RedisStore
+
+        return RedisStore(addresses.store, addresses.job, expiry)
+    from mlless.channels.embedded_store import EmbeddedStore
+
+    return EmbeddedStore(Path(addresses.store[0]))
+
+
+def open_hub(addresses: Addresses, workers: int, expiry: float) -> Hub:
+    """Return the supervisor's end of the job's bus, for workers 0 to ``workers`` - 1."""
+    if is_redis(addresses.bus):
+        from mlless.channels.redis_bus import RedisHub
+
+        return RedisHub(addresses.bus, addresses.job, expiry)
+    if is_rabbitmq(addresses.bus):
+        from mlless.channels.rabbitmq_bus import RabbitHub
+
+        return RabbitHub(addresses.bus, addresses.job, workers, expiry)
+    from mlless.channels.embedded_bus import EmbeddedHub
+
+    return EmbeddedHub(Path(addresses.bus))
+
+
+def open_link(addresses: Addresses, worker: int, generation: int) -> Link:
+    """Return a worker's end of the job's bus."""
+    if is_redis(addresses.bus):
+        from mlless.channels.redis_bus import RedisLink
+
+        return RedisLink(addresses.bus, addresses.job, worker, generation)
+    if is_rabbitmq(addresses.bus):
+        from mlless.channels.rabbitmq_bus import RabbitLink
+
+        return RabbitLink(addresses.bus, addresses.job, worker, generation)
+    from mlless.channels.embedded_bus import EmbeddedLink
+
+    return EmbeddedLink(Path(addresses.bus))

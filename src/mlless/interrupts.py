@@ -1,0 +1,44 @@
+"""Ctrl-C: the first asks a job to come to an orderly end, the second stops it at once."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupts:
+    """Whom the first Ctrl-C or SIGTERM asks. As long as that is nobody, it raises KeyboardInterrupt."""
+
+    def __init__(self) -> None:
+        self.ask: Callable[[], None] | None = None
+
+    def handle(self, number: int, frame: object) -> None:
+        """Deal with a signal."""
+        if self.ask is not None:
+            ask, self.ask = self.ask, None
+            ask()
+            return
+        # What follows is the clean-up, whose waits are short. It is not to be interrupted again.
+        for again in _SIGNALS:
+            signal.signal(again, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+
+@contextmanager
+def interruptible() -> Iterator[Interrupts]:
+    """Handle signals for the time of a job, clean-up included, if this is the main thread."""
+    interrupts = Interrupts()
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupts
+        return
+    before = {number: signal.signal(number, interrupts.handle) for number in _SIGNALS}
+    try:
+        yield interrupts
+    finally:
+        for number, handler in before.items():
+            if handler is not None:  # None: it was not set from Python, and cannot be set back from here
+                signal.signal(number, handler)

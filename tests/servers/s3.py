@@ -1,0 +1,1 @@
+"""Fixtures of a real s3 server."""
