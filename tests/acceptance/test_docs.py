@@ -47,10 +47,13 @@ def environment(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_every_example_runs(page, environment, tmp_path):
+def test_every_example_runs(page, environment, tmp_path, request):
     folder = tmp_path / "folder"
     folder.mkdir()
-    blocks = BLOCK.findall((DOCS / page).read_text())
+    content = (DOCS / page).read_text()
+    if "s3://" in content:
+        environment |= request.getfixturevalue("s3_server").environment
+    blocks = BLOCK.findall(content)
     assert blocks
     for language, text in blocks:
         command = ["sh", "-eu"] if language == "sh" else [sys.executable, "-"]
