@@ -23,14 +23,19 @@ class Folder:
 
     def get(self, path: str) -> bytes:
         """Return the whole file."""
-        with _told("read", self.root / path, "check the path and its permissions"):
-            return (self.root / path).read_bytes()
+        target = self.root / path
+        try:
+            return target.read_bytes()
+        except OSError as error:
+            absent = isinstance(error, FileNotFoundError | NotADirectoryError)
+            kind = MissingObject if absent else ChannelError
+            raise _failure(kind, "read", target, error) from error
 
     def put(self, path: str, data: Bytes) -> None:
         """Write the file under a temporary name, then rename it into place."""
         target = self.root / path
         temporary = target.with_name(f".part-{uuid.uuid4().hex}")
-        with _told("write", target, "check free space and permissions"):
+        with _told("write", target):
             try:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with temporary.open("xb") as file:
@@ -44,20 +49,23 @@ class Folder:
     def delete(self, paths: Iterable[str]) -> None:
         """Remove the files."""
         for path in paths:
-            with _told("delete", self.root / path, "check its permissions"):
+            with _told("delete", self.root / path):
                 (self.root / path).unlink(missing_ok=True)
 
     def names(self) -> set[str]:
         """Return the names of files and folders in the root."""
-        with _told("list", self.root, "check the path and its permissions"):
+        with _told("list", self.root):
             return {entry.name for entry in self.root.iterdir()} if self.root.is_dir() else set()
 
 
 @contextmanager
-def _told(doing: str, path: Path, cure: str) -> Iterator[None]:
+def _told(doing: str, path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        absent = doing == "read" and isinstance(error, FileNotFoundError | NotADirectoryError)
-        kind = MissingObject if absent else ChannelError
-        raise kind(f"cannot {doing}: {error.strerror}", where=str(path), cure=cure) from error
+        raise _failure(ChannelError, doing, path, error) from error
+
+
+def _failure(kind: type[ChannelError], doing: str, path: Path, error: OSError) -> ChannelError:
+    cure = "check free space and permissions" if doing == "write" else "check the path and its permissions"
+    return kind(f"cannot {doing}: {error.strerror}", where=str(path), cure=cure)
