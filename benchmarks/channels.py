@@ -37,7 +37,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for turn in range(asked.repeats):
             for label, dataset, places in settings(asked):
-                out = Path(folder) / f"{len(digests)}-{turn}"
+                out = Path(folder) / f"{label}-{turn}"
                 run = mlless.train(dataset, out=out, workers=asked.workers, epochs=asked.epochs, **places)
                 results.setdefault(label, []).append(run.summary)
                 digest = hashlib.sha256((out / "model.safetensors").read_bytes()).hexdigest()[:12]

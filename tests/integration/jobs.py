@@ -49,10 +49,11 @@ def alive(pid: int) -> bool:
 class DriverProcess:
     """A training of many epochs in a process of its own, its channels in ``channels``."""
 
-    def __init__(self, dataset: Dataset, run: Path, channels: Path, workers: int = 3) -> None:
+    def __init__(self, dataset: Dataset, run: Path, channels: Path, workers: int = 3, **places: str) -> None:
         channels.mkdir(exist_ok=True)
         self.channels = channels
         call = f"{dataset.location!r}, model='mf', workers={workers}, epochs=100000, out={str(run)!r}"
+        call += f", **{places!r}"
         code = (
             "import mlless\n"
             f"run = mlless.train({call}, listen=lambda record: print('step', record.step, flush=True))\n"
