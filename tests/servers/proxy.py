@@ -41,7 +41,7 @@ class Proxy:
             return len(self._pairs)
 
     def cut(self, which: int | None = None) -> None:
-        """Cut the connection of this number, in the order they were made, or all there are; others may be made."""
+        """Cut the connection of this number, in the order they were made, or all; new ones may be made."""
         with self._lock:
             pairs = self._pairs[:] if which is None else [self._pairs[which]]
         for pair in pairs:

@@ -1,4 +1,4 @@
-"""A real RabbitMQ broker, started by hand: its own ports, node name, cookie and folders, nothing of the system's."""
+"""A real RabbitMQ broker, started by hand: its ports, node name, cookie and folders are its own."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from servers.need import free_port, missing
 
 READY_DEADLINE = 120.0  # seconds; three suites at a time may start theirs on two cores
@@ -26,7 +27,8 @@ _PLACES = "/usr/lib/rabbitmq/bin"
 _KEEPER = """
 import os, signal, subprocess, sys
 os.setpgid(0, 0)
-subprocess.Popen(["epmd", "-address", "127.0.0.1", "-port", os.environ["ERL_EPMD_PORT"]], stdin=subprocess.DEVNULL)
+mapper = ["epmd", "-address", "127.0.0.1", "-port", os.environ["ERL_EPMD_PORT"]]
+subprocess.Popen(mapper, stdin=subprocess.DEVNULL)
 subprocess.Popen([sys.argv[1]], stdin=subprocess.DEVNULL)
 sys.stdin.read()
 os.killpg(0, signal.SIGKILL)
@@ -86,13 +88,13 @@ class Broker:
         self._key = self.folder / "key.pem"
         if shutil.which("openssl") is None:
             missing("openssl", "apt-get install openssl")
-        # fmt: off
+        subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+        files = ["-keyout", self._key, "-out", certificate]
         subprocess.run(
-            ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost",
-             "-addext", "subjectAltName=DNS:localhost", "-keyout", self._key, "-out", certificate],
-            check=True, capture_output=True,
+            ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *subject, *files],
+            check=True,
+            capture_output=True,
         )
-        # fmt: on
         return certificate
 
     def _configure(self, consumer_timeout: int, channel_tick_interval: int) -> None:
@@ -115,7 +117,11 @@ class Broker:
         cookie.write_text(secrets.token_hex(16))
         cookie.chmod(0o400)
         self._environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith(("RABBITMQ_", "ERL_"))},
+            **{
+                name: value
+                for name, value in os.environ.items()
+                if not name.startswith(("RABBITMQ_", "ERL_"))
+            },
             "HOME": str(folder / "home"),
             "ERL_EPMD_PORT": str(free_port()),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
@@ -144,8 +150,11 @@ class Broker:
         """Return what rabbitmqctl says to a command."""
         done = subprocess.run(
             [self._scripts / "rabbitmqctl", "-n", self._environment["RABBITMQ_NODENAME"], *command],
-            env={**self._environment, "RABBITMQ_CTL_DIST_PORT_MIN": str(port := free_port()),
-                 "RABBITMQ_CTL_DIST_PORT_MAX": str(port)},
+            env={
+                **self._environment,
+                "RABBITMQ_CTL_DIST_PORT_MIN": str(port := free_port()),
+                "RABBITMQ_CTL_DIST_PORT_MAX": str(port),
+            },
             capture_output=True,
             text=True,
             check=False,

@@ -1,8 +1,8 @@
 """RabbitMQ bus: one queue a role, and a fan-out exchange from the supervisor to all workers.
 
 The hub makes the exchange and all queues, so that it can remove all of them, also those of workers
-that never came. A message is numbered by its sender; a receiver passes over a number it has had, so that what is
-sent or delivered twice around a lost connection is heard once.
+that never came. A message is numbered by its sender; a receiver passes over a number it has had, so
+that what is sent or delivered twice around a lost connection is heard once.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterable
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
 
@@ -23,20 +23,24 @@ _SLICE = 5.0  # seconds of silence after which a link looks whether the supervis
 _ABSENCE = 20.0  # seconds that a supervisor may be away, to get a lost connection back
 
 
+_Id = Annotated[int, msgspec.Meta(ge=0)]
+_Number = Annotated[int, msgspec.Meta(ge=1)]
+
+
 class _ToHub(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
     """What a link sends: who it is, the number of this message, and the message."""
 
-    worker: int
-    generation: int
-    number: int
+    worker: _Id
+    generation: _Id
+    number: _Number
     message: bytes
 
 
 class _ToLinks(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
-    """What the hub sends to all: the number of this message, who is meant, and the message; none is the end."""
+    """What the hub sends to all: the number of this message, who is meant, and the message; None ends it."""
 
-    number: int
-    workers: frozenset[int]
+    number: _Number
+    workers: frozenset[_Id]
     message: bytes | None
 
 
@@ -136,9 +140,7 @@ class RabbitHub:
 
     def _remove(self) -> None:
         with contextlib.suppress(ChannelError):  # they expire where the broker cannot be reached
-            rabbitmq_client.delete(
-                self._url, _exchange(self._job), [_supervisor(self._job), *self._workers]
-            )
+            rabbitmq_client.delete(self._url, _exchange(self._job), [_supervisor(self._job), *self._workers])
 
 
 class RabbitLink:

@@ -1,4 +1,4 @@
-"""A RabbitMQ broker through pika: confirmed publishing and acknowledged consuming that outlive a lost connection.
+"""A RabbitMQ broker through pika: what is published and consumed outlives a lost connection.
 
 What the messages say, and who reads them, is the business of ``rabbitmq_bus``.
 """
@@ -11,6 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -20,6 +21,7 @@ from mlless.errors import ChannelError, Disconnected, UsageError
 try:
     import pika
     from pika import exceptions
+    from pika.adapters.utils.connection_workflow import AMQPConnectorException
 except ModuleNotFoundError as error:
     raise UsageError("a RabbitMQ bus needs pika", cure="pip install 'mlless[rabbitmq]'") from error
 
@@ -35,6 +37,8 @@ _TICK = 1.0  # seconds between two looks at a connection that no one waits on
 _LONGEST_EXPIRY = 2**32 - 1  # milliseconds
 _TLS_OPTIONS = ("cacertfile", "certfile", "keyfile", "verify")
 
+_FOREIGN = (exceptions.AMQPError, AMQPConnectorException, OSError)
+_LOST = (exceptions.AMQPConnectionError, AMQPConnectorException, OSError)
 _NOT_FOUND, _ACCESS_REFUSED, _NOT_ALLOWED = 404, 403, 530
 _PASSING = (320, 541)  # an operator closed the connection; an internal error of the broker
 
@@ -73,7 +77,7 @@ def _short(url: str) -> Iterator[_Channel]:
             yield connection.channel()
         finally:
             _close(connection)
-    except (exceptions.AMQPError, OSError) as error:
+    except _FOREIGN as error:
         raise _explained(error, parameters) from error
 
 
@@ -100,7 +104,7 @@ class Connection:
         self._closed = threading.Event()
         try:
             self._open()
-        except (exceptions.AMQPError, OSError) as error:
+        except _FOREIGN as error:
             self._drop()
             raise self._explained(error) from error
         self._keeper = threading.Thread(target=self._keep, name=f"mlless {queue}", daemon=True)
@@ -120,7 +124,7 @@ class Connection:
         deadline = time.monotonic() + timeout
         while not self._inbox:
             left = max(0.0, deadline - time.monotonic())
-            self._do(lambda wait=left: self._serve(wait))
+            self._do(partial(self._serve, left))
             if not self._inbox and time.monotonic() >= deadline:
                 return None
         return self._inbox.popleft()
@@ -146,7 +150,7 @@ class Connection:
         while not self._closed.wait(_TICK):
             if self._lock.acquire(blocking=False):
                 try:
-                    self._attempt(lambda: self._serve(0.0))
+                    self._attempt(partial(self._serve, 0.0))
                 except ChannelError:
                     return  # whoever comes next is told
                 finally:
@@ -168,7 +172,7 @@ class Connection:
                 if self._channel is None:
                     self._open()
                 return action()
-            except (exceptions.AMQPError, OSError) as error:
+            except _FOREIGN as error:
                 self._drop()
                 deadline = deadline or time.monotonic() + _GIVE_UP
                 if not _passing(error) or time.monotonic() >= deadline:
@@ -223,19 +227,21 @@ class Connection:
 
 
 def _close(connection: Any) -> None:
-    with contextlib.suppress(exceptions.AMQPError, OSError):  # it is gone, then
+    with contextlib.suppress(*_FOREIGN):  # it is gone, then
         connection.close()
 
 
 def _parameters(url: str) -> pika.ConnectionParameters:
-    """Return what a URL says, which is as RabbitMQ's own URI specification has it; UsageError if that is nonsense."""
+    """Return what a URL says, as RabbitMQ's own URI specification has it; UsageError if it is nonsense."""
     parts = urlsplit(url)
     try:
         port = parts.port
     except ValueError as error:
         raise UsageError("no such port", where=hidden(url), expected="a number up to 65535") from error
     if not parts.hostname:
-        raise UsageError("no host in the URL of the bus", found=hidden(url), cure="amqp://USER:PASSWORD@HOST/VHOST")
+        raise UsageError(
+            "no host in the URL of the bus", found=hidden(url), cure="amqp://USER:PASSWORD@HOST/VHOST"
+        )
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
     secure = parts.scheme == "amqps"
     known = _TLS_OPTIONS if secure else ()
@@ -282,7 +288,7 @@ def _passing(error: Exception) -> bool:
         return error.reply_code in _PASSING
     if isinstance(error, (exceptions.ConnectionBlockedTimeout, ssl.SSLCertVerificationError)):
         return False
-    return isinstance(error, (exceptions.AMQPConnectionError, OSError))
+    return isinstance(error, _LOST)
 
 
 def _gone(queue: str) -> Disconnected:
@@ -300,10 +306,12 @@ def _explained(error: Exception, parameters: pika.ConnectionParameters, queue: s
     if isinstance(error, exceptions.ChannelClosed):
         cure = "the broker's log says more"
         if code == _ACCESS_REFUSED:
-            cure = f"rabbitmqctl set_permissions -p {vhost} {user} '^mlless-.*' '.*' '.*'"
+            cure = f"this would do: rabbitmqctl set_permissions -p {vhost} {user} '^mlless-.*' '.*' '.*'"
         return ChannelError("the broker refuses", where=where, found=error.reply_text, cure=cure)
     if isinstance(error, exceptions.NackError):
-        return ChannelError("the broker did not take a message", where=where, cure="does a policy limit its queues?")
+        return ChannelError(
+            "the broker did not take a message", where=where, cure="does a policy limit queues?"
+        )
     if isinstance(error, exceptions.ConnectionBlockedTimeout):
         return ChannelError(
             f"the broker took no message for {_BLOCKED:g} s",
@@ -314,7 +322,9 @@ def _explained(error: Exception, parameters: pika.ConnectionParameters, queue: s
         error, (exceptions.AuthenticationError, exceptions.ProbableAuthenticationError)
     ):
         return ChannelError(
-            f"the broker does not let user {user!r} in", where=where, cure="check user and password in its URL"
+            f"the broker does not let user {user!r} in",
+            where=where,
+            cure="check user and password in its URL",
         )
     if code == _NOT_ALLOWED or isinstance(error, exceptions.ProbableAccessDeniedError):
         return ChannelError(
