@@ -41,7 +41,7 @@ _TOLD: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str, str], ...
     (
         exceptions.NoPermissionError,
         "the server's user may not do this",
-        "allow it in the server's ACL: ~mlless-* +@read +@write +@stream +@connection",
+        "allow it in the server's ACL: ~mlless-* +@read +@write +@stream +@connection +eval",
     ),
     (
         exceptions.OutOfMemoryError,
@@ -135,6 +135,7 @@ class Client:
             if self._error is not None:
                 self.close()
                 if not _passes(self._error) or time.monotonic() >= self._deadline:
+                    self._patience = 0.0  # given up once, it is given up: the end must not wait again
                     raise self._told(self._error) from self._error
                 time.sleep(pause * random.uniform(0.5, 1.0))
                 pause = min(_LONGEST_PAUSE, 2 * pause or 0.05)
@@ -164,7 +165,7 @@ class Client:
         self._sent = True
 
     def _told(self, error: exceptions.RedisError) -> ChannelError:
-        cause = error.__context__
+        found, cause = str(error).rstrip("."), error.__context__
         if isinstance(cause, ssl.SSLError):
             return ChannelError(
                 "no secure connection to the server",
@@ -177,8 +178,8 @@ class Client:
         for kind, what, cure in _TOLD:
             if isinstance(error, kind):
                 raised = self._lost if _passes(error) else ChannelError
-                return raised(what, where=self.where, found=str(error), cure=cure)
-        return ChannelError("the server refused a command", where=self.where, found=str(error))
+                return raised(what, where=self.where, found=found, cure=cure)
+        return ChannelError("the server refused a command", where=self.where, found=found)
 
 
 def together(work: Sequence[tuple[Client, Sequence[Command]]]) -> list[list[Any]]:
