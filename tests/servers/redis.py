@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from servers.need import free_port, missing
 
@@ -48,7 +50,8 @@ class Server:
 
     def client(self) -> redis.Redis:
         """A client of the test's own, to look at what is there and to do harm."""
-        return redis.Redis.from_url(self.url, protocol=2, socket_timeout=_DEADLINE)
+        once = Retry(NoBackoff(), 0)
+        return redis.Redis.from_url(self.url, protocol=2, socket_timeout=_DEADLINE, retry=once)
 
     def stop(self) -> None:
         """Kill the server, as a crash would."""

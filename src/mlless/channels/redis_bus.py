@@ -32,6 +32,13 @@ _KEPT = 1000
 _AT_ONCE = 100  # messages read in one round trip
 _FIELDS = (_FROM, _NUMBER, _BODY) = (b"f", b"n", b"m")
 _NAME = re.compile(rb"(\d{1,9})\.(\d{1,9})\.[0-9a-f]{16}")
+# Adds an entry to a stream, but makes none: what was removed with the job must not come back. NOMKSTREAM, 4
+# microseconds quicker, is not known before Redis 6.2. pcall hands errors on as they are.
+_ADD = """
+if redis.call('EXISTS', KEYS[1]) == 1 then
+    return redis.pcall('XADD', KEYS[1], unpack(ARGV))
+end
+"""
 _EVERYBODY = b"*"  # in place of workers: the hub has closed
 
 
@@ -132,10 +139,8 @@ class RedisHub:
 
     def _add(self, to: bytes, body: bytes) -> None:
         number = self._number + 1
-        kept = ("NOMKSTREAM", "MAXLEN", "~", _KEPT)
-        added = self._client.call(
-            "XADD", self._keys.down, *kept, "*", _FROM, to, _NUMBER, number, _BODY, body
-        )
+        entry = ("MAXLEN", "~", _KEPT, "*", _FROM, to, _NUMBER, number, _BODY, body)
+        added = self._client.call("EVAL", _ADD, 1, self._keys.down, *entry)
         if added is None:
             raise _emptied(self._client.where)
         self._number = number
@@ -231,8 +236,8 @@ class RedisLink:
 
     def _add(self, body: bytes) -> None:
         self._number += 1
-        entry = (_FROM, self._name, _NUMBER, self._number, _BODY, body)
-        if self._client.call("XADD", self._keys.up, "NOMKSTREAM", "*", *entry) is None:
+        entry = ("*", _FROM, self._name, _NUMBER, self._number, _BODY, body)
+        if self._client.call("EVAL", _ADD, 1, self._keys.up, *entry) is None:
             raise Disconnected("the supervisor is gone")
 
     def receive(self, timeout: float) -> ToWorker:

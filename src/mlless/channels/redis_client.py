@@ -22,18 +22,17 @@ from mlless.errors import ChannelError, UsageError
 Command = Sequence[bytes | str | int]
 
 _CONNECT_TIMEOUT = 5.0  # seconds; `?socket_connect_timeout=` of the address takes precedence
-_TIMEOUT = 15.0  # seconds without a byte; `?socket_timeout=`
+_TIMEOUT = 10.0  # seconds without a byte; `?socket_timeout=`
 _OPENING_PATIENCE = 2.0  # seconds to go on trying a server that was never reached: a typing error shows soon
 _PATIENCE = 20.0  # seconds to go on trying one that was lost: a restart or a fail-over passes
 _LAST_TIMEOUT = 2.0  # seconds that cleaning up waits for a server
 _LONGEST_PAUSE = 1.0  # seconds between two attempts
 _LONGEST_BLOCK = 2.0  # seconds for which one command may block
-_READ_SIZE = 1 << 18  # bytes; reads 1 MB in half the time of the default
 
 _ADDRESS = "redis://USER:PASSWORD@HOST:PORT/DATABASE, rediss:// for TLS, or unix://USER:PASSWORD@/PATH?db=0"
 
 # What went wrong and what to do about it, by the most special type of error that fits.
-_TOLD: tuple[tuple[type[Exception], str, str], ...] = (
+_TOLD: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str, str], ...] = (
     (
         exceptions.AuthenticationError,
         "the server does not let us in",
@@ -42,7 +41,7 @@ _TOLD: tuple[tuple[type[Exception], str, str], ...] = (
     (
         exceptions.NoPermissionError,
         "the server's user may not do this",
-        "allow it in the server's ACL: ~mlless-* &* +@read +@write +@stream +@connection +scan",
+        "allow it in the server's ACL: ~mlless-* +@read +@write +@stream +@connection +eval",
     ),
     (
         exceptions.OutOfMemoryError,
@@ -60,14 +59,14 @@ _TOLD: tuple[tuple[type[Exception], str, str], ...] = (
         "try again once it is ready",
     ),
     (
-        exceptions.ClusterError,
+        (exceptions.AskError, exceptions.ClusterError, exceptions.ClusterCrossSlotError),
         "the server is part of a Redis Cluster, which is not supported",
         "name servers without cluster mode; a store may have several",
     ),
     (
         exceptions.TimeoutError,
         "the server does not answer",
-        "is it overloaded, stopped, or behind a firewall?",
+        "is it overloaded, stopped, behind a firewall, or without the TLS that rediss:// asks for?",
     ),
     (
         exceptions.InvalidResponse,
@@ -106,7 +105,8 @@ class Client:
         self._settings = settings
         self._connection = _connection(settings)
         self._commands: Sequence[Command] = ()
-        self._sent = False
+        self._sent, self._deadline = False, 0.0
+        self._error: exceptions.RedisError | None = None
         self._patience = _OPENING_PATIENCE
         self.calls([("PING",)])
         self._patience = _PATIENCE
@@ -117,35 +117,34 @@ class Client:
 
     def calls(self, commands: Sequence[Command]) -> list[Any]:
         """Return the answers to commands that are sent together: one round trip."""
-        self.send(commands)
-        return self.answers()
+        return together([(self, commands)])[0]
 
     def send(self, commands: Sequence[Command]) -> None:
         """Send commands, whose ``answers`` are to be taken next."""
-        self._commands, self._sent = commands, False
+        self._commands, self._deadline = commands, time.monotonic() + self._patience
+        self._sent, self._error = False, None
         try:
             self._write()
-        except exceptions.RedisError:
-            self.close()  # and once more by ``answers``, with patience
+        except exceptions.RedisError as error:
+            self._error = error  # which ``answers`` deals with
 
     def answers(self) -> list[Any]:
         """Return the answers to the commands sent, if need be after sending them again."""
-        deadline, pause = time.monotonic() + self._patience, 0.0
+        pause = 0.0
         while True:
+            if self._error is not None:
+                self.close()
+                if not _passes(self._error) or time.monotonic() >= self._deadline:
+                    self._patience = 0.0  # given up once, it is given up: the end must not wait again
+                    raise self._told(self._error) from self._error
+                time.sleep(pause * random.uniform(0.5, 1.0))
+                pause = min(_LONGEST_PAUSE, 2 * pause or 0.05)
             try:
                 if not self._sent:
                     self._write()
                 return [self._connection.read_response() for _ in self._commands]
             except exceptions.RedisError as error:
-                self.close()
-                if not _passes(error) or time.monotonic() >= deadline:
-                    raise self._told(error) from error
-            except BaseException:
-                # An interrupt, say: an answer that is still to come is none to the next command.
-                self.close()
-                raise
-            time.sleep(pause * random.uniform(0.5, 1.0))
-            pause = min(_LONGEST_PAUSE, 2 * pause or 0.05)
+                self._error = error
 
     def hurry(self) -> None:
         """Have no patience from now on: a server that is gone must not hold up the end."""
@@ -166,7 +165,7 @@ class Client:
         self._sent = True
 
     def _told(self, error: exceptions.RedisError) -> ChannelError:
-        cause = error.__context__
+        found, cause = str(error).rstrip("."), error.__context__
         if isinstance(cause, ssl.SSLError):
             return ChannelError(
                 "no secure connection to the server",
@@ -179,8 +178,8 @@ class Client:
         for kind, what, cure in _TOLD:
             if isinstance(error, kind):
                 raised = self._lost if _passes(error) else ChannelError
-                return raised(what, where=self.where, found=str(error), cure=cure)
-        return ChannelError("the server refused a command", where=self.where, found=str(error))
+                return raised(what, where=self.where, found=found, cure=cure)
+        return ChannelError("the server refused a command", where=self.where, found=found)
 
 
 def together(work: Sequence[tuple[Client, Sequence[Command]]]) -> list[list[Any]]:
@@ -191,7 +190,7 @@ def together(work: Sequence[tuple[Client, Sequence[Command]]]) -> list[list[Any]
         return [client.answers() for client, _ in work]
     except BaseException:
         for client, _ in work:
-            client.close()  # there may be answers that nobody has read
+            client.close()  # an answer that nobody has read would be taken for that to the next command
         raise
 
 
@@ -212,7 +211,7 @@ def _settings(url: str) -> dict[str, Any]:
         raise UsageError("not the address of a Redis server", expected=_ADDRESS) from None
     limits = {"socket_timeout": _TIMEOUT, "socket_connect_timeout": _CONNECT_TIMEOUT}
     ours = {"protocol": 2, "decode_responses": False, "retry": Retry(NoBackoff(), 0)}
-    return {"socket_read_size": _READ_SIZE, **limits, **asked, **ours}
+    return limits | asked | ours
 
 
 def _place(settings: dict[str, Any]) -> str:

@@ -22,6 +22,9 @@ from mlless.channels.ports import Bytes
 from mlless.channels.redis_client import Client, Command, together
 from mlless.errors import ChannelError, CodecError, MissingUpdate
 
+# Measured with a server on the same machine: 64 MB are put in 67 ms and read in 86 ms in parts of 1 MB, in
+# 102 and 188 ms of 256 kB, in 168 and 158 of 8 MB, in 270 and 207 in one piece. Meanwhile no other client
+# waits longer than 9 ms, against 49 with one piece and 54 with 16 parts of 8 MB at once.
 _PART = 1 << 20
 _PARTS_AT_ONCE = 8
 _LARGEST = 1 << 40  # bytes; what a damaged tail says must not make us ask for parts without end
