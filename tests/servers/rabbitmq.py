@@ -22,16 +22,21 @@ READY_DEADLINE = 120.0  # seconds; three suites at a time may start theirs on tw
 # Debian's scripts in PATH insist on the system's own user and folders; those behind them do not.
 _PLACES = "/usr/lib/rabbitmq/bin"
 
-# Stands between the test and the broker: all of it is one process group, which dies with the test, however
-# that comes to its end. Erlang's port mapper is started here so that it does not detach itself.
+# Stands between the test and the broker, and ends it with the test, however that comes to its own end; a
+# Ctrl-C is not for it. Erlang's port mapper is started here so that it does not detach itself.
 _KEEPER = """
-import os, signal, subprocess, sys
+import os, select, shutil, subprocess, sys
 os.setpgid(0, 0)
-mapper = ["epmd", "-address", "127.0.0.1", "-port", os.environ["ERL_EPMD_PORT"]]
-subprocess.Popen(mapper, stdin=subprocess.DEVNULL)
-subprocess.Popen([sys.argv[1]], stdin=subprocess.DEVNULL)
-sys.stdin.read()
-os.killpg(0, signal.SIGKILL)
+script, folder = sys.argv[1:]
+commands = [script], ["epmd", "-address", "127.0.0.1", "-port", os.environ["ERL_EPMD_PORT"]]
+broker, mapper = processes = [subprocess.Popen(command, stdin=subprocess.DEVNULL) for command in commands]
+while (running := broker.poll() is None) and not select.select([sys.stdin], [], [], 0.5)[0]:
+    pass
+for process in processes:
+    process.kill()
+    process.wait()
+if running:
+    shutil.rmtree(folder)
 """
 
 # The broker's own patience is as short as a test can stand: whoever does not acknowledge is thrown out.
@@ -63,7 +68,7 @@ class Broker:
         self.certificate = self._certify()
         self._configure(consumer_timeout, channel_tick_interval)
         self._keeper = subprocess.Popen(
-            [sys.executable, "-c", _KEEPER, script],
+            [sys.executable, "-c", _KEEPER, script, self.folder],
             stdin=subprocess.PIPE,
             stdout=(self.folder / "output").open("wb"),
             stderr=subprocess.STDOUT,
@@ -135,15 +140,15 @@ class Broker:
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "plugins"),
             "RABBITMQ_FEATURE_FLAGS_FILE": str(folder / "flags"),
             "RABBITMQ_CONF_ENV_FILE": os.devnull,
+            "RUNNING_UNDER_SYSTEMD": "true",  # the script then becomes the broker, and does not wait for it
             "RABBITMQ_PID_FILE": str(folder / "pid"),
         }
 
     def _wait(self) -> None:
         deadline = time.monotonic() + READY_DEADLINE
         while not (_answers(self.port) and _answers(self.tls_port)):
-            ended = self._keeper.poll() is not None
-            if ended or time.monotonic() > deadline:
-                pytest.fail(f"no broker after {READY_DEADLINE:g} s: {(self.folder / 'output').read_text()}")
+            if self._keeper.poll() is not None or time.monotonic() > deadline:
+                pytest.fail(f"no broker within {READY_DEADLINE:g} s: {(self.folder / 'output').read_text()}")
             time.sleep(0.1)
 
     def control(self, *command: str) -> str:
@@ -170,11 +175,10 @@ class Broker:
         return sorted(name for name in listed if name.startswith(job))
 
     def stop(self) -> None:
-        """Kill all of it: nothing of its state is wanted."""
+        """Kill it: nothing of its state is wanted."""
         assert self._keeper.stdin is not None
         self._keeper.stdin.close()
         self._keeper.wait(READY_DEADLINE)
-        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 # Both at once, as each start of rabbitmqctl takes a second or more.

@@ -15,7 +15,6 @@ from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from mlless.deployment import hidden
 from mlless.errors import ChannelError, Disconnected, UsageError
 
 try:
@@ -233,14 +232,17 @@ def _close(connection: Any) -> None:
 
 def _parameters(url: str) -> pika.ConnectionParameters:
     """Return what a URL says, as RabbitMQ's own URI specification has it; UsageError if it is nonsense."""
-    parts = urlsplit(url)
     try:
-        port = parts.port
-    except ValueError as error:
-        raise UsageError("no such port", where=hidden(url), expected="a number up to 65535") from error
-    if not parts.hostname:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host = port = None
+    if not host:
+        # The URL is not shown: what is wrong with it may be what should hide its password.
         raise UsageError(
-            "no host in the URL of the bus", found=hidden(url), cure="amqp://USER:PASSWORD@HOST/VHOST"
+            "not the URL of a RabbitMQ",
+            expected="amqp://USER:PASSWORD@HOST:PORT/VHOST",
+            cure="in a user's name or password, write %2F for / and %40 for @",
         )
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
     secure = parts.scheme == "amqps"
@@ -251,13 +253,13 @@ def _parameters(url: str) -> pika.ConnectionParameters:
             expected=", ".join(known) or f"none; {', '.join(_TLS_OPTIONS)} are for amqps://",
         )
     return pika.ConnectionParameters(
-        host=parts.hostname,
+        host=host,
         port=port or (5671 if secure else 5672),
         virtual_host=unquote(parts.path[1:]) or "/",
         credentials=pika.PlainCredentials(
             unquote(parts.username or "guest"), unquote(parts.password or "guest"), erase_on_connect=False
         ),
-        ssl_options=pika.SSLOptions(_tls(options), parts.hostname) if secure else None,
+        ssl_options=pika.SSLOptions(_tls(options), host) if secure else None,
         heartbeat=_HEARTBEAT,
         socket_timeout=_CONNECT,
         stack_timeout=2 * _CONNECT,
@@ -292,7 +294,11 @@ def _passing(error: Exception) -> bool:
 
 
 def _gone(queue: str) -> Disconnected:
-    return Disconnected("its queue is not at the broker any more: the job is over", where=queue)
+    return Disconnected(
+        "what the job had made is gone from the broker",
+        where=queue,
+        cure="is the job over, or was the broker restarted?",
+    )
 
 
 def _explained(error: Exception, parameters: pika.ConnectionParameters, queue: str = "") -> ChannelError:
