@@ -22,7 +22,15 @@ from mlless.channels.embedded_store import make_folder
 from mlless.channels.opening import open_hub, open_link, open_store
 from mlless.channels.ports import Hub, KeyValueStore
 from mlless.deployment import EMBEDDED, Addresses, Deployment, hidden
-from mlless.errors import CodecError, DeadlineExceeded, JobError, MLLessError, WorkerFailed, WorkerLost
+from mlless.errors import (
+    CodecError,
+    DatasetError,
+    DeadlineExceeded,
+    JobError,
+    MLLessError,
+    WorkerFailed,
+    WorkerLost,
+)
 from mlless.interrupts import interruptible
 from mlless.job import Deadlines
 from mlless.messages import PROTOCOL, Commit, Failure, FromWorker
@@ -65,12 +73,19 @@ def examine(
             yield from _tried("store", meeting, _check_store(deployment, address))
         yield from _tried("bus", meeting, _check_bus(deployment))
         if dataset is not None:
-            yield from _tried("data set", [], _check_dataset(dataset))
-        if any(finding.outcome == "failed" for finding in meeting):
+            location = dataset if "://" in dataset else str(Path(dataset).resolve())
+            reading: list[Finding] = []
+            yield from _tried("data set", reading, _check_dataset(location))
+            dataset = None if _any_failed(reading) else location
+        if _any_failed(meeting):
             text = "not started: they could not meet"
             yield Finding(check="functions", outcome="warning", text=text)
         else:
             yield from _tried("functions", [], _check_functions(deployment, workers, dataset))
+
+
+def _any_failed(findings: list[Finding]) -> bool:
+    return any(finding.outcome == "failed" for finding in findings)
 
 
 def _tried(check: str, seen: list[Finding], findings: Iterator[Finding]) -> Iterator[Finding]:
@@ -172,20 +187,20 @@ def _check_functions(deployment: Deployment, workers: int, dataset: str | None) 
                 for worker in range(workers)
             }
         )
-        reception = _Reception(hub, runtime, workers)
-        reception.run()
+        reception = Reception(hub, runtime, workers)
+        reception.run(Deadlines().start)
         sights = [_sight(store, worker) for worker in range(workers)]
         limit = runtime.time_limit
         runtime.stop(_GRACE)
-    yield _functions_finding(sights, reception.all_there - started, limit)
-    yield from _versions(sights)
-    yield _clocks(sights, reception.heard)
+    yield functions_finding(sights, reception.all_there - started, limit)
+    yield versions_finding(sights)
+    yield clocks_finding(sights, reception.heard)
     yield _channels_from_there(sights)
     if dataset is not None:
         yield _dataset_from_there(sights)
 
 
-class _Reception:
+class Reception:
     """Answers the greetings of functions until every one has left its report.
 
     The first is answered when all are there: as in a job they have to run at the same time.
@@ -197,9 +212,9 @@ class _Reception:
         self.heard: dict[int, list[float]] = {worker: [] for worker in range(workers)}
         self.all_there = 0.0
 
-    def run(self) -> None:
-        """Return when all functions have said everything; MLLessError if that does not come to be."""
-        deadline = time.monotonic() + Deadlines().start
+    def run(self, patience: float) -> None:
+        """Return when all have said everything; MLLessError if that takes more than ``patience`` seconds."""
+        deadline = time.monotonic() + patience
         while missing := [worker for worker, times in self.heard.items() if len(times) <= ROUNDS]:
             message = self._next(missing, deadline)
             times = self.heard[message.worker]
@@ -229,11 +244,10 @@ class _Reception:
             if message is not None:
                 return message
             if time.monotonic() >= deadline:
-                there = sum(bool(times) for times in self.heard.values())
                 raise DeadlineExceeded(
-                    f"not all functions run at once within {Deadlines().start:g} s",
-                    expected=f"{self._workers}",
-                    found=f"{there}",
+                    "not all functions run at the same time, or some do not go on",
+                    expected=f"{self._workers} functions",
+                    found=f"{sum(map(bool, self.heard.values()))} that have greeted",
                     cure="check how many functions your account may run at the same time, and that they "
                     "can reach store and bus",
                 )
@@ -253,7 +267,8 @@ def _sight(store: KeyValueStore, worker: int) -> Sight:
         ) from error
 
 
-def _functions_finding(sights: list[Sight], start: float, limit: float | None) -> Finding:
+def functions_finding(sights: list[Sight], start: float, limit: float | None) -> Finding:
+    """Tell how long it took until all were there, and what they have."""
     there = sights[0]
     each = f"{size(min(one.memory for one in sights))} of memory"
     ending = "" if limit is None else f", ended after {duration(limit)}"
@@ -267,38 +282,38 @@ def _functions_finding(sights: list[Sight], start: float, limit: float | None) -
         "time_limit": limit,
         "functions": [msgspec.to_builtins(one) for one in sights],
     }
-    if any(one.kernels != kernels.NAME for one in sights):
+    other = next((one.kernels for one in sights if one.kernels != kernels.NAME), None)
+    if other is not None:
         return Finding(
             check="functions",
             outcome="warning",
-            text=f"{text}; kernels {there.kernels}, and here {kernels.NAME}",
+            text=f"{text}; kernels {other}, and here {kernels.NAME}",
             cure="install mlless where functions run from a wheel, or with a C compiler",
             facts=facts,
         )
     return Finding(check="functions", text=text, facts=facts)
 
 
-def _versions(sights: list[Sight]) -> Iterator[Finding]:
-    ours = PROTOCOL, mlless.__version__
-    others = [one for one in sights if (one.protocol, one.version) != ours]
-    pythons = ", ".join(sorted({one.python for one in sights}))
-    if others:
-        yield Finding(
+def versions_finding(sights: list[Sight]) -> Finding:
+    """Compare releases: a job refuses workers of another one."""
+    other = next(
+        (one for one in sights if (one.protocol, one.version) != (PROTOCOL, mlless.__version__)), None
+    )
+    if other is not None:
+        return Finding(
             check="versions",
             outcome="failed",
-            text=f"functions have protocol {others[0].protocol} of mlless {others[0].version}, "
+            text=f"functions have protocol {other.protocol} of mlless {other.version}, "
             f"and here it is protocol {PROTOCOL} of mlless {mlless.__version__}",
             cure="install the same release of mlless on both sides",
             exit_code=JobError.exit_code,
         )
-    else:
-        yield Finding(
-            check="versions",
-            text=f"mlless {mlless.__version__}, protocol {PROTOCOL} on both sides; Python {pythons} there",
-        )
+    pythons = ", ".join(sorted({one.python for one in sights}))
+    text = f"mlless {mlless.__version__}, protocol {PROTOCOL} on both sides; Python {pythons} there"
+    return Finding(check="versions", text=text)
 
 
-def _clocks(sights: list[Sight], heard: dict[int, list[float]]) -> Finding:
+def clocks_finding(sights: list[Sight], heard: dict[int, list[float]]) -> Finding:
     """Compare clocks by the midpoint of each function's quickest greeting (Cristian, 1989)."""
     worst, doubt = 0.0, 0.0
     for worker, sight in enumerate(sights):
@@ -337,7 +352,7 @@ def _dataset_from_there(sights: list[Sight]) -> Finding:
                 outcome="failed",
                 text=f"function {worker} cannot read the data set: {sight.dataset_error}",
                 cure="put the data set where functions can read it, and give them the permission",
-                exit_code=JobError.exit_code,
+                exit_code=DatasetError.exit_code,
             )
     speeds = [one.dataset for one in sights if one.dataset is not None]
     get, latency = median(one.get for one in speeds), median(one.latency for one in speeds)
