@@ -1,1 +1,190 @@
-"""Fixtures of a real rabbitmq server."""
+"""A real RabbitMQ broker, started by hand: its own ports, node name, cookie and folders, nothing of the system's."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from servers.need import free_port, missing
+
+READY_DEADLINE = 120.0  # seconds; three suites at a time may start theirs on two cores
+# Debian's scripts in PATH insist on the system's own user and folders; those behind them do not.
+_PLACES = "/usr/lib/rabbitmq/bin"
+
+# Stands between the test and the broker: all of it is one process group, which dies with the test, however
+# that comes to its end. Erlang's port mapper is started here so that it does not detach itself.
+_KEEPER = """
+import os, signal, subprocess, sys
+os.setpgid(0, 0)
+subprocess.Popen(["epmd", "-address", "127.0.0.1", "-port", os.environ["ERL_EPMD_PORT"]], stdin=subprocess.DEVNULL)
+subprocess.Popen([sys.argv[1]], stdin=subprocess.DEVNULL)
+sys.stdin.read()
+os.killpg(0, signal.SIGKILL)
+"""
+
+# The broker's own patience is as short as a test can stand: whoever does not acknowledge is thrown out.
+_CONFIG = """
+listeners.tcp.default = 127.0.0.1:{port}
+consumer_timeout = {consumer_timeout}
+loopback_users = none
+log.console = false
+"""
+_TLS_CONFIG = """
+listeners.ssl.default = 127.0.0.1:{tls_port}
+ssl_options.cacertfile = {certificate}
+ssl_options.certfile = {certificate}
+ssl_options.keyfile = {key}
+ssl_options.verify = verify_none
+"""
+
+
+class Broker:
+    """A broker of its own; times in milliseconds."""
+
+    def __init__(self, *, consumer_timeout: int = 10_000, channel_tick_interval: int = 1_000) -> None:
+        script = shutil.which("rabbitmq-server", path=f"{_PLACES}{os.pathsep}{os.environ['PATH']}")
+        if script is None or shutil.which("epmd") is None:
+            missing("RabbitMQ", "apt-get install rabbitmq-server")
+        self._scripts = Path(script).parent
+        self.folder = Path(tempfile.mkdtemp(prefix="rabbit-", dir="/tmp"))
+        self.port, self.tls_port = free_port(), free_port()
+        self.certificate = self._certify()
+        self._configure(consumer_timeout, channel_tick_interval)
+        self._keeper = subprocess.Popen(
+            [sys.executable, "-c", _KEEPER, script],
+            stdin=subprocess.PIPE,
+            stdout=(self.folder / "output").open("wb"),
+            stderr=subprocess.STDOUT,
+            env=self._environment,
+        )
+        try:
+            self._wait()
+        except BaseException:
+            self.stop()
+            raise
+
+    @property
+    def url(self) -> str:
+        return f"amqp://127.0.0.1:{self.port}"
+
+    @property
+    def tls_url(self) -> str:
+        return f"amqps://localhost:{self.tls_port}"
+
+    def _certify(self) -> Path:
+        certificate = self.folder / "certificate.pem"
+        self._key = self.folder / "key.pem"
+        if shutil.which("openssl") is None:
+            missing("openssl", "apt-get install openssl")
+        # fmt: off
+        subprocess.run(
+            ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost",
+             "-addext", "subjectAltName=DNS:localhost", "-keyout", self._key, "-out", certificate],
+            check=True, capture_output=True,
+        )
+        # fmt: on
+        return certificate
+
+    def _configure(self, consumer_timeout: int, channel_tick_interval: int) -> None:
+        folder = self.folder
+        config = (_CONFIG + _TLS_CONFIG).format(
+            port=self.port,
+            consumer_timeout=consumer_timeout,
+            tls_port=self.tls_port,
+            certificate=self.certificate,
+            key=self._key,
+        )
+        (folder / "rabbitmq.conf").write_text(config)
+        # The new style has no word for it.
+        (folder / "advanced.config").write_text(
+            f"[{{rabbit, [{{channel_tick_interval, {channel_tick_interval}}}]}}].\n"
+        )
+        (folder / "plugins").write_text("[].\n")
+        (folder / "home").mkdir()
+        cookie = folder / "home" / ".erlang.cookie"
+        cookie.write_text(secrets.token_hex(16))
+        cookie.chmod(0o400)
+        self._environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith(("RABBITMQ_", "ERL_"))},
+            "HOME": str(folder / "home"),
+            "ERL_EPMD_PORT": str(free_port()),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODENAME": f"{folder.name.replace('_', '-')}@localhost",
+            "RABBITMQ_DIST_PORT": str(free_port()),
+            "RABBITMQ_MNESIA_BASE": str(folder / "mnesia"),
+            "RABBITMQ_LOG_BASE": str(folder / "log"),
+            "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq.conf"),
+            "RABBITMQ_ADVANCED_CONFIG_FILE": str(folder / "advanced.config"),
+            "RABBITMQ_GENERATED_CONFIG_DIR": str(folder / "config"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "plugins"),
+            "RABBITMQ_FEATURE_FLAGS_FILE": str(folder / "flags"),
+            "RABBITMQ_CONF_ENV_FILE": os.devnull,
+            "RABBITMQ_PID_FILE": str(folder / "pid"),
+        }
+
+    def _wait(self) -> None:
+        deadline = time.monotonic() + READY_DEADLINE
+        while not (_answers(self.port) and _answers(self.tls_port)):
+            ended = self._keeper.poll() is not None
+            if ended or time.monotonic() > deadline:
+                pytest.fail(f"no broker after {READY_DEADLINE:g} s: {(self.folder / 'output').read_text()}")
+            time.sleep(0.1)
+
+    def control(self, *command: str) -> str:
+        """Return what rabbitmqctl says to a command."""
+        done = subprocess.run(
+            [self._scripts / "rabbitmqctl", "-n", self._environment["RABBITMQ_NODENAME"], *command],
+            env={**self._environment, "RABBITMQ_CTL_DIST_PORT_MIN": str(port := free_port()),
+                 "RABBITMQ_CTL_DIST_PORT_MAX": str(port)},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=READY_DEADLINE,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def names(self, job: str) -> list[str]:
+        """Return the queues and exchanges of a job."""
+        listed = self.control("eval", _LIST)
+        return sorted(name for name in listed.split() if name.startswith(job))
+
+    def stop(self) -> None:
+        """Kill all of it: nothing of its state is wanted."""
+        assert self._keeper.stdin is not None
+        self._keeper.stdin.close()
+        self._keeper.wait(READY_DEADLINE)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+# One start of rabbitmqctl, which takes a second, for both.
+_LIST = (
+    'io_lib:format("~n~ts~n", [lists:join("\\n", [N || {resource, _, _, N} <- '
+    'rabbit_amqqueue:list_names() ++ [element(2, X) || X <- rabbit_exchange:list()]])]).'
+)
+
+
+def _answers(port: int) -> bool:
+    """Return whether someone listens at the port, which a broker does last of all when it starts."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=10).close()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.fixture(scope="session")
+def broker() -> Iterator[Broker]:
+    """A RabbitMQ broker for the whole session."""
+    broker = Broker()
+    yield broker
+    broker.stop()
