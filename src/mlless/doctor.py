@@ -21,7 +21,8 @@ from mlless import kernels
 from mlless.channels.embedded_store import make_folder
 from mlless.channels.opening import open_hub, open_link, open_store
 from mlless.channels.ports import Hub, KeyValueStore
-from mlless.deployment import EMBEDDED, Addresses, Deployment, hidden
+from mlless.channels.redis_health import OLDEST, Health, inspect
+from mlless.deployment import EMBEDDED, Addresses, Deployment, hidden, is_redis
 from mlless.errors import (
     CodecError,
     DatasetError,
@@ -68,16 +69,17 @@ def examine(
     ``workers`` functions are started, all at once as a job does; ``dataset`` is read from here and there.
     """
     with interruptible():
-        meeting: list[Finding] = []
+        channels: list[Finding] = []
         for address in deployment.servers:
-            yield from _tried("store", meeting, _check_store(deployment, address))
-        yield from _tried("bus", meeting, _check_bus(deployment))
+            yield from _tried("store", channels, _check_store(deployment, address))
+        if deployment.meeting not in deployment.servers or not _any_failed(channels):
+            yield from _tried("bus", channels, _check_bus(deployment))
         if dataset is not None:
             location = dataset if "://" in dataset else str(Path(dataset).resolve())
             reading: list[Finding] = []
             yield from _tried("data set", reading, _check_dataset(location))
             dataset = None if _any_failed(reading) else location
-        if _any_failed(meeting):
+        if _any_failed(channels):
             text = "not started: they could not meet"
             yield Finding(check="functions", outcome="warning", text=text)
         else:
@@ -120,6 +122,7 @@ def _meeting(deployment: Deployment) -> Iterator[tuple[Addresses, Path | None]]:
 
 
 def _check_store(deployment: Deployment, address: str) -> Iterator[Finding]:
+    yield from _check_server(address)
     with _meeting(deployment) as (addresses, _):
         if address != EMBEDDED:
             addresses = msgspec.structs.replace(addresses, store=(address,))
@@ -139,6 +142,8 @@ def _check_store(deployment: Deployment, address: str) -> Iterator[Finding]:
 
 
 def _check_bus(deployment: Deployment) -> Iterator[Finding]:
+    if deployment.meeting not in deployment.servers:
+        yield from _check_server(deployment.meeting)
     with _meeting(deployment) as (addresses, _), ExitStack() as stack:
         hub = open_hub(addresses, 1, Deadlines().expiry)
         stack.callback(hub.destroy)
@@ -157,6 +162,35 @@ def _check_bus(deployment: Deployment) -> Iterator[Finding]:
     name = "a local socket" if address == EMBEDDED else address
     text = f"{name}: {_milliseconds(median(pings))} a message there and back"
     yield Finding(check="bus", text=text, facts={"address": address, "latency": median(pings)})
+
+
+def _check_server(address: str) -> Iterator[Finding]:
+    if is_redis(address):
+        yield server_finding(hidden(address), inspect(address))
+
+
+def server_finding(address: str, health: Health | None) -> Finding:
+    """Tell of a server's release and memory, and whether it may drop what a job needs."""
+    if health is None:
+        return Finding(
+            check="server",
+            outcome="warning",
+            text=f"{address}: does not let us ask how it is",
+            cure="allow +info in its ACL, or look up yourself: its maxmemory-policy must be noeviction",
+        )
+    limit = f"of {size(health.limit)}, {health.policy}" if health.limit else "without a limit"
+    text = f"{address}: {health.release}, {size(health.used)} used {limit}, {size(health.free)} free"
+    facts: dict[str, object] = {"address": address, **msgspec.structs.asdict(health)}
+    cure = None
+    if health.evicts:
+        text += "; when it is full it drops keys, and with them a job's updates"
+        cure = (
+            "set its maxmemory-policy to noeviction: CONFIG SET maxmemory-policy noeviction, "
+            "or in the settings of the service"
+        )
+    elif health.major < OLDEST:
+        cure = f"update it: mlless is made for Redis {OLDEST} and newer, and for Valkey"
+    return Finding(check="server", outcome="warning" if cure else "ok", text=text, cure=cure, facts=facts)
 
 
 def _check_dataset(dataset: str) -> Iterator[Finding]:
@@ -348,7 +382,7 @@ def _dataset_from_there(sights: list[Sight]) -> Finding:
     for worker, sight in enumerate(sights):
         if sight.dataset_error:
             return Finding(
-                check="from there",
+                check="data there",
                 outcome="failed",
                 text=f"function {worker} cannot read the data set: {sight.dataset_error}",
                 cure="put the data set where functions can read it, and give them the permission",
@@ -356,8 +390,8 @@ def _dataset_from_there(sights: list[Sight]) -> Finding:
             )
     speeds = [one.dataset for one in sights if one.dataset is not None]
     get, latency = median(one.get for one in speeds), median(one.latency for one in speeds)
-    text = f"data set opened in {_milliseconds(latency)}, a mini-batch read at {size(get)}/s"
-    return Finding(check="from there", text=text, facts={"latency": latency, "get": get})
+    text = f"opened in {_milliseconds(latency)}, a mini-batch read at {size(get)}/s"
+    return Finding(check="data there", text=text, facts={"latency": latency, "get": get})
 
 
 def _milliseconds(seconds: float) -> str:

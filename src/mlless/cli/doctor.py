@@ -67,7 +67,9 @@ def _tell(finding: Finding) -> None:
     from mlless.cli.console import console
 
     line = Text.assemble(
-        (_MARKS[finding.outcome], _COLOURS[finding.outcome]), (f" {finding.check:<11}", "dim"), finding.text
+        (_MARKS[finding.outcome], _COLOURS[finding.outcome]),
+        (f" {finding.check:<11}", "dim"),
+        finding.text.rstrip("."),
     )
     if finding.cure:
         line.append(f". {finding.cure[0].upper()}{finding.cure[1:]}")
