@@ -6,6 +6,7 @@ import json
 import os
 
 import pytest
+from servers.redis import QUOTED
 
 FILE = """
 [train]
@@ -93,3 +94,14 @@ def test_train_takes_the_settings(mlless, folder, ratings):
     )  # fmt: skip
     job = json.loads(done.stdout)["job"]
     assert (job["workers"], job["model"]["factors"], job["stop"]["epochs"]) == (1, 4, 1)
+
+
+def test_train_says_where_it_runs_and_no_password(mlless, ratings, tmp_path, secure_redis_server):
+    done = mlless(
+        "train", ratings.dataset, "--workers", 2, "--epochs", 1, "--out", tmp_path / "run",
+        env=_with(STORE=secure_redis_server.url),
+    )  # fmt: skip
+    where = next(line for line in done.stdout.splitlines() if line.startswith("where"))
+    assert "rediss://:***@127.0.0.1" in where
+    assert secure_redis_server.url not in done.stdout
+    assert all(QUOTED not in path.read_text() for path in (tmp_path / "run").glob("*.json*"))

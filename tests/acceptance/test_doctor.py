@@ -6,8 +6,10 @@ import json
 import shutil
 
 import pytest
+from servers.need import free_port
+from servers.redis import QUOTED, running
 
-DATASET = 4
+DATASET, CHANNEL = 4, 5
 
 
 def _findings(done):
@@ -36,7 +38,7 @@ def test_one_machine_is_well(mlless, ratings, channels):
             "versions",
             "clocks",
             "from there",
-            "from there",
+            "data there",
         )
     ]
     assert "2 functions at once" in done.stdout
@@ -76,3 +78,93 @@ def test_a_place_for_channels_that_is_not_there(mlless, tmp_path, monkeypatch):
     assert "✗ store" in done.stdout
     assert "Set MLLESS_CHANNEL_DIR to a folder you can write to" in done.stdout
     assert "! functions" in done.stdout
+
+
+def test_redis_is_well_and_nothing_is_left_in_it(mlless, ratings, redis_binary):
+    with running(redis_binary) as server, server.client() as client:
+        client.set("theirs", "untouched")
+        done = mlless("doctor", ratings.dataset, "--store", server.url, "--workers", 3, "--json")
+        assert client.keys() == [b"theirs"]
+        assert client.get("theirs") == b"untouched"
+    found = _findings(done)
+    assert all(one["outcome"] == "ok" for one in found.values())
+    assert found["server"]["facts"]["release"].startswith("Redis ")
+    assert found["bus"]["facts"]["address"] == server.url
+    assert len(found["functions"]["facts"]["functions"]) == 3
+
+
+def test_several_servers_a_broker_and_a_password(
+    mlless, redis_server, secure_redis_server, valkey_server, broker
+):
+    stores = f"{redis_server.url},{secure_redis_server.url},{valkey_server.url}"
+    done = mlless("doctor", "--store", stores, "--bus", broker.url, "--workers", 2)
+    lines = done.stdout.splitlines()
+    assert [line[2:13].strip() for line in lines[:7]] == ["server", "store"] * 3 + ["bus"]
+    assert "Valkey" in lines[4]
+    assert "rediss://:***@127.0.0.1" in lines[2]
+    assert "amqp://" in lines[6]
+    assert all(line.startswith("✓") for line in lines)
+    assert QUOTED not in done.stdout
+    assert broker.names("mlless-doctor") == []
+
+
+def test_a_server_that_evicts_is_a_warning(mlless, redis_binary):
+    limits = "--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"
+    with running(redis_binary, *limits) as server:
+        lines = mlless("doctor", "--store", server.url, "--workers", 1).stdout.splitlines()
+    assert lines[0].startswith("! server")
+    assert "allkeys-lru" in lines[0]
+    assert "CONFIG SET maxmemory-policy noeviction" in lines[0]
+    assert [line[0] for line in lines[1:]] == ["✓"] * (len(lines) - 1)
+
+
+def test_a_server_that_is_full(mlless, redis_binary):
+    with running(redis_binary, "--maxmemory", "3mb") as server:
+        lines = mlless("doctor", "--store", server.url, "--workers", 1, code=CHANNEL).stdout.splitlines()
+    assert [line[:13].strip() for line in lines] == ["✓ server", "✗ store", "! functions"]
+    assert "out of memory" in lines[1]
+    assert "Raise its maxmemory" in lines[1]
+
+
+@pytest.mark.parametrize("option", ["--store", "--bus"])
+def test_a_wrong_password(mlless, secure_redis_server, option):
+    url = secure_redis_server.url.replace(QUOTED, "wr0ng")
+    done = mlless("doctor", option, url, code=CHANNEL)
+    [told] = [line for line in done.stdout.splitlines() if line.startswith("✗")]
+    assert told.startswith(f"✗ {option[2:]}")
+    assert "does not let us in" in told
+    assert "Check user and password" in told
+    assert "wr0ng" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(("option", "scheme"), [("--store", "redis"), ("--bus", "redis"), ("--bus", "amqp")])
+def test_a_host_that_is_not_there(mlless, option, scheme):
+    done = mlless("doctor", option, f"{scheme}://127.0.0.1:{free_port()}", code=CHANNEL)
+    [told] = [line for line in done.stdout.splitlines() if line.startswith("✗")]
+    assert told.startswith(f"✗ {option[2:]}")
+    assert "Connection refused" in told.replace("ConnectionRefused", "Connection refused")
+    assert "! functions" in done.stdout
+
+
+def test_a_server_that_may_not_be_asked(mlless, redis_binary):
+    with running(redis_binary) as server, server.client() as client:
+        client.acl_setuser(
+            "me", enabled=True, passwords=["+pw"], keys=["*"], categories=["+@all"], commands=["-info"]
+        )
+        url = server.url.replace("//", "//me:pw@")
+        lines = mlless("doctor", "--store", url, "--workers", 1).stdout.splitlines()
+    assert lines[0].startswith("! server")
+    assert "noeviction" in lines[0]
+    assert lines[1].startswith("✓ store")
+
+
+def test_a_user_that_may_not_delete(mlless, redis_binary):
+    with running(redis_binary) as server, server.client() as client:
+        client.acl_setuser(
+            "me", enabled=True, passwords=["+pw"], keys=["*"], categories=["+@all"], commands=["-unlink"]
+        )
+        url = server.url.replace("//", "//me:pw@")
+        done = mlless("doctor", "--store", url, "--workers", 1, code=CHANNEL)
+    assert "✗ store" in done.stdout
+    assert "unlink" in done.stdout
+    assert "ACL" in done.stdout

@@ -9,8 +9,9 @@ import pytest
 
 import mlless
 from mlless import kernels, launch, probe
+from mlless.channels.redis_health import parsed
 from mlless.deployment import Addresses
-from mlless.doctor import Reception, clocks_finding, functions_finding, versions_finding
+from mlless.doctor import Reception, clocks_finding, functions_finding, server_finding, versions_finding
 from mlless.errors import DeadlineExceeded, JobError, WorkerFailed, WorkerLost
 from mlless.messages import PROTOCOL, Failure
 from mlless.probe import ROUNDS, Probe, Sight, StoreSpeed, greeting
@@ -128,3 +129,41 @@ def test_memory_is_the_least_of_the_limits(monkeypatch):
     assert probe.memory_limit() > 1 << 20
     monkeypatch.setenv("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "8")
     assert probe.memory_limit() == 8 << 20
+
+
+INFO = """# Server\r
+redis_version:7.2.4\r
+{valkey}os:Linux 6.1.0 x86_64\r
+# Memory\r
+used_memory:1000000\r
+total_system_memory:8000000000\r
+maxmemory:{limit}\r
+maxmemory_policy:{policy}\r
+"""
+
+
+@pytest.mark.parametrize(
+    ("limit", "policy", "outcome", "free"),
+    [
+        (0, "noeviction", "ok", 7_999_000_000),
+        (0, "allkeys-lru", "ok", 7_999_000_000),
+        (5_000_000, "noeviction", "ok", 4_000_000),
+        (5_000_000, "volatile-lru", "warning", 4_000_000),
+        (5_000_000, "allkeys-lru", "warning", 4_000_000),
+    ],
+)
+def test_a_server_that_would_drop_updates_is_a_warning(limit, policy, outcome, free):
+    health = parsed(INFO.format(valkey="", limit=limit, policy=policy))
+    found = server_finding("redis://h", health)
+    assert (found.outcome, health.free, health.release) == (outcome, free, "Redis 7.2.4")
+    assert ("CONFIG SET maxmemory-policy noeviction" in (found.cure or "")) == (outcome == "warning")
+
+
+def test_releases_of_servers():
+    valkey = parsed(INFO.format(valkey="valkey_version:9.1.0\r\n", limit=0, policy="noeviction"))
+    assert valkey.release == "Valkey 9.1.0"
+    assert server_finding("redis://h", valkey).outcome == "ok"
+    old = parsed("redis_version:5.0.7\r\nused_memory:1\r\n")
+    found = server_finding("redis://h", old)
+    assert (found.outcome, "Redis 5.0.7" in found.text) == ("warning", True)
+    assert server_finding("redis://h", None).outcome == "warning"
