@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -155,8 +156,9 @@ class Broker:
 
     def names(self, job: str) -> list[str]:
         """Return the queues and exchanges of a job."""
-        listed = self.control("eval", _LIST)
-        return sorted(name for name in listed.split() if name.startswith(job))
+        listed = re.findall(r'<<"(.*?)">>', self.control("eval", _LIST))
+        assert "amq.fanout" in listed
+        return sorted(name for name in listed if name.startswith(job))
 
     def stop(self) -> None:
         """Kill all of it: nothing of its state is wanted."""
@@ -166,10 +168,10 @@ class Broker:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-# One start of rabbitmqctl, which takes a second, for both.
+# Both at once, as each start of rabbitmqctl takes a second or more.
 _LIST = (
-    'io_lib:format("~n~ts~n", [lists:join("\\n", [N || {resource, _, _, N} <- '
-    'rabbit_amqqueue:list_names() ++ [element(2, X) || X <- rabbit_exchange:list()]])]).'
+    "[Name || {resource, _, _, Name} <- "
+    "rabbit_amqqueue:list_names() ++ [element(2, Exchange) || Exchange <- rabbit_exchange:list()]]."
 )
 
 
