@@ -98,12 +98,9 @@ def _tried(check: str, seen: list[Finding], findings: Iterator[Finding]) -> Iter
             yield finding
     except MLLessError as error:
         text = str(MLLessError(error.what, where=error.where, expected=error.expected, found=error.found))
+        cure = hidden(error.cure) if error.cure else None
         failed = Finding(
-            check=check,
-            outcome="failed",
-            text=hidden(text),
-            cure=error.cure,
-            exit_code=error.exit_code,
+            check=check, outcome="failed", text=hidden(text), cure=cure, exit_code=error.exit_code
         )
         seen.append(failed)
         yield failed
@@ -270,9 +267,8 @@ class Reception:
                         f"function {lost.worker} ended before it had reported", found=lost.describe()
                     )
             if isinstance(message, Failure):
-                error = WorkerFailed(
-                    f"function {message.worker} failed: {message.error}", cure=message.traceback or None
-                )
+                cure = f"its traceback:\n{message.traceback}" if message.traceback else None
+                error = WorkerFailed(f"function {message.worker} failed: {message.error}", cure=cure)
                 error.exit_code = message.exit_code or error.exit_code
                 raise error
             if message is not None:
