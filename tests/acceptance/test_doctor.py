@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import subprocess
+import time
 
 import pytest
 from servers.need import free_port
@@ -168,3 +171,20 @@ def test_a_user_that_may_not_delete(mlless, redis_binary):
     assert "✗ store" in done.stdout
     assert "unlink" in done.stdout
     assert "ACL" in done.stdout
+
+
+def test_an_interrupt_leaves_nothing_behind(command, redis_binary):
+    with running(redis_binary) as server, server.client() as client:
+        doctor = subprocess.Popen(
+            [*command, "doctor", "--store", server.url, "--workers", "2"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        while not client.keys("mlless-doctor-*") and doctor.poll() is None:
+            time.sleep(0.001)
+        doctor.send_signal(signal.SIGINT)
+        _, told = doctor.communicate(timeout=60)
+        # On a busy machine it may have come to its end before the signal came to it.
+        assert (doctor.returncode, told.split(":")[0]) in [(130, "interrupted"), (0, "")]
+        assert client.keys() == []
