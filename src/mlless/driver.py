@@ -91,9 +91,10 @@ def train(
     """Train a model on a partitioned data set with worker processes; return the run.
 
     What is left None follows from the data set, or is the measured default for the model. ``store``
-    to ``time_limit`` say where it runs, see ``Deployment``. ``out``
-    becomes the run's folder: ``model.safetensors``, ``history.jsonl``, ``summary.json``. ``show``
-    tells how it goes: live on a terminal, else in a line an evaluation. ``listen`` hears of every step.
+    to ``time_limit`` say where it runs, see ``Deployment``. Only what is given here counts: settings
+    in files and variables are for the command line. ``out`` becomes the run's folder:
+    ``model.safetensors``, ``history.jsonl``, ``summary.json``. ``show`` tells how it goes: live on a
+    terminal, else in a line an evaluation. ``listen`` hears of every step.
     A Ctrl-C or SIGTERM does not raise: the run comes back with the model so far and the
     ``summary.stop_reason`` ``interrupted``. A second one raises KeyboardInterrupt.
     """

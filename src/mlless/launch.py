@@ -46,8 +46,8 @@ def launch_of(job: JobSpec, addresses: Addresses, worker: int, generation: int) 
     return msgspec.json.encode(Launch(PROTOCOL, mlless.__version__, job, addresses, worker, generation))
 
 
-def main(payload: bytes) -> None:
-    """Run the worker that ``payload`` describes, until its part is done."""
+def check_sender(payload: bytes) -> None:
+    """Raise JobError if the driver that sent ``payload`` is of another protocol."""
     sender = msgspec.json.decode(payload, type=_Sender)
     if sender.protocol != PROTOCOL:
         raise JobError(
@@ -56,6 +56,11 @@ def main(payload: bytes) -> None:
             found=f"protocol {sender.protocol} of mlless {sender.version}",
             cure="install the same release of mlless on both sides",
         )
+
+
+def main(payload: bytes) -> None:
+    """Run the worker that ``payload`` describes, until its part is done."""
+    check_sender(payload)
     launch = msgspec.json.decode(payload, type=Launch)
     link = open_link(launch.addresses, launch.worker, launch.generation)
     try:
