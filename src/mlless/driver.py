@@ -74,6 +74,7 @@ def train(
     learning_rate: float | None = None,
     l2: float | None = None,
     merge: MergeRule | None = None,
+    compression: Compression = "none",
     epochs: int | None = None,
     patience: int | None = None,
     target: str | None = None,
@@ -108,6 +109,7 @@ def train(
         learning_rate=learning_rate,
         l2=l2,
         merge=merge,
+        compression=compression,
         epochs=epochs,
         patience=patience,
         target=target,
@@ -116,7 +118,7 @@ def train(
     )
     deployment = Deployment(store=store, bus=bus, runtime=runtime, memory=memory, time_limit=time_limit)
     data = open_dataset(dataset)
-    spec = plan_job(wishes, data, deployment)
+    spec = plan_job(wishes, data)
     with _shown(spec, listen) if show else nullcontext(listen) as hear:
         return run_job(spec, data, Path(out), overwrite=overwrite, listen=hear, deployment=deployment)
 
@@ -136,14 +138,10 @@ def _shown(spec: JobSpec, listen: Listener) -> Iterator[Listener]:
         yield hear
 
 
-def plan_job(
-    wishes: Wishes, dataset: Dataset, deployment: Deployment = LOCAL, *, least_steps: int = 0
-) -> JobSpec:
+def plan_job(wishes: Wishes, dataset: Dataset, *, least_steps: int = 0) -> JobSpec:
     """Return the job that ``run_job`` is to run; see ``recipes.job_of``."""
-    # Memory is quicker than any compressor: on one machine updates travel as they are.
-    compression: Compression = "none" if deployment.servers == (EMBEDDED,) else "zstd"
     location = str(Path(dataset.location).resolve())
-    return job_of(wishes, dataset.manifest, location, compression, least_steps=least_steps)
+    return job_of(wishes, dataset.manifest, location, least_steps=least_steps)
 
 
 def run_job(

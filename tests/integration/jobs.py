@@ -21,9 +21,7 @@ PATIENCE = 20.0  # seconds after which a test gives up on an event
 def job(dataset: Dataset, **wishes: object) -> JobSpec:
     """Return a job on ``dataset`` with the given wishes, the model being what the data allows."""
     model = "mf" if dataset.manifest.kind == "ratings" else "lr"
-    return job_of(
-        msgspec.convert({"model": model, **wishes}, Wishes), dataset.manifest, dataset.location, "none"
-    )
+    return job_of(msgspec.convert({"model": model, **wishes}, Wishes), dataset.manifest, dataset.location)
 
 
 def eventually(condition: Callable[[], bool], what: str, within: float = PATIENCE) -> None:

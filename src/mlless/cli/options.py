@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, get_args, get_type_hints
 import typer
 from typer.models import OptionInfo
 
-from mlless.job import MergeRule
+from mlless.job import Compression, MergeRule
 
 _MODEL = "What to train"
 _SYNC = "Workers and what they exchange"
@@ -96,6 +96,14 @@ class Training:
         typer.Option(
             help="How updates are put together.",
             show_default="follows from model and optimizer",
+            rich_help_panel=_SYNC,
+        ),
+    ] = None
+    compression: Annotated[
+        Compression | None,
+        typer.Option(
+            help="Of updates: zstd saves a tenth to a fifth of the bytes, and costs time.",
+            show_default="none",
             rich_help_panel=_SYNC,
         ),
     ] = None

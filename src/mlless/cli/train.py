@@ -56,7 +56,7 @@ def train(
     settings = merge(config, os.environ, {"train": given(training), "deployment": given(place)})
     deployment = settings.deployment()
     data = open_dataset(dataset)
-    spec = plan_job(settings.wishes(), data, deployment)
+    spec = plan_job(settings.wishes(), data)
     check_run_folder(out, overwrite)
     to = console(stderr=json)
     to.quiet = json and not to.is_terminal
