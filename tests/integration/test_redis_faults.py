@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import secrets
 import signal
 import socket
@@ -15,7 +16,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
-import numpy as np
 import pytest
 import redis
 from servers.need import free_port
@@ -209,15 +209,13 @@ class TestStore:
         assert keys_of(client, "") == sorted(name.encode() for name in others)
         client.close()
 
-    def test_random_values_end_in_our_errors(
-        self, client: redis.Redis, store: RedisStore, job: str, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_random_values_end_in_our_errors(self, client: redis.Redis, store: RedisStore, job: str) -> None:
         """Nothing is taken for a value, unless it ends as one."""
-        random = np.random.default_rng(0)
+        chance = random.Random(0)
         for n in range(300):
-            data = random.bytes(int(random.integers(0, 40)))
+            data = chance.randbytes(chance.randrange(40))
             if n % 2:
-                data = random.bytes(16 if n % 4 == 1 else 9) + bytes(0 if n % 4 == 1 else 7) + b"\1"
+                data = chance.randbytes(16 if n % 4 == 1 else 9) + bytes(0 if n % 4 == 1 else 7) + b"\1"
             client.set(f"{job}:key", data, px=60_000)
             for act in (store.get, store.keep, store.delete):
                 try:
@@ -446,10 +444,10 @@ hub.receive(600.0)
     ) -> None:
         """In either stream; then a message is heard as if nothing had been."""
         hub, link = bus
-        random = np.random.default_rng(0)
+        chance = random.Random(0)
 
         def bytes_of(n: int) -> bytes:
-            return random.bytes(int(random.integers(0, n)))
+            return chance.randbytes(chance.randrange(n))
 
         senders = [b"3.0." + b"a" * 16, b"3.0.x", b"", b"*", b",0,", b"-1.0." + b"a" * 16]
         numbers = [b"1", b"", b"-1", b"1e9", b"9" * 30, b"\xd9\xa1"]
@@ -554,9 +552,11 @@ class TestTold:
         assert keys_of(client, job) == []
         client.execute_command("ACL", "DELUSER", "limited")
 
-    def test_a_replica(self, own_redis_server: Server) -> None:
-        with own_redis_server.client() as client:
+    def test_a_replica(self, own_redis_server: Server, job: str) -> None:
+        with own_redis_server.client() as client, meeting(own_redis_server, job) as (_, link):
             client.replicaof("127.0.0.1", free_port())
+            with pytest.raises(ChannelError, match="Name the primary"):
+                link.send(hello())
         assert "Name the primary" in self.told(own_redis_server.url)
 
     def test_a_cluster(self, redis_binary: str) -> None:

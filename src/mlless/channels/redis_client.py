@@ -79,6 +79,8 @@ _TOLD: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str, str], ...
         "is it running, at this host and port, and does it want TLS (rediss://)?",
     ),
 )
+# Before Redis 7 the error of a command in a script is a part of the script's.
+_IN_SCRIPT = {"-OOM ": exceptions.OutOfMemoryError, "-READONLY ": exceptions.ReadOnlyError}
 
 
 class _Connection(Protocol):
@@ -175,6 +177,8 @@ class Client:
                 if isinstance(cause, ssl.SSLCertVerificationError)
                 else "does it speak TLS at this port? redis:// is without",
             )
+        for code, inner in _IN_SCRIPT.items():
+            error = inner(found) if code in found else error
         for kind, what, cure in _TOLD:
             if isinstance(error, kind):
                 raised = self._lost if _passes(error) else ChannelError
