@@ -38,7 +38,9 @@ class LithopsRuntime(HostedRuntime):
         self, entry: str, memory: int | None, time_limit: int | None, environment: Mapping[str, str]
     ) -> None:
         if importlib.util.find_spec("lithops") is None:
-            raise UsageError("the runtime lithops is not installed", cure="pip install 'mlless[lithops]'")
+            raise UsageError(
+                "the runtime lithops is not installed", cure="install it: pip install 'mlless[lithops]'"
+            )
         # All that Lithops writes on this machine goes here, so that it can be removed at the end.
         self._folder = tempfile.mkdtemp(prefix="mlless-lithops-")
         super().__init__(

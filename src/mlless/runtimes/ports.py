@@ -23,7 +23,7 @@ class Ended(msgspec.Struct, frozen=True, tag=True):
     generation: int
     code: int
     cpu_seconds: float
-    cause: str = ""  # what the runtime knows of it
+    cause: str = ""  # what the runtime knows of it: a line, or the function's own traceback
 
     def describe(self) -> str:
         """Return how it ended, in words."""
