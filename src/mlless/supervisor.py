@@ -252,9 +252,12 @@ class Supervisor:
         if "\n" in lost.cause:
             *_, last = lost.cause.splitlines()
             return WorkerLost(f"{what}: {last}", cure=f"its traceback:\n{lost.cause}")
-        cure = "set MLLESS_DEBUG=1 to see its own traceback"
-        if lost.code < 0 or lost.cause:
+        if lost.cause:
+            return WorkerLost(f"{what}: {lost.cause}")
+        if lost.code < 0:
             cure = "was it out of memory, or killed from outside?"
+        else:
+            cure = "set MLLESS_DEBUG=1 to see its own traceback"
         return WorkerLost(what, found=lost.describe(), cure=cure)
 
     def _lost(self, missing: Collection[int]) -> Ended | None:

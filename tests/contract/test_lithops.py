@@ -54,7 +54,7 @@ class TestLithops(RuntimeContract):
         python.write_text(
             f"#!/bin/sh\nexec {sys.executable} -c \"import sys; sys.modules['mlless'] = None; "
             "import os, runpy; sys.argv.pop(0); sys.path[0] = os.path.dirname(sys.argv[0]); "
-            "runpy.run_path(sys.argv[0], run_name='__main__')\" \"$@\"\n"
+            'runpy.run_path(sys.argv[0], run_name=\'__main__\')" "$@"\n'
         )
         python.chmod(0o755)
         configure(monkeypatch, tmp_path, f"lithops:\n  backend: localhost\nlocalhost:\n  runtime: {python}\n")
@@ -62,7 +62,8 @@ class TestLithops(RuntimeContract):
         runtime.start({(0, 0): task(tmp_path, 0)})
         ended = next_ended(runtime)
         assert ended.code == 1
-        assert "ModuleNotFoundError: import of mlless halted" in ended.cause
+        assert "ModuleNotFoundError: No module named 'mlless" in ended.cause
+        assert "mlless function build" in ended.cause
 
     def test_a_function_is_ended_at_the_time_limit(self, tmp_path: Path) -> None:
         runtime = LithopsRuntime("mlless.testing.functions:wait", None, 2, {})

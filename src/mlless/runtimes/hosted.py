@@ -96,9 +96,7 @@ class HostedRuntime:
             self._stdin.write(encode(word))
             self._stdin.flush()
         except OSError as error:
-            raise JobError(
-                "cannot start workers", found="the process that starts them has died"
-            ) from error
+            raise JobError("cannot start workers", found="the process that starts them has died") from error
 
     def _await_answer(self, what: str, seconds: float) -> Ready:
         """Return the answer to the last request; its error if it was refused."""

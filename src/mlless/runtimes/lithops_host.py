@@ -264,4 +264,7 @@ def _told(error: BaseException) -> str:
     trace = error.__traceback__
     while trace and str(trace.tb_frame.f_globals.get("__name__", "")).startswith(_PLUMBING):
         trace = trace.tb_next
-    return "".join(traceback.format_exception(type(error), error, trace)).strip()
+    told = "".join(traceback.format_exception(type(error), error, trace)).strip()
+    if isinstance(error, ModuleNotFoundError) and "mlless" in str(error):
+        told += ". The functions' runtime has no mlless, or another release of it: see mlless function build"
+    return told

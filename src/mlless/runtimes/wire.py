@@ -45,9 +45,7 @@ class Refused(msgspec.Struct, frozen=True, tag=True):
     def error(self) -> MLLessError:
         """Return the error, to be raised."""
         kind = UsageError if self.usage else JobError
-        return kind(
-            self.what, where=self.where, expected=self.expected, found=self.found, cure=self.cure
-        )
+        return kind(self.what, where=self.where, expected=self.expected, found=self.found, cure=self.cure)
 
 
 Answer = Ready | Refused

@@ -468,9 +468,7 @@ class RuntimeContract:
         assert (ended.worker, ended.generation, ended.code) == (3, 1, code)
         assert ended.describe()
 
-    def test_a_killed_function_is_told(
-        self, open_runtime: Callable[[str], Runtime], tmp_path: Path
-    ) -> None:
+    def test_a_killed_function_is_told(self, open_runtime: Callable[[str], Runtime], tmp_path: Path) -> None:
         """With the signal; the others go on."""
         runtime = open_runtime(f"{_FUNCTIONS}:wait")
         runtime.start({(0, 0): _task(tmp_path, 0), (1, 0): _task(tmp_path, 1)})
