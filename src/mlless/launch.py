@@ -6,6 +6,7 @@ A runtime knows a function by ``ENTRY`` and the payload alone. Nothing is pickle
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import msgspec
 
@@ -67,6 +68,15 @@ def main(payload: bytes) -> None:
         _worker(launch, link).run()
     finally:
         link.close()
+
+
+def handler(event: dict[str, Any], context: object) -> dict[str, int]:
+    """Run the worker that ``event``, a ``Launch``, describes: the entry point as AWS Lambda calls it.
+
+    An error becomes that of the function.
+    """
+    main(msgspec.json.encode(event))
+    return {"worker": event["worker"], "generation": event["generation"]}
 
 
 def _worker(launch: Launch, link: Link) -> Worker:

@@ -156,14 +156,37 @@ def test_time_stops_the_job(ratings: Dataset, run_folder: Path) -> None:
     assert run.history()[-3].time >= 1.0 > run.history()[-4].time
 
 
+_HEAVY = {"scipy", "sklearn", "pandas", "pyarrow", "typer", "rich", "matplotlib"}
+
+
 def test_a_worker_imports_nothing_heavy() -> None:
-    code = (
-        "import sys, mlless.launch\n"
-        "heavy = {'scipy', 'sklearn', 'pandas', 'pyarrow', 'typer', 'rich', 'matplotlib'}\n"
-        "print(*heavy & {name.split('.')[0] for name in sys.modules})\n"
+    assert not _imported("import mlless.launch") & (_HEAVY | {"lithops", "redis", "pika", "obstore"})
+
+
+def test_a_worker_imports_the_clients_its_addresses_ask_for() -> None:
+    channels = (
+        "from mlless.channels.opening import open_link, open_store\n"
+        "from mlless.deployment import Addresses\n"
+        "from mlless.errors import ChannelError\n"
+        "import contextlib, mlless.launch\n"
+        "addresses = Addresses('job', ('redis://127.0.0.1:1',), 'redis://127.0.0.1:1')\n"
+        "with contextlib.suppress(ChannelError): open_store(addresses, 60.0)\n"
+        "with contextlib.suppress(ChannelError): open_link(addresses, 0, 0)\n"
     )
+    imported = _imported(channels)
+    assert "redis" in imported
+    assert not imported & (_HEAVY | {"lithops", "pika"})
+
+
+def test_a_function_of_lithops_starts_with_nothing_heavy() -> None:
+    assert not _imported("import mlless.runtimes.remote") & (_HEAVY | {"lithops", "numpy", "redis"})
+
+
+def _imported(code: str) -> set[str]:
+    """Return the top-level packages that a fresh process has loaded after ``code``."""
+    code += "\nimport sys; print(*{name.split('.')[0] for name in sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == []
+    return set(done.stdout.split())
 
 
 def test_a_missing_compiler_gives_one_warning_and_the_twin() -> None:
