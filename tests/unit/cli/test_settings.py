@@ -29,6 +29,7 @@ VALUES = {
     ("train", "learning_rate"): [0.5, 0.25, 1.0],
     ("train", "l2"): [0.5, 0.25, 1.0],
     ("train", "merge"): ["sum", "mean", "sqrt-members"],
+    ("train", "compression"): ["none", "zstd"],
     ("train", "epochs"): [1, 2, 3],
     ("train", "patience"): [1, 2, 3],
     ("train", "target"): ["rmse=0.8", "auc=0.75", "train_loss=1"],
