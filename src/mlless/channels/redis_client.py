@@ -25,7 +25,7 @@ _CONNECT_TIMEOUT = 5.0  # seconds; `?socket_connect_timeout=` of the address tak
 _TIMEOUT = 10.0  # seconds without a byte; `?socket_timeout=`
 _OPENING_PATIENCE = 2.0  # seconds to go on trying a server that was never reached: a typing error shows soon
 _PATIENCE = 20.0  # seconds to go on trying one that was lost: a restart or a fail-over passes
-_LAST_TIMEOUT = 2.0  # seconds that cleaning up waits for a server
+_LAST_TIMEOUT = 5.0  # seconds that cleaning up waits for a server
 _LONGEST_PAUSE = 1.0  # seconds between two attempts
 _LONGEST_BLOCK = 2.0  # seconds for which one command may block
 
@@ -209,13 +209,16 @@ def _passes(error: exceptions.RedisError) -> bool:
 
 def _settings(url: str) -> dict[str, Any]:
     try:
-        asked: dict[str, Any] = redis.connection.parse_url(url)  # type: ignore[no-untyped-call]
+        asked = _parse(url)
     except ValueError:
         # What the library says may quote a part of the password.
         raise UsageError("not the address of a Redis server", expected=_ADDRESS) from None
     limits = {"socket_timeout": _TIMEOUT, "socket_connect_timeout": _CONNECT_TIMEOUT}
     ours = {"protocol": 2, "decode_responses": False, "retry": Retry(NoBackoff(), 0)}
     return limits | asked | ours
+
+
+_parse = cast(Callable[[str], dict[str, Any]], redis.connection.parse_url)
 
 
 def _place(settings: dict[str, Any]) -> str:
