@@ -39,6 +39,8 @@ if running:
     shutil.rmtree(folder)
 """
 
+_ONE_THREAD = "+S 1:1 +SDcpu 1:1 +SDio 1"
+
 # The broker's own patience is as short as a test can stand: whoever does not acknowledge is thrown out.
 _CONFIG = """
 listeners.tcp.default = 127.0.0.1:{port}
@@ -140,6 +142,9 @@ class Broker:
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "plugins"),
             "RABBITMQ_FEATURE_FLAGS_FILE": str(folder / "flags"),
             "RABBITMQ_CONF_ENV_FILE": os.devnull,
+            # One thread that runs: where cores are scarce, handing work to and fro between more takes long.
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": _ONE_THREAD,
+            "RABBITMQ_CTL_ERL_ARGS": _ONE_THREAD,
             "RUNNING_UNDER_SYSTEMD": "true",  # the script then becomes the broker, and does not wait for it
             "RABBITMQ_PID_FILE": str(folder / "pid"),
         }

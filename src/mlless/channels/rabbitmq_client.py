@@ -166,7 +166,7 @@ class Connection:
             if self._failure:
                 raise self._failure
             if self._closed.is_set():
-                raise Disconnected("the link is closed", where=self._queue)
+                raise Disconnected("the connection is closed", where=self._queue)
             try:
                 if self._channel is None:
                     self._open()
