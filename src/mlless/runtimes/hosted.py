@@ -127,7 +127,7 @@ class HostedRuntime:
     def _parse(self, data: bytes) -> None:
         *lines, self._buffer = (self._buffer + data).split(b"\n")
         for line in lines:
-            word: Word = msgspec.json.decode(line, type=Word)  # type: ignore[arg-type]
+            word: Word = msgspec.json.decode(line, type=Word)
             if isinstance(word, Ended):
                 self._running.discard((word.worker, word.generation))
                 self._ended.append(word)

@@ -7,7 +7,6 @@ what Lithops stored for them, and exits.
 
 from __future__ import annotations
 
-import importlib
 import logging
 import os
 import select
@@ -213,7 +212,7 @@ class Host:
 
 
 class _Errors:
-    """Turns whatever Lithops and the clients below it raise into an error of ours: it raises plain Exceptions."""
+    """Turns what Lithops and the clients below it raise, plain Exceptions too, into an error of ours."""
 
     def __init__(self, what: str) -> None:
         self._what = what

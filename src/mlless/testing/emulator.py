@@ -86,12 +86,11 @@ class _Function:
 
     def start(self, binary: Path, environment: Mapping[str, str]) -> None:
         self.port = _free_port()
+        emulator = [str(binary), "--log-level", "error"]
+        emulator += ["--runtime-interface-emulator-address", f"127.0.0.1:{self.port}"]
+        emulator += ["--runtime-api-address", f"127.0.0.1:{_free_port()}"]
         self.watch = subprocess.Popen(
-            ["/bin/sh", "-c", _WATCH, "watch", str(binary)]
-            + ["--log-level", "error"]
-            + ["--runtime-interface-emulator-address", f"127.0.0.1:{self.port}"]
-            + ["--runtime-api-address", f"127.0.0.1:{_free_port()}"]
-            + [sys.executable, "-m", "awslambdaric", HANDLER],
+            ["/bin/sh", "-c", _WATCH, "watch", *emulator, sys.executable, "-m", "awslambdaric", HANDLER],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             env=dict(environment),
