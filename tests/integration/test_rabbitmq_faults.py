@@ -215,8 +215,7 @@ def test_a_restarted_broker_ends_the_job(ends: Ends, broker: Broker, monkeypatch
     """It has lost messages, so that no one would ever get what he waits for."""
     monkeypatch.setattr(rabbitmq_client, "_GIVE_UP", READY_DEADLINE)
     hub, link = ends.hub(), ends.link()
-    broker.control("stop_app")
-    broker.control("start_app")
+    broker.control("eval", "rabbit:stop(), rabbit:start().")
     for receive in hub.receive, link.receive:
         with pytest.raises(Disconnected, match=r"gone from the broker.*was the broker restarted"):
             receive(PATIENCE)
