@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Literal
 
 from mlless import checkpoint, messages
 from mlless.channels.ports import Hub, KeyValueStore
 from mlless.clock import Clock
-from mlless.errors import DeadlineExceeded, JobError, ReplicasDiffer, WorkerFailed, WorkerLost
+from mlless.errors import ChannelError, DeadlineExceeded, JobError, ReplicasDiffer, WorkerFailed, WorkerLost
 from mlless.exchange.broadcast import update_key
 from mlless.job import JobSpec
 from mlless.membership import first_plan, next_plan
@@ -84,7 +85,8 @@ class Supervisor:
         try:
             return self._run()
         except BaseException as error:
-            self._hub.broadcast(Abort(type(error).__name__), range(self._spec.workers))
+            with suppress(ChannelError):  # where there is no bus any more, workers find that out
+                self._hub.broadcast(Abort(type(error).__name__), range(self._spec.workers))
             raise
 
     def _run(self) -> Outcome:
