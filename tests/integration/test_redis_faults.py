@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -625,7 +626,7 @@ def test_servers_end_with_the_process_that_started_them(redis_binary: str) -> No
     """Even if it is killed."""
     script = (
         "import sys; from servers.redis import running\n"
-        "with running(sys.argv[1]) as server: print(server.pid, flush=True); sys.stdin.read()"
+        "with running(sys.argv[1]) as server: print(server.pid, server.folder, flush=True); sys.stdin.read()"
     )
     starter = subprocess.Popen(
         [sys.executable, "-c", f"import sys; sys.path[:] = {sys.path!r}\n{script}", redis_binary],
@@ -635,7 +636,8 @@ def test_servers_end_with_the_process_that_started_them(redis_binary: str) -> No
     )
     assert starter.stdout
     assert starter.stdin
-    pid = int(starter.stdout.readline())
+    pid, folder = starter.stdout.readline().split()
     starter.kill()
     starter.communicate()
-    eventually(lambda: not alive(pid), "the server ends", DEADLINE)
+    eventually(lambda: not alive(int(pid)), "the server ends", DEADLINE)
+    shutil.rmtree(folder)

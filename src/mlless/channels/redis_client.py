@@ -86,7 +86,6 @@ _IN_SCRIPT = {"-OOM ": exceptions.OutOfMemoryError, "-READONLY ": exceptions.Rea
 class _Connection(Protocol):
     """What is used of the library's connection, which has no types."""
 
-    def connect(self) -> None: ...
     def disconnect(self) -> None: ...
     def pack_commands(self, commands: Sequence[Command]) -> list[bytes]: ...
     def send_packed_command(self, command: list[bytes], check_health: bool) -> None: ...
@@ -136,7 +135,9 @@ class Client:
         while True:
             if self._error is not None:
                 self.close()
-                if not _passes(self._error) or time.monotonic() >= self._deadline:
+                if not _passes(self._error):
+                    raise self._told(self._error) from self._error
+                if time.monotonic() >= self._deadline:
                     self._patience = 0.0  # given up once, it is given up: the end must not wait again
                     raise self._told(self._error) from self._error
                 time.sleep(pause * random.uniform(0.5, 1.0))
@@ -168,8 +169,9 @@ class Client:
 
     def _told(self, error: exceptions.RedisError) -> ChannelError:
         found, cause = str(error).rstrip("."), error.__context__
+        raised = self._lost if _passes(error) else ChannelError
         if isinstance(cause, ssl.SSLError):
-            return ChannelError(
+            return raised(
                 "no secure connection to the server",
                 where=self.where,
                 found=cause.reason or str(cause),
@@ -181,7 +183,6 @@ class Client:
             error = inner(found) if code in found else error
         for kind, what, cure in _TOLD:
             if isinstance(error, kind):
-                raised = self._lost if _passes(error) else ChannelError
                 return raised(what, where=self.where, found=found, cure=cure)
         return ChannelError("the server refused a command", where=self.where, found=found)
 
