@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -85,8 +84,11 @@ class Supervisor:
         try:
             return self._run()
         except BaseException as error:
-            with suppress(ChannelError):  # where there is no bus any more, workers find that out
+            try:
                 self._hub.broadcast(Abort(type(error).__name__), range(self._spec.workers))
+            except ChannelError as trouble:
+                if isinstance(error, WorkerLost):
+                    raise trouble from error  # it is why the worker died, and why it could not say so
             raise
 
     def _run(self) -> Outcome:
