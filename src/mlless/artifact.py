@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -17,12 +16,13 @@ import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from mlless.channels.folder import Folder
+from mlless.channels.opening import open_objects
 from mlless.data.dataset import RatingIds
 from mlless.data.features import FeatureMap
-from mlless.errors import DatasetError
+from mlless.errors import DatasetError, MissingObject
 from mlless.job import Factorization, Logistic
 from mlless.kernels.arrays import Floats
+from mlless.locations import Location
 from mlless.models import model_of
 
 MODEL = "model.safetensors"
@@ -64,8 +64,8 @@ class Artifact:
     notes: str = ""
 
 
-def write_artifact(folder: Path, artifact: Artifact) -> None:
-    """Write the model file into ``folder``, whole or not at all."""
+def write_artifact(run: Location, artifact: Artifact) -> None:
+    """Write the model file of a run, whole or not at all."""
     arrays: dict[str, NDArray[np.generic]] = dict(artifact.tables)
     if artifact.ids is not None:
         arrays |= {"user_ids": artifact.ids.users, "item_ids": artifact.ids.items}
@@ -73,30 +73,31 @@ def write_artifact(folder: Path, artifact: Artifact) -> None:
     metadata = {_KEY: msgspec.json.encode(artifact.description).decode()}
     if artifact.notes:
         metadata[_NOTES] = artifact.notes
-    Folder(folder).put(MODEL, safetensors.numpy.save(arrays, metadata))
+    open_objects(run).put(MODEL, safetensors.numpy.save(arrays, metadata))
 
 
-def read_artifact(folder: Path) -> Artifact:
-    """Return the model in a run's folder; DatasetError if there is none, or a damaged one."""
-    path = folder / MODEL
-    if not path.is_file():
+def read_artifact(run: Location) -> Artifact:
+    """Return the model of a run; DatasetError if there is none, or a damaged one."""
+    path = f"{run}/{MODEL}"
+    try:
+        data = open_objects(run).get(MODEL)
+    except MissingObject as error:
         raise DatasetError(
             "no model here",
-            where=str(folder),
-            expected=f"a run's folder with {MODEL}",
+            where=str(run),
+            expected=f"a run with {MODEL}",
             cure="make one with mlless train",
-        )
+        ) from error
     try:
-        with safetensors.safe_open(path, "numpy") as file:
-            metadata = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        arrays = safetensors.numpy.load(data)
+        metadata = _metadata(data)
         description = msgspec.json.decode(metadata.get(_KEY, ""), type=Description)
-    except (safetensors.SafetensorError, msgspec.DecodeError, OSError) as error:
-        raise DatasetError("not a model of mlless", where=str(path), found=str(error)) from error
+    except (safetensors.SafetensorError, msgspec.DecodeError) as error:
+        raise DatasetError("not a model of mlless", where=path, found=str(error)) from error
     if description.format != FORMAT:
         raise DatasetError(
             "a model of another version",
-            where=str(path),
+            where=path,
             expected=f"format {FORMAT}",
             found=f"format {description.format}",
             cure="train it again with this version of mlless",
@@ -117,13 +118,25 @@ def read_artifact(folder: Path) -> Artifact:
     return Artifact(description, tables, ids, extras, metadata.get(_NOTES, ""))
 
 
+class _Header(msgspec.Struct):
+    """The part of a safetensors file's header that its Python package reads from files only."""
+
+    metadata: dict[str, str] = msgspec.field(name="__metadata__", default_factory=dict)
+
+
+def _metadata(data: bytes) -> dict[str, str]:
+    """Return the metadata of a safetensors file that is known to be one."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    return msgspec.json.decode(data[8:end], type=_Header).metadata
+
+
 def _require(
-    path: Path, name: str, array: NDArray[np.generic] | None, dtype: type[np.generic], shape: tuple[int, ...]
+    path: str, name: str, array: NDArray[np.generic] | None, dtype: type[np.generic], shape: tuple[int, ...]
 ) -> None:
     if array is None or array.dtype != dtype or array.shape != shape:
         raise DatasetError(
             f"the model's {name} are not what its description says",
-            where=str(path),
+            where=path,
             expected=f"{dtype.__name__} {shape}",
             found="nothing" if array is None else f"{array.dtype} {array.shape}",
             cure="train it again",

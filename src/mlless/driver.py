@@ -15,6 +15,7 @@ import mlless
 from mlless import checkpoint
 from mlless.artifact import FORMAT as ARTIFACT_FORMAT
 from mlless.artifact import MODEL, Artifact, Description, read_artifact, write_artifact
+from mlless.channels.opening import open_objects
 from mlless.clock import SystemClock
 from mlless.data.dataset import Dataset, open_dataset
 from mlless.data.manifest import Clicks
@@ -23,12 +24,13 @@ from mlless.errors import UsageError
 from mlless.interrupts import interruptible
 from mlless.job import Compression, JobSpec, MergeRule
 from mlless.launch import launch_of
+from mlless.locations import Location, absolute, folder_of, is_remote
 from mlless.models import model_of
 from mlless.prediction import Predictor
 from mlless.recipes import Wishes, job_of
 from mlless.records import StepRecord, Summary
 from mlless.replica import Replica
-from mlless.report.history import HISTORY, HistoryFile, Totals, write_summary
+from mlless.report.history import HISTORY, HistoryFile, Totals, read_history, write_summary
 from mlless.report.summary import Meter, summarize
 from mlless.session import open_session
 from mlless.supervisor import Leavers, Supervisor, nobody
@@ -42,29 +44,35 @@ Listener = Callable[[StepRecord], None]
 
 @dataclass(frozen=True, repr=False)
 class Run:
-    """A finished training: its folder and its summary."""
+    """A finished training: where its files are, a folder or a URL, and its summary."""
 
-    folder: Path
+    location: str
     summary: Summary
 
     def __repr__(self) -> str:
         heldout = ", ".join(f"{name} {value:.4f}" for name, value in self.summary.heldout.items())
-        return f"<Run {self.folder}: {self.summary.steps} steps, {heldout or 'nothing held out'}>"
+        return f"<Run {self.location}: {self.summary.steps} steps, {heldout or 'nothing held out'}>"
 
     def model(self) -> Predictor:
         """Return the trained model, ready to score."""
-        return Predictor(read_artifact(self.folder))
+        return Predictor(read_artifact(self.location))
 
     def history(self) -> list[StepRecord]:
         """Return the record of every step."""
-        lines = (self.folder / HISTORY).read_bytes().splitlines()
-        return [msgspec.json.decode(line, type=StepRecord) for line in lines]
+        return read_history(self.location)
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder; UsageError if it is in an object store."""
+        if is_remote(self.location):
+            raise UsageError("this run has no folder on this machine", where=self.location)
+        return Path(self.location)
 
 
 def train(
-    dataset: str | Path,
+    dataset: Location,
     *,
-    out: str | Path,
+    out: Location,
     model: Literal["mf", "lr"] | None = None,
     workers: int | None = None,
     sync: Literal["bsp", "isp"] = "isp",
@@ -93,9 +101,10 @@ def train(
 
     What is left None follows from the data set, or is the measured default for the model. ``store``
     to ``time_limit`` say where it runs, see ``Deployment``. Only what is given here counts: settings
-    in files and variables are for the command line. ``out`` becomes the run's folder:
-    ``model.safetensors``, ``history.jsonl``, ``summary.json``. ``show`` tells how it goes: live on a
-    terminal, else in a line an evaluation. ``listen`` hears of every step.
+    in files and variables are for the command line. ``dataset`` and ``out`` are folders, or URLs of
+    prefixes in an object store; ``out`` then holds ``model.safetensors``, ``history.jsonl`` and
+    ``summary.json``. ``show`` tells how it goes: live on a terminal, else in a line an evaluation.
+    ``listen`` hears of every step.
     A Ctrl-C or SIGTERM does not raise: the run comes back with the model so far and the
     ``summary.stop_reason`` ``interrupted``. A second one raises KeyboardInterrupt.
     """
@@ -120,7 +129,7 @@ def train(
     data = open_dataset(dataset)
     spec = plan_job(wishes, data)
     with _shown(spec, listen) if show else nullcontext(listen) as hear:
-        return run_job(spec, data, Path(out), overwrite=overwrite, listen=hear, deployment=deployment)
+        return run_job(spec, data, out, overwrite=overwrite, listen=hear, deployment=deployment)
 
 
 @contextmanager
@@ -140,25 +149,24 @@ def _shown(spec: JobSpec, listen: Listener) -> Iterator[Listener]:
 
 def plan_job(wishes: Wishes, dataset: Dataset, *, least_steps: int = 0) -> JobSpec:
     """Return the job that ``run_job`` is to run; see ``recipes.job_of``."""
-    location = str(Path(dataset.location).resolve())
-    return job_of(wishes, dataset.manifest, location, least_steps=least_steps)
+    return job_of(wishes, dataset.manifest, absolute(dataset.location), least_steps=least_steps)
 
 
 def run_job(
     spec: JobSpec,
     dataset: Dataset,
-    out: Path,
+    out: Location,
     *,
     overwrite: bool = False,
     listen: Listener = lambda record: None,
     leavers: Leavers = nobody,
     deployment: Deployment = LOCAL,
 ) -> Run:
-    """Run a job where ``deployment`` says; its folder ``out`` then holds model, history, summary.
+    """Run a job where ``deployment`` says; ``out`` then holds model, history, summary.
 
     ``leavers`` decides after each step which workers to let go. A Ctrl-C ends the job in order, with
     the model so far; a second one at once. Whatever happens, nothing of the job is left behind but
-    the run's folder.
+    the run's files.
     """
     check_run_folder(out, overwrite)
     meter, totals = Meter(), Totals()
@@ -212,7 +220,7 @@ def run_job(
         summary = summarize(spec, outcome, totals, meter)
         write_summary(out, summary)
         history.keep()
-    return Run(out, summary)
+    return Run(str(out), summary)
 
 
 def within_limit(spec: JobSpec, limit: float | None) -> JobSpec:
@@ -234,20 +242,22 @@ def within_limit(spec: JobSpec, limit: float | None) -> JobSpec:
     return msgspec.structs.replace(spec, stop=stop)
 
 
-def check_run_folder(out: Path, overwrite: bool) -> None:
-    """Raise UsageError if a run in the folder ``out`` would replace anything that must not be lost.
+def check_run_folder(out: Location, overwrite: bool) -> None:
+    """Raise UsageError if a run at ``out`` would replace anything that must not be lost.
 
     What a failed run has left behind, a history without a model, makes way.
     """
-    found = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    found = open_objects(out).names()
     if MODEL in found and not overwrite:
         raise UsageError(
             "the run's folder exists", where=str(out), cure="choose another --out, or add --overwrite"
         )
     if found - {HISTORY} and MODEL not in found:
         raise UsageError("not a run's folder, so nothing is written to it", where=str(out))
+    if is_remote(out):
+        return
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        folder_of(out).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(
             f"cannot make the run's folder: {error.strerror}", where=str(out), cure="choose another --out"

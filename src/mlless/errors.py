@@ -6,6 +6,7 @@
     +-- DatasetError            4   a data set or model folder that is missing, damaged or of another version
     +-- ChannelError            5   a store, bus or server that does not do its work
     |   +-- MissingUpdate           a published update is not in the store
+    |   +-- MissingObject           an object or file is not there
     |   +-- DeadlineExceeded        a wait ended without what it waited for
     |   +-- Disconnected            the other side of a link is gone
     |   +-- CodecError              bytes from a channel are not a valid update or message
@@ -72,6 +73,10 @@ class ChannelError(MLLessError):
 
 class MissingUpdate(ChannelError):
     """A key that must be in the store is not there."""
+
+
+class MissingObject(ChannelError):
+    """An object or file is not there."""
 
 
 class DeadlineExceeded(ChannelError):

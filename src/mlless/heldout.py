@@ -18,8 +18,8 @@ def score_heldout(
 ) -> tuple[Sums, Floats, Floats]:
     """Return the held-out sums of ``shared`` over every ``of``-th batch, with targets and scores."""
     total, targets, scores = None, [], []
-    for file in dataset.manifest.validation[rank::of]:
-        sums, target, score = model.evaluate(replica, dataset.read(file).arrays)
+    for batch in dataset.batches(dataset.manifest.validation[rank::of]):
+        sums, target, score = model.evaluate(replica, batch.arrays)
         total = sums if total is None else add(total, sums)
         targets.append(target)
         scores.append(score)

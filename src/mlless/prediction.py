@@ -24,6 +24,7 @@ from mlless.data.rows import Chunk, ClicksRows
 from mlless.errors import InputError, UsageError
 from mlless.job import Factorization, Logistic
 from mlless.kernels.arrays import Floats
+from mlless.locations import Location, is_remote
 from mlless.models.logistic import area_under_curve, probabilities
 from mlless.ranking import Seen, top_items
 
@@ -77,10 +78,10 @@ class Predictor:
         """Return predictions for all rows of ``source``, a run of rows at a time.
 
         ``source`` is a raw file, as for ``partition``, whose ratings need no rating column, or the
-        folder of a data set. The rows of a raw file come in its order. What is predicted is a rating
+        place of a data set. The rows of a raw file come in its order. What is predicted is a rating
         within the rating scale, or the probability of a click.
         """
-        if Path(source).is_dir():
+        if is_remote(source) or Path(source).is_dir():
             return self._predict_dataset(self._fitting(open_dataset(source)))
         origin = self._opened(source, format)
         if self._factorization is None:
@@ -134,9 +135,8 @@ class Predictor:
     def _predict_dataset(self, dataset: Dataset) -> Iterator[Predictions]:
         ids = dataset.ids() if self._factorization is not None else None
         done = 0
-        for file in files_of(dataset, "all"):
-            batch = dataset.read(file)
-            done += file.rows
+        for batch in dataset.batches(files_of(dataset, "all")):
+            done += len(batch)
             keys: tuple[NDArray[np.integer], ...]
             if isinstance(batch, RatingsBatch):
                 assert ids is not None
@@ -190,8 +190,7 @@ class Predictor:
         ids = self._fitting(dataset).ids()
         users, items = self._factorization.rows(ids.users, ids.items)
         pairs = [(np.zeros(0, np.int64), np.zeros(0, np.int64))]
-        for file in files_of(dataset, "all"):
-            batch = dataset.read(file)
+        for batch in dataset.batches(files_of(dataset, "all")):
             assert isinstance(batch, RatingsBatch)
             pairs.append(original_ids(batch, users, items))  # rows here, not ids
         user_rows, item_rows = (np.concatenate(column) for column in zip(*pairs, strict=True))
@@ -312,8 +311,7 @@ class Predictor:
     ) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
         """Yield targets (ratings, labels) and scores (ratings, log-odds) of each mini-batch."""
         ids = dataset.ids() if self._factorization is not None else None
-        for file in files:
-            batch = dataset.read(file)
+        for batch in dataset.batches(files):
             if isinstance(batch, RatingsBatch):
                 assert ids is not None
                 assert self._factorization is not None
@@ -380,11 +378,11 @@ def files_of(dataset: Dataset, part: Part) -> tuple[File, ...]:
     }[part]
 
 
-def load(run: str | Path) -> Predictor:
-    """Return the model in a run's folder."""
-    return Predictor(read_artifact(Path(run)))
+def load(run: Location) -> Predictor:
+    """Return the model of a run."""
+    return Predictor(read_artifact(run))
 
 
-def evaluate(run: str | Path, dataset: str | Path, part: Part | None = None) -> dict[str, float]:
+def evaluate(run: Location, dataset: Location, part: Part | None = None) -> dict[str, float]:
     """Return the metrics of a run's model on a data set; see ``Predictor.evaluate``."""
     return load(run).evaluate(open_dataset(dataset), part)

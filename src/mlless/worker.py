@@ -93,11 +93,11 @@ class Worker:
         while True:
             plan = commit.plans[0]
             self._step = plan.step
+            self._announce(commit.plans[1:])
             evaluation = self._evaluate(plan) if plan.evaluate else None
             step = self._flush() if me.worker in plan.flush else self._train(plan)
             self._publish(step, bytes_in, evaluation)
-            if len(commit.plans) > 1:
-                self._prefetch(commit.plans[1])
+            self._prefetch(commit.plans[1:])
 
             commit = self._receive(self._spec.deadlines.commit)
             if commit.step != plan.step:
@@ -116,8 +116,8 @@ class Worker:
                 return
 
     def _train(self, plan: Plan) -> _Step:
-        position = position_of(plan, self._me.worker)
-        if position is None or position >= self._spec.batches * self._spec.stop.epochs:
+        position = self._position(plan)
+        if position is None:
             return _Step()
         with self._timed("fetch"):
             fetched = self._stream.take(position)
@@ -169,11 +169,21 @@ class Worker:
             )
         )
 
-    def _prefetch(self, plan: Plan) -> None:
-        position = position_of(plan, self._me.worker)
-        if position is not None and position < self._spec.batches * self._spec.stop.epochs:
-            with self._timed("fetch"):
-                self._stream.prefetch(position)
+    def _position(self, plan: Plan) -> int | None:
+        """Return the position that is this worker's in a step, None if it has none to train on."""
+        position, end = position_of(plan, self._me.worker), self._spec.batches * self._spec.stop.epochs
+        return position if position is not None and position < end else None
+
+    def _announce(self, later: tuple[Plan, ...]) -> None:
+        for plan in later:
+            if (position := self._position(plan)) is not None:
+                self._stream.announce(position)
+
+    def _prefetch(self, later: tuple[Plan, ...]) -> None:
+        for plan in later:
+            if (position := self._position(plan)) is not None:
+                with self._timed("fetch"):
+                    self._stream.prefetch(position)
 
     def _receive(self, timeout: float) -> Commit:
         with self._timed("wait"):

@@ -5,41 +5,59 @@ from __future__ import annotations
 import contextlib
 import os
 import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from mlless.channels.ports import Bytes
-from mlless.errors import ChannelError
+from mlless.errors import ChannelError, MissingObject
 
 
 class Folder:
-    """An ObjectStore in ``root``; folders are made as objects are put."""
+    """An ObjectStore in ``root``; folders are made as objects are put, and stay."""
+
+    distant = False
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     def get(self, path: str) -> bytes:
         """Return the whole file."""
-        try:
+        with _told("read", self.root / path, "check the path and its permissions"):
             return (self.root / path).read_bytes()
-        except OSError as error:
-            raise ChannelError(
-                f"cannot read: {error.strerror}",
-                where=str(self.root / path),
-                cure="check the path and its permissions",
-            ) from error
 
     def put(self, path: str, data: Bytes) -> None:
         """Write the file under a temporary name, then rename it into place."""
         target = self.root / path
         temporary = target.with_name(f".part-{uuid.uuid4().hex}")
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("xb") as file:
-                file.write(data)
-            os.replace(temporary, target)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-            raise ChannelError(
-                f"cannot write: {error.strerror}", where=str(target), cure="check free space and permissions"
-            ) from error
+        with _told("write", target, "check free space and permissions"):
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with temporary.open("xb") as file:
+                    file.write(data)
+                os.replace(temporary, target)
+            except OSError:
+                with contextlib.suppress(OSError):
+                    temporary.unlink()
+                raise
+
+    def delete(self, paths: Iterable[str]) -> None:
+        """Remove the files."""
+        for path in paths:
+            with _told("delete", self.root / path, "check its permissions"):
+                (self.root / path).unlink(missing_ok=True)
+
+    def names(self) -> set[str]:
+        """Return the names of files and folders in the root."""
+        with _told("list", self.root, "check the path and its permissions"):
+            return {entry.name for entry in self.root.iterdir()} if self.root.is_dir() else set()
+
+
+@contextmanager
+def _told(doing: str, path: Path, cure: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        absent = doing == "read" and isinstance(error, FileNotFoundError | NotADirectoryError)
+        kind = MissingObject if absent else ChannelError
+        raise kind(f"cannot {doing}: {error.strerror}", where=str(path), cure=cure) from error

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mlless.channels.ports import Hub, KeyValueStore, Link
+from mlless.channels.ports import Hub, KeyValueStore, Link, ObjectStore
 from mlless.deployment import Addresses, is_rabbitmq, is_redis
+from mlless.locations import Location, folder_of, is_remote, prefix_of
 
 
 def open_store(addresses: Addresses, expiry: float) -> KeyValueStore:
@@ -47,3 +48,14 @@ def open_link(addresses: Addresses, worker: int, generation: int) -> Link:
     from mlless.channels.embedded_bus import EmbeddedLink
 
     return EmbeddedLink(Path(addresses.bus))
+
+
+def open_objects(location: Location) -> ObjectStore:
+    """Return the object store of a data set or a run: a folder, or a prefix that a URL names."""
+    if is_remote(location):
+        from mlless.channels.remote_objects import RemoteObjects
+
+        return RemoteObjects(prefix_of(str(location)))
+    from mlless.channels.folder import Folder
+
+    return Folder(folder_of(location))

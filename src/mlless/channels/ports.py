@@ -17,16 +17,30 @@ Bytes = bytes | memoryview
 class ObjectStore(Protocol):
     """Files that outlive a job: data sets, results.
 
-    ``put`` is atomic: a reader sees the whole object or none. ``get`` of a missing object raises
-    ChannelError naming it. Paths use ``/``.
+    ``put`` is atomic: a reader sees the whole object or none. Paths use ``/`` and are relative to
+    the place that the store was opened for. What fails for a moment is tried again, what fails for good is
+    a ChannelError that names the place. Threads may share a store.
     """
 
+    @property
+    def distant(self) -> bool:
+        """Whether a request takes so long that it is worth a thread of its own."""
+        ...
+
     def get(self, path: str) -> bytes:
-        """Return the whole object."""
+        """Return the whole object; MissingObject names it if it is not there."""
         ...
 
     def put(self, path: str, data: Bytes) -> None:
         """Store the object, replacing one of the same path."""
+        ...
+
+    def delete(self, paths: Iterable[str]) -> None:
+        """Remove the objects; those that are absent are passed over."""
+        ...
+
+    def names(self) -> set[str]:
+        """Return the names at the top: of objects, and the first parts of longer paths."""
         ...
 
 

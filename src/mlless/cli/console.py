@@ -41,7 +41,7 @@ def commands(*lines: str) -> Iterator[tuple[str, str]]:
         yield "" if number else "next", line
 
 
-def quote(path: Path) -> str:
+def quote(path: str | Path) -> str:
     """Return a path as one types it to a shell."""
     return shlex.quote(str(path))
 

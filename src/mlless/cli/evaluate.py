@@ -17,9 +17,11 @@ EXAMPLES = """[bold]Examples[/bold]
 
 
 def evaluate(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, as made by mlless train.")],
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="A run's folder or URL, as made by mlless train.")
+    ],
     dataset: Annotated[
-        Path,
+        str,
         typer.Argument(
             metavar="DATASET", help="A data set made with mlless partition, or a raw file as for it."
         ),
@@ -43,14 +45,15 @@ def evaluate(
     from mlless.cli.console import console, print_json, say
     from mlless.data.dataset import open_dataset
     from mlless.errors import UsageError
+    from mlless.locations import is_remote
     from mlless.prediction import load
     from mlless.report.wording import count, metrics
 
     predictor = load(run)
     chosen = "all"
-    if dataset.is_file():
+    if not is_remote(dataset) and Path(dataset).is_file():
         if part not in (None, "all"):
-            raise UsageError("a raw file has no parts", where=str(dataset), found=f"--part {part}")
+            raise UsageError("a raw file has no parts", where=dataset, found=f"--part {part}")
         result = predictor.evaluate_file(dataset, format=format, skip_malformed=skip_malformed)
     else:
         data = open_dataset(dataset)

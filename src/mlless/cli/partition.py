@@ -17,19 +17,23 @@ EXAMPLES = """[bold]Examples[/bold]
 
 [cyan]mlless partition visits.parquet data/visits --columns visits.toml[/cyan]
 
-[cyan]mlless partition test.svm data/test --like data/clicks[/cyan]"""
+[cyan]mlless partition test.svm data/test --like data/clicks[/cyan]
+
+[cyan]mlless partition ratings.csv s3://bucket/data/ratings[/cyan]"""
 
 
 def partition(
     source: Annotated[
-        Path,
+        str,
         typer.Argument(
             metavar="SOURCE",
             help="Ratings (.csv with a header, ::, tabs, Parquet) or clicks (LIBSVM, Criteo's layout, "
             "any table with --columns); also .gz.",
         ),
     ],
-    dest: Annotated[Path, typer.Argument(metavar="DEST", help="The folder of the data set.")],
+    dest: Annotated[
+        str, typer.Argument(metavar="DEST", help="Its folder, or a URL such as s3://BUCKET/PREFIX.")
+    ],
     format: Annotated[
         Literal["ratings", "libsvm", "criteo", "columns"] | None,
         typer.Option(help="What SOURCE holds.", show_default="found from its name and content"),
@@ -61,7 +65,7 @@ def partition(
         float | None, typer.Option(help="Share of rows to hold out.", show_default="0.1; 0 with --like")
     ] = None,
     like: Annotated[
-        Path | None,
+        str | None,
         typer.Option(help="A data set whose ids and features hold for this one too: a test set."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Decides the order of the rows.")] = 0,
@@ -74,6 +78,7 @@ def partition(
     """Cut a raw file into shuffled mini-batches."""
     import mlless
     from mlless.cli.console import bar, commands, console, print_json, quote, say
+    from mlless.locations import last_name
     from mlless.report.datasets import description, facts
 
     with bar("reading", shown=not json) as move:
@@ -99,6 +104,6 @@ def partition(
     to = console()
     say(to, description(dataset))
     if like is None:
-        say(to, commands(f"mlless train {quote(dest)} --out {quote(Path('runs') / dest.resolve().name)}"))
+        say(to, commands(f"mlless train {quote(dest)} --out {quote(f'runs/{last_name(dest)}')}"))
     else:
         say(to, commands(f"mlless evaluate RUN {quote(dest)}"))

@@ -19,9 +19,11 @@ EXAMPLES = """[bold]Examples[/bold]
 
 
 def predict(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, as made by mlless train.")],
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="A run's folder or URL, as made by mlless train.")
+    ],
     source: Annotated[
-        Path,
+        str,
         typer.Argument(
             metavar="SOURCE",
             help="A file as for mlless partition (it may lack ratings or labels), or a data set.",

@@ -16,14 +16,16 @@ EXAMPLES = """[bold]Examples[/bold]
 
 
 def recommend(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, as made by mlless train.")],
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="A run's folder or URL, as made by mlless train.")
+    ],
     users: Annotated[
         Path | None,
         typer.Option(help="A file with a user's id on each line.", show_default="all users of the model"),
     ] = None,
     number: Annotated[int, typer.Option("--number", "-n", help="How many items for each user.")] = 10,
     exclude: Annotated[
-        Path | None, typer.Option(help="A data set: what a user has rated there is left out.")
+        str | None, typer.Option(help="A data set: what a user has rated there is left out.")
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="The CSV file to write.", show_default="standard output")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -20,6 +19,8 @@ EXAMPLES = """[bold]Examples[/bold]
 
 [cyan]mlless train data/ratings --factors 40 --epochs 50 --patience 5 --out runs/wide[/cyan]
 
+[cyan]mlless train s3://bucket/data/ratings --out s3://bucket/runs/ratings[/cyan]
+
 [cyan]mlless train data/ratings --sync bsp --target rmse=0.87 --max-time 60 --out runs/bsp[/cyan]
 
 [bold]Exit codes[/bold]
@@ -30,10 +31,11 @@ EXAMPLES = """[bold]Examples[/bold]
 @spread
 def train(
     dataset: Annotated[
-        Path, typer.Argument(metavar="DATASET", help="A data set made with mlless partition.")
+        str, typer.Argument(metavar="DATASET", help="A data set made with mlless partition: a folder or URL.")
     ],
     out: Annotated[
-        Path, typer.Option(help="The run's folder: model.safetensors, history.jsonl, summary.json.")
+        str,
+        typer.Option(help="The run's folder or URL, for model.safetensors, history.jsonl, summary.json."),
     ],
     training: Training,
     place: Place,
@@ -64,7 +66,7 @@ def train(
     with progress(spec, to) as listen:
         run = run_job(spec, data, out, overwrite=overwrite, listen=listen, deployment=deployment)
     to.print()
-    say(to, closing(run.summary, data.manifest, str(out)))
+    say(to, closing(run.summary, data.manifest, out))
     if json:
         print_json(run.summary)
     else:
@@ -75,7 +77,7 @@ def train(
     _exit(run.summary, out)
 
 
-def _exit(summary: Summary, out: Path) -> None:
+def _exit(summary: Summary, out: str) -> None:
     """Leave with an error's code if the run did not come to a regular end."""
     if summary.stop_reason == "interrupted":
         typer.echo(f"interrupted: the model so far is in {out}", err=True)

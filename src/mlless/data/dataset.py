@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from mlless.channels.folder import Folder
+from mlless.channels.opening import open_objects
 from mlless.channels.ports import ObjectStore
 from mlless.data.batches import Batch, decode_batch
 from mlless.data.manifest import MANIFEST, File, Manifest, decode_manifest
-from mlless.errors import DatasetError
+from mlless.errors import DatasetError, MissingObject
+from mlless.locations import Location, absolute, folder_of, is_remote
+
+_AHEAD = 4  # mini-batches fetched ahead: hides the way to a distant store, and is little memory
+_CURE = "make one with mlless partition SOURCE DEST"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +64,23 @@ class Dataset:
         data = self._bytes(file)
         return decode_batch(self.manifest.kind, data, f"{self.location}/{file.path}")
 
+    def batches(self, files: Iterable[File]) -> Iterator[Batch]:
+        """Yield the mini-batches in ``files`` in their order; from a distant store some are fetched ahead."""
+        if not self.objects.distant:
+            yield from map(self.read, files)
+            return
+        with ThreadPoolExecutor(_AHEAD, "fetch") as pool:
+            coming: deque[Future[Batch]] = deque()
+            try:
+                for file in files:
+                    coming.append(pool.submit(self.read, file))
+                    if len(coming) > _AHEAD:
+                        yield coming.popleft().result()
+                while coming:
+                    yield coming.popleft().result()
+            finally:
+                pool.shutdown(cancel_futures=True)
+
     def ids(self) -> RatingIds:
         """Return the original ids of a ratings data set."""
         file = self.manifest.ids
@@ -80,24 +103,23 @@ class Dataset:
         return data
 
 
-def open_dataset(path: str | Path) -> Dataset:
-    """Return the data set in the folder ``path``; DatasetError if there is none, or of another version."""
-    root = Path(path)
-    where = str(root)
-    if not root.is_dir():
+def open_dataset(location: Location) -> Dataset:
+    """Return the data set at ``location``; DatasetError if there is none, or of another version."""
+    if not is_remote(location):
+        root = folder_of(location)
+        if not root.is_dir():
+            raise DatasetError(
+                "not a folder" if root.exists() else "no such folder",
+                where=str(root),
+                expected="a data set",
+                cure=_CURE,
+            )
+    where = absolute(location) if is_remote(location) else str(location)
+    objects = open_objects(location)
+    try:
+        data = objects.get(MANIFEST)
+    except MissingObject as error:
         raise DatasetError(
-            "not a folder" if root.exists() else "no such folder",
-            where=where,
-            expected="a data set",
-            cure="make one with mlless partition SOURCE DEST",
-        )
-    if not (root / MANIFEST).is_file():
-        raise DatasetError(
-            "not a data set",
-            where=where,
-            expected=f"a folder with {MANIFEST}",
-            cure="make one with mlless partition SOURCE DEST",
-        )
-    objects = Folder(root)
-    manifest = decode_manifest(objects.get(MANIFEST), f"{where}/{MANIFEST}")
-    return Dataset(where, manifest, objects)
+            "not a data set", where=where, expected=f"a {MANIFEST} there", cure=_CURE
+        ) from error
+    return Dataset(where, decode_manifest(data, f"{where}/{MANIFEST}"), objects)

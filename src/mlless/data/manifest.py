@@ -1,11 +1,13 @@
 """What a data set says of itself: ``manifest.json`` beside the mini-batches, and its id maps.
 
-A data set is a folder (later also a prefix in an object store):
+A data set is a folder, or a prefix in an object store:
 
-    manifest.json              this description
-    ids.safetensors            ratings only: ``users`` and ``items``, the original id of each row
-    train/000000.safetensors   mini-batches, shuffled
-    validation/000000...       the share held out, shuffled
+    manifest.json                       this description
+    ids-5e0c1f2b.safetensors            ratings only: ``users`` and ``items``, the original id of each row
+    train/000000-1a2b3c4d.safetensors   mini-batches, shuffled
+    validation/000000-...               the share held out, shuffled
+
+Names carry the CRC-32 of the content: two data sets in one place, the old and the new, do not mix.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from mlless.errors import DatasetError
 
 FORMAT: Final = 1
 MANIFEST = "manifest.json"
-IDS = "ids.safetensors"
+IDS = "ids"
 
 
 Bytes = bytes | memoryview
@@ -44,6 +46,12 @@ class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 found=f"{len(data)} bytes with CRC-32 {zlib.crc32(data):08x}",
                 cure="partition the source again",
             )
+
+
+def file_of(stem: str, data: Bytes, rows: int) -> File:
+    """Return the entry of a new file, whose name is ``stem`` and the checksum."""
+    checksum = zlib.crc32(data)
+    return File(f"{stem}-{checksum:08x}.safetensors", rows, len(data), checksum)
 
 
 class Ratings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="ratings", tag_field="kind"):
@@ -121,6 +129,11 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def kind(self) -> str:
         """``ratings`` or ``clicks``."""
         return "ratings" if isinstance(self.shape, Ratings) else "clicks"
+
+    @property
+    def files(self) -> tuple[File, ...]:
+        """All files but the manifest itself."""
+        return (*self.train, *self.validation, *((self.ids,) if self.ids else ()))
 
     @property
     def fingerprint(self) -> str:

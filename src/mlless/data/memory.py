@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,11 +15,22 @@ from mlless.channels.folder import Folder
 from mlless.channels.ports import Bytes
 from mlless.data.batches import Batch, encode_batch, group_ratings, pack_clicks
 from mlless.data.dataset import Dataset, RatingIds
-from mlless.data.manifest import FORMAT, IDS, MANIFEST, Clicks, File, Made, Manifest, Ratings, encode_manifest
+from mlless.data.manifest import (
+    FORMAT,
+    IDS,
+    MANIFEST,
+    Clicks,
+    File,
+    Made,
+    Manifest,
+    Ratings,
+    encode_manifest,
+    file_of,
+)
 from mlless.data.partition import default_batch_size
 from mlless.data.rows import ClicksRows
 from mlless.data.spool import even_sizes
-from mlless.errors import ChannelError
+from mlless.errors import MissingObject
 
 IN_MEMORY = "arrays in memory"
 
@@ -28,18 +38,29 @@ IN_MEMORY = "arrays in memory"
 class MemoryObjects:
     """An ObjectStore in memory."""
 
+    distant = False
+
     def __init__(self) -> None:
         self._objects: dict[str, bytes] = {}
 
     def get(self, path: str) -> bytes:
         """Return the whole object."""
         if path not in self._objects:
-            raise ChannelError("no such object", where=f"{IN_MEMORY}: {path}")
+            raise MissingObject("no such object", where=f"{IN_MEMORY}: {path}")
         return self._objects[path]
 
     def put(self, path: str, data: Bytes) -> None:
         """Keep a copy of ``data``."""
         self._objects[path] = bytes(data)
+
+    def delete(self, paths: Iterable[str]) -> None:
+        """Forget the objects."""
+        for path in paths:
+            self._objects.pop(path, None)
+
+    def names(self) -> set[str]:
+        """Return the first parts of the paths."""
+        return {path.partition("/")[0] for path in self._objects}
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,13 +153,14 @@ def _held(
 ) -> Dataset:
     objects = MemoryObjects()
 
-    def put(path: str, data: bytes, count: int) -> File:
-        objects.put(path, data)
-        return File(path, count, len(data), zlib.crc32(data))
+    def put(stem: str, data: bytes, count: int) -> File:
+        file = file_of(stem, data, count)
+        objects.put(file.path, data)
+        return file
 
     files: dict[str, list[File]] = {"train": [], "validation": []}
     for part, number, batch in batches:
-        files[part].append(put(f"{part}/{number:06d}.safetensors", encode_batch(batch), len(batch)))
+        files[part].append(put(f"{part}/{number:06d}", encode_batch(batch), len(batch)))
     made = Made(
         version=mlless.__version__,
         source=IN_MEMORY,
@@ -165,7 +187,7 @@ def _held(
 def store_dataset(dataset: Dataset, folder: Path) -> Dataset:
     """Write a data set's files into ``folder`` and return the one that is there."""
     manifest, objects = dataset.manifest, Folder(folder)
-    for file in (*manifest.train, *manifest.validation, *([manifest.ids] if manifest.ids else [])):
+    for file in manifest.files:
         objects.put(file.path, dataset.objects.get(file.path))
     objects.put(MANIFEST, encode_manifest(manifest))
     return Dataset(str(folder), manifest, objects)

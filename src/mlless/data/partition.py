@@ -8,24 +8,23 @@ that order are the validation part, the others the training part.
 from __future__ import annotations
 
 import math
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import mlless
-from mlless.channels.folder import Folder
 from mlless.data.batches import encode_batch
 from mlless.data.dataset import Dataset, open_dataset
+from mlless.data.destination import Destination, destination
 from mlless.data.features import Layout, Scaling
 from mlless.data.intake import MOST, ClicksIntake, ColumnsIntake, Intake, RatingsIntake
-from mlless.data.manifest import FORMAT, IDS, MANIFEST, File, Made, Manifest, encode_manifest
+from mlless.data.manifest import FORMAT, IDS, MANIFEST, File, Made, Manifest, encode_manifest, file_of
 from mlless.data.readers import Source, open_source
 from mlless.data.request import Request
 from mlless.data.rows import R
 from mlless.data.spool import Spool, after, cut, even_sizes
-from mlless.data.staging import check_replaceable, staged
 from mlless.errors import InputError, UsageError
+from mlless.locations import Location, absolute, is_remote
 
 Progress = Callable[[float, str], None]
 
@@ -42,7 +41,7 @@ def default_batch_size(rows: int) -> int:
 
 def partition(
     source: str | Path,
-    dest: str | Path,
+    dest: Location,
     *,
     format: str | None = None,
     features: int | None = None,
@@ -51,13 +50,15 @@ def partition(
     hash_seed: int = 0,
     batch_size: int | None = None,
     validation: float | None = None,
-    like: str | Path | None = None,
+    like: Location | None = None,
     seed: int = 0,
     overwrite: bool = False,
     skip_malformed: bool = False,
     progress: Progress | None = None,
 ) -> Dataset:
-    """Write ``source`` as shuffled mini-batches to the folder ``dest`` and return it as a data set.
+    """Write ``source`` as shuffled mini-batches to ``dest`` and return it as a data set.
+
+    ``source`` is a file of this machine; ``dest`` a folder, or the URL of a prefix in an object store.
 
     Parameters
     ----------
@@ -90,16 +91,16 @@ def partition(
     """
     model = open_dataset(like) if like is not None else None
     request = Request(format, features, columns, numeric, hash_seed, model, skip_malformed)
+    if is_remote(str(source)):
+        raise UsageError("a source is a file of this machine", found=str(source), cure="copy it here first")
     origin = open_source(source, format=request.format)
-    target = Path(dest).resolve()
     options = _options(batch_size, validation, seed, model)
     intake = request.intake(origin)
-    check_replaceable(target, overwrite)
-    for name, path in (("the source", origin.path), ("the data set of --like", like)):
-        if path is not None and target in (Path(path).resolve(), *Path(path).resolve().parents):
-            raise UsageError(f"{name} would be replaced", where=str(path), cure="choose another DEST")
-    with staged(target) as work:
-        job = _Partitioning(origin, work, options, progress or _silent)
+    with destination(dest, overwrite=overwrite) as target:
+        for name, place in (("the source", origin.path), ("the data set of --like", like)):
+            if place is not None and f"{absolute(place)}/".startswith(f"{absolute(dest)}/"):
+                raise UsageError(f"{name} would be replaced", where=str(place), cure="choose another DEST")
+        job = _Partitioning(origin, target, options, progress or _silent)
         # Calls that look alike: a type variable cannot stand for a union.
         match intake:
             case RatingsIntake():
@@ -136,10 +137,10 @@ def _options(batch_size: int | None, validation: float | None, seed: int, like: 
 class _Partitioning:
     """The two passes over one source."""
 
-    def __init__(self, source: Source, work: Path, options: _Options, progress: Progress) -> None:
+    def __init__(self, source: Source, target: Destination, options: _Options, progress: Progress) -> None:
         self.source, self.options, self.progress = source, options, progress
-        self.spool_folder = work / "spool"
-        self.objects = Folder(work / "new")
+        self.spool_folder = target.work / "spool"
+        self.files = target.files
 
     def run(self, intake: Intake[R]) -> None:
         """Write the data set."""
@@ -165,7 +166,7 @@ class _Partitioning:
             validation=validation,
             ids=self._put(IDS, ids, 0) if ids is not None else None,
         )
-        self.objects.put(MANIFEST, encode_manifest(manifest))
+        self.files.put(MANIFEST, encode_manifest(manifest))
         self.progress(1.0, "done")
 
     def _scatter(self, intake: Intake[R], spool: Spool[R]) -> int:
@@ -198,14 +199,15 @@ class _Partitioning:
         # `sizes` comes first in the zip: when it ends, no piece of the next part is taken.
         for number, (size, piece) in enumerate(zip(sizes, pieces, strict=False)):
             batch = intake.batch(piece, part == "train")
-            files.append(self._put(f"{part}/{number:06d}.safetensors", encode_batch(batch), size))
+            files.append(self._put(f"{part}/{number:06d}", encode_batch(batch), size))
             done += size
             self.progress(_PASS_1 + (1 - _PASS_1) * done / rows, "writing")
         return tuple(files)
 
-    def _put(self, path: str, data: bytes, rows: int) -> File:
-        self.objects.put(path, data)
-        return File(path=path, rows=rows, bytes=len(data), crc32=zlib.crc32(data))
+    def _put(self, stem: str, data: bytes, rows: int) -> File:
+        file = file_of(stem, data, rows)
+        self.files.put(file.path, data)
+        return file
 
     def _made(self, batch_size: int, skipped: int) -> Made:
         return Made(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from pathlib import Path
 from mlless.data.manifest import IDS, MANIFEST
 from mlless.errors import ChannelError, UsageError
 
-_OWN = {MANIFEST, IDS, "train", "validation"}
+_OWN = re.compile(rf"{re.escape(MANIFEST)}|{IDS}(-[0-9a-f]{{8}})?\.safetensors|train|validation")
 
 
 @contextmanager
@@ -31,17 +32,28 @@ def check_replaceable(dest: Path, overwrite: bool) -> None:
     where = str(dest)
     if not dest.is_dir():
         raise UsageError("there is already a file of this name", where=where, cure="choose another name")
-    names = {entry.name for entry in dest.iterdir()}
-    if names and (MANIFEST not in names or names - _OWN):
-        others = sorted(names - _OWN)
-        raise UsageError(
-            "this folder is not a data set, so it is not replaced",
-            where=where,
-            found=", ".join(others[:3]) + (", ..." if len(others) > 3 else ""),
-            cure="choose another folder",
-        )
+    _check_names({entry.name for entry in dest.iterdir()}, "folder", where)
     if not overwrite:
         raise UsageError("there is already such a folder", where=where, cure="choose another, or --overwrite")
+
+
+def check_prefix_replaceable(names: set[str], where: str, overwrite: bool) -> None:
+    """Raise UsageError unless a data set may be put where an object store has ``names``."""
+    _check_names(names, "prefix", where)
+    if names and not overwrite:
+        raise UsageError("there is already a data set", where=where, cure="choose another, or --overwrite")
+
+
+def _check_names(names: set[str], what: str, where: str) -> None:
+    others = sorted(name for name in names if not _OWN.fullmatch(name))
+    if names and (MANIFEST not in names or others):
+        others = others or sorted(names)
+        raise UsageError(
+            f"this {what} is not a data set, so it is not replaced",
+            where=where,
+            found=", ".join(others[:3]) + (", ..." if len(others) > 3 else ""),
+            cure=f"choose another {what}",
+        )
 
 
 @contextmanager

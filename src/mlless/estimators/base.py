@@ -28,6 +28,7 @@ from mlless.errors import UsageError
 from mlless.estimators.callbacks import Audience, CallbackSupportMixin
 from mlless.job import Factorization, JobSpec, Logistic
 from mlless.local import Course, begin, grow, resume, train_here
+from mlless.locations import Location
 from mlless.recipes import Wishes
 from mlless.records import StepRecord
 
@@ -173,7 +174,7 @@ class Trained(CallbackSupportMixin, BaseEstimator):
             run = run_job(
                 spec, dataset, Path(folder) / "run", listen=hear, leavers=lambda _: everyone if stop else ()
             )
-            tables = read_artifact(run.folder).tables
+            tables = read_artifact(run.location).tables
         self._course, self._model = resume(spec.model, run.summary.steps, tables), spec.model
         reason = "callback" if stop else run.summary.stop_reason
         return reason, run.summary.epochs, run.summary.heldout
@@ -220,15 +221,13 @@ class Trained(CallbackSupportMixin, BaseEstimator):
             FORMAT, mlless.__version__, self._model, self._trained_on, self._started_from, self._columns
         )
 
-    def _save(self, path: str | Path, artifact: Artifact) -> None:
-        folder = Path(path)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_artifact(folder, artifact)
+    def _save(self, path: Location, artifact: Artifact) -> None:
+        write_artifact(path, artifact)
 
     @classmethod
-    def _load(cls, path: str | Path) -> tuple[Self, Artifact, dict[str, Any]]:
+    def _load(cls, path: Location) -> tuple[Self, Artifact, dict[str, Any]]:
         """Return an estimator with the model in the folder ``path``, the file, and its notes."""
-        artifact = read_artifact(Path(path))
+        artifact = read_artifact(path)
         model = artifact.description.model
         kind = "mf" if isinstance(model, Factorization) else "lr"
         if kind != cls._kind:

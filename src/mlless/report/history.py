@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
+import tempfile
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import TracebackType
 
 import msgspec
 
+from mlless.channels.opening import open_objects
+from mlless.errors import ChannelError
+from mlless.locations import Location, folder_of, is_remote
 from mlless.records import StepRecord, StepTimes, Summary
 
 HISTORY = "history.jsonl"
@@ -41,14 +44,24 @@ class Totals:
 
 
 class HistoryFile:
-    """Writes a run's history as it goes; the history of a run to be replaced stays until ``keep``."""
+    """Writes a run's history as it goes; the history of a run to be replaced stays until ``keep``.
 
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / HISTORY
-        replaces = self._path.with_name(SUMMARY).exists()
-        self._writing = folder / f".part-{HISTORY}" if replaces else self._path
-        self._file = self._writing.open("wb")
+    In a folder it can be read as it grows. On the way to an object store it is in a temporary file.
+    """
+
+    def __init__(self, run: Location) -> None:
+        self._objects = open_objects(run)
+        replaces = SUMMARY in self._objects.names()
+        self._name = f".part-{HISTORY}" if replaces else HISTORY
+        # Before a long training: can it be written there? If not, this says so.
+        self._objects.put(self._name, b"")
+        self._file = (
+            tempfile.TemporaryFile()  # noqa: SIM115 (closed on leaving)
+            if is_remote(run)
+            else (folder_of(run) / self._name).open("r+b")
+        )
         self._encoder = msgspec.json.Encoder()
+        self._kept = False
 
     def __enter__(self) -> HistoryFile:
         return self
@@ -57,25 +70,34 @@ class HistoryFile:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._file.close()
-        if self._writing != self._path:
-            self._writing.unlink(missing_ok=True)
+        if self._name != HISTORY or (self._objects.distant and not self._kept):
+            # A run that has failed has an error to tell, and one that has not keeps its history elsewhere.
+            with contextlib.suppress(ChannelError):
+                self._objects.delete([self._name])
 
     def keep(self) -> None:
         """Put the history in its place: the run has come to its end."""
-        self._file.flush()
-        os.replace(self._writing, self._path)
+        self._file.seek(0)
+        self._objects.put(HISTORY, self._file.read())
+        self._kept = True
 
     def add(self, record: StepRecord) -> None:
         """Append a step's line; it is in the file once the run is over or 8 KiB have gathered."""
         self._file.write(self._encoder.encode(record) + b"\n")
 
 
-def write_summary(folder: Path, summary: Summary) -> None:
+def read_history(run: Location) -> list[StepRecord]:
+    """Return the record of every step of a run."""
+    lines = open_objects(run).get(HISTORY).splitlines()
+    return [msgspec.json.decode(line, type=StepRecord) for line in lines]
+
+
+def write_summary(run: Location, summary: Summary) -> None:
     """Write the summary as indented JSON."""
     text = msgspec.json.format(msgspec.json.encode(summary), indent=2)
-    (folder / SUMMARY).write_bytes(text + b"\n")
+    open_objects(run).put(SUMMARY, text + b"\n")
 
 
-def read_summary(folder: Path) -> Summary:
-    """Return the summary of the run in ``folder``."""
-    return msgspec.json.decode((folder / SUMMARY).read_bytes(), type=Summary)
+def read_summary(run: Location) -> Summary:
+    """Return the summary of a run."""
+    return msgspec.json.decode(open_objects(run).get(SUMMARY), type=Summary)

@@ -24,7 +24,15 @@ import msgspec
 import pytest
 
 from mlless.channels.ports import Hub, KeyValueStore, Link, ObjectStore
-from mlless.errors import ChannelError, CodecError, DeadlineExceeded, Disconnected, JobError, MissingUpdate
+from mlless.errors import (
+    ChannelError,
+    CodecError,
+    DeadlineExceeded,
+    Disconnected,
+    JobError,
+    MissingObject,
+    MissingUpdate,
+)
 from mlless.messages import PROTOCOL, Abort, Commit, Failure, FromWorker, Hello, Plan
 from mlless.runtimes.ports import Ended, FunctionId, Runtime
 from mlless.testing.functions import Task
@@ -193,9 +201,41 @@ class ObjectStoreContract:
         assert first.get("a/b") == b"another"
 
     def test_a_missing_object_is_named(self, store: ObjectStore) -> None:
-        """By its path."""
-        with pytest.raises(ChannelError, match="not/there"):
-            store.get("not/there")
+        """By its path, whether anything else is there or not."""
+        for _ in range(2):
+            with pytest.raises(MissingObject, match="not/there"):
+                store.get("not/there")
+            store.put("not/here", b"x")
+
+    def test_deleted_objects_are_gone_and_absent_ones_passed_over(self, store: ObjectStore) -> None:
+        """The others stay."""
+        for path in ("a", "b/c", "b/d"):
+            store.put(path, path.encode())
+        store.delete(["a", "absent", "b/absent", "b/c"])
+        store.delete(["a"])
+        store.delete([])
+        assert store.get("b/d") == b"b/d"
+        for path in ("a", "b/c"):
+            with pytest.raises(MissingObject, match=path):
+                store.get(path)
+
+    def test_the_names_at_the_top_are_told(self, store: ObjectStore) -> None:
+        """Of objects, and of what lies below a common name once."""
+        assert store.names() == set()
+        for path in ("a", "b/c", "b/d/e", "f.g"):
+            store.put(path, b"")
+        assert store.names() == {"a", "b", "f.g"}
+
+    def test_threads_share_a_store(self, store: ObjectStore) -> None:
+        """Each with objects of its own."""
+
+        def put_and_get(n: int) -> None:
+            for size in range(5):
+                store.put(f"of/{n}/{size}", _sized(1000 * size, n))
+                assert store.get(f"of/{n}/{size}") == _sized(1000 * size, n)
+
+        with ThreadPoolExecutor(4) as threads:
+            list(threads.map(put_and_get, range(8), timeout=DEADLINE))
 
     def test_readers_see_a_whole_object_while_it_is_replaced(
         self, open_store: Callable[[], ObjectStore]

@@ -152,7 +152,7 @@ def test_the_same_seed_gives_the_same_bytes_whatever_the_chunks(
         a, b, c = (everything(tmp_path / name) for name in "abc")
         assert a == b
         assert a != c
-        assert all(a[name] != c[name] for name in a if name.startswith("train"))
+        assert not {name for name in a if name.startswith("train")} & set(c)  # names tell the content
 
 
 def test_parquet_and_text_hold_the_same_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,189 @@
+"""Object store: S3 and those like it, Google Cloud Storage, Azure, through obstore."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, cast
+
+import obstore
+from obstore.exceptions import BaseError
+from obstore.store import AzureStore, GCSStore, S3Store
+
+from mlless.channels.aws_settings import aws_settings
+from mlless.channels.ports import Bytes
+from mlless.deployment import hidden
+from mlless.errors import ChannelError, MissingObject
+from mlless.locations import Prefix
+
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig, RetryConfig, S3Config
+
+# A server that is busy gets some seconds. One that refuses to be reached is told of in as many, one that
+# does not answer at all in half a minute.
+_RETRY: RetryConfig = {
+    "max_retries": 7,
+    "retry_timeout": timedelta(seconds=40),
+    "backoff": {
+        "init_backoff": timedelta(milliseconds=200),
+        "max_backoff": timedelta(seconds=4),
+        "base": 2,
+    },
+}
+# A request may take long, for a model may be large, but not without a byte coming for long.
+_CLIENT: ClientConfig = {"connect_timeout": "3s", "read_timeout": "20s", "timeout": "10min"}
+# From that size on in parts, of which each has to be sent within the read timeout.
+_PART = 8 << 20
+_PARTS_AT_ONCE = 4
+
+_STATUS = re.compile(r"status code: (\d{3})")
+_CODE = re.compile(r"<Code>(\w+)</Code>")
+_MESSAGE = re.compile(r"<Message>([^<]*)</Message>")
+_ENDPOINT = re.compile(r"Error performing \w+ (https?://[^/\s]+)(\S*)")
+_CAUSE = re.compile(r'(?:message|error): "([^"]*)"')
+_IDENTITY = re.compile(
+    r"latest/(?:api/token|meta-data)|metadata\.google|/metadata/identity|AssumeRole|oauth2"
+)
+_BUCKET_MISSING = {"NoSuchBucket", "ContainerNotFound"}
+_KEY_REFUSED = {
+    "InvalidAccessKeyId",
+    "SignatureDoesNotMatch",
+    "ExpiredToken",
+    "InvalidToken",
+    "TokenRefreshRequired",
+    "RequestTimeTooSkewed",
+    "AuthenticationFailed",
+    "InvalidAuthenticationInfo",
+}
+_ELSEWHERE = {"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"}
+_CREDENTIALS = {
+    "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the profile",
+    "gs": "GOOGLE_APPLICATION_CREDENTIALS",
+    "az": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
+}
+_ENDPOINTS = {"s3": "AWS_ENDPOINT_URL and ", "gs": "", "az": ""}
+
+
+class RemoteObjects:
+    """An ObjectStore below a prefix of a bucket.
+
+    Credentials, region and end point are those of the environment, see docs/howto-object-store.md.
+    """
+
+    distant = True
+
+    def __init__(self, prefix: Prefix) -> None:
+        self._prefix = prefix
+        with self._told("open", ""):
+            self._store = _opened(prefix)
+
+    def get(self, path: str) -> bytes:
+        """Return the whole object."""
+        with self._told("read", path):
+            return bytes(obstore.get(self._store, path).bytes())
+
+    def put(self, path: str, data: Bytes) -> None:
+        """Store the object with one request, or in parts, of which none is seen before the last is there."""
+        with self._told("write", path):
+            if len(data) <= _PART:
+                obstore.put(self._store, path, data, use_multipart=False)
+            else:
+                obstore.put(
+                    self._store,
+                    path,
+                    data,
+                    use_multipart=True,
+                    chunk_size=_PART,
+                    max_concurrency=_PARTS_AT_ONCE,
+                )
+
+    def delete(self, paths: Iterable[str]) -> None:
+        """Remove the objects, up to 1,000 with a request."""
+        if wanted := list(paths):
+            with self._told("delete", wanted[0]):
+                obstore.delete(self._store, wanted)
+
+    def names(self) -> set[str]:
+        """Return the names that a listing up to the next slash gives."""
+        with self._told("list", ""):
+            found = obstore.list_with_delimiter(self._store)
+        return {entry["path"] for entry in found["objects"]} | set(found["common_prefixes"])
+
+    @contextmanager
+    def _told(self, doing: str, path: str) -> Iterator[None]:
+        try:
+            yield
+        except (BaseError, OSError, ValueError) as error:
+            # Not "from error": its text shows every part of the request, which may be signed.
+            raise _explained(self._prefix, doing, path, str(error)) from None
+
+
+def _opened(prefix: Prefix) -> S3Store | GCSStore | AzureStore:
+    path = prefix.path or None
+    if prefix.scheme == "gs":
+        return GCSStore(prefix.bucket, prefix=path, client_options=_CLIENT, retry_config=_RETRY)
+    if prefix.scheme == "az":
+        return AzureStore(prefix.bucket, prefix=path, client_options=_CLIENT, retry_config=_RETRY)
+    settings = aws_settings(os.environ, str(prefix))
+    plain = settings.get("endpoint", "").startswith("http://")  # only who writes it gets it
+    return S3Store(
+        prefix.bucket,
+        prefix=path,
+        config=cast("S3Config", settings),
+        client_options={**_CLIENT, "allow_http": plain},
+        retry_config=_RETRY,
+    )
+
+
+def _explained(prefix: Prefix, doing: str, path: str, text: str) -> ChannelError:
+    """Return what an error of obstore means; going by its text, for it carries no fields."""
+    where = f"{prefix}/{path}" if path else str(prefix)
+    bucket = f"{prefix.scheme}://{prefix.bucket}"
+    told, _, details = text.partition("\n\nDebug source")
+    code, status = _first(_CODE, told), _first(_STATUS, told)
+    request = _ENDPOINT.search(told)
+    found = _found(told, code, status, details)
+    if request and _IDENTITY.search(request[0]):
+        cure = f"set {_CREDENTIALS[prefix.scheme]}"
+        return ChannelError("no credentials", where=where, found=found, cure=cure)
+    if code in _BUCKET_MISSING or (status == "404" and doing != "read"):
+        return ChannelError("there is no such bucket", where=bucket, found=found, cure="check its name")
+    if status == "404":
+        return MissingObject("no such object", where=where, found=found, cure="check bucket and key")
+    if code in _KEY_REFUSED or status == "401":
+        cure = f"check {_CREDENTIALS[prefix.scheme]}; temporary ones expire"
+        return ChannelError("the credentials are not accepted", where=where, found=found, cure=cure)
+    if code in _ELSEWHERE or "redirect" in told:
+        cure = "set AWS_REGION to the bucket's region"
+        return ChannelError("the bucket is in another region", where=bucket, found=found, cure=cure)
+    if status == "403":
+        cure = "allow it for this prefix; who may not list is told this of missing objects, too"
+        return ChannelError(f"no permission to {doing}", where=where, found=found, cure=cure)
+    if request and not status:
+        cure = f"check {_ENDPOINTS[prefix.scheme]}the network"
+        return ChannelError(f"cannot reach {request[1]} to {doing}", where=where, found=found, cure=cure)
+    return ChannelError(f"cannot {doing}", where=where, found=found, cure=_cure(prefix, status))
+
+
+def _cure(prefix: Prefix, status: str) -> str:
+    if status:
+        return "try again later; the object store itself says that it cannot"
+    return f"check {_CREDENTIALS[prefix.scheme]}, and what else is set for the object store"
+
+
+def _found(told: str, code: str, status: str, details: str) -> str:
+    message = _first(_MESSAGE, told)
+    if code:
+        return f"{code} ({message.rstrip('.')})" if message else code
+    if status:
+        return f"status {status}"
+    short = _first(_CAUSE, details) or ("nothing within the time" if "Timeout" in details else "")
+    return short or hidden(re.sub(r"\?\S+", "", told.splitlines()[0] if told else "an unknown error"))
+
+
+def _first(pattern: re.Pattern[str], text: str) -> str:
+    found = pattern.search(text)
+    return found[1] if found else ""
