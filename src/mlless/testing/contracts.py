@@ -25,7 +25,6 @@ import pytest
 
 from mlless.channels.ports import Hub, KeyValueStore, Link, ObjectStore
 from mlless.errors import (
-    ChannelError,
     CodecError,
     DeadlineExceeded,
     Disconnected,
