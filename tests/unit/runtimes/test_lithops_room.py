@@ -42,10 +42,9 @@ def host(
     return made
 
 
-def executor(left: int | None) -> Any:
-    return SimpleNamespace(
-        compute_handler=SimpleNamespace(backend=SimpleNamespace(lambda_client=Client(left)))
-    )
+def executor(left: int | None, kind: str = "faas") -> Any:
+    backend = SimpleNamespace(lambda_client=Client(left))
+    return SimpleNamespace(compute_handler=SimpleNamespace(backend=backend, get_backend_type=lambda: kind))
 
 
 def test_an_account_is_asked_what_it_has_left() -> None:
@@ -62,6 +61,13 @@ def test_as_many_may_start_as_there_is_room_for(left: int | None, running: int, 
         host(running)._check_room(executor(left), room + 1)
 
 
+def test_a_batch_backend_runs_several_in_a_container() -> None:
+    made = host(max_workers=3, worker_processes=4)
+    made._check_room(executor(None, "batch"), 12)
+    with pytest.raises(UsageError, match="at most 12"):
+        made._check_room(executor(None, "batch"), 13)
+
+
 def test_memory_and_time_that_the_backend_has_not_are_refused() -> None:
     host(memory=2048, time_limit=900)._check_limits()
     with pytest.raises(UsageError, match="its limit is 10240 MB, found 20000 MB"):
@@ -70,10 +76,13 @@ def test_memory_and_time_that_the_backend_has_not_are_refused() -> None:
         host(time_limit=3600)._check_limits()
 
 
-def test_the_shortest_limit_holds() -> None:
-    assert host()._seconds({"lithops": {}}) == 900
-    assert host()._seconds({"lithops": {"execution_timeout": 60}}) == 60
-    assert host(time_limit=600, runtime_timeout=600)._seconds({"lithops": {"execution_timeout": 60}}) == 600
+@pytest.mark.parametrize(
+    ("asked", "configured", "limit"), [(None, None, 900), (None, 60, 60), (900, 60, 900), (None, 1800, 900)]
+)
+def test_the_shortest_limit_holds(asked: int | None, configured: int | None, limit: int) -> None:
+    made = host(time_limit=asked)
+    made._given = {"lithops": {"execution_timeout": configured}}
+    assert made._seconds() == limit
 
 
 def test_errors_below_lithops_become_ours() -> None:
