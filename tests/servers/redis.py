@@ -81,9 +81,10 @@ class Server:
                         return
             except redis.RedisError:
                 pass
-            if time.monotonic() > deadline or "Failed listening" in log.read_text():
+            told = log.read_text()
+            if time.monotonic() > deadline or "Failed listening" in told or "FATAL" in told:
                 self.stop()
-                raise OSError(f"the server does not start: {log.read_text()[-2000:]}")
+                raise OSError(f"the server does not start: {told[-2000:]}")
             time.sleep(0.01)
 
 

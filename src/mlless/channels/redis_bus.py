@@ -33,10 +33,10 @@ _AT_ONCE = 100  # messages read in one round trip
 _FIELDS = (_FROM, _NUMBER, _BODY) = (b"f", b"n", b"m")
 _NAME = re.compile(rb"(\d{1,9})\.(\d{1,9})\.[0-9a-f]{16}")
 # Adds an entry to a stream, but makes none: what was removed with the job must not come back. NOMKSTREAM, 4
-# microseconds quicker, is not known before Redis 6.2. pcall hands errors on as they are.
+# microseconds quicker, is not known before Redis 6.2.
 _ADD = """
 if redis.call('EXISTS', KEYS[1]) == 1 then
-    return redis.pcall('XADD', KEYS[1], unpack(ARGV))
+    return redis.call('XADD', KEYS[1], unpack(ARGV))
 end
 """
 _EVERYBODY = b"*"  # in place of workers: the hub has closed
@@ -181,7 +181,6 @@ class _Pulse:
         self._stopped.set()
         # Wait for it, lest it renews what is removed next. One that waits for a lost server is left alone.
         self._thread.join(_RENEWAL)
-        self._client.close()
         return True
 
     def beat(self) -> None:
@@ -203,7 +202,8 @@ class _Pulse:
                 self.beat()
             except ChannelError as error:
                 self.failure = error  # ``receive`` raises it
-                return
+                break
+        self._client.close()
 
 
 class RedisLink:

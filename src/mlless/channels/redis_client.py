@@ -25,7 +25,7 @@ _CONNECT_TIMEOUT = 5.0  # seconds; `?socket_connect_timeout=` of the address tak
 _TIMEOUT = 10.0  # seconds without a byte; `?socket_timeout=`
 _OPENING_PATIENCE = 2.0  # seconds to go on trying a server that was never reached: a typing error shows soon
 _PATIENCE = 20.0  # seconds to go on trying one that was lost: a restart or a fail-over passes
-_LAST_TIMEOUT = 2.0  # seconds that cleaning up waits for a server
+_LAST_TIMEOUT = 5.0  # seconds that cleaning up waits for a server
 _LONGEST_PAUSE = 1.0  # seconds between two attempts
 _LONGEST_BLOCK = 2.0  # seconds for which one command may block
 
@@ -79,12 +79,13 @@ _TOLD: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str, str], ...
         "is it running, at this host and port, and does it want TLS (rediss://)?",
     ),
 )
+# Before Redis 7 the error of a command in a script is a part of the script's.
+_IN_SCRIPT = {"-OOM ": exceptions.OutOfMemoryError, "-READONLY ": exceptions.ReadOnlyError}
 
 
 class _Connection(Protocol):
     """What is used of the library's connection, which has no types."""
 
-    def connect(self) -> None: ...
     def disconnect(self) -> None: ...
     def pack_commands(self, commands: Sequence[Command]) -> list[bytes]: ...
     def send_packed_command(self, command: list[bytes], check_health: bool) -> None: ...
@@ -134,7 +135,9 @@ class Client:
         while True:
             if self._error is not None:
                 self.close()
-                if not _passes(self._error) or time.monotonic() >= self._deadline:
+                if not _passes(self._error):
+                    raise self._told(self._error) from self._error
+                if time.monotonic() >= self._deadline:
                     self._patience = 0.0  # given up once, it is given up: the end must not wait again
                     raise self._told(self._error) from self._error
                 time.sleep(pause * random.uniform(0.5, 1.0))
@@ -166,8 +169,9 @@ class Client:
 
     def _told(self, error: exceptions.RedisError) -> ChannelError:
         found, cause = str(error).rstrip("."), error.__context__
+        raised = self._lost if _passes(error) else ChannelError
         if isinstance(cause, ssl.SSLError):
-            return ChannelError(
+            return raised(
                 "no secure connection to the server",
                 where=self.where,
                 found=cause.reason or str(cause),
@@ -175,9 +179,10 @@ class Client:
                 if isinstance(cause, ssl.SSLCertVerificationError)
                 else "does it speak TLS at this port? redis:// is without",
             )
+        for code, inner in _IN_SCRIPT.items():
+            error = inner(found) if code in found else error
         for kind, what, cure in _TOLD:
             if isinstance(error, kind):
-                raised = self._lost if _passes(error) else ChannelError
                 return raised(what, where=self.where, found=found, cure=cure)
         return ChannelError("the server refused a command", where=self.where, found=found)
 
@@ -205,13 +210,16 @@ def _passes(error: exceptions.RedisError) -> bool:
 
 def _settings(url: str) -> dict[str, Any]:
     try:
-        asked: dict[str, Any] = redis.connection.parse_url(url)  # type: ignore[no-untyped-call]
+        asked = _parse(url)
     except ValueError:
         # What the library says may quote a part of the password.
         raise UsageError("not the address of a Redis server", expected=_ADDRESS) from None
     limits = {"socket_timeout": _TIMEOUT, "socket_connect_timeout": _CONNECT_TIMEOUT}
     ours = {"protocol": 2, "decode_responses": False, "retry": Retry(NoBackoff(), 0)}
     return limits | asked | ours
+
+
+_parse = cast(Callable[[str], dict[str, Any]], redis.connection.parse_url)
 
 
 def _place(settings: dict[str, Any]) -> str:
