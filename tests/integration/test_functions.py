@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -11,6 +15,7 @@ import pytest
 from integration.jobs import job
 from servers.redis import Server
 
+import mlless
 from mlless import session
 from mlless.artifact import MODEL
 from mlless.data.dataset import Dataset
@@ -69,14 +74,68 @@ def test_a_handlers_error_is_that_of_the_function(ratings: Dataset, emulator_bin
     assert "launch.py" in ended.cause
 
 
-def test_lithops_trains_the_same_model(
-    ratings: Dataset, tmp_path: Path, redis_server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder for temporary files; Lithops finds an empty configuration, and so this machine."""
     (tmp_path / "lithops.yaml").write_text("")
     monkeypatch.setenv("LITHOPS_CONFIG_FILE", str(tmp_path / "lithops.yaml"))
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+@pytest.fixture
+def nothing_is_left(redis_server: Server, temporary: Path) -> Iterator[None]:
+    """Fail if a test leaves keys of a job or temporary files."""
+
+    def keys() -> set[bytes]:
+        with contextlib.closing(redis_server.client()) as client:
+            return set(client.scan_iter("mlless-*"))
+
+    before = keys()
+    yield
+    assert keys() <= before
+    assert not any(temporary.iterdir())
+
+
+@pytest.mark.usefixtures("nothing_is_left")
+def test_lithops_trains_the_same_model(ratings: Dataset, tmp_path: Path, redis_server: Server) -> None:
     spec = job(ratings, workers=3, epochs=1)
     deployment = Deployment(store=redis_server.url, runtime="lithops")
     functions = run_job(spec, ratings, tmp_path / "functions", deployment=deployment)
     assert_same_model(functions, run_job(spec, ratings, tmp_path / "embedded"))
-    with contextlib.closing(redis_server.client()) as client:
-        assert not list(client.scan_iter("mlless-*"))
+
+
+@pytest.mark.usefixtures("nothing_is_left")
+def test_an_interrupt_saves_the_model_of_functions(
+    ratings: Dataset, run_folder: Path, redis_server: Server
+) -> None:
+    call = f"{ratings.location!r}, model='mf', workers=2, epochs=100000, out={str(run_folder)!r}"
+    code = (
+        "import mlless\n"
+        f"run = mlless.train({call}, store={redis_server.url!r}, runtime='lithops',\n"
+        "    listen=lambda record: print('step', record.step, flush=True))\n"
+        "print('stopped', run.summary.stop_reason, flush=True)\n"
+    )
+    driver = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert driver.stdout
+    try:
+        assert any(line.startswith("step 5") for line in driver.stdout)
+        driver.send_signal(signal.SIGINT)
+        assert "stopped interrupted" in driver.communicate(timeout=60)[0]
+    finally:
+        driver.kill()
+        driver.communicate()
+    assert mlless.load(run_folder).kind == "mf"
+
+
+@pytest.mark.usefixtures("nothing_is_left")
+def test_a_failure_in_lithops_reaches_the_user(
+    ratings: Dataset, run_folder: Path, tmp_path: Path, redis_server: Server
+) -> None:
+    spec = msgspec.structs.replace(job(ratings, workers=2), dataset=str(tmp_path / "gone"))
+    deployment = Deployment(store=redis_server.url, runtime="lithops")
+    with pytest.raises(WorkerFailed, match="no such folder"):
+        run_job(spec, ratings, run_folder, deployment=deployment)

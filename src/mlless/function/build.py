@@ -31,7 +31,7 @@ _SOURCE = "mlless"
 # What Lithops' own handler imports, beside what a worker has anyway.
 _LITHOPS = ("awslambdaric", "boto3", "cloudpickle", "pika", "ps-mem", "psutil", "requests", "six", "tblib")
 _INSTALL = "pip install --no-cache-dir --no-deps --target /function"
-_LINUX = {"x86_64": "x86_64", "AMD64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
+_LINUX = {"x86_64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
 # Tests of other packages and the second of two bindings, a fifth of the size, are never imported.
 _SUPERFLUOUS = ("numpy/**/tests", "zstandard/_cffi*", "bin", "**/__pycache__")
 
@@ -47,6 +47,8 @@ def build(dest: Path, python: str, *, package: bool = False, overwrite: bool = F
         raise UsageError(
             "AWS Lambda has no such Python for mlless", expected=", ".join(PYTHONS), found=python
         )
+    if package:
+        _machine()
     written = [dest / _REQUIREMENTS]
     written += [dest / PACKAGE] if package else [dest / "lithops-requirements.txt", dest / "Dockerfile"]
     if not package and _checkout():
@@ -130,15 +132,21 @@ def _copy_source(source: Path, dest: Path) -> None:
     shutil.copytree(source / "src", dest / "src", ignore=ignored)
 
 
-def _install(folder: Path, requirements: Path, python: str) -> None:
+def _machine() -> str:
+    """Return the processor that packages installed on this machine are for."""
     machine = _LINUX.get(platform.machine())
-    here = f"{sys.version_info.major}.{sys.version_info.minor}"
     if sys.platform != "linux" or machine is None:
         raise UsageError(
             "the packages of a function hold compiled code of Linux",
             found=f"{sys.platform} on {platform.machine()}",
             cure="leave out --package: the Dockerfile installs them for Linux on any machine",
         )
+    return machine
+
+
+def _install(folder: Path, requirements: Path, python: str) -> None:
+    here = f"{sys.version_info.major}.{sys.version_info.minor}"
+    machine = _machine()
     target = ["--target", str(folder), "--no-compile"]
     foreign = ["--only-binary=:all:", "--implementation=cp", f"--python-version={python}"]
     foreign += [f"--platform=manylinux_2_28_{machine}", f"--platform=manylinux2014_{machine}"]

@@ -119,9 +119,8 @@ class HostedRuntime:
             return
         data = os.read(self._stdout.fileno(), 1 << 16)
         if not data and (self._running or expecting):
-            raise JobError(
-                "the process that starts workers has died", found=f"exit code {self._host.wait(1)}"
-            )
+            code = self._host.wait(_EXIT_DEADLINE)
+            raise JobError("the process that starts workers has died", found=f"exit code {code}")
         self._parse(data)
 
     def _parse(self, data: bytes) -> None:

@@ -21,6 +21,7 @@ import lithops.storage.storage
 import msgspec
 from lithops.config import default_config, load_config
 from lithops.constants import JOBS_PREFIX, LOCALHOST, SERVERLESS
+from lithops.utils import BackendType
 
 from mlless.deployment import hidden
 from mlless.errors import JobError, MLLessError, UsageError
@@ -43,7 +44,7 @@ def main(folder: str) -> None:
     if not os.environ.get("MLLESS_DEBUG"):
         logging.getLogger("lithops").addHandler(logging.NullHandler())  # else Python shows its warnings
     host: Host | None = None
-    buffer = b""
+    buffer, code = b"", 0
     try:
         while True:
             words: list[Ended | Ready | Refused] = []
@@ -66,12 +67,15 @@ def main(folder: str) -> None:
                 os.write(output, encode(word))
     except BrokenPipeError:
         pass  # no one listens any more
+    except BaseException:
+        traceback.print_exc()
+        code = 1
     finally:
         if host:
             host.close()
         shutil.rmtree(folder, ignore_errors=True)
         # All is tidied up; threads that Lithops leaves behind need not be waited for.
-        os._exit(0)
+        os._exit(code)
 
 
 class Host:
@@ -79,9 +83,11 @@ class Host:
 
     def __init__(self, wanted: Wanted, folder: str) -> None:
         self._wanted = wanted
+        asked = {"runtime_memory": wanted.memory, "runtime_timeout": wanted.time_limit}
+        self._asked = {key: value for key, value in asked.items() if value is not None}
         with _Errors("Lithops' configuration does not work"):
-            given = load_config()
-            self._config = self._configured(given)
+            self._given = _prepared(load_config())
+            self._config = default_config(config_data=self._given, config_overwrite={"backend": self._asked})
         settings, backend = self._config["lithops"], self._config["lithops"]["backend"]
         self._backend, self._mode = backend, settings["mode"]
         if self._mode not in (LOCALHOST, SERVERLESS):
@@ -96,7 +102,7 @@ class Host:
             # shared by all that runs here, without a lock.
             lithops.storage.storage.CACHE_DIR = folder
         self._check_limits()
-        self._limit = self._seconds(given)
+        self._limit = self._seconds()
         self._executors: list[Any] = []
         self._running: list[tuple[Start, Any]] = []
 
@@ -109,13 +115,10 @@ class Host:
 
     def start(self, starts: list[Start]) -> None:
         """Start all functions at once; UsageError if there is no room for them."""
-        config = msgspec.json.decode(msgspec.json.encode(self._config))
-        if self._mode == LOCALHOST:
-            config[LOCALHOST]["worker_processes"] = len(starts)
+        room = {"worker_processes": len(starts)} if self._mode == LOCALHOST else {}
+        level = "debug" if os.environ.get("MLLESS_DEBUG") else None
         with _Errors("Lithops cannot start the functions"):
-            executor = lithops.FunctionExecutor(
-                config=config, log_level="debug" if os.environ.get("MLLESS_DEBUG") else None
-            )
+            executor = lithops.FunctionExecutor(config=self._given, log_level=level, **self._asked, **room)
             self._executors.append(executor)
             if self._mode == SERVERLESS:
                 self._check_room(executor, len(starts))
@@ -146,18 +149,6 @@ class Host:
             except Exception:  # the next one is to be closed all the same
                 traceback.print_exc()
 
-    def _configured(self, given: dict[str, Any]) -> dict[str, Any]:
-        """Return Lithops' whole configuration: the user's, with what was asked for."""
-        given["lithops"] = {**(given.get("lithops") or {}), "data_cleaner": False}  # ``close`` cleans
-        # Lithops' own default is whatever is called python on the path.
-        given[LOCALHOST] = {"runtime": sys.executable, **(given.get(LOCALHOST) or {})}
-        memory, limit = self._wanted.memory, self._wanted.time_limit
-        asked = {"runtime_memory": memory, "runtime_timeout": limit}
-        return default_config(  # type: ignore[no-any-return]
-            config_data=given,
-            config_overwrite={"backend": {key: value for key, value in asked.items() if value is not None}},
-        )
-
     def _check_limits(self) -> None:
         """Raise UsageError if the backend does not give what was asked for."""
         wanted = self._wanted
@@ -180,11 +171,11 @@ class Host:
                     found=f"{asked} {unit}",
                 )
 
-    def _seconds(self, given: dict[str, Any]) -> float | None:
+    def _seconds(self) -> float | None:
         """Return after how many seconds a function is ended: the shortest that anyone has set."""
         if self._mode == LOCALHOST and self._wanted.time_limit is not None:
             return self._wanted.time_limit
-        limits = [given["lithops"].get("execution_timeout")]
+        limits = [self._given["lithops"].get("execution_timeout")]
         if self._mode == SERVERLESS:
             if self._wanted.time_limit is not None:
                 limits = []
@@ -195,7 +186,7 @@ class Host:
         """Raise UsageError if not all functions can run at the same time with those that run already."""
         settings = self._config[self._backend]
         room, whose = settings["max_workers"], f"max_workers of {self._backend} in Lithops' configuration"
-        if self._config["lithops"].get("backend_type") == "batch":
+        if executor.compute_handler.get_backend_type() == BackendType.BATCH.value:
             room *= settings["worker_processes"]
         if self._backend == "aws_lambda":
             account = _concurrency(executor.compute_handler.backend.lambda_client)
@@ -209,6 +200,16 @@ class Host:
                 found=f"{wanted} workers",
                 cure="ask for fewer workers, or raise that limit",
             )
+
+
+def _prepared(given: dict[str, Any]) -> dict[str, Any]:
+    """Return the user's configuration of Lithops as a job needs it."""
+    return {
+        **given,
+        "lithops": {**(given.get("lithops") or {}), "data_cleaner": False},  # ``close`` cleans, and at once
+        # Lithops' own default is whatever is called python on the path.
+        LOCALHOST: {"runtime": sys.executable, **(given.get(LOCALHOST) or {})},
+    }
 
 
 class _Errors:
