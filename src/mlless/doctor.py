@@ -19,7 +19,7 @@ import msgspec
 import mlless
 from mlless import kernels
 from mlless.channels.embedded_store import make_folder
-from mlless.channels.opening import open_hub, open_link, open_store
+from mlless.channels.opening import open_hub, open_link, open_objects, open_store
 from mlless.channels.ports import Hub, KeyValueStore
 from mlless.channels.redis_health import OLDEST, Health, inspect
 from mlless.deployment import EMBEDDED, Addresses, Deployment, hidden, is_redis
@@ -34,6 +34,7 @@ from mlless.errors import (
 )
 from mlless.interrupts import interruptible
 from mlless.job import Deadlines
+from mlless.locations import absolute, is_remote
 from mlless.messages import PROTOCOL, Commit, Failure, FromWorker
 from mlless.probe import ENTRY, ROUNDS, Probe, Sight, dataset_speed, greeting, sight_key, store_speed
 from mlless.report.wording import count, duration, size
@@ -45,6 +46,7 @@ _ANSWER = Commit(-1, (), ())
 _DEADLINE = 20.0  # seconds a message may take
 _POLL = 0.25
 _GRACE = 10.0
+_OUT = 1 << 20  # bytes
 _SKEW = 60.0  # seconds that clocks may differ; servers that check signatures allow some minutes
 
 Outcome = Literal["ok", "warning", "failed"]
@@ -62,11 +64,12 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def examine(
-    deployment: Deployment, *, workers: int, dataset: str | None = None
+    deployment: Deployment, *, workers: int, dataset: str | None = None, out: str | None = None
 ) -> Generator[Finding, None, None]:
     """Yield the findings as they come; nothing of the checks is left behind.
 
-    ``workers`` functions are started, all at once as a job does; ``dataset`` is read from here and there.
+    ``workers`` functions are started, all at once as a job does. ``dataset`` is read from here and from
+    there, ``out`` written to from here, as a run is.
     """
     with interruptible():
         channels: list[Finding] = []
@@ -75,10 +78,12 @@ def examine(
         if deployment.meeting not in deployment.servers or not _any_failed(channels):
             yield from _tried("bus", channels, _check_bus(deployment))
         if dataset is not None:
-            location = dataset if "://" in dataset else str(Path(dataset).resolve())
+            location = absolute(dataset)
             reading: list[Finding] = []
             yield from _tried("data set", reading, _check_dataset(location))
             dataset = None if _any_failed(reading) else location
+        if out is not None:
+            yield from _tried("out", [], _check_out(out))
         if _any_failed(channels):
             text = "not started: they could not meet"
             yield Finding(check="functions", outcome="warning", text=text)
@@ -197,6 +202,21 @@ def _check_dataset(dataset: str) -> Iterator[Finding]:
         f"a mini-batch of {size(speed.batch)} read at {size(speed.get)}/s"
     )
     yield Finding(check="data set", text=text, facts=msgspec.structs.asdict(speed))
+
+
+def _check_out(out: str) -> Iterator[Finding]:
+    """Put an object where a run would put its model, or as near as there is a folder, and remove it."""
+    place = absolute(out)
+    if not is_remote(place):
+        place = str(next(path for path in (Path(place), *Path(place).parents) if path.exists()))
+    objects = open_objects(place)
+    name = f".mlless-doctor-{secrets.token_hex(6)}"
+    start = time.perf_counter()
+    objects.put(name, bytes(_OUT))
+    took = time.perf_counter() - start
+    objects.delete([name])
+    text = f"{place}: an object of {size(_OUT)} written at {size(_OUT / took)}/s, and removed"
+    yield Finding(check="out", text=text, facts={"place": place, "put": _OUT / took})
 
 
 def _check_functions(deployment: Deployment, workers: int, dataset: str | None) -> Iterator[Finding]:

@@ -188,3 +188,40 @@ def test_an_interrupt_leaves_nothing_behind(command, redis_binary):
         # On a busy machine it may have come to its end before the signal came to it.
         assert (doctor.returncode, told.split(":")[0]) in [(130, "interrupted"), (0, "")]
         assert client.keys() == []
+
+
+def test_a_bucket_is_read_and_written(mlless, ratings, redis_server, s3, bucket):
+    for path in ratings.dataset.rglob("*"):
+        if path.is_file():
+            place = s3.folder / bucket / "data" / path.relative_to(ratings.dataset)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, place)
+    before = s3.objects(bucket)
+    done = mlless(
+        "doctor", f"s3://{bucket}/data", "--out", f"s3://{bucket}/run", "--store", redis_server.url,
+        "--workers", 2, "--json",
+    )  # fmt: skip
+    found = _findings(done)
+    assert all(one["outcome"] == "ok" for one in found.values())
+    assert found["out"]["facts"]["place"] == f"s3://{bucket}/run"
+    assert found["data there"]["facts"]["get"] > 0
+    assert s3.objects(bucket) == before
+
+
+def test_a_bucket_that_is_not_there(mlless, s3):
+    done = mlless(
+        "doctor", "s3://nowhere/data", "--out", "s3://nowhere/run", "--workers", 1, "--json", code=DATASET
+    )
+    found = _findings(done)
+    assert found["data set"]["outcome"] == found["out"]["outcome"] == "failed"
+    assert "s3://nowhere" in found["out"]["text"]
+    assert found["out"]["cure"]
+
+
+def test_a_folder_for_runs(mlless, tmp_path, channels):
+    told = mlless("doctor", "--out", tmp_path / "runs" / "first", "--workers", 1).stdout
+    assert f"✓ out        {tmp_path}: an object" in told
+    (tmp_path / "file").write_text("")
+    told = mlless("doctor", "--out", tmp_path / "file" / "run", "--workers", 1, code=CHANNEL).stdout
+    assert "✗ out" in told
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]

@@ -17,7 +17,7 @@ EXAMPLES = """[bold]Examples[/bold]
 
 [cyan]mlless doctor[/cyan]
 
-[cyan]mlless doctor data/ratings --store redis://localhost:6379 --workers 8[/cyan]
+[cyan]mlless doctor data/ratings --out runs/first --store redis://localhost:6379 --workers 8[/cyan]
 
 [bold]Exit codes[/bold]
 
@@ -34,6 +34,9 @@ def doctor(
         str | None, typer.Argument(metavar="[DATASET]", help="A data set that is to be read as well.")
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Functions to start.", show_default="4")] = None,
+    out: Annotated[
+        str | None, typer.Option(metavar="PLACE", help="A run's folder or URL, to be written to as well.")
+    ] = None,
     config: ConfigFile = None,
     json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
@@ -50,7 +53,7 @@ def doctor(
     settings = merge(config, os.environ, {"train": train, "deployment": given(place)})
     many = settings.wishes().workers or WORKERS
     findings = []
-    with closing(examine(settings.deployment(), workers=many, dataset=dataset)) as coming:
+    with closing(examine(settings.deployment(), workers=many, dataset=dataset, out=out)) as coming:
         for finding in coming:
             findings.append(finding)
             if not json:
