@@ -69,7 +69,8 @@ def test_a_data_set_that_is_not_there(mlless, tmp_path, channels):
 
 def test_a_damaged_mini_batch(mlless, ratings, tmp_path, channels):
     shutil.copytree(ratings.dataset, tmp_path / "data")
-    (tmp_path / "data" / "train" / "000000.safetensors").write_bytes(b"nonsense")
+    (first,) = (tmp_path / "data" / "train").glob("000000-*")
+    first.write_bytes(b"nonsense")
     done = mlless("doctor", tmp_path / "data", "--workers", 1, code=DATASET)
     assert "✗ data set" in done.stdout
     assert "damaged file" in done.stdout
@@ -210,7 +211,7 @@ def test_a_bucket_is_read_and_written(mlless, ratings, redis_server, s3, bucket)
 
 def test_a_bucket_that_is_not_there(mlless, s3):
     done = mlless(
-        "doctor", "s3://nowhere/data", "--out", "s3://nowhere/run", "--workers", 1, "--json", code=DATASET
+        "doctor", "s3://nowhere/data", "--out", "s3://nowhere/run", "--workers", 1, "--json", code=CHANNEL
     )
     found = _findings(done)
     assert found["data set"]["outcome"] == found["out"]["outcome"] == "failed"

@@ -73,7 +73,7 @@ def test_the_same_data_set_and_the_same_model_as_in_a_folder(
     seen = [
         model.seen_in(open_dataset(data)) for model, data in ((remote.model(), there), (local.model(), here))
     ]
-    assert [one.items.tolist() for one in seen][0] == seen[1].items.tolist()
+    assert seen[0].items.tolist() == seen[1].items.tolist()
     with pytest.raises(UsageError, match="no folder on this machine"):
         _ = remote.folder
 
@@ -130,7 +130,7 @@ def test_a_run_that_fails_leaves_nothing(ratings: Dataset, bucket: str, s3: S3Se
 def test_a_data_set_is_replaced_when_asked_to(raw: Path, bucket: str, s3: S3Server) -> None:
     dest = f"s3://{bucket}/data"
     first = partition(raw, dest, batch_size=200)
-    with pytest.raises(UsageError, match="already a data set.*--overwrite"):
+    with pytest.raises(UsageError, match=r"already a data set.*--overwrite"):
         partition(raw, dest)
     second = partition(raw, dest, batch_size=200, seed=1, overwrite=True)
     assert first.manifest.train != second.manifest.train
@@ -288,7 +288,7 @@ def test_an_error_of_the_background_is_raised_where_the_batch_is_taken(ratings: 
 
     stream = BatchStream(replace(ratings, objects=Broken()), job(ratings, workers=1))
     stream.announce(0)
-    with pytest.raises(ChannelError, match="train/.*: gone"):
+    with pytest.raises(ChannelError, match=r"train/.*: gone"):
         stream.take(0)
 
 
