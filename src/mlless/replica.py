@@ -7,6 +7,7 @@ it is the same bits on every worker, always. Whatever else moves a parameter goe
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -74,6 +75,7 @@ class Table:
         return self.rows.data.view(np.int32)[:, 3 * self.shape.columns]
 
 
+@functools.cache
 def coefficients(rule: MergeRule, members: int) -> tuple[Floats, bool]:
     """Return a merge rule's factors, and whether they are indexed by an entry's publishers.
 
@@ -81,9 +83,12 @@ def coefficients(rule: MergeRule, members: int) -> tuple[Floats, bool]:
     """
     if rule == "sqrt-publishers":
         counts = np.arange(members + 1, dtype=np.float64)
-        return (1.0 / np.sqrt(np.maximum(counts, 1.0))).astype(np.float32), True
-    factor = {"sum": 1.0, "mean": 1.0 / members, "sqrt-members": 1.0 / np.sqrt(members)}[rule]
-    return np.array([factor], np.float32), False
+        factors = (1.0 / np.sqrt(np.maximum(counts, 1.0))).astype(np.float32)
+    else:
+        factor = {"sum": 1.0, "mean": 1.0 / members, "sqrt-members": 1.0 / np.sqrt(members)}[rule]
+        factors = np.array([factor], np.float32)
+    factors.setflags(write=False)  # every caller gets the same ones
+    return factors, rule == "sqrt-publishers"
 
 
 class Replica:

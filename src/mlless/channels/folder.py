@@ -7,6 +7,7 @@ import os
 import uuid
 from pathlib import Path
 
+from mlless.channels.files import read_whole
 from mlless.channels.ports import Bytes
 from mlless.errors import ChannelError
 
@@ -20,7 +21,7 @@ class Folder:
     def get(self, path: str) -> bytes:
         """Return the whole file."""
         try:
-            return (self.root / path).read_bytes()
+            return read_whole(f"{self.root}/{path}")
         except OSError as error:
             raise ChannelError(
                 f"cannot read: {error.strerror}",
