@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlless import kernels
-from mlless.errors import DatasetError
+from mlless.errors import CodecError, DatasetError
 from mlless.job import MergeRule
-from mlless.kernels.arrays import Decoded, Floats, Rows
+from mlless.kernels.arrays import Bytes, Floats, Rows
 
 _LINE = 16  # floats in a cache line
 
@@ -102,16 +102,22 @@ class Replica:
         """The tables' shapes, in order."""
         return tuple(table.shape for table in self.tables)
 
-    def merge(self, updates: Sequence[Sequence[Decoded]], rule: MergeRule, members: int) -> None:
-        """Add the updates of a step to ``shared``.
+    def merge(self, updates: Mapping[str, bytes | memoryview | Bytes], rule: MergeRule, members: int) -> None:
+        """Add the packed updates of a step to ``shared``.
 
-        ``updates`` stand in order of worker id, one's own among them; each holds one part a table.
-        Per entry: a = 0, add what each publisher sent, ``shared += a * c``, in float32.
+        They stand in order of worker id, one's own among them. Per entry: a = 0, add what each publisher
+        sent, ``shared += a * c``, in float32. CodecError names the first that is none for these tables;
+        nothing is merged then.
         """
         factors, by_count = coefficients(rule, members)
-        for number, table in enumerate(self.tables):
-            parts = [update[number] for update in updates if len(update[number].rows)]
-            kernels.merge_updates(table.rows, table.shape.columns, parts, factors, int(by_count))
+        tables = [(table.rows, table.shape.columns) for table in self.tables]
+        try:
+            kernels.merge_updates(tables, list(updates.values()), factors, int(by_count))
+        except ValueError as error:
+            what, number = error.args
+            raise CodecError(
+                "not a valid update", where=list(updates)[number], found=what, cure="publish the update again"
+            ) from error
 
     def snapshot(self) -> dict[str, Floats]:
         """Return a copy of ``shared``, table by table."""

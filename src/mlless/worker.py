@@ -61,9 +61,7 @@ class Worker:
         self._model = model_of(spec.model)
         self._replica = Replica(self._model.shapes)
         self._filter = SignificanceFilter(spec.sync, self._replica)
-        self._exchange = Broadcast(
-            store, self._replica.shapes, spec.sync.compression, me.worker, me.generation
-        )
+        self._exchange = Broadcast(store, self._replica, spec.sync.compression, me.worker, me.generation)
         self._stream = BatchStream(dataset, spec)
         self._times: dict[str, float] = {}
         self._since = 0.0
@@ -107,7 +105,7 @@ class Worker:
             if commit.keep and lowest:
                 checkpoint.save_snapshot(self._store, checkpoint.BEST, self._replica.snapshot())
             if commit.end != "restore" and (not flushed or (commit.end and lowest)):
-                bytes_in = self._merge(commit, len(plan.members), step.update)
+                bytes_in = self._merge(commit, len(plan.members))
             self._exchange.discard(plan.step - 1)
             if commit.end and lowest:
                 self._finish(commit, bytes_in)
@@ -182,9 +180,8 @@ class Worker:
             raise Disconnected(f"the job was given up: {message.reason}")
         return message
 
-    def _merge(self, commit: Commit, members: int, own: Update) -> int:
-        updates, size = self._exchange.collect(commit.step, commit.published, own)
-        self._replica.merge(updates, self._spec.sync.merge, members)
+    def _merge(self, commit: Commit, members: int) -> int:
+        size = self._exchange.merge(commit.step, commit.published, self._spec.sync.merge, members)
         self._clock.work("merge", size)
         self._lap("merge")
         return size
