@@ -51,7 +51,8 @@ typedef uint8_t octet VECTOR(uint8_t, LANES);
 
 /* For each byte of a mask: the places of its set bits, in order (to pack lanes together); for each
  * bit the number of set ones below it (to spread packed lanes out again); how many are set. */
-static uint8_t packing[256][LANES], spreading[256][LANES], counting[256];
+static marks packing[256], spreading[256];
+static uint8_t counting[256];
 
 static void fill_mask_tables(void)
 {
@@ -60,17 +61,21 @@ static void fill_mask_tables(void)
         for (int i = 0; i < LANES; i++) {
             spreading[byte][i] = counting[byte];
             if (byte >> i & 1)
-                packing[byte][counting[byte]++] = (uint8_t)i;
+                packing[byte][counting[byte]++] = i;
         }
 }
 
 /* Lane i of the result is lane places[i] of `from`; the two may be one. */
-INLINE void pick(marks *to, const marks *from, const uint8_t *places)
+INLINE void pick(marks *to, const marks *from, const marks *places)
 {
+#if defined(__GNUC__) && !defined(__clang__) /* one instruction, which gcc does not see in the loop */
+    *to = __builtin_shuffle(*from, *places);
+#else
     marks picked;
     for (int i = 0; i < LANES; i++)
-        picked[i] = (*from)[places[i]];
+        picked[i] = (*from)[(*places)[i]];
     *to = picked;
+#endif
 }
 
 /* True in every lane whose bit is set. */
@@ -300,7 +305,7 @@ INLINE void change_lanes(float *row, const int columns, const float *g, const Ru
 
         uint32_t bits = gather_bits(&sent), fresh = is_last ? bits >> repeated << repeated : bits;
         mask[b] = (uint8_t)(is_last ? bits >> repeated : bits);
-        pick(&picked, &picked, packing[fresh]);
+        pick(&picked, &picked, &packing[fresh]);
         if (out->half)
             *(shorts *)((uint16_t *)values + n) = __builtin_convertvector(picked, shorts);
         else
@@ -384,10 +389,10 @@ INLINE void change_column(Table table, const uint32_t *ids, const float *g, cons
     }
     uint32_t bits = gather_bits((const marks *)sent);
     marks picked;
-    pick(&picked, (const marks *)ids, packing[bits]);
+    pick(&picked, (const marks *)ids, &packing[bits]);
     *(marks *)(out->rows + out->n_rows) = picked;
     memset(out->masks + out->n_rows, 1, LANES);
-    pick(&picked, (const marks *)values, packing[bits]);
+    pick(&picked, (const marks *)values, &packing[bits]);
     if (out->half)
         *(shorts *)((uint16_t *)out->values + out->n_values) = __builtin_convertvector(picked, shorts);
     else
@@ -750,7 +755,7 @@ INLINE Py_ssize_t add_row(float *sum, int32_t *seen, const uint8_t *mask, const 
     for (int b = 0; b < blocks; b++) {
         marks x, set;
         memcpy(&x, values + 4 * n, sizeof(x));
-        pick(&x, &x, spreading[mask[b]]);
+        pick(&x, &x, &spreading[mask[b]]);
         spread_bits(&set, mask[b]);
         *(lanes *)(sum + b * LANES) += (lanes)(x & set);
         if (by_count)
