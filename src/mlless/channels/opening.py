@@ -1,9 +1,15 @@
-"""Which adapter serves which address. A client is imported when an address asks for it, not before."""
+"""Which adapter serves which address.
+
+A client is imported when an address asks for it, not before; the embedded adapters at once, so that a
+zygote has loaded them before it forks.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from mlless.channels.embedded_bus import EmbeddedHub, EmbeddedLink
+from mlless.channels.embedded_store import EmbeddedStore
 from mlless.channels.ports import Hub, KeyValueStore, Link
 from mlless.deployment import Addresses, is_rabbitmq, is_redis
 
@@ -14,8 +20,6 @@ def open_store(addresses: Addresses, expiry: float) -> KeyValueStore:
         from mlless.channels.redis_store import RedisStore
 
         return RedisStore(addresses.store, addresses.job, expiry)
-    from mlless.channels.embedded_store import EmbeddedStore
-
     return EmbeddedStore(Path(addresses.store[0]))
 
 
@@ -29,8 +33,6 @@ def open_hub(addresses: Addresses, workers: int, expiry: float) -> Hub:
         from mlless.channels.rabbitmq_bus import RabbitHub
 
         return RabbitHub(addresses.bus, addresses.job, workers, expiry)
-    from mlless.channels.embedded_bus import EmbeddedHub
-
     return EmbeddedHub(Path(addresses.bus))
 
 
@@ -44,6 +46,4 @@ def open_link(addresses: Addresses, worker: int, generation: int) -> Link:
         from mlless.channels.rabbitmq_bus import RabbitLink
 
         return RabbitLink(addresses.bus, addresses.job, worker, generation)
-    from mlless.channels.embedded_bus import EmbeddedLink
-
     return EmbeddedLink(Path(addresses.bus))
