@@ -42,6 +42,11 @@ class _Sender(msgspec.Struct, frozen=True):
     version: str
 
 
+# Made before a zygote forks: to look through the types takes milliseconds.
+_launch = msgspec.json.Decoder(Launch)
+_sender = msgspec.json.Decoder(_Sender)
+
+
 def launch_of(job: JobSpec, addresses: Addresses, worker: int, generation: int) -> bytes:
     """Return the payload of a worker."""
     return msgspec.json.encode(Launch(PROTOCOL, mlless.__version__, job, addresses, worker, generation))
@@ -49,7 +54,7 @@ def launch_of(job: JobSpec, addresses: Addresses, worker: int, generation: int) 
 
 def check_sender(payload: bytes) -> None:
     """Raise JobError if the driver that sent ``payload`` is of another protocol."""
-    sender = msgspec.json.decode(payload, type=_Sender)
+    sender = _sender.decode(payload)
     if sender.protocol != PROTOCOL:
         raise JobError(
             "this function does not fit the driver that started it",
@@ -62,7 +67,7 @@ def check_sender(payload: bytes) -> None:
 def main(payload: bytes) -> None:
     """Run the worker that ``payload`` describes, until its part is done."""
     check_sender(payload)
-    launch = msgspec.json.decode(payload, type=Launch)
+    launch = _launch.decode(payload)
     link = open_link(launch.addresses, launch.worker, launch.generation)
     try:
         _worker(launch, link).run()

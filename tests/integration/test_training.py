@@ -14,9 +14,9 @@ from integration.jobs import job
 from mlless.artifact import MODEL
 from mlless.data.dataset import Dataset
 from mlless.driver import Run, run_job
+from mlless.exchange.codec import pack
 from mlless.exchange.filter import SignificanceFilter
 from mlless.job import JobSpec
-from mlless.kernels.arrays import Decoded
 from mlless.membership import batch_at
 from mlless.models import model_of
 from mlless.records import StepRecord
@@ -63,15 +63,15 @@ def oracle(spec: JobSpec, dataset: Dataset) -> dict[str, bytes]:
             publish = significance.prepare(step, batch.touched)
             _, sent = model.step(replica, batch.arrays, spec.optimizer, step, spec.workers, publish)
             update = significance.take(publish, sent)
-            updates.append([Decoded(t.rows.copy(), t.masks.copy(), t.values.copy()) for t in update])
+            updates.append(pack(update, "none"))
         for replica in replicas:
-            replica.merge(updates, spec.sync.merge, spec.workers)
+            replica.merge(dict(zip("1234", updates, strict=False)), spec.sync.merge, spec.workers)
         position, step = position + spec.workers, step + 1
     updates = []
     for replica, significance in zip(replicas, filters, strict=True):
         model.settle(replica, spec.optimizer, step - 1)
-        updates.append([Decoded(t.rows, t.masks, t.values) for t in significance.flush()])
-    replicas[0].merge(updates, spec.sync.merge, spec.workers)
+        updates.append(pack(significance.flush(), "none"))
+    replicas[0].merge(dict(zip("1234", updates, strict=False)), spec.sync.merge, spec.workers)
     return {name: array.tobytes() for name, array in replicas[0].snapshot().items()}
 
 

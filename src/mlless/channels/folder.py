@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from mlless.channels.files import read_whole
 from mlless.channels.ports import Bytes
 from mlless.errors import ChannelError, MissingObject
 
@@ -24,7 +25,7 @@ class Folder:
     def get(self, path: str) -> bytes:
         """Return the whole file."""
         with _told("read", self.root / path, "check the path and its permissions"):
-            return (self.root / path).read_bytes()
+            return read_whole(f"{self.root}/{path}")
 
     def put(self, path: str, data: Bytes) -> None:
         """Write the file under a temporary name, then rename it into place."""
