@@ -19,8 +19,8 @@ from collections.abc import Mapping
 
 from mlless.errors import UsageError
 from mlless.runtimes.hosted import HostedRuntime
-from mlless.runtimes.lithops_wire import Wanted
 from mlless.runtimes.ports import Ended, FunctionId
+from mlless.runtimes.wire import Wanted
 
 _READY_DEADLINE = 120.0  # to load Lithops and its clients
 _START_DEADLINE = 900.0  # Lithops deploys a runtime when it is first used, which takes minutes

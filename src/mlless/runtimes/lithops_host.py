@@ -25,10 +25,9 @@ from lithops.utils import BackendType
 
 from mlless.deployment import hidden
 from mlless.errors import JobError, MLLessError, UsageError
-from mlless.runtimes.lithops_wire import Wanted
 from mlless.runtimes.ports import ONE_THREAD, Ended
 from mlless.runtimes.remote import Returned, run
-from mlless.runtimes.wire import Ready, Refused, Start, encode
+from mlless.runtimes.wire import Ready, Refused, Start, Wanted, encode
 
 _POLL = 0.1  # seconds between looks at the states that Lithops' monitor keeps in this process
 _FOREVER = 20 * 24 * 3600  # the longest that Lithops can wait for a process: its poll counts milliseconds

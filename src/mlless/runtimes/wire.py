@@ -20,6 +20,15 @@ class Start(msgspec.Struct, frozen=True):
     payload: str
 
 
+class Wanted(msgspec.Struct, frozen=True):
+    """What Lithops' host is told first: the functions' entry point, what they may use, their environment."""
+
+    entry: str
+    memory: int | None
+    time_limit: int | None
+    environment: dict[str, str]
+
+
 class Ready(msgspec.Struct, frozen=True, tag=True):
     """What was asked for is done; functions end after ``time_limit`` seconds, if there is a limit."""
 

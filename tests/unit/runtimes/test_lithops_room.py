@@ -9,7 +9,7 @@ import pytest
 
 from mlless.errors import JobError, UsageError
 from mlless.runtimes.lithops_host import Host, _concurrency, _Errors
-from mlless.runtimes.lithops_wire import Wanted
+from mlless.runtimes.wire import Wanted
 
 
 class Denied(Exception):
