@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from mlless.clock import SystemClock
 from mlless.data.dataset import Dataset, open_dataset
 from mlless.data.manifest import Clicks
 from mlless.deployment import EMBEDDED, Deployment
-from mlless.errors import UsageError
+from mlless.errors import ChannelError, UsageError
 from mlless.interrupts import interruptible
 from mlless.job import Compression, JobSpec, MergeRule
 from mlless.launch import launch_of
@@ -216,11 +217,26 @@ def run_job(
             spec.seed,
             shape.columns if isinstance(shape, Clicks) else None,
         )
-        write_artifact(out, Artifact(about, tables, ids))
+        _write_model(out, Artifact(about, tables, ids))
         summary = summarize(spec, outcome, totals, meter)
         write_summary(out, summary)
         history.keep()
     return Run(str(out), summary)
+
+
+def _write_model(out: Location, artifact: Artifact) -> None:
+    """Write the model; where that fails keep it on this machine, for the training is not to be lost."""
+    try:
+        write_artifact(out, artifact)
+    except ChannelError as error:
+        folder = tempfile.mkdtemp(prefix="mlless-run-")
+        write_artifact(folder, artifact)
+        raise ChannelError(
+            f"the model is trained, but not stored: {error.what}",
+            where=error.where,
+            found=error.found,
+            cure=f"it is kept in {folder}: copy it from there",
+        ) from error
 
 
 def within_limit(spec: JobSpec, limit: float | None) -> JobSpec:

@@ -48,10 +48,13 @@ def environment(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_every_example_runs(page, environment, tmp_path):
+def test_every_example_runs(page, environment, tmp_path, request):
     folder = tmp_path / "folder"
     folder.mkdir()
-    blocks = BLOCK.findall((DOCS / page).read_text())
+    content = (DOCS / page).read_text()
+    if "s3://" in content:
+        environment |= request.getfixturevalue("s3_server").environment
+    blocks = BLOCK.findall(content)
     assert blocks
     for language, text in blocks:
         if language == "toml":

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import http.server
 import os
+import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -31,6 +33,7 @@ from mlless.data.synthetic import write_ratings
 from mlless.driver import run_job
 from mlless.errors import ChannelError, DatasetError, MissingObject, UsageError, WorkerFailed
 from mlless.membership import batch_at
+from mlless.records import StepRecord
 from mlless.testing.virtual import Durations, simulate
 
 SECONDS = 40.0  # within which every error must be told, also on a busy machine
@@ -68,12 +71,13 @@ def test_the_same_data_set_and_the_same_model_as_in_a_folder(
     assert len(remote.history()) == len(local.history()) == remote.summary.steps
     assert mlless.evaluate(remote.location, there) == mlless.evaluate(local.folder, here)
     users, items = np.array([1, 2, 3]), np.array([4, 5, 6])
-    expected = local.model().predict_ratings(users, items)
-    assert mlless.load(remote.location).predict_ratings(users, items).tolist() == expected.tolist()
-    seen = [
-        model.seen_in(open_dataset(data)) for model, data in ((remote.model(), there), (local.model(), here))
+    predicted = local.model().predict_ratings(users, items)
+    assert mlless.load(remote.location).predict_ratings(users, items).tolist() == predicted.tolist()
+    excluded = [
+        run.model().seen_in(open_dataset(data)).items.tolist()
+        for run, data in ((remote, there), (local, here))
     ]
-    assert seen[0].items.tolist() == seen[1].items.tolist()
+    assert excluded[0] == excluded[1]
     with pytest.raises(UsageError, match="no folder on this machine"):
         _ = remote.folder
 
@@ -122,6 +126,20 @@ def test_a_run_that_fails_leaves_nothing(ratings: Dataset, bucket: str, s3: S3Se
     with pytest.raises(WorkerFailed, match="not a data set"):
         run_job(gone, ratings, f"s3://{bucket}/run")
     assert s3.objects(bucket) == {}
+
+
+def test_a_model_that_cannot_be_uploaded_is_kept_here(
+    ratings: Dataset, bucket: str, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def expire(record: StepRecord) -> None:
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "expired")
+
+    with pytest.raises(ChannelError, match="credentials are not accepted") as caught:
+        run_job(job(ratings, workers=2, epochs=1), ratings, f"s3://{bucket}/run", listen=expire)
+    folder = re.search(r"it is kept in (\S+):", str(caught.value), re.IGNORECASE)
+    assert folder
+    assert mlless.load(folder[1]).kind == "mf"
+    shutil.rmtree(folder[1])
 
 
 # Partitioning: the old data set or the new one, never neither
