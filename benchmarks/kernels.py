@@ -39,12 +39,12 @@ from shapes import (
 )
 
 from mlless.data.batches import ClicksBatch, RatingsBatch
-from mlless.exchange.codec import decoded
+from mlless.exchange.codec import pack
 from mlless.exchange.filter import SignificanceFilter
 from mlless.exchange.update import Update, entries
 from mlless.job import Adagrad, Sync
 from mlless.kernels import native, twin
-from mlless.kernels.arrays import Decoded, Sent
+from mlless.kernels.arrays import Sent
 from mlless.models.optimizers import rule_of
 from mlless.replica import Replica, coefficients
 
@@ -174,22 +174,22 @@ def clicks_step(features: int, sync: Sync, rounds: int) -> None:
 def merge(shape: RatingsShape, sync: Sync, workers: int, rounds: int) -> None:
     """Print the merge of the updates of so many workers."""
     batches = ratings_batches(shape, workers)
-    updates: list[list[Decoded]] = []
+    updates: list[memoryview] = []
+    total = 0
     for batch in batches:
         trainer = Trainer(native, ratings_replica(shape), sync)
         trainer.step(batch, FIRST_STEP)
-        updates.append([Decoded(*(np.copy(part) for part in table)) for table in decoded(trainer.update)])
+        updates.append(pack(trainer.update, "none"))
+        total += entries(trainer.update)
     replica, (factors, by_count) = ratings_replica(shape), coefficients("sqrt-members", workers)
 
     def merge_with(kernels: ModuleType) -> None:
-        for number, table in enumerate(replica.tables):
-            parts = [update[number] for update in updates]
-            kernels.merge_updates(table.rows, COLUMNS, parts, factors, int(by_count))
+        tables = [(table.rows, COLUMNS) for table in replica.tables]
+        kernels.merge_updates(tables, updates, factors, int(by_count))
 
     seconds = take_turns(
         {name: lambda _, kernels=kernels: merge_with(kernels) for name, kernels in KERNELS.items()}, rounds
     )
-    total = sum(len(table.values) for update in updates for table in update)
     time = statistics.median(seconds["compiled"])
     print(
         f"merge {shape.name:7}{_mode(sync):4} {workers:3} updates {total:9,} entries   "

@@ -17,7 +17,10 @@ from mlless.errors import UsageError
 EMBEDDED = "embedded"
 _REDIS = ("redis", "rediss", "unix")
 _RABBITMQ = ("amqp", "amqps")
-_SECRET = re.compile(r"(?<=://)([^/@]*):([^/@]*)@|((?:password|secret|token|key)=)[^&\s]*", re.IGNORECASE)
+# Rather too much than too little: a password may hold what would have had to be escaped.
+_SECRET = re.compile(
+    r"(?<=://)([^/@:\s]*):([^,\s]*)@|((?:password|secret|token|key)=)[^&,\s]*", re.IGNORECASE
+)
 
 
 def hidden(text: str) -> str:

@@ -83,6 +83,7 @@ def train(
     learning_rate: float | None = None,
     l2: float | None = None,
     merge: MergeRule | None = None,
+    compression: Compression = "none",
     epochs: int | None = None,
     patience: int | None = None,
     target: str | None = None,
@@ -100,8 +101,9 @@ def train(
     """Train a model on a partitioned data set with worker processes; return the run.
 
     What is left None follows from the data set, or is the measured default for the model. ``store``
-    to ``time_limit`` say where it runs, see ``Deployment``. ``dataset`` and ``out`` are folders, or
-    URLs of prefixes in an object store; ``out`` then holds ``model.safetensors``, ``history.jsonl`` and
+    to ``time_limit`` say where it runs, see ``Deployment``. Only what is given here counts: settings
+    in files and variables are for the command line. ``dataset`` and ``out`` are folders, or URLs of
+    prefixes in an object store; ``out`` then holds ``model.safetensors``, ``history.jsonl`` and
     ``summary.json``. ``show`` tells how it goes: live on a terminal, else in a line an evaluation.
     ``listen`` hears of every step.
     A Ctrl-C or SIGTERM does not raise: the run comes back with the model so far and the
@@ -117,6 +119,7 @@ def train(
         learning_rate=learning_rate,
         l2=l2,
         merge=merge,
+        compression=compression,
         epochs=epochs,
         patience=patience,
         target=target,
@@ -125,7 +128,7 @@ def train(
     )
     deployment = Deployment(store=store, bus=bus, runtime=runtime, memory=memory, time_limit=time_limit)
     data = open_dataset(dataset)
-    spec = plan_job(wishes, data, deployment)
+    spec = plan_job(wishes, data)
     with _shown(spec, listen) if show else nullcontext(listen) as hear:
         return run_job(spec, data, out, overwrite=overwrite, listen=hear, deployment=deployment)
 
@@ -145,14 +148,9 @@ def _shown(spec: JobSpec, listen: Listener) -> Iterator[Listener]:
         yield hear
 
 
-def plan_job(
-    wishes: Wishes, dataset: Dataset, deployment: Deployment = LOCAL, *, least_steps: int = 0
-) -> JobSpec:
+def plan_job(wishes: Wishes, dataset: Dataset, *, least_steps: int = 0) -> JobSpec:
     """Return the job that ``run_job`` is to run; see ``recipes.job_of``."""
-    # Memory is quicker than any compressor: on one machine updates travel as they are.
-    compression: Compression = "none" if deployment.servers == (EMBEDDED,) else "zstd"
-    location = absolute(dataset.location)
-    return job_of(wishes, dataset.manifest, location, compression, least_steps=least_steps)
+    return job_of(wishes, dataset.manifest, absolute(dataset.location), least_steps=least_steps)
 
 
 def run_job(

@@ -6,6 +6,7 @@ A runtime knows a function by ``ENTRY`` and the payload alone. Nothing is pickle
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import msgspec
 
@@ -41,14 +42,19 @@ class _Sender(msgspec.Struct, frozen=True):
     version: str
 
 
+# Made before a zygote forks: to look through the types takes milliseconds.
+_launch = msgspec.json.Decoder(Launch)
+_sender = msgspec.json.Decoder(_Sender)
+
+
 def launch_of(job: JobSpec, addresses: Addresses, worker: int, generation: int) -> bytes:
     """Return the payload of a worker."""
     return msgspec.json.encode(Launch(PROTOCOL, mlless.__version__, job, addresses, worker, generation))
 
 
-def main(payload: bytes) -> None:
-    """Run the worker that ``payload`` describes, until its part is done."""
-    sender = msgspec.json.decode(payload, type=_Sender)
+def check_sender(payload: bytes) -> None:
+    """Raise JobError if the driver that sent ``payload`` is of another protocol."""
+    sender = _sender.decode(payload)
     if sender.protocol != PROTOCOL:
         raise JobError(
             "this function does not fit the driver that started it",
@@ -56,12 +62,26 @@ def main(payload: bytes) -> None:
             found=f"protocol {sender.protocol} of mlless {sender.version}",
             cure="install the same release of mlless on both sides",
         )
-    launch = msgspec.json.decode(payload, type=Launch)
+
+
+def main(payload: bytes) -> None:
+    """Run the worker that ``payload`` describes, until its part is done."""
+    check_sender(payload)
+    launch = _launch.decode(payload)
     link = open_link(launch.addresses, launch.worker, launch.generation)
     try:
         _worker(launch, link).run()
     finally:
         link.close()
+
+
+def handler(event: dict[str, Any], context: object) -> dict[str, int]:
+    """Run the worker that ``event``, a ``Launch``, describes: the entry point as AWS Lambda calls it.
+
+    An error becomes that of the function.
+    """
+    main(msgspec.json.encode(event))
+    return {"worker": event["worker"], "generation": event["generation"]}
 
 
 def _worker(launch: Launch, link: Link) -> Worker:

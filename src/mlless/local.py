@@ -17,7 +17,7 @@ from mlless.clock import Clock
 from mlless.data.dataset import Dataset
 from mlless.data.stream import BatchStream
 from mlless.errors import NotFinite
-from mlless.exchange.codec import decoded
+from mlless.exchange.codec import pack
 from mlless.exchange.filter import SignificanceFilter
 from mlless.exchange.update import Update, entries
 from mlless.heldout import score_heldout
@@ -214,7 +214,7 @@ class _Training:
         return self._after(following)
 
     def _merge(self, update: Update) -> None:
-        self._course.replica.merge([decoded(update)], self._spec.sync.merge, 1)
+        self._course.replica.merge({"own": pack(update, "none")}, self._spec.sync.merge, 1)
 
     def _finish(self, last: StepRecord, *, merged: bool) -> Ending:
         """Leave the better of the model as it is now and the best one."""

@@ -141,6 +141,8 @@ class Plan(_Message, frozen=True):
     @property
     def trainers(self) -> tuple[int, ...]:
         """The members that take a mini-batch, in order of id."""
+        if not self.flush:
+            return self.members
         return tuple(member for member in self.members if member not in self.flush)
 
 

@@ -51,6 +51,7 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     learning_rate: float | None = None
     l2: float | None = None
     merge: MergeRule | None = None
+    compression: Compression = "none"
     epochs: int | None = None
     patience: int | None = None
     target: str | None = None
@@ -68,9 +69,7 @@ def clicks_l2(rows: float) -> float:
     return 8.0 / rows
 
 
-def job_of(
-    wishes: Wishes, manifest: Manifest, location: str, compression: Compression, *, least_steps: int = 0
-) -> JobSpec:
+def job_of(wishes: Wishes, manifest: Manifest, location: str, *, least_steps: int = 0) -> JobSpec:
     """Return the whole job; UsageError if the wishes do not fit the data set or each other.
 
     ``least_steps`` above 0 is for data sets that may be tiny: epochs and patience that were not asked
@@ -104,7 +103,7 @@ def job_of(
         validation_batches=len(manifest.validation),
         model=model,
         optimizer=optimizer,
-        sync=_sync(wishes, SIGNIFICANCE[fitting], wishes.merge or merge, compression),
+        sync=_sync(wishes, SIGNIFICANCE[fitting], wishes.merge or merge),
         stop=_of_few_rows(stop, wishes, manifest, least_steps) if least_steps else stop,
         workers=min(WORKERS, len(manifest.train)) if wishes.workers is None else wishes.workers,
         seed=wishes.seed,
@@ -176,7 +175,7 @@ def _of_few_rows(stop: Stop, wishes: Wishes, manifest: Manifest, least_steps: in
     return msgspec.structs.replace(stop, epochs=stop.epochs * times, patience=patience)
 
 
-def _sync(wishes: Wishes, significance: float, merge: MergeRule, compression: Compression) -> Sync:
+def _sync(wishes: Wishes, significance: float, merge: MergeRule) -> Sync:
     if wishes.sync == "bsp":
         if wishes.significance:
             raise UsageError(
@@ -184,9 +183,9 @@ def _sync(wishes: Wishes, significance: float, merge: MergeRule, compression: Co
                 expected="no --significance with --sync bsp",
                 found=str(wishes.significance),
             )
-        return Sync(significance=0.0, half=False, merge=merge, compression=compression)
+        return Sync(significance=0.0, half=False, merge=merge, compression=wishes.compression)
     significance = _or(wishes.significance, significance)
-    return Sync(significance=significance, half=significance > 0, merge=merge, compression=compression)
+    return Sync(significance=significance, half=significance > 0, merge=merge, compression=wishes.compression)
 
 
 def parse_target(text: str) -> Target:

@@ -7,17 +7,18 @@ it is the same bits on every worker, always. Whatever else moves a parameter goe
 
 from __future__ import annotations
 
+import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlless import kernels
-from mlless.errors import DatasetError
+from mlless.errors import CodecError, DatasetError
 from mlless.job import MergeRule
-from mlless.kernels.arrays import Decoded, Floats, Rows
+from mlless.kernels.arrays import Bytes, Floats, Rows
 
 _LINE = 16  # floats in a cache line
 
@@ -74,6 +75,7 @@ class Table:
         return self.rows.data.view(np.int32)[:, 3 * self.shape.columns]
 
 
+@functools.cache
 def coefficients(rule: MergeRule, members: int) -> tuple[Floats, bool]:
     """Return a merge rule's factors, and whether they are indexed by an entry's publishers.
 
@@ -81,9 +83,12 @@ def coefficients(rule: MergeRule, members: int) -> tuple[Floats, bool]:
     """
     if rule == "sqrt-publishers":
         counts = np.arange(members + 1, dtype=np.float64)
-        return (1.0 / np.sqrt(np.maximum(counts, 1.0))).astype(np.float32), True
-    factor = {"sum": 1.0, "mean": 1.0 / members, "sqrt-members": 1.0 / np.sqrt(members)}[rule]
-    return np.array([factor], np.float32), False
+        factors = (1.0 / np.sqrt(np.maximum(counts, 1.0))).astype(np.float32)
+    else:
+        factor = {"sum": 1.0, "mean": 1.0 / members, "sqrt-members": 1.0 / np.sqrt(members)}[rule]
+        factors = np.array([factor], np.float32)
+    factors.setflags(write=False)  # every caller gets the same ones
+    return factors, rule == "sqrt-publishers"
 
 
 class Replica:
@@ -97,16 +102,22 @@ class Replica:
         """The tables' shapes, in order."""
         return tuple(table.shape for table in self.tables)
 
-    def merge(self, updates: Sequence[Sequence[Decoded]], rule: MergeRule, members: int) -> None:
-        """Add the updates of a step to ``shared``.
+    def merge(self, updates: Mapping[str, bytes | memoryview | Bytes], rule: MergeRule, members: int) -> None:
+        """Add the packed updates of a step to ``shared``.
 
-        ``updates`` stand in order of worker id, one's own among them; each holds one part a table.
-        Per entry: a = 0, add what each publisher sent, ``shared += a * c``, in float32.
+        They stand in order of worker id, one's own among them. Per entry: a = 0, add what each publisher
+        sent, ``shared += a * c``, in float32. CodecError names the first that is none for these tables;
+        nothing is merged then.
         """
         factors, by_count = coefficients(rule, members)
-        for number, table in enumerate(self.tables):
-            parts = [update[number] for update in updates if len(update[number].rows)]
-            kernels.merge_updates(table.rows, table.shape.columns, parts, factors, int(by_count))
+        tables = [(table.rows, table.shape.columns) for table in self.tables]
+        try:
+            kernels.merge_updates(tables, list(updates.values()), factors, int(by_count))
+        except ValueError as error:
+            what, number = error.args
+            raise CodecError(
+                "not a valid update", where=list(updates)[number], found=what, cure="publish the update again"
+            ) from error
 
     def snapshot(self) -> dict[str, Floats]:
         """Return a copy of ``shared``, table by table."""

@@ -14,7 +14,7 @@ from typing import Literal
 from mlless import checkpoint, messages
 from mlless.channels.ports import Hub, KeyValueStore
 from mlless.clock import Clock
-from mlless.errors import DeadlineExceeded, JobError, ReplicasDiffer, WorkerFailed, WorkerLost
+from mlless.errors import ChannelError, DeadlineExceeded, JobError, ReplicasDiffer, WorkerFailed, WorkerLost
 from mlless.exchange.broadcast import update_key
 from mlless.job import JobSpec
 from mlless.membership import first_plan, next_plan
@@ -84,7 +84,11 @@ class Supervisor:
         try:
             return self._run()
         except BaseException as error:
-            self._hub.broadcast(Abort(type(error).__name__), range(self._spec.workers))
+            try:
+                self._hub.broadcast(Abort(type(error).__name__), range(self._spec.workers))
+            except ChannelError as trouble:
+                if isinstance(error, WorkerLost):
+                    raise trouble from error  # it is why the worker died, and why it could not say so
             raise
 
     def _run(self) -> Outcome:
@@ -238,13 +242,7 @@ class Supervisor:
             if message is None and (lost := self._lost(missing)):
                 message = self._hub.receive(0.0)  # its last words may have come meanwhile
                 if message is None:
-                    raise WorkerLost(
-                        f"worker {lost.worker} died in step {max(self._step, 0)}",
-                        found=lost.describe(),
-                        cure="was it out of memory, or killed from outside?"
-                        if lost.code < 0
-                        else "set MLLESS_DEBUG=1 to see its own traceback",
-                    )
+                    raise self._lost_worker(lost)
             if isinstance(message, Failure):
                 raise _failed(message)
             if message is not None:
@@ -252,6 +250,19 @@ class Supervisor:
             if self._clock.now() >= deadline:
                 who = ", ".join(map(str, sorted(missing)))
                 raise DeadlineExceeded(f"no {awaited} from worker {who} within its deadline")
+
+    def _lost_worker(self, lost: Ended) -> WorkerLost:
+        what = f"worker {lost.worker} died in step {max(self._step, 0)}"
+        if "\n" in lost.cause:
+            *_, last = lost.cause.splitlines()
+            return WorkerLost(f"{what}: {last}", cure=f"its traceback:\n{lost.cause}")
+        if lost.cause:
+            return WorkerLost(f"{what}: {lost.cause}")
+        if lost.code < 0:
+            cure = "was it out of memory, or killed from outside?"
+        else:
+            cure = "set MLLESS_DEBUG=1 to see its own traceback"
+        return WorkerLost(what, found=lost.describe(), cure=cure)
 
     def _lost(self, missing: Collection[int]) -> Ended | None:
         self._ended += self._runtime.ended()

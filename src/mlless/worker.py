@@ -8,8 +8,6 @@ loop, to be read from top to bottom; what moves bytes or waits is behind a port.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 from mlless import checkpoint, messages
@@ -63,11 +61,10 @@ class Worker:
         self._model = model_of(spec.model)
         self._replica = Replica(self._model.shapes)
         self._filter = SignificanceFilter(spec.sync, self._replica)
-        self._exchange = Broadcast(
-            store, self._replica.shapes, spec.sync.compression, me.worker, me.generation
-        )
+        self._exchange = Broadcast(store, self._replica, spec.sync.compression, me.worker, me.generation)
         self._stream = BatchStream(dataset, spec)
         self._times: dict[str, float] = {}
+        self._since = 0.0
         self._step = -1
 
     def run(self) -> None:
@@ -108,7 +105,7 @@ class Worker:
             if commit.keep and lowest:
                 checkpoint.save_snapshot(self._store, checkpoint.BEST, self._replica.snapshot())
             if commit.end != "restore" and (not flushed or (commit.end and lowest)):
-                bytes_in = self._merge(commit, len(plan.members), step.update)
+                bytes_in = self._merge(commit, len(plan.members))
             self._exchange.discard(plan.step - 1)
             if commit.end and lowest:
                 self._finish(commit, bytes_in)
@@ -119,37 +116,36 @@ class Worker:
         position = self._position(plan)
         if position is None:
             return _Step()
-        with self._timed("fetch"):
-            fetched = self._stream.take(position)
-            batch = fetched.batch
-            self._clock.work("fetch", fetched.bytes)
+        fetched = self._stream.take(position)
+        batch = fetched.batch
+        self._clock.work("fetch", fetched.bytes)
+        self._lap("fetch")
         publish = self._filter.prepare(plan.step, batch.touched)
-        with self._timed("compute"):
-            loss, sent = self._model.step(
-                self._replica, batch.arrays, self._spec.optimizer, plan.step, len(plan.trainers), publish
-            )
-            self._clock.work("compute", len(batch))
+        loss, sent = self._model.step(
+            self._replica, batch.arrays, self._spec.optimizer, plan.step, len(plan.trainers), publish
+        )
+        self._clock.work("compute", len(batch))
+        self._lap("compute")
         try:
             return _Step(len(batch), loss, fetched.bytes, update=self._filter.take(publish, sent))
         except NotFinite:
             return _Step(len(batch), loss, fetched.bytes, finite=False)
 
     def _flush(self) -> _Step:
-        with self._timed("filter"):
-            self._model.settle(self._replica, self._spec.optimizer, self._step - 1)
-            try:
-                return _Step(update=self._filter.flush())
-            except NotFinite:
-                return _Step(finite=False)
+        self._model.settle(self._replica, self._spec.optimizer, self._step - 1)
+        try:
+            return _Step(update=self._filter.flush())
+        except NotFinite:
+            return _Step(finite=False)
 
     def _publish(self, step: _Step, bytes_in: int, evaluation: Evaluation | None) -> None:
-        with self._timed("filter"):
-            chunks = self._exchange.encode(step.update)
-            size = sum(len(chunk) for chunk in chunks)
-            self._clock.work("encode", size)
-        with self._timed("publish"):
-            if chunks:
-                self._exchange.publish(self._step, chunks)
+        chunks = self._exchange.encode(step.update)
+        size = sum(len(chunk) for chunk in chunks)
+        self._clock.work("encode", size)
+        self._lap("filter")
+        if chunks:
+            self._exchange.publish(self._step, chunks)
+        self._lap("publish")
         times, self._times = Times(**self._times), {}
         self._link.send(
             Report(
@@ -180,30 +176,32 @@ class Worker:
                 self._stream.announce(position)
 
     def _prefetch(self, later: tuple[Plan, ...]) -> None:
+        self._since = self._clock.now()
         for plan in later:
             if (position := self._position(plan)) is not None:
-                with self._timed("fetch"):
-                    self._stream.prefetch(position)
+                self._stream.prefetch(position)
+        self._lap("fetch")
 
     def _receive(self, timeout: float) -> Commit:
-        with self._timed("wait"):
-            message = self._link.receive(timeout)
+        self._since = self._clock.now()
+        message = self._link.receive(timeout)
+        self._lap("wait")
         if isinstance(message, Abort):
             raise Disconnected(f"the job was given up: {message.reason}")
         return message
 
-    def _merge(self, commit: Commit, members: int, own: Update) -> int:
-        with self._timed("merge"):
-            updates, size = self._exchange.collect(commit.step, commit.published, own)
-            self._replica.merge(updates, self._spec.sync.merge, members)
-            self._clock.work("merge", size)
+    def _merge(self, commit: Commit, members: int) -> int:
+        size = self._exchange.merge(commit.step, commit.published, self._spec.sync.merge, members)
+        self._clock.work("merge", size)
+        self._lap("merge")
         return size
 
     def _evaluate(self, plan: Plan) -> Evaluation:
-        with self._timed("evaluate"):
-            rank = plan.members.index(self._me.worker)
-            sums, _, _ = self._score(rank, len(plan.members))
-            return Evaluation(sums, self._replica.digest())
+        rank = plan.members.index(self._me.worker)
+        sums, _, _ = self._score(rank, len(plan.members))
+        evaluation = Evaluation(sums, self._replica.digest())
+        self._lap("evaluate")
+        return evaluation
 
     def _score(self, rank: int, of: int) -> tuple[Sums, Floats, Floats]:
         return score_heldout(self._model, self._replica, self._dataset, self._clock, rank=rank, of=of)
@@ -224,10 +222,8 @@ class Worker:
         finite = {name: value for name, value in heldout.items() if math.isfinite(value)}
         self._link.send(Finished(self._me.worker, self._me.generation, step, finite, restored, bytes_in))
 
-    @contextmanager
-    def _timed(self, activity: str) -> Iterator[None]:
-        start = self._clock.now()
-        try:
-            yield
-        finally:
-            self._times[activity] = self._times.get(activity, 0.0) + self._clock.now() - start
+    def _lap(self, activity: str) -> None:
+        """Say what the time since the last lap was spent on."""
+        now = self._clock.now()
+        self._times[activity] = self._times.get(activity, 0.0) + now - self._since
+        self._since = now

@@ -1,6 +1,7 @@
 """Every example of the how-to pages, as typed by a new user: a page from top to bottom in an empty folder.
 
-A block marked ``sh`` runs in a shell that stops at the first failure, one marked ``python`` as a script.
+A block marked ``sh`` runs in a shell that stops at the first failure, one marked ``python`` as a script; one
+marked ``toml`` becomes the settings file.
 The network is a server of this machine.
 """
 
@@ -19,8 +20,8 @@ import mlless
 from mlless.data.synthetic import write_ratings
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGES = sorted(path.name for path in DOCS.glob("howto-*.md"))
-BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+PAGES = sorted(path.name for path in [*DOCS.glob("howto-*.md"), DOCS / "configuration.md"])
+BLOCK = re.compile(r"^```(sh|python|toml)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture
@@ -56,12 +57,30 @@ def test_every_example_runs(page, environment, tmp_path, request):
     blocks = BLOCK.findall(content)
     assert blocks
     for language, text in blocks:
+        if language == "toml":
+            (folder / "mlless.toml").write_text(text)
+            continue
         command = ["sh", "-eu"] if language == "sh" else [sys.executable, "-"]
         done = subprocess.run(
             command, input=text, cwd=folder, env=environment, capture_output=True, text=True, timeout=60
         )
         assert done.returncode == 0, (page, text, done.stdout, done.stderr)
         assert "Traceback" not in done.stderr
+
+
+def test_the_settings_shown_are_what_config_prints(environment, tmp_path):
+    """The page of settings shows some lines of what its own example prints."""
+    text = (DOCS / "configuration.md").read_text()
+    (tmp_path / "mlless.toml").write_text(
+        next(block for kind, block in BLOCK.findall(text) if kind == "toml")
+    )
+    done = subprocess.run(
+        ["sh", "-c", "MLLESS_WORKERS=3 mlless config --epochs 2"],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    shown = re.search(r"says among others\n\n```\n(.*?)```", text, re.DOTALL)
+    assert shown
+    assert set(shown[1].splitlines()) <= set(done.stdout.splitlines())
 
 
 def test_links_between_pages_lead_somewhere():

@@ -31,3 +31,8 @@ class TestFolder(ObjectStoreContract):
             with pytest.raises(ChannelError, match=f"{path}: cannot write"):
                 Folder(tmp_path).put(path, b"x")
         assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "taken"]
+
+    def test_a_folder_is_no_object(self, tmp_path: Path) -> None:
+        (tmp_path / "taken").mkdir()
+        with pytest.raises(ChannelError, match="taken: cannot read: Is a directory"):
+            Folder(tmp_path).get("taken")

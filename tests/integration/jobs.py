@@ -21,9 +21,7 @@ PATIENCE = 20.0  # seconds after which a test gives up on an event
 def job(dataset: Dataset, **wishes: object) -> JobSpec:
     """Return a job on ``dataset`` with the given wishes, the model being what the data allows."""
     model = "mf" if dataset.manifest.kind == "ratings" else "lr"
-    return job_of(
-        msgspec.convert({"model": model, **wishes}, Wishes), dataset.manifest, dataset.location, "none"
-    )
+    return job_of(msgspec.convert({"model": model, **wishes}, Wishes), dataset.manifest, dataset.location)
 
 
 def eventually(condition: Callable[[], bool], what: str, within: float = PATIENCE) -> None:
@@ -49,10 +47,11 @@ def alive(pid: int) -> bool:
 class DriverProcess:
     """A training of many epochs in a process of its own, its channels in ``channels``."""
 
-    def __init__(self, dataset: Dataset, run: Path, channels: Path, workers: int = 3) -> None:
+    def __init__(self, dataset: Dataset, run: Path, channels: Path, workers: int = 3, **places: str) -> None:
         channels.mkdir(exist_ok=True)
         self.channels = channels
         call = f"{dataset.location!r}, model='mf', workers={workers}, epochs=100000, out={str(run)!r}"
+        call += f", **{places!r}"
         code = (
             "import mlless\n"
             f"run = mlless.train({call}, listen=lambda record: print('step', record.step, flush=True))\n"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import secrets
 import socket
 from typing import NoReturn
 
@@ -18,8 +20,12 @@ def missing(what: str, cure: str) -> NoReturn:
 
 
 def free_port() -> int:
-    """Return a port of this machine that no one listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a port of this machine that no one listens on.
+
+    It is below those that systems give to outgoing connections, which could take it before the server does.
+    """
+    while True:
+        port = 10_000 + secrets.randbelow(22_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port

@@ -14,7 +14,7 @@ from mlless.testing.virtual import Durations, simulate
 
 
 def spec_for(dataset, **wishes):
-    return job_of(Wishes(workers=1, **wishes), dataset.manifest, dataset.location, compression="none")
+    return job_of(Wishes(workers=1, **wishes), dataset.manifest, dataset.location)
 
 
 @pytest.mark.parametrize("kind", ["ratings", "clicks"])

@@ -16,7 +16,7 @@ from mlless.recipes import SIGNIFICANCE, Wishes, held_out_share, job_of, parse_t
 
 
 def made(dataset: Dataset, **wishes: Any) -> JobSpec:
-    return job_of(Wishes(**wishes), dataset.manifest, dataset.location, "none")
+    return job_of(Wishes(**wishes), dataset.manifest, dataset.location)
 
 
 def test_defaults_for_ratings(ratings: Dataset) -> None:
@@ -62,7 +62,7 @@ def test_defaults_for_clicks(clicks: Dataset) -> None:
 def test_a_single_class_has_finite_log_odds(clicks: Dataset, share: float) -> None:
     shape = msgspec.structs.replace(clicks.manifest.shape, positives=share)
     manifest = msgspec.structs.replace(clicks.manifest, shape=shape)
-    spec = job_of(Wishes(model="lr"), manifest, clicks.location, "none")
+    spec = job_of(Wishes(model="lr"), manifest, clicks.location)
     assert isinstance(spec.model, Logistic)
     assert math.isfinite(spec.model.intercept)
     assert (spec.model.intercept > 0) == (share == 1.0)
@@ -157,19 +157,19 @@ def test_what_is_no_target_is_refused(text: str) -> None:
 
 class TestFewRows:
     def test_epochs_grow_until_there_are_steps_enough(self, clicks):
-        spec = job_of(Wishes(model="lr"), clicks.manifest, "", "none", least_steps=9000)
+        spec = job_of(Wishes(model="lr"), clicks.manifest, "", least_steps=9000)
         assert spec.stop.epochs * spec.batches >= 9000
         assert spec.stop.epochs % 20 == 0
         assert spec.stop.patience == spec.stop.epochs // 10
 
     def test_what_was_asked_for_stays(self, clicks):
-        spec = job_of(Wishes(epochs=3, patience=2), clicks.manifest, "", "none", least_steps=9000)
+        spec = job_of(Wishes(epochs=3, patience=2), clicks.manifest, "", least_steps=9000)
         assert (spec.stop.epochs, spec.stop.patience) == (3, 2)
 
     def test_without_held_out_rows_there_is_no_patience(self, clicks):
         manifest = msgspec.structs.replace(clicks.manifest, validation=())
-        assert job_of(Wishes(), manifest, "", "none", least_steps=100).stop.patience is None
-        assert job_of(Wishes(), manifest, "", "none").stop.patience == 2
+        assert job_of(Wishes(), manifest, "", least_steps=100).stop.patience is None
+        assert job_of(Wishes(), manifest, "").stop.patience == 2
 
     def test_some_are_held_out_from_a_number_of_rows_on(self):
         assert [held_out_share("lr", rows) for rows in (4999, 5000)] == [0.0, 0.1]

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.unit.exchange.conftest import floats_of
 
 from mlless.errors import DatasetError
 from mlless.exchange import codec
 from mlless.exchange.filter import SignificanceFilter
 from mlless.exchange.update import Update, entries
-from mlless.job import Adagrad, Factorization, Logistic, MergeRule, Nesterov, Sync
-from mlless.kernels.arrays import ClicksArrays, Decoded, RatingsArrays
+from mlless.job import Adagrad, Compression, Factorization, Logistic, MergeRule, Nesterov, Sync
+from mlless.kernels.arrays import ClicksArrays, RatingsArrays, TableUpdate
 from mlless.models import model_of
 from mlless.models.base import BatchArrays, Model
 from mlless.replica import Replica, Table, TableShape, coefficients
@@ -23,16 +25,20 @@ SHAPES = (TableShape("users", 9, 4), TableShape("items", 6, 4))
 RULES: tuple[MergeRule, ...] = ("sum", "mean", "sqrt-members", "sqrt-publishers")
 
 
-def update_of(values: dict[tuple[int, int], float], shapes: tuple[TableShape, ...] = SHAPES) -> list[Decoded]:
+def packed(updates: Sequence[Update]) -> dict[str, memoryview]:
+    return {str(number): codec.pack(update, "none") for number, update in enumerate(updates)}
+
+
+def update_of(values: dict[tuple[int, int], float], shapes: tuple[TableShape, ...] = SHAPES) -> Update:
     """Return an update of entries of the first table."""
     dense = np.zeros((shapes[0].rows, shapes[0].columns), np.float32)
     for place, value in values.items():
         dense[place] = value
     marks = dense != 0
     rows = np.flatnonzero(marks.any(axis=1)).astype(np.uint32)
-    first = Decoded(rows, np.packbits(marks[rows], axis=1, bitorder="little"), dense[marks])
-    nothing = Decoded(np.empty(0, np.uint32), np.empty((0, 1), np.uint8), np.empty(0, np.float32))
-    return [first, *[nothing] * (len(shapes) - 1)]
+    first = TableUpdate(rows, np.packbits(marks[rows], axis=1, bitorder="little"), dense[marks])
+    nothing = TableUpdate(np.empty(0, np.uint32), np.empty((0, 1), np.uint8), np.empty(0, np.float32))
+    return (first, *[nothing] * (len(shapes) - 1))
 
 
 class TestTable:
@@ -69,7 +75,7 @@ class TestCoefficients:
     def test_alone_every_rule_is_the_same(self) -> None:
         for rule in RULES:
             replica = Replica(SHAPES)
-            replica.merge([update_of({(2, 1): 0.7})], rule, 1)
+            replica.merge(packed([update_of({(2, 1): 0.7})]), rule, 1)
             assert replica.tables[0].shared[2, 1] == np.float32(0.7)
 
 
@@ -82,7 +88,7 @@ class TestMerge:
         """Four members, of whom two publish: one entry both of them, one entry a single one."""
         replica = Replica(SHAPES)
         updates = [update_of({(0, 0): 1.0, (3, 2): 8.0}), update_of({(0, 0): 2.0})]
-        replica.merge(updates, rule, 4)
+        replica.merge(packed(updates), rule, 4)
         shared = replica.tables[0].shared
         assert shared[3, 2] == np.float32(8.0) * np.float32(one)
         assert shared[0, 0] == np.float32(3.0) * np.float32(both)
@@ -93,14 +99,14 @@ class TestMerge:
         values = (1e8, -1e8, 3.0)
         for order, expected in ((values, 3.0), (values[::-1], 0.0)):
             replica = Replica(SHAPES)
-            replica.merge([update_of({(1, 1): value}) for value in order], "sum", 3)
+            replica.merge(packed([update_of({(1, 1): value}) for value in order]), "sum", 3)
             assert replica.tables[0].shared[1, 1] == expected
 
     def test_a_step_that_nobody_published_changes_nothing(self) -> None:
         replica = Replica(SHAPES)
         before = replica.digest()
-        replica.merge([], "sqrt-publishers", 4)
-        replica.merge([update_of({})], "mean", 4)
+        replica.merge({}, "sqrt-publishers", 4)
+        replica.merge(packed([update_of({})]), "mean", 4)
         assert replica.digest() == before
 
 
@@ -175,7 +181,7 @@ def test_flushes_add_up_to_the_start_and_every_change(
             residual = random.integers(-(1 << spread), 1 << spread, sums.shape) / 1024
             table.residual[:] = residual
             sums += residual
-    updates = [codec.decoded(SignificanceFilter(sync, replica).flush()) for replica in replicas]
+    updates = packed([SignificanceFilter(sync, replica).flush() for replica in replicas])
     for replica in replicas:
         replica.merge(updates, "sum", workers)
         for table, expected in zip(replica.tables, total, strict=True):
@@ -261,8 +267,8 @@ def test_replicas_stay_the_same_bits_whoever_leaves(
     for step in range(7):
         last = step == 6
         flushing = {w for w in members if last or leaves[w] == step}
-        updates: dict[int, list[Decoded]] = {}
-        own: dict[int, list[Decoded]] = {}
+        updates: dict[int, bytes | memoryview] = {}
+        own: dict[int, memoryview] = {}
         before = {w: member.replica.digest() for w, member in members.items()}
         for worker, member in members.items():
             if worker in flushing:
@@ -274,14 +280,15 @@ def test_replicas_stay_the_same_bits_whoever_leaves(
                 if precision == "bsp":
                     assert not any(table.residual.any() for table in member.replica.tables)
             if entries(update):
-                data = b"".join(codec.encode(update, "zstd" if seed % 2 else "none"))
-                updates[worker] = codec.decode(data, model.shapes)
-                own[worker] = codec.decoded(update)
+                compression: Compression = "zstd" if seed % 2 else "none"
+                own[worker] = codec.pack(update, compression)
+                data = bytes(codec.seal(own[worker], compression))
+                updates[worker] = codec.opened(data, model.shapes, "place")
         assert {w: member.replica.digest() for w, member in members.items()} == before, (
             "only a merge writes shared"
         )
         for worker, member in members.items():
-            ordered = [own[w] if w == worker else updates[w] for w in sorted(updates)]
+            ordered = {str(w): own[w] if w == worker else updates[w] for w in sorted(updates)}
             member.replica.merge(ordered, rule, len(members))
         digests = {member.replica.digest() for member in members.values()}
         assert len(digests) == 1
@@ -308,17 +315,17 @@ def test_no_change_is_lost_on_the_way_to_the_final_model(seed: int, half: bool) 
             update = (
                 member.train(ratings(random), optimizer, step, 2) if step < 5 else member.flush(optimizer, 4)
             )
-            decoded = codec.decoded(update)
-            for table, sums, was, part in zip(member.replica.tables, expected, before, decoded, strict=True):
+            parts = floats_of(update)
+            for table, sums, was, part in zip(member.replica.tables, expected, before, parts, strict=True):
                 published = np.zeros(sums.shape)
                 marks = np.unpackbits(part.masks, axis=1, count=4, bitorder="little").astype(bool)
                 rows = np.zeros((len(part.rows), 4))
                 rows[marks] = part.values
                 published[part.rows] = rows
                 sums += table.residual + published - was  # what this step changed, by the identity
-            updates.append(decoded)
+            updates.append(update)
         for member in members:
-            member.replica.merge(updates, "sum", 2)
+            member.replica.merge(packed(updates), "sum", 2)
     for member in members:
         for table, sums in zip(member.replica.tables, expected, strict=True):
             np.testing.assert_allclose(table.shared, sums, rtol=1e-5, atol=1e-6)

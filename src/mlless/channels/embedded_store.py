@@ -14,8 +14,8 @@ import tempfile
 import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from urllib.parse import quote
 
+from mlless.channels.files import read_whole
 from mlless.channels.ports import Bytes
 from mlless.errors import ChannelError, MissingUpdate, UsageError
 
@@ -64,19 +64,22 @@ class EmbeddedStore:
         self._folder = folder
 
     def _path(self, key: str) -> str:
-        # Percent-encoding keeps keys apart; the prefix keeps them off the socket's name.
-        return f"{self._folder}/key.{quote(key, safe='')}"
+        # A key has slashes, a name has none; the prefix keeps keys off the socket's name.
+        return f"{self._folder}/key.{key.replace('%', '%25').replace('/', '%2F')}"
 
     def put(self, key: str, value: Sequence[Bytes]) -> None:
         """Write the chunks to a file of a temporary name and rename it."""
         path = self._path(key)
         part = f"{path}.part{os.getpid()}.{threading.get_ident()}"
         try:
-            with open(part, "wb", buffering=0) as file:
+            file = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            try:
                 for chunk in value:
                     rest = memoryview(chunk).cast("B")
                     while rest:
-                        rest = rest[file.write(rest) or 0 :]
+                        rest = rest[os.write(file, rest) :]
+            finally:
+                os.close(file)
             os.rename(part, path)
         except OSError as error:
             with contextlib.suppress(OSError):
@@ -96,8 +99,7 @@ class EmbeddedStore:
         values: list[Bytes] = []
         for key in keys:
             try:
-                with open(self._path(key), "rb", buffering=0) as file:
-                    values.append(file.readall())
+                values.append(read_whole(self._path(key)))
             except FileNotFoundError as error:
                 raise MissingUpdate(
                     "not in the store", where=key, cure="another program may have deleted files of the job"

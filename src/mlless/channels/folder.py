@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from mlless.channels.files import read_whole
 from mlless.channels.ports import Bytes
 from mlless.errors import ChannelError, MissingObject
 
@@ -23,9 +24,9 @@ class Folder:
 
     def get(self, path: str) -> bytes:
         """Return the whole file."""
-        target = self.root / path
+        target = f"{self.root}/{path}"
         try:
-            return target.read_bytes()
+            return read_whole(target)
         except OSError as error:
             absent = isinstance(error, FileNotFoundError | NotADirectoryError)
             kind = MissingObject if absent else ChannelError
@@ -59,13 +60,13 @@ class Folder:
 
 
 @contextmanager
-def _told(doing: str, path: Path) -> Iterator[None]:
+def _told(doing: str, path: str | Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         raise _failure(ChannelError, doing, path, error) from error
 
 
-def _failure(kind: type[ChannelError], doing: str, path: Path, error: OSError) -> ChannelError:
+def _failure(kind: type[ChannelError], doing: str, path: str | Path, error: OSError) -> ChannelError:
     cure = "check free space and permissions" if doing == "write" else "check the path and its permissions"
     return kind(f"cannot {doing}: {error.strerror}", where=str(path), cure=cure)

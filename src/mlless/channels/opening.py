@@ -1,9 +1,16 @@
-"""Which adapter serves which address. A client is imported when an address asks for it, not before."""
+"""Which adapter serves which address.
+
+A client is imported when an address asks for it, not before; the embedded adapters at once, so that a
+zygote has loaded them before it forks.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from mlless.channels.embedded_bus import EmbeddedHub, EmbeddedLink
+from mlless.channels.embedded_store import EmbeddedStore
+from mlless.channels.folder import Folder
 from mlless.channels.ports import Hub, KeyValueStore, Link, ObjectStore
 from mlless.deployment import Addresses, is_rabbitmq, is_redis
 from mlless.locations import Location, folder_of, is_remote, prefix_of
@@ -15,8 +22,6 @@ def open_store(addresses: Addresses, expiry: float) -> KeyValueStore:
         from mlless.channels.redis_store import RedisStore
 
         return RedisStore(addresses.store, addresses.job, expiry)
-    from mlless.channels.embedded_store import EmbeddedStore
-
     return EmbeddedStore(Path(addresses.store[0]))
 
 
@@ -30,8 +35,6 @@ def open_hub(addresses: Addresses, workers: int, expiry: float) -> Hub:
         from mlless.channels.rabbitmq_bus import RabbitHub
 
         return RabbitHub(addresses.bus, addresses.job, workers, expiry)
-    from mlless.channels.embedded_bus import EmbeddedHub
-
     return EmbeddedHub(Path(addresses.bus))
 
 
@@ -45,8 +48,6 @@ def open_link(addresses: Addresses, worker: int, generation: int) -> Link:
         from mlless.channels.rabbitmq_bus import RabbitLink
 
         return RabbitLink(addresses.bus, addresses.job, worker, generation)
-    from mlless.channels.embedded_bus import EmbeddedLink
-
     return EmbeddedLink(Path(addresses.bus))
 
 
@@ -56,6 +57,4 @@ def open_objects(location: Location) -> ObjectStore:
         from mlless.channels.remote_objects import RemoteObjects
 
         return RemoteObjects(prefix_of(str(location)))
-    from mlless.channels.folder import Folder
-
     return Folder(folder_of(location))

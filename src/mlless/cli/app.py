@@ -11,7 +11,18 @@ from typing import Annotated
 
 import typer
 
-from mlless.cli import evaluate, fetch, partition, predict, recommend, synthesize, train
+from mlless.cli import (
+    config,
+    doctor,
+    evaluate,
+    fetch,
+    function,
+    partition,
+    predict,
+    recommend,
+    synthesize,
+    train,
+)
 from mlless.cli.codes import BROKEN_PIPE, INTERRUPTED
 from mlless.errors import MLLessError
 
@@ -81,3 +92,9 @@ for _command, _examples in (
     (fetch.fetch, fetch.EXAMPLES),
 ):
     app.command(no_args_is_help=True, epilog=_examples)(_told()(_command))
+for _command, _examples in ((config.config, config.EXAMPLES), (doctor.doctor, doctor.EXAMPLES)):
+    app.command(epilog=_examples)(_told()(_command))  # these need no arguments
+
+_function = typer.Typer(no_args_is_help=True, help="Build what is deployed where functions run.")
+_function.command(no_args_is_help=True, epilog=function.EXAMPLES)(_told()(function.build))
+app.add_typer(_function, name="function")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+import os
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mlless.cli.codes import DIVERGED, INTERRUPTED
-from mlless.job import MergeRule
+from mlless.cli.options import ConfigFile, Place, Training, given, spread
 
 if TYPE_CHECKING:
     from mlless.records import Summary
@@ -26,11 +27,8 @@ EXAMPLES = """[bold]Examples[/bold]
 
 0 trained, 130 interrupted (Ctrl-C; the model so far is saved), 7 diverged, others: an error"""
 
-_MODEL = "What to train"
-_SYNC = "Workers and what they exchange"
-_STOP = "When to stop: whichever comes first"
 
-
+@spread
 def train(
     dataset: Annotated[
         str, typer.Argument(metavar="DATASET", help="A data set made with mlless partition: a folder or URL.")
@@ -39,124 +37,34 @@ def train(
         str,
         typer.Option(help="The run's folder or URL, for model.safetensors, history.jsonl, summary.json."),
     ],
-    model: Annotated[
-        Literal["mf", "lr"] | None,
-        typer.Option(
-            help="Matrix factorisation of ratings, or logistic regression on clicks.",
-            show_default="follows from the data set",
-            rich_help_panel=_MODEL,
-        ),
-    ] = None,
-    factors: Annotated[
-        int | None, typer.Option(help="Factors of mf.", show_default="20", rich_help_panel=_MODEL)
-    ] = None,
-    optimizer: Annotated[
-        Literal["adagrad", "nesterov"], typer.Option(help="How to step.", rich_help_panel=_MODEL)
-    ] = "adagrad",
-    learning_rate: Annotated[
-        float | None,
-        typer.Option(help="Its learning rate.", show_default="0.1 with adagrad", rich_help_panel=_MODEL),
-    ] = None,
-    l2: Annotated[
-        float | None,
-        typer.Option(
-            "--l2",
-            help="Strength of L2 regularisation.",
-            show_default="0.06 for mf, 8 / rows for lr",
-            rich_help_panel=_MODEL,
-        ),
-    ] = None,
-    seed: Annotated[
-        int, typer.Option(help="Decides the start and the order of mini-batches.", rich_help_panel=_MODEL)
-    ] = 0,
-    workers: Annotated[
-        int | None, typer.Option(help="Worker processes.", show_default="4", rich_help_panel=_SYNC)
-    ] = None,
-    sync: Annotated[
-        Literal["bsp", "isp"],
-        typer.Option(
-            help="bsp: publish every change; isp: only the significant ones.", rich_help_panel=_SYNC
-        ),
-    ] = "isp",
-    significance: Annotated[
-        float | None,
-        typer.Option(
-            help="ISP's threshold v: 0 publishes every change.",
-            show_default="0.7 for mf, 0.35 for lr",
-            rich_help_panel=_SYNC,
-        ),
-    ] = None,
-    merge: Annotated[
-        MergeRule | None,
-        typer.Option(
-            help="How updates are put together.",
-            show_default="follows from model and optimizer",
-            rich_help_panel=_SYNC,
-        ),
-    ] = None,
-    epochs: Annotated[
-        int | None,
-        typer.Option(
-            help="Passes over the data.", show_default="at most 30 for mf, 20 for lr", rich_help_panel=_STOP
-        ),
-    ] = None,
-    patience: Annotated[
-        int | None,
-        typer.Option(
-            help="Evaluations in a row without a new best.",
-            show_default="3 for mf, 2 for lr; none with --epochs",
-            rich_help_panel=_STOP,
-        ),
-    ] = None,
-    target: Annotated[
-        str | None,
-        typer.Option(
-            metavar="METRIC=VALUE",
-            help="train_loss, or held-out rmse, log_loss, auc: as in rmse=0.87.",
-            rich_help_panel=_STOP,
-        ),
-    ] = None,
-    max_time: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="Time since the start.", rich_help_panel=_STOP)
-    ] = None,
+    training: Training,
+    place: Place,
+    config: ConfigFile = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run's folder.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON, and only it.")] = False,
 ) -> None:
-    """Train a model with worker processes on this machine.
+    """Train a model with worker functions: processes of this machine, unless told otherwise.
 
-    What is not given takes a value that is known to work. The best model by the held-out metric is kept.
+    What is not given is taken from the settings (see mlless config), or takes a value that is known to work.
+    The best model by the held-out metric is kept.
     """
     from mlless.cli.console import commands, console, print_json, quote, say
+    from mlless.cli.settings import merge
     from mlless.data.dataset import open_dataset
     from mlless.driver import check_run_folder, plan_job, run_job
-    from mlless.recipes import Wishes
     from mlless.report.account import closing, opening
     from mlless.report.progress import progress
 
-    wishes = Wishes(
-        model=model,
-        workers=workers,
-        sync=sync,
-        significance=significance,
-        factors=factors,
-        optimizer=optimizer,
-        learning_rate=learning_rate,
-        l2=l2,
-        merge=merge,
-        epochs=epochs,
-        patience=patience,
-        target=target,
-        max_time=max_time,
-        seed=seed,
-    )
+    settings = merge(config, os.environ, {"train": given(training), "deployment": given(place)})
+    deployment = settings.deployment()
     data = open_dataset(dataset)
-    spec = plan_job(wishes, data)
+    spec = plan_job(settings.wishes(), data)
     check_run_folder(out, overwrite)
     to = console(stderr=json)
     to.quiet = json and not to.is_terminal
-    say(to, opening(spec, data.manifest))
+    say(to, opening(spec, data.manifest, deployment))
     with progress(spec, to) as listen:
-        run = run_job(spec, data, out, overwrite=overwrite, listen=listen)
+        run = run_job(spec, data, out, overwrite=overwrite, listen=listen, deployment=deployment)
     to.print()
     say(to, closing(run.summary, data.manifest, out))
     if json:

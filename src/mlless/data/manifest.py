@@ -145,6 +145,11 @@ class _FormatOnly(msgspec.Struct):
     format: int
 
 
+# Made before a zygote forks: to look through the types takes milliseconds.
+_manifest = msgspec.json.Decoder(Manifest)
+_format_only = msgspec.json.Decoder(_FormatOnly)
+
+
 def encode_manifest(manifest: Manifest) -> bytes:
     """Return the manifest as indented JSON."""
     return msgspec.json.format(msgspec.json.encode(manifest), indent=1)
@@ -154,7 +159,7 @@ def decode_manifest(data: bytes, where: str) -> Manifest:
     """Return the manifest in ``data``; DatasetError if it is none, or of another version."""
     cure = "partition the source again with this version of mlless"
     try:
-        found = msgspec.json.decode(data, type=_FormatOnly).format
+        found = _format_only.decode(data).format
         if found != FORMAT:
             raise DatasetError(
                 "a data set of another version",
@@ -163,6 +168,6 @@ def decode_manifest(data: bytes, where: str) -> Manifest:
                 found=f"format {found}",
                 cure=cure,
             )
-        return msgspec.json.decode(data, type=Manifest)
+        return _manifest.decode(data)
     except msgspec.DecodeError as error:
         raise DatasetError("not a valid manifest", where=where, found=str(error), cure=cure) from error

@@ -1,16 +1,14 @@
-"""Pattern of movement: everyone publishes to the store and reads everyone else's update."""
+"""Pattern of movement: everyone publishes to the store and merges everyone else's update."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from mlless.channels.ports import KeyValueStore
-from mlless.errors import CodecError
 from mlless.exchange import codec
 from mlless.exchange.update import Update, entries
-from mlless.job import Compression
-from mlless.kernels.arrays import Decoded
-from mlless.replica import TableShape
+from mlless.job import Compression, MergeRule
+from mlless.replica import Replica
 
 
 def update_key(step: int, worker: int, generation: int) -> str:
@@ -19,48 +17,50 @@ def update_key(step: int, worker: int, generation: int) -> str:
 
 
 class Broadcast:
-    """One worker's publishing and collecting of updates."""
+    """One worker's publishing and merging of updates."""
 
     def __init__(
         self,
         store: KeyValueStore,
-        shapes: Sequence[TableShape],
+        replica: Replica,
         compression: Compression,
         worker: int,
         generation: int,
     ) -> None:
         self._store = store
-        self._shapes = shapes
+        self._replica = replica
         self._compression = compression
         self._me = (worker, generation)
+        self._own = memoryview(b"")
+
+    def encode(self, update: Update) -> list[bytes | memoryview]:
+        """Return the update's bytes, or nothing if it changes nothing.
+
+        ``merge`` takes them as one's own, without reading them from the store.
+        """
+        if not entries(update):
+            return []
+        self._own = codec.pack(update, self._compression)
+        return [codec.seal(self._own, self._compression)]
 
     def publish(self, step: int, chunks: Sequence[bytes | memoryview]) -> None:
         """Store an encoded update; when this returns, everyone can read it."""
         self._store.put(update_key(step, *self._me), chunks)
 
-    def encode(self, update: Update) -> list[bytes | memoryview]:
-        """Return the update's bytes, or nothing if it changes nothing."""
-        return codec.encode(update, self._compression) if entries(update) else []
+    def merge(self, step: int, published: Sequence[tuple[int, int]], rule: MergeRule, members: int) -> int:
+        """Merge the step's updates in order of worker id, one's own among them; return the bytes read.
 
-    def collect(
-        self, step: int, published: Sequence[tuple[int, int]], own: Update
-    ) -> tuple[list[list[Decoded]], int]:
-        """Return the step's updates in order of worker id, one's own among them, and the bytes read.
-
-        One round trip. MissingUpdate or CodecError name the key.
+        One round trip. MissingUpdate or CodecError name the key, and nothing is merged then.
         """
-        peers = [who for who in published if who != self._me]
-        keys = [update_key(step, *who) for who in peers]
-        values = self._store.get(keys) if keys else []
-        updates = {}
-        for who, key, value in zip(peers, keys, values, strict=True):
-            try:
-                updates[who] = codec.decode(value, self._shapes)
-            except CodecError as error:
-                raise CodecError(error.what, where=key, found=error.found, cure=error.cure) from error
-        if self._me in published:
-            updates[self._me] = codec.decoded(own)
-        return [updates[who] for who in published], sum(len(value) for value in values)
+        keys = {who: update_key(step, *who) for who in published}
+        peers = [key for who, key in keys.items() if who != self._me]
+        values = dict(zip(peers, self._store.get(peers) if peers else [], strict=True))
+        updates = {
+            key: codec.opened(values[key], self._replica.shapes, key) if key in values else self._own
+            for key in keys.values()
+        }
+        self._replica.merge(updates, rule, members)
+        return sum(len(value) for value in values.values())
 
     def discard(self, step: int) -> None:
         """Remove one's own update of a step that everyone has merged."""

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from mlless.errors import NotFinite
-from mlless.exchange.update import TableUpdate, Update
+from mlless.exchange.update import Update
 from mlless.job import Sync
-from mlless.kernels.arrays import Outbox, Sent
+from mlless.kernels.arrays import Outbox, Sent, TableUpdate
 from mlless.kernels.twin import publish
 from mlless.models.base import Filter
 from mlless.replica import Replica
@@ -55,7 +55,7 @@ class SignificanceFilter:
         ):
             if not part[3]:
                 raise NotFinite(f"a parameter of table {table.shape.name} is no longer a finite number")
-            update.append(_contents(table.shape.columns, box, Sent(*part), filled.half))
+            update.append(_contents(box, Sent(*part), filled.half))
             if filled.half and part[2] > 0:
                 self._exponents[number] = max(-100, min(100, HEADROOM - math.frexp(part[2])[1]))
         return tuple(update)
@@ -72,7 +72,7 @@ class SignificanceFilter:
             if not sent.finite:
                 raise NotFinite(f"a parameter of table {shape.name} is no longer a finite number")
             table.residual[:] = residual
-            update.append(_contents(shape.columns, box, sent, half=False))
+            update.append(_contents(box, sent, half=False))
         return tuple(update)
 
 
@@ -81,10 +81,9 @@ def _outbox(columns: int, rows: int) -> Outbox:
     return Outbox(np.empty(rows, np.uint32), masks, np.empty(rows * columns + 1, np.float32), 0)
 
 
-def _contents(columns: int, box: Outbox, sent: Sent, half: bool) -> TableUpdate:
+def _contents(box: Outbox, sent: Sent, half: bool) -> TableUpdate:
     values = box.values.view(np.uint16) if half else box.values
     return TableUpdate(
-        columns,
         box.rows[: sent.rows],
         box.masks[: sent.rows],
         values[: sent.values],

@@ -41,37 +41,25 @@ if TYPE_CHECKING:
     from mlless.kernels.twin import (
         factorization_error,
         factorization_step,
-        join_planes,
         logistic_margins,
         logistic_step,
         merge_updates,
-        pack_rows,
-        split_planes,
-        unpack_rows,
-        widen_halves,
+        pack_update,
     )
 else:
     factorization_error = _chosen.factorization_error
     factorization_step = _chosen.factorization_step
-    join_planes = _chosen.join_planes
     logistic_margins = _chosen.logistic_margins
     logistic_step = _chosen.logistic_step
     merge_updates = _chosen.merge_updates
-    pack_rows = _chosen.pack_rows
-    split_planes = _chosen.split_planes
-    unpack_rows = _chosen.unpack_rows
-    widen_halves = _chosen.widen_halves
+    pack_update = _chosen.pack_update
 
 __all__ = [
     "NAME",
     "factorization_error",
     "factorization_step",
-    "join_planes",
     "logistic_margins",
     "logistic_step",
     "merge_updates",
-    "pack_rows",
-    "split_planes",
-    "unpack_rows",
-    "widen_halves",
+    "pack_update",
 ]

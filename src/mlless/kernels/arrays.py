@@ -84,9 +84,15 @@ class Sent(NamedTuple):
     finite: int
 
 
-class Decoded(NamedTuple):
-    """One worker's update of one table: ascending rows, column masks, values row by row."""
+class TableUpdate(NamedTuple):
+    """The published entries of one table.
+
+    ``rows`` ascend; ``masks`` has ceil(columns / 8) bytes a row, bit ``c % 8`` of byte ``c // 8``
+    standing for column c; ``values`` follow row by row: float32, or float16 bits (uint16) that
+    count in units of 2 to the power of minus ``exponent``.
+    """
 
     rows: Ids
     masks: Bytes
-    values: Floats
+    values: Floats | NDArray[np.uint16]
+    exponent: int = 0

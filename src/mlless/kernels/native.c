@@ -51,7 +51,8 @@ typedef uint8_t octet VECTOR(uint8_t, LANES);
 
 /* For each byte of a mask: the places of its set bits, in order (to pack lanes together); for each
  * bit the number of set ones below it (to spread packed lanes out again); how many are set. */
-static uint8_t packing[256][LANES], spreading[256][LANES], counting[256];
+static marks packing[256], spreading[256];
+static uint8_t counting[256];
 
 static void fill_mask_tables(void)
 {
@@ -60,17 +61,21 @@ static void fill_mask_tables(void)
         for (int i = 0; i < LANES; i++) {
             spreading[byte][i] = counting[byte];
             if (byte >> i & 1)
-                packing[byte][counting[byte]++] = (uint8_t)i;
+                packing[byte][counting[byte]++] = i;
         }
 }
 
 /* Lane i of the result is lane places[i] of `from`; the two may be one. */
-INLINE void pick(marks *to, const marks *from, const uint8_t *places)
+INLINE void pick(marks *to, const marks *from, const marks *places)
 {
+#if defined(__GNUC__) && !defined(__clang__) /* one instruction, which gcc does not see in the loop */
+    *to = __builtin_shuffle(*from, *places);
+#else
     marks picked;
     for (int i = 0; i < LANES; i++)
-        picked[i] = (*from)[places[i]];
+        picked[i] = (*from)[(*places)[i]];
     *to = picked;
+#endif
 }
 
 /* True in every lane whose bit is set. */
@@ -125,6 +130,8 @@ static void *scratch(Scratch *s, size_t size)
 INLINE uint32_t bits_of(float f) { uint32_t u; memcpy(&u, &f, 4); return u; }
 INLINE float float_of(uint32_t u) { float f; memcpy(&f, &u, 4); return f; }
 
+INLINE uint32_t word_at(const uint8_t *bytes) { uint32_t u; memcpy(&u, bytes, 4); return u; }
+
 INLINE uint16_t half_of(float value)
 {
     uint32_t u = bits_of(value), sign = u & 0x80000000u;
@@ -155,6 +162,7 @@ typedef struct {
 typedef struct {
     float *data;
     Py_ssize_t rows, stride;
+    int columns;
 } Table;
 
 typedef struct {
@@ -297,7 +305,7 @@ INLINE void change_lanes(float *row, const int columns, const float *g, const Ru
 
         uint32_t bits = gather_bits(&sent), fresh = is_last ? bits >> repeated << repeated : bits;
         mask[b] = (uint8_t)(is_last ? bits >> repeated : bits);
-        pick(&picked, &picked, packing[fresh]);
+        pick(&picked, &picked, &packing[fresh]);
         if (out->half)
             *(shorts *)((uint16_t *)values + n) = __builtin_convertvector(picked, shorts);
         else
@@ -381,10 +389,10 @@ INLINE void change_column(Table table, const uint32_t *ids, const float *g, cons
     }
     uint32_t bits = gather_bits((const marks *)sent);
     marks picked;
-    pick(&picked, (const marks *)ids, packing[bits]);
+    pick(&picked, (const marks *)ids, &packing[bits]);
     *(marks *)(out->rows + out->n_rows) = picked;
     memset(out->masks + out->n_rows, 1, LANES);
-    pick(&picked, (const marks *)values, packing[bits]);
+    pick(&picked, (const marks *)values, &packing[bits]);
     if (out->half)
         *(shorts *)((uint16_t *)out->values + out->n_values) = __builtin_convertvector(picked, shorts);
     else
@@ -714,24 +722,23 @@ CLONES static void change_one(float *row, float g, const Rule *rule, Outbox *out
 
 enum { BLOCK_ENTRIES = 4096 }; /* sums and counts of a block of rows stay in the first-level cache */
 
+/* An update's part of one table. The values are float32 at any address. */
 typedef struct {
     const uint32_t *rows;
-    const uint8_t *masks;
-    const float *values;
+    const uint8_t *masks, *values;
     Py_ssize_t n_rows, n_values, row, value;
 } Update;
 
 /* Add an update's row to the sums (and counts) of its entries; return how many it marks. Nothing
  * branches on the mask, whose bits are as good as random: an entry that is not marked adds zero. */
-INLINE Py_ssize_t add_row(float *sum, int32_t *seen, const uint8_t *mask, const float *values, Py_ssize_t left,
+INLINE Py_ssize_t add_row(float *sum, int32_t *seen, const uint8_t *mask, const uint8_t *values, Py_ssize_t left,
                           const int columns, const int by_count)
 {
     if (columns < LANES) {
         Py_ssize_t n = 0;
         for (int i = 0; i < columns; i++) {
             uint32_t marked = *mask >> i & 1;
-            float x = values[n < left - 1 ? n : left - 1];
-            sum[i] += float_of(bits_of(x) & (0u - marked));
+            sum[i] += float_of(word_at(values + 4 * (n < left - 1 ? n : left - 1)) & (0u - marked));
             n += marked;
             if (by_count)
                 seen[i] += (int32_t)marked;
@@ -739,15 +746,16 @@ INLINE Py_ssize_t add_row(float *sum, int32_t *seen, const uint8_t *mask, const 
         return n;
     }
     const int blocks = (columns + LANES - 1) / LANES;
-    float spare[BLOCKS * LANES]; /* lanes are read whole: not past the end of the values */
+    uint8_t spare[4 * BLOCKS * LANES]; /* lanes are read whole: not past the end of the values */
     if (left < blocks * LANES) {
-        memcpy(spare, values, sizeof(float) * (size_t)(left > 0 ? left : 0));
+        memcpy(spare, values, 4 * (size_t)(left > 0 ? left : 0));
         values = spare;
     }
     Py_ssize_t n = 0;
     for (int b = 0; b < blocks; b++) {
         marks x, set;
-        pick(&x, (const marks *)(values + n), spreading[mask[b]]);
+        memcpy(&x, values + 4 * n, sizeof(x));
+        pick(&x, &x, &spreading[mask[b]]);
         spread_bits(&set, mask[b]);
         *(lanes *)(sum + b * LANES) += (lanes)(x & set);
         if (by_count)
@@ -790,7 +798,7 @@ INLINE void merge(Table table, const int columns, Update *updates, Py_ssize_t co
                 for (int line = 0; line < columns; line += 16)
                     __builtin_prefetch(table.data + (size_t)(first + at) * table.stride + line, 1);
                 value += add_row(sums + (size_t)at * width, counts + (size_t)at * width, up->masks + row * bytes,
-                                 up->values + value, up->n_values - value, columns, by_count);
+                                 up->values + 4 * value, up->n_values - value, columns, by_count);
             }
             up->value = value;
             up->row = row;
@@ -844,6 +852,155 @@ CLONES static void merge_any(Table table, int columns, Update *updates, Py_ssize
 #undef CALL
 }
 
+/* ---- updates as bytes: exchange/codec.py tells their layout ---- */
+
+enum { HEAD = 9, PART = 13, HALF = 1, PLANES = 2, LARGEST_EXPONENT = 100 };
+static const uint8_t magic[3] = {'M', 'U', 1}; /* and the version */
+
+/* One table's part, as it is announced. */
+typedef struct {
+    Py_ssize_t rows, values, row_bytes;
+    int exponent;
+} Part;
+
+CLONES static int all_finite(const uint8_t *floats, Py_ssize_t n)
+{
+    uint32_t special = 0;
+    for (Py_ssize_t i = 0; i < n; i++)
+        special |= (word_at(floats + 4 * i) & 0x7f800000u) == 0x7f800000u;
+    return !special;
+}
+
+/* Halves, at any address, to floats; 0 if one is not finite. */
+CLONES static int widen(const uint8_t *halves, float *floats, Py_ssize_t n, float unscale)
+{
+    uint32_t special = 0;
+    for (Py_ssize_t i = 0; i < n; i++) {
+        uint16_t half;
+        memcpy(&half, halves + 2 * i, 2);
+        special |= (half & 0x7c00) == 0x7c00;
+        floats[i] = of_half(half) * unscale;
+    }
+    return !special;
+}
+
+/* Values of `width` bytes regrouped by place: all first bytes, all second bytes, ... */
+CLONES static void split_planes(const uint8_t *from, uint8_t *to, Py_ssize_t n, Py_ssize_t width)
+{
+    if (width == 2)
+        for (Py_ssize_t i = 0; i < n; i++) {
+            to[i] = from[2 * i];
+            to[n + i] = from[2 * i + 1];
+        }
+    else
+        for (Py_ssize_t w = 0; w < width; w++)
+            for (Py_ssize_t i = 0; i < n; i++)
+                to[w * n + i] = from[i * width + w];
+}
+
+CLONES static void join_planes(const uint8_t *from, uint8_t *to, Py_ssize_t n, Py_ssize_t width)
+{
+    if (width == 2)
+        for (Py_ssize_t i = 0; i < n; i++) {
+            to[2 * i] = from[i];
+            to[2 * i + 1] = from[n + i];
+        }
+    else
+        for (Py_ssize_t w = 0; w < width; w++)
+            for (Py_ssize_t i = 0; i < n; i++)
+                to[i * width + w] = from[w * n + i];
+}
+
+/* Ascending rows as gaps of 7 bits a byte, low first; return the bytes used, at most 5 a row. */
+static Py_ssize_t pack_rows(const uint32_t *rows, Py_ssize_t n, uint8_t *bytes)
+{
+    Py_ssize_t size = 0;
+    uint32_t next = 0;
+    for (Py_ssize_t i = 0; i < n; i++) {
+        uint32_t gap = rows[i] - next;
+        for (; gap >= 128; gap >>= 7)
+            bytes[size++] = (uint8_t)(gap | 128);
+        bytes[size++] = (uint8_t)gap;
+        next = rows[i] + 1;
+    }
+    return size;
+}
+
+/* The other way round; 0 unless they are as many and below `limit`. */
+static int unpack_rows(const uint8_t *bytes, Py_ssize_t size, uint32_t *rows, Py_ssize_t n, Py_ssize_t limit)
+{
+    Py_ssize_t used = 0;
+    int64_t next = 0;
+    for (Py_ssize_t i = 0; i < n; i++) {
+        int64_t gap = 0;
+        int shift = 0, more = 1;
+        for (; more && used < size && shift < 35; shift += 7) {
+            gap |= (int64_t)(bytes[used] & 127) << shift;
+            more = bytes[used++] & 128;
+        }
+        next += gap;
+        if (more || next >= limit || next > UINT32_MAX)
+            return 0;
+        rows[i] = (uint32_t)next++;
+    }
+    return used == size;
+}
+
+/* Read what an update announces; return how many floats `take_apart` may need, -1 if it is none of these tables. */
+static Py_ssize_t announced(const uint8_t *data, Py_ssize_t size, const Table *tables, Py_ssize_t count, Part *parts)
+{
+    if (size < HEAD + PART * count || memcmp(data, magic, sizeof(magic)) || data[3] > (HALF | PLANES) || data[4] != count)
+        return -1;
+    const int width = data[3] & HALF ? 2 : 4;
+    Py_ssize_t all = HEAD + PART * count, floats = 0;
+    for (Py_ssize_t t = 0; t < count; t++) {
+        const uint8_t *at = data + HEAD + PART * t;
+        Part *part = parts + t;
+        *part = (Part){word_at(at), word_at(at + 4), word_at(at + 8), (int8_t)at[12]};
+        if (part->rows > tables[t].rows || part->row_bytes < part->rows || part->row_bytes > 5 * part->rows ||
+            part->values > part->rows * tables[t].columns || abs(part->exponent) > LARGEST_EXPONENT)
+            return -1;
+        all += part->row_bytes + part->rows * ((tables[t].columns + 7) / 8) + part->values * width;
+        floats += part->rows + 2 * part->values;
+    }
+    return all == size ? floats : -1;
+}
+
+/* Take an announced update apart, into `room`; return where the room left begins, NULL if the bytes lie. */
+static float *take_apart(const uint8_t *data, const Table *tables, Py_ssize_t count, const Part *parts, float *room,
+                         Update *updates)
+{
+    const int flags = data[3], width = flags & HALF ? 2 : 4;
+    data += HEAD + PART * count;
+    for (Py_ssize_t t = 0; t < count; t++) {
+        const Part *part = parts + t;
+        const Py_ssize_t n = part->values;
+        uint32_t *rows = (uint32_t *)room;
+        const uint8_t *masks = data + part->row_bytes;
+        const uint8_t *values = masks + part->rows * ((tables[t].columns + 7) / 8);
+        if (!unpack_rows(data, part->row_bytes, rows, part->rows, tables[t].rows) ||
+            marked_in(masks, part->rows, tables[t].columns) != n)
+            return NULL;
+        data = values + n * width;
+        room += part->rows;
+        if (flags & PLANES) {
+            join_planes(values, (uint8_t *)room, n, width);
+            values = (const uint8_t *)room;
+            room += n;
+        }
+        if (flags & HALF) {
+            if (!widen(values, room, n, ldexpf(1.0f, -part->exponent)))
+                return NULL;
+            values = (const uint8_t *)room;
+            room += n;
+        } else if (!all_finite(values, n)) {
+            return NULL;
+        }
+        updates[t] = (Update){rows, masks, values, n ? part->rows : 0, n, 0, 0}; /* rows may mark nothing */
+    }
+    return room;
+}
+
 /* ---- what Python sees ---- */
 
 static PyObject *invalid(const char *what)
@@ -858,7 +1015,7 @@ static int holds(const Py_buffer *view, size_t width)
     return !((size_t)view->len % width) && !(view->len && (uintptr_t)view->buf % width);
 }
 
-static int as_table(const Py_buffer *view, Py_ssize_t stride, Py_ssize_t columns, Table *table)
+static int as_table(const Py_buffer *view, Py_ssize_t stride, int columns, Table *table)
 {
     if (columns < 1 || columns > MAX_COLUMNS || stride < 3 * columns + 1 || stride > MAX_STRIDE ||
         !holds(view, 4) || view->len % (stride * 4))
@@ -866,6 +1023,7 @@ static int as_table(const Py_buffer *view, Py_ssize_t stride, Py_ssize_t columns
     table->data = view->buf;
     table->stride = stride;
     table->rows = view->len / (stride * 4);
+    table->columns = columns;
     return 1;
 }
 
@@ -946,7 +1104,7 @@ static int as_outbox(const Py_buffer *rows, const Py_buffer *masks, const Py_buf
 
 static int as_rule(const Rule *rule) { return rule->kind == ADAGRAD || rule->kind == NESTEROV; }
 
-static Scratch step_memory, merge_memory;
+static Scratch step_memory, merge_memory, update_memory;
 
 static PyObject *factorization_step(PyObject *self, PyObject *args)
 {
@@ -1099,203 +1257,138 @@ done:
 static PyObject *merge_updates(PyObject *self, PyObject *args)
 {
     (void)self;
-    Py_buffer data = {0}, coefficients = {0}, *views = NULL;
-    Py_ssize_t stride, count = 0;
-    int columns, by_count;
-    PyObject *list, *result = NULL;
-    Update *updates = NULL;
-    if (!PyArg_ParseTuple(args, "(w*n)iOy*i", &data, &stride, &columns, &list, &coefficients, &by_count))
-        goto done;
-    Table table;
-    count = PyList_Check(list) ? PyList_Size(list) : -1;
-    if (count < 0 || !as_table(&data, stride, columns, &table) || !holds(&coefficients, 4) ||
-        coefficients.len < (Py_ssize_t)sizeof(float) * (by_count ? count + 1 : 1)) {
-        count = 0;
-        invalid("table, updates or coefficients do not have this shape");
-        goto done;
-    }
-    views = calloc((size_t)count * 3 + 1, sizeof(Py_buffer));
-    updates = calloc((size_t)count + 1, sizeof(Update));
+    Py_buffer coefficients, *views = NULL;
+    int by_count;
+    PyObject *table_list, *update_list, *result = NULL;
+    if (!PyArg_ParseTuple(args, "O!O!y*i", &PyList_Type, &table_list, &PyList_Type, &update_list, &coefficients, &by_count))
+        return NULL;
+    const Py_ssize_t count = PyList_Size(table_list), publishers = PyList_Size(update_list);
+    const size_t all = (size_t)(count * publishers);
+    views = calloc((size_t)(count + publishers) + 1, sizeof(*views));
+    Table *tables = calloc((size_t)count + 1, sizeof(*tables));
+    Part *parts = calloc(all + 1, sizeof(*parts));
+    Update *updates = calloc(all + (size_t)publishers + 1, sizeof(*updates)), *one_table = updates + all;
     float *memory = scratch(&merge_memory, sizeof(float) * (4 * BLOCK_ENTRIES + 1));
-    if (!views || !updates || !memory) {
+    if (!views || !tables || !parts || !updates || !memory) {
         PyErr_NoMemory();
         goto done;
     }
-    const Py_ssize_t bytes = (columns + 7) / 8;
-    for (Py_ssize_t u = 0; u < count; u++) {
-        Py_buffer *v = views + 3 * u;
-        PyObject *item = PyList_GetItem(list, u);
-        if (!item || !PyTuple_Check(item)) {
-            invalid("an update is rows, masks and values");
-            goto done;
-        }
-        if (!PyArg_ParseTuple(item, "y*y*y*", &v[0], &v[1], &v[2]))
-            goto done;
-        Update *up = updates + u;
-        up->rows = v[0].buf;
-        up->masks = v[1].buf;
-        up->values = v[2].buf;
-        up->n_rows = v[0].len / 4;
-        up->n_values = v[2].len / 4;
-        if (!holds(&v[0], 4) || !holds(&v[2], 4) || v[1].len != up->n_rows * bytes ||
-            marked_in(up->masks, up->n_rows, columns) != up->n_values || !ascending(up->rows, up->n_rows, table.rows)) {
-            invalid("an update does not fit the table");
-            goto done;
-        }
-        if (!up->n_values) /* rows that mark nothing */
-            up->n_rows = 0;
+    if (!holds(&coefficients, 4) || coefficients.len < 4 * (by_count ? publishers + 1 : 1)) {
+        invalid("too few coefficients");
+        goto done;
     }
-    merge_any(table, columns, updates, count, coefficients.buf, by_count, memory);
+    for (Py_ssize_t t = 0; t < count; t++) {
+        PyObject *table = PyList_GetItem(table_list, t);
+        Py_ssize_t stride;
+        int columns;
+        if (!PyTuple_Check(table)) {
+            invalid("a table is its rows and how many columns they have");
+            goto done;
+        }
+        if (!PyArg_ParseTuple(table, "(w*n)i", &views[t], &stride, &columns))
+            goto done;
+        if (!as_table(&views[t], stride, columns, &tables[t])) {
+            invalid("a table does not have this shape");
+            goto done;
+        }
+    }
+    Py_ssize_t floats = 0, number = 0;
+    for (; number < publishers; number++) {
+        Py_buffer *view = &views[count + number];
+        if (PyObject_GetBuffer(PyList_GetItem(update_list, number), view, PyBUF_SIMPLE))
+            goto done;
+        Py_ssize_t needed = announced(view->buf, view->len, tables, count, parts + number * count);
+        if (needed < 0)
+            goto refused;
+        floats += needed;
+    }
+    float *room = scratch(&update_memory, sizeof(float) * (size_t)(floats + 1));
+    if (!room)
+        goto done;
+    for (number = 0; number < publishers; number++) {
+        room = take_apart(views[count + number].buf, tables, count, parts + number * count, room, updates + number * count);
+        if (!room)
+            goto refused;
+    }
+    for (Py_ssize_t t = 0; t < count; t++) { /* nothing has been written before all are known to be sound */
+        for (Py_ssize_t u = 0; u < publishers; u++)
+            one_table[u] = updates[u * count + t];
+        merge_any(tables[t], tables[t].columns, one_table, publishers, coefficients.buf, by_count, memory);
+    }
     result = Py_NewRef(Py_None);
+    goto done;
+refused:;
+    PyObject *which = Py_BuildValue("(sn)", "not an update of these tables", number);
+    if (which)
+        PyErr_SetObject(PyExc_ValueError, which);
+    Py_XDECREF(which);
 done:
-    for (Py_ssize_t i = 0; views && i < count * 3; i++)
+    for (Py_ssize_t i = 0; views && i < count + publishers; i++)
         if (views[i].obj)
             PyBuffer_Release(&views[i]);
     free(views);
+    free(tables);
+    free(parts);
     free(updates);
-    if (data.obj)
-        PyBuffer_Release(&data);
-    if (coefficients.obj)
-        PyBuffer_Release(&coefficients);
+    PyBuffer_Release(&coefficients);
     return result;
 }
 
-/* ---- codec ---- */
-
-static PyObject *pack_rows(PyObject *self, PyObject *args)
+static PyObject *pack_update(PyObject *self, PyObject *args)
 {
     (void)self;
-    Py_buffer rows, out;
-    if (!PyArg_ParseTuple(args, "y*w*", &rows, &out))
+    PyObject *list, *result = NULL;
+    int half, planes;
+    Py_buffer out, v[3] = {{0}};
+    if (!PyArg_ParseTuple(args, "O!iiw*", &PyList_Type, &list, &half, &planes, &out))
         return NULL;
-    Py_ssize_t n = rows.len / 4, size = 0;
-    const uint32_t *ids = rows.buf;
+    const Py_ssize_t count = PyList_Size(list), width = half ? 2 : 4;
     uint8_t *bytes = out.buf;
-    PyObject *result = NULL;
-    if (!holds(&rows, 4) || out.len < 5 * n || !ascending(ids, n, (Py_ssize_t)1 << 32)) {
-        invalid("rows must ascend and the output have 5 bytes for each");
-    } else {
-        int64_t before = -1;
-        for (Py_ssize_t i = 0; i < n; i++) {
-            uint32_t gap = (uint32_t)(ids[i] - before - 1);
-            for (; gap >= 128; gap >>= 7)
-                bytes[size++] = (uint8_t)(gap | 128);
-            bytes[size++] = (uint8_t)gap;
-            before = ids[i];
-        }
-        result = PyLong_FromSsize_t(size);
+    Py_ssize_t size = HEAD + PART * count;
+    if (count > UINT8_MAX || out.len < size) {
+        invalid("too many tables, or no room for them");
+        goto done;
     }
-    PyBuffer_Release(&rows);
+    memcpy(bytes, magic, sizeof(magic));
+    bytes[3] = (uint8_t)((half ? HALF : 0) | (planes ? PLANES : 0));
+    bytes[4] = (uint8_t)count;
+    memset(bytes + 5, 0, HEAD - 5); /* for the checksum */
+    for (Py_ssize_t t = 0; t < count; t++) {
+        PyObject *part = PyList_GetItem(list, t);
+        int exponent;
+        if (!PyTuple_Check(part)) {
+            invalid("a part is rows, masks, values and exponent");
+            goto done;
+        }
+        if (!PyArg_ParseTuple(part, "y*y*y*i", &v[0], &v[1], &v[2], &exponent))
+            goto done;
+        const Py_ssize_t rows = v[0].len / 4;
+        if (!holds(&v[0], 4) || !holds(&v[2], (size_t)width) || abs(exponent) > LARGEST_EXPONENT ||
+            !ascending(v[0].buf, rows, (Py_ssize_t)1 << 32) || v[2].len / width > UINT32_MAX ||
+            out.len - size < 5 * rows + v[1].len + v[2].len) {
+            invalid("rows must ascend, the exponent be within 100, and the output have room");
+            goto done;
+        }
+        const Py_ssize_t row_bytes = pack_rows(v[0].buf, rows, bytes + size);
+        const uint32_t header[3] = {(uint32_t)rows, (uint32_t)(v[2].len / width), (uint32_t)row_bytes};
+        memcpy(bytes + HEAD + PART * t, header, sizeof(header));
+        bytes[HEAD + PART * t + 12] = (uint8_t)exponent;
+        size += row_bytes;
+        memcpy(bytes + size, v[1].buf, (size_t)v[1].len);
+        size += v[1].len;
+        if (planes)
+            split_planes(v[2].buf, bytes + size, v[2].len / width, width);
+        else
+            memcpy(bytes + size, v[2].buf, (size_t)v[2].len);
+        size += v[2].len;
+        RELEASE(v);
+    }
+    result = PyLong_FromSsize_t(size);
+done:
+    RELEASE(v);
     PyBuffer_Release(&out);
     return result;
 }
-
-static PyObject *unpack_rows(PyObject *self, PyObject *args)
-{
-    (void)self;
-    Py_buffer packed, out;
-    Py_ssize_t limit, used = 0;
-    if (!PyArg_ParseTuple(args, "y*nw*", &packed, &limit, &out))
-        return NULL;
-    const uint8_t *bytes = packed.buf;
-    uint32_t *ids = out.buf;
-    const int whole = holds(&out, 4);
-    Py_ssize_t n = whole ? out.len / 4 : 0, i = 0;
-    int64_t before = -1;
-    for (; i < n; i++) {
-        uint64_t gap = 0;
-        int shift = 0, more = 1;
-        while (more && used < packed.len && shift < 35) {
-            gap |= (uint64_t)(bytes[used] & 127) << shift;
-            more = bytes[used++] & 128;
-            shift += 7;
-        }
-        before += (int64_t)gap + 1;
-        if (more || before >= limit || before > UINT32_MAX)
-            break;
-        ids[i] = (uint32_t)before;
-    }
-    PyObject *result = i == n && used == packed.len && whole ? Py_NewRef(Py_None) : invalid("rows do not unpack");
-    PyBuffer_Release(&packed);
-    PyBuffer_Release(&out);
-    return result;
-}
-
-CLONES static int widen(const uint16_t *halves, float *floats, Py_ssize_t n, float unscale)
-{
-    uint32_t special = 0;
-    for (Py_ssize_t i = 0; i < n; i++) {
-        special |= (halves[i] & 0x7c00) == 0x7c00;
-        floats[i] = of_half(halves[i]) * unscale;
-    }
-    return !special;
-}
-
-static PyObject *widen_halves(PyObject *self, PyObject *args)
-{
-    (void)self;
-    Py_buffer halves, floats;
-    int exponent;
-    if (!PyArg_ParseTuple(args, "y*iw*", &halves, &exponent, &floats))
-        return NULL;
-    PyObject *result = NULL;
-    if (!holds(&halves, 2) || !holds(&floats, 4) || floats.len != 2 * halves.len || exponent <= -120 || exponent >= 120)
-        invalid("halves and floats must be as many, the exponent within 119");
-    else if (!widen(halves.buf, floats.buf, halves.len / 2, ldexpf(1.0f, -exponent)))
-        invalid("a value is not finite");
-    else
-        result = Py_NewRef(Py_None);
-    PyBuffer_Release(&halves);
-    PyBuffer_Release(&floats);
-    return result;
-}
-
-CLONES static void split(const uint8_t *from, uint8_t *to, Py_ssize_t n, Py_ssize_t width)
-{
-    if (width == 2)
-        for (Py_ssize_t i = 0; i < n; i++) {
-            to[i] = from[2 * i];
-            to[n + i] = from[2 * i + 1];
-        }
-    else
-        for (Py_ssize_t w = 0; w < width; w++)
-            for (Py_ssize_t i = 0; i < n; i++)
-                to[w * n + i] = from[i * width + w];
-}
-
-CLONES static void join(const uint8_t *from, uint8_t *to, Py_ssize_t n, Py_ssize_t width)
-{
-    if (width == 2)
-        for (Py_ssize_t i = 0; i < n; i++) {
-            to[2 * i] = from[i];
-            to[2 * i + 1] = from[n + i];
-        }
-    else
-        for (Py_ssize_t w = 0; w < width; w++)
-            for (Py_ssize_t i = 0; i < n; i++)
-                to[i * width + w] = from[w * n + i];
-}
-
-static PyObject *planes(PyObject *args, void (*convert)(const uint8_t *, uint8_t *, Py_ssize_t, Py_ssize_t))
-{
-    Py_buffer from, to;
-    Py_ssize_t width;
-    if (!PyArg_ParseTuple(args, "y*nw*", &from, &width, &to))
-        return NULL;
-    PyObject *result = NULL;
-    if (width < 1 || from.len % width || to.len != from.len) {
-        invalid("byte planes need whole values and an output of the same size");
-    } else {
-        convert(from.buf, to.buf, from.len / width, width);
-        result = Py_NewRef(Py_None);
-    }
-    PyBuffer_Release(&from);
-    PyBuffer_Release(&to);
-    return result;
-}
-
-static PyObject *split_planes(PyObject *self, PyObject *args) { (void)self; return planes(args, split); }
-static PyObject *join_planes(PyObject *self, PyObject *args) { (void)self; return planes(args, join); }
 
 static PyMethodDef methods[] = {
     {"factorization_step", factorization_step, METH_VARARGS, NULL},
@@ -1303,11 +1396,7 @@ static PyMethodDef methods[] = {
     {"logistic_step", logistic_step, METH_VARARGS, NULL},
     {"logistic_margins", logistic_margins, METH_VARARGS, NULL},
     {"merge_updates", merge_updates, METH_VARARGS, NULL},
-    {"pack_rows", pack_rows, METH_VARARGS, NULL},
-    {"unpack_rows", unpack_rows, METH_VARARGS, NULL},
-    {"widen_halves", widen_halves, METH_VARARGS, NULL},
-    {"split_planes", split_planes, METH_VARARGS, NULL},
-    {"join_planes", join_planes, METH_VARARGS, NULL},
+    {"pack_update", pack_update, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 

@@ -1,19 +1,15 @@
 """The compiled kernels; each does what its namesake in ``twin`` documents."""
 
-import numpy as np
-from numpy.typing import NDArray
-
 from mlless.kernels.arrays import (
     Bytes,
     ClicksArrays,
-    Decoded,
     Floats,
-    Ids,
     Outbox,
     RatingsArrays,
     Rows,
     Rule,
     Sent,
+    TableUpdate,
 )
 
 def factorization_step(
@@ -55,11 +51,11 @@ def logistic_step(
     /,
 ) -> tuple[float, Sent, Sent]: ...
 def logistic_margins(features: Rows, intercept: Rows, batch: ClicksArrays, margins: Floats, /) -> None: ...
+def pack_update(parts: list[TableUpdate], half: int, planes: int, out: Bytes, /) -> int: ...
 def merge_updates(
-    table: Rows, columns: int, updates: list[Decoded], coefficients: Floats, by_count: int, /
+    tables: list[tuple[Rows, int]],
+    updates: list[Bytes | bytes | memoryview],
+    coefficients: Floats,
+    by_count: int,
+    /,
 ) -> None: ...
-def pack_rows(rows: Ids, out: Bytes, /) -> int: ...
-def unpack_rows(packed: Bytes | bytes | memoryview, limit: int, out: Ids, /) -> None: ...
-def widen_halves(halves: NDArray[np.uint16], exponent: int, floats: Floats, /) -> None: ...
-def split_planes(values: Bytes, width: int, out: Bytes, /) -> None: ...
-def join_planes(planes: Bytes, width: int, out: Bytes, /) -> None: ...

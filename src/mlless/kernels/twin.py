@@ -6,13 +6,15 @@ order, gives the same numbers to rounding.
 
 from __future__ import annotations
 
+import struct
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from mlless.kernels.arrays import (
     Bytes,
     ClicksArrays,
-    Decoded,
     Floats,
     Ids,
     Outbox,
@@ -20,9 +22,15 @@ from mlless.kernels.arrays import (
     Rows,
     Rule,
     Sent,
+    TableUpdate,
 )
 
 ADAGRAD, NESTEROV = 0, 1
+# Of an update's bytes, whose layout stands in exchange/codec.py.
+_MAGIC, _VERSION = b"MU", 1
+_HEAD, _PART = struct.Struct("<2sBBBI"), struct.Struct("<IIIb")
+_HALF, _PLANES = 1, 2
+_LARGEST_EXPONENT = 100
 
 
 @np.errstate(all="ignore")  # what is not finite is reported, not warned of
@@ -209,86 +217,161 @@ def publish(ids: Ids, shared: Floats, residual: Floats, threshold: float, half: 
     return Sent(count, len(values), largest, int(finite))
 
 
+def pack_update(parts: list[TableUpdate], half: int, planes: int, out: Bytes) -> int:
+    """Write an update, one part a table, in the layout of ``exchange.codec``; return the bytes used.
+
+    ``half``: the values are float16; ``planes``: they are to be regrouped by place, all first bytes, all
+    second bytes, ... ValueError if ``out`` is too small: it needs 9 bytes, 13 a table, and 5 a row
+    beside masks and values.
+    """
+    head = _HEAD.pack(_MAGIC, _VERSION, half * _HALF | planes * _PLANES, len(parts), 0)
+    headers, body, room = b"", b"", _HEAD.size
+    for part in parts:
+        packed, values = _pack_rows(part.rows), part.values.view(np.uint8)
+        if planes:
+            values = values.reshape(-1, part.values.itemsize).T
+        if abs(part.exponent) > _LARGEST_EXPONENT:
+            raise ValueError("rows must ascend, the exponent be within 100, and the output have room")
+        headers += _PART.pack(len(part.rows), len(part.values), len(packed), part.exponent)
+        body += packed + part.masks.tobytes() + values.tobytes()
+        room += _PART.size + 5 * len(part.rows) + part.masks.nbytes + values.nbytes
+    if room > len(out):
+        raise ValueError("rows must ascend, the exponent be within 100, and the output have room")
+    data = head + headers + body
+    out[: len(data)] = np.frombuffer(data, np.uint8)
+    return len(data)
+
+
+def unpack_update(data: Bytes | bytes | memoryview, shapes: list[tuple[int, int]]) -> list[TableUpdate]:
+    """Return the parts of a packed update with values in float32; ValueError if it does not fit ``shapes``.
+
+    These are the rows and columns of the tables. The checksum is not looked at.
+    """
+    data = np.frombuffer(data, np.uint8).tobytes()
+    if len(data) < _HEAD.size + _PART.size * len(shapes):
+        raise ValueError("not an update of these tables")
+    magic, version, flags, tables, _ = _HEAD.unpack_from(data)
+    if (magic, version, tables) != (_MAGIC, _VERSION, len(shapes)) or flags & ~(_HALF | _PLANES):
+        raise ValueError("not an update of these tables")
+    headers = [_PART.unpack_from(data, _HEAD.size + _PART.size * number) for number in range(tables)]
+    at, dtype = _HEAD.size + _PART.size * tables, np.dtype(np.uint16 if flags & _HALF else np.uint32)
+    parts = []
+    for (rows, count, row_bytes, exponent), (limit, columns) in zip(headers, shapes, strict=True):
+        masks, values = at + row_bytes, at + row_bytes + rows * ((columns + 7) // 8)
+        end = values + count * dtype.itemsize
+        if rows > limit or row_bytes > 5 * rows or abs(exponent) > _LARGEST_EXPONENT or end > len(data):
+            raise ValueError("not an update of these tables")
+        parts.append(
+            TableUpdate(
+                _unpack_rows(data[at:masks], rows, limit),
+                np.frombuffer(data[masks:values], np.uint8).reshape(rows, (columns + 7) // 8),
+                _as_floats(_values(data[values:end], dtype, bool(flags & _PLANES)), exponent),
+            )
+        )
+        if np.unpackbits(parts[-1].masks, axis=1, bitorder="little")[:, columns:].any():
+            raise ValueError("not an update of these tables")
+        if int(np.bitwise_count(parts[-1].masks).sum()) != count:
+            raise ValueError("not an update of these tables")
+        at = end
+    if at != len(data):
+        raise ValueError("not an update of these tables")
+    return parts
+
+
 @np.errstate(all="ignore")
 def merge_updates(
-    table: Rows, columns: int, updates: list[Decoded], coefficients: Floats, by_count: int
+    tables: list[tuple[Rows, int]],
+    updates: list[Bytes | bytes | memoryview],
+    coefficients: Floats,
+    by_count: int,
 ) -> None:
-    """Add to ``shared`` the updates' sum, in their order, times a coefficient.
+    """Add to the tables' ``shared`` the packed updates' sum, in their order, times a coefficient.
 
-    That is ``coefficients[0]`` or, ``by_count``, the one at the number of publishers of the entry.
+    That is ``coefficients[0]`` or, ``by_count``, the one at the number of publishers of the entry. A table
+    is its rows and how many columns they have. Nothing is written if an update does not fit the
+    tables: a ValueError, whose second argument is the update's number.
     """
     if len(coefficients) < (len(updates) + 1 if by_count else 1):
-        raise ValueError("table, updates or coefficients do not have this shape")
-    for update in updates:
-        _check_update(table, columns, update)
-    updates = [update for update in updates if len(update.values)]  # others touch nothing
-    union = np.unique(np.concatenate([update.rows for update in updates] or [np.empty(0, np.uint32)]))
+        raise ValueError("too few coefficients")
+    shapes = [(len(table.data), columns) for table, columns in tables]
+    unpacked = []
+    for number, update in enumerate(updates):
+        try:
+            unpacked.append(unpack_update(update, shapes))
+        except ValueError as error:
+            raise ValueError("not an update of these tables", number) from error
+    for number, (table, columns) in enumerate(tables):
+        parts = [update[number] for update in unpacked if len(update[number].values)]  # others touch nothing
+        _merge(table, columns, parts, coefficients, by_count)
+
+
+def _merge(table: Rows, columns: int, parts: list[TableUpdate], coefficients: Floats, by_count: int) -> None:
+    union = np.unique(np.concatenate([part.rows for part in parts] or [np.empty(0, np.uint32)]))
     sums = np.zeros((len(union), columns), np.float32)
     counts = np.zeros((len(union), columns), np.int64)
-    for update in updates:
-        at = np.searchsorted(union, update.rows)
-        marks = np.zeros((len(update.rows), columns), bool)
-        marks[:] = np.unpackbits(update.masks, axis=1, count=columns, bitorder="little")
-        dense = np.zeros((len(update.rows), columns), np.float32)
-        dense[marks] = update.values
+    for part in parts:
+        at = np.searchsorted(union, part.rows)
+        marks = np.zeros((len(part.rows), columns), bool)
+        marks[:] = np.unpackbits(part.masks, axis=1, count=columns, bitorder="little")
+        dense = np.zeros((len(part.rows), columns), np.float32)
+        dense[marks] = part.values
         sums[at] += dense
         counts[at] += marks
     factor = coefficients[counts] if by_count else coefficients[0]
     table.data[union, :columns] += sums * factor
 
 
-def pack_rows(rows: Ids, out: Bytes) -> int:
-    """Write ascending rows as variable-length gaps (7 bits a byte, low first); return the bytes used."""
+def _pack_rows(rows: Ids) -> bytes:
+    """Return ascending rows as variable-length gaps, 7 bits a byte, low first."""
     wide = rows.astype(np.int64)
     gaps = np.diff(wide, prepend=-1) - 1
-    if (gaps < 0).any() or len(out) < 5 * len(rows):
-        raise ValueError("rows must ascend and the output have 5 bytes for each")
+    if (gaps < 0).any():
+        raise ValueError("rows must ascend, the exponent be within 100, and the output have room")
     lengths = np.ones(len(gaps), np.int64)
     for n in range(1, 5):
         lengths += gaps >= 1 << (7 * n)
     ends = np.cumsum(lengths)
+    out = np.empty(int(lengths.sum()), np.uint8)
     for n in range(5):
         more = lengths > n
         byte = (gaps[more] >> (7 * n)) & 127
         out[(ends - lengths)[more] + n] = byte | np.where(lengths[more] > n + 1, 128, 0)
-    return int(ends[-1]) if len(ends) else 0
+    return out.tobytes()
 
 
-def unpack_rows(packed: Bytes | bytes | memoryview, limit: int, out: Ids) -> None:
-    """Fill ``out`` with the rows in ``packed``; ValueError unless they are as many and below ``limit``."""
+def _unpack_rows(packed: bytes, count: int, limit: int) -> Ids:
+    """Return the rows in ``packed``; ValueError unless they are ``count`` and below ``limit``."""
     data = np.frombuffer(packed, np.uint8).astype(np.int64)
     ends = np.flatnonzero(data < 128)
     starts = np.concatenate([[0], ends + 1])[:-1] if len(ends) else ends
     lengths = ends - starts + 1
-    if len(ends) != len(out) or (len(data) and data[-1] >= 128) or (lengths > 5).any():
-        raise ValueError("rows do not unpack")
-    if not len(out):
-        return
+    if len(ends) != count or (len(data) and data[-1] >= 128) or (lengths > 5).any():
+        raise ValueError("not an update of these tables")
+    if not count:
+        return np.empty(0, np.uint32)
     within = np.arange(len(data)) - np.repeat(starts, lengths)
     gaps = np.add.reduceat((data & 127) << (7 * within), starts)
     rows = np.cumsum(gaps + 1) - 1
-    if rows[-1] >= limit:
-        raise ValueError("rows do not unpack")
-    out[:] = rows
+    if rows[-1] >= min(limit, 1 << 32):
+        raise ValueError("not an update of these tables")
+    return rows.astype(np.uint32)
 
 
-def widen_halves(halves: NDArray[np.uint16], exponent: int, floats: Floats) -> None:
-    """Write ``halves`` times 2 to the power of minus ``exponent`` as float32; ValueError if not finite."""
-    if len(halves) != len(floats) or not -120 < exponent < 120:
-        raise ValueError("halves and floats must be as many, the exponent within 119")
-    if ((halves & 0x7C00) == 0x7C00).any():
-        raise ValueError("a value is not finite")
-    floats[:] = halves.view(np.float16).astype(np.float32) * np.float32(2.0**-exponent)
+def _values(raw: bytes, dtype: np.dtype[Any], planes: bool) -> NDArray[Any]:
+    data = np.frombuffer(raw, np.uint8)
+    if planes:
+        data = data.reshape(dtype.itemsize, -1).T
+    return np.frombuffer(data.tobytes(), dtype)
 
 
-def split_planes(values: Bytes, width: int, out: Bytes) -> None:
-    """Regroup values of ``width`` bytes by place: all first bytes, all second bytes, ..."""
-    out[:] = values.reshape(-1, width).T.reshape(-1)
-
-
-def join_planes(planes: Bytes, width: int, out: Bytes) -> None:
-    """Undo ``split_planes``."""
-    out[:] = planes.reshape(width, -1).T.reshape(-1)
+def _as_floats(bits: NDArray[Any], exponent: int) -> Floats:
+    if bits.dtype == np.uint16:
+        floats = bits.view(np.float16).astype(np.float32) * np.float32(2.0**-exponent)
+    else:
+        floats = bits.view(np.float32)
+    if not np.isfinite(floats).all():
+        raise ValueError("not an update of these tables")
+    return floats
 
 
 def _counts(starts: Ids) -> NDArray[np.int64]:
@@ -347,14 +430,3 @@ def _check_clicks(features: Rows, batch: ClicksArrays) -> None:
         and int(batch.local.max(initial=0)) < max(len(batch.features), 1)
     ):
         raise ValueError("the mini-batch is damaged or larger than the tables")
-
-
-def _check_update(table: Rows, columns: int, update: Decoded) -> None:
-    marks = np.unpackbits(update.masks.reshape(-1, (columns + 7) // 8), axis=1, bitorder="little")
-    if not (
-        _ascending(update.rows, len(table.data))
-        and len(marks) == len(update.rows)
-        and not marks[:, columns:].any()
-        and int(marks.sum()) == len(update.values)
-    ):
-        raise ValueError("an update does not fit the table")

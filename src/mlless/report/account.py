@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from mlless.data.manifest import Manifest, Ratings
+from mlless.deployment import Deployment, hidden
 from mlless.job import Adagrad, Factorization, JobSpec
 from mlless.records import StepTimes, Summary
 from mlless.report.wording import count, duration, metrics, size
@@ -17,8 +18,8 @@ def thing_of(manifest: Manifest) -> str:
     return "rating" if isinstance(manifest.shape, Ratings) else "row"
 
 
-def opening(spec: JobSpec, manifest: Manifest) -> Iterator[Line]:
-    """Yield what is to be trained, on what, by whom, and until when."""
+def opening(spec: JobSpec, manifest: Manifest, deployment: Deployment) -> Iterator[Line]:
+    """Yield what is to be trained, on what, by whom, where, and until when."""
     thing = thing_of(manifest)
     train = sum(file.rows for file in manifest.train)
     held_out = manifest.rows - train
@@ -34,7 +35,17 @@ def opening(spec: JobSpec, manifest: Manifest) -> Iterator[Line]:
         yield "model", f"logistic regression: {count(model.features, 'feature')}"
     yield "optimizer", f"{_optimizer(spec)}, l2 {model.l2:.3g}"
     yield "workers", f"{spec.workers}, {_sync(spec)}"
+    if deployment != Deployment():
+        yield "where", where(deployment)
     yield "until", _until(spec)
+
+
+def where(deployment: Deployment) -> str:
+    """Return where functions run and meet, without passwords."""
+    store, bus = ", ".join(deployment.servers), deployment.meeting
+    place = f"store {store}, bus {bus if bus != store else 'the same'}"
+    functions = {"processes": "processes of this machine", "lithops": "functions by Lithops"}
+    return f"{functions[deployment.runtime]}, {hidden(place)}"
 
 
 def _optimizer(spec: JobSpec) -> str:

@@ -10,15 +10,20 @@ import msgspec
 
 FunctionId = tuple[int, int]  # worker, generation
 
+# One thread a worker: P workers share the cores, and a NumPy that starts more threads only gets in the way.
+ONE_THREAD = dict.fromkeys(
+    ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"], "1"
+)
 
-class Ended(msgspec.Struct, frozen=True):
+
+class Ended(msgspec.Struct, frozen=True, tag=True):
     """A function is over: its exit code, or the negative number of the signal that killed it."""
 
     worker: int
     generation: int
     code: int
     cpu_seconds: float
-    cause: str = ""  # what the runtime knows of it
+    cause: str = ""  # what the runtime knows of it: a line, or the function's own traceback
 
     def describe(self) -> str:
         """Return how it ended, in words."""

@@ -1,7 +1,7 @@
 """The process that worker processes are forked from: NumPy and the worker are loaded once.
 
-Reads a Start a line from its standard input, forks, and writes an Ended a line to its standard
-output. When its input closes, because the driver has closed it or has died, it kills what still
+Reads a list of Start a line from its standard input, forks, and writes an Ended a line to its
+standard output. When its input closes, because the driver has closed it or has died, it kills what still
 runs, removes FOLDER, if one is named, and exits. Workers start from here, never from the user's
 main module: a notebook, a REPL and a script without a main guard all work.
 """
@@ -9,7 +9,6 @@ main module: a notebook, a REPL and a script without a main guard all work.
 from __future__ import annotations
 
 import gc
-import importlib
 import os
 import select
 import shutil
@@ -17,26 +16,19 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Callable
 
 import msgspec
 
 from mlless.runtimes.ports import Ended
+from mlless.runtimes.wire import Start, encode, function_of
 
 _GRACE = 1.0  # seconds between asking and killing
 
 
-class Start(msgspec.Struct, frozen=True):
-    """Start a function."""
-
-    worker: int
-    generation: int
-    payload: str
-
-
 def main(entry: str, folder: str) -> None:
     """Serve until standard input closes."""
-    module, name = entry.split(":")
-    function = getattr(importlib.import_module(module), name)
+    function = function_of(entry)
     gc.freeze()  # what is loaded stays shared between the forks
     commands, output = os.dup(0), os.dup(1)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -58,8 +50,8 @@ def main(entry: str, folder: str) -> None:
             if not data:
                 break
             *lines, buffer = (buffer + data).split(b"\n")
-            for line in lines:
-                start = msgspec.json.decode(line, type=Start)
+            starts = [start for line in lines for start in msgspec.json.decode(line, type=list[Start])]
+            for start in starts:
                 pid = os.fork()
                 if pid == 0:
                     _become(function, start, [commands, output, wake_read, wake_write])
@@ -69,7 +61,7 @@ def main(entry: str, folder: str) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _become(function: object, start: Start, inherited: list[int]) -> None:
+def _become(function: Callable[[bytes], object], start: Start, inherited: list[int]) -> None:
     """Run the function in a fresh fork and exit."""
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -78,7 +70,6 @@ def _become(function: object, start: Start, inherited: list[int]) -> None:
         os.close(descriptor)
     code = 1
     try:
-        assert callable(function)
         function(start.payload.encode())
         code = 0
     except BaseException as error:  # this process must end here, whatever happened
@@ -100,7 +91,7 @@ def _reap(running: dict[int, Start], output: int) -> None:
         seconds = usage.ru_utime + usage.ru_stime
         ended = Ended(start.worker, start.generation, os.waitstatus_to_exitcode(status), seconds)
         try:
-            os.write(output, msgspec.json.encode(ended) + b"\n")
+            os.write(output, encode(ended))
         except OSError:
             return  # no one listens any more
 

@@ -1,4 +1,4 @@
-"""The contracts of the channels as tests: subclass one for an adapter and say how to open it.
+"""The contracts of the ports as tests: subclass one for an adapter and say how to open it.
 
     class TestMyStore(KeyValueStoreContract):
         @pytest.fixture
@@ -10,16 +10,31 @@ Nothing here sleeps or counts on timing; a deadline is only there to end a test 
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Protocol
 
+import msgspec
 import pytest
 
 from mlless.channels.ports import Hub, KeyValueStore, Link, ObjectStore
-from mlless.errors import CodecError, DeadlineExceeded, Disconnected, MissingObject, MissingUpdate
+from mlless.errors import (
+    CodecError,
+    DeadlineExceeded,
+    Disconnected,
+    JobError,
+    MissingObject,
+    MissingUpdate,
+)
 from mlless.messages import PROTOCOL, Abort, Commit, Failure, FromWorker, Hello, Plan
+from mlless.runtimes.ports import Ended, FunctionId, Runtime
+from mlless.testing.functions import Task
 
 DEADLINE = 30.0  # seconds after which a test that waits has failed
 SIZES = (0, 1, 2, 7, 4095, 4096, 4097, 65_536, 1_000_003)
@@ -424,3 +439,165 @@ class BusContract:
         link.close()
         bus.hub.close()
         bus.hub.close()
+
+
+_FUNCTIONS = "mlless.testing.functions"
+_LONG = 120.0  # seconds after which a runtime that starts many functions on a busy machine has failed
+
+
+class RuntimeContract:
+    """What every Runtime holds to that starts functions of this machine."""
+
+    @pytest.fixture
+    def open_runtime(self) -> Iterator[Callable[[str], Runtime]]:
+        """Yield a function that opens a runtime for an entry, and stop all of them afterwards."""
+        raise NotImplementedError
+
+    def test_all_functions_run_at_the_same_time(
+        self, open_runtime: Callable[[str], Runtime], tmp_path: Path
+    ) -> None:
+        """More than there are cores; each waits for all the others."""
+        count = min((os.cpu_count() or 1) + 3, 16)
+        runtime = open_runtime(f"{_FUNCTIONS}:meet")
+        runtime.start({(n, 0): _task(tmp_path, n, all=count) for n in range(count)})
+        ended = _all_ended(runtime, count)
+        assert sorted((one.worker, one.generation, one.code) for one in ended) == [
+            (n, 0, 0) for n in range(count)
+        ]
+        assert all(one.cpu_seconds >= 0 for one in ended)
+        assert runtime.ended() == []
+        assert runtime.stop(0.0) == []
+
+    def test_the_payload_arrives_unchanged(
+        self, open_runtime: Callable[[str], Runtime], tmp_path: Path
+    ) -> None:
+        """Quotes, line ends and other alphabets, small and large."""
+        texts = ["", "\"quoted\" 'twice' \\ \n \r \t \x7f", "žluťoučký 🦙 ¥", "x" * 50_000]
+        payloads = [_task(tmp_path, n, text=text) for n, text in enumerate(texts)]
+        runtime = open_runtime(f"{_FUNCTIONS}:meet")
+        runtime.start({(n, 7): payload for n, payload in enumerate(payloads)})
+        assert {one.code for one in _all_ended(runtime, len(texts))} == {0}
+        assert [(tmp_path / f"{n}.told").read_bytes() for n in range(len(texts))] == payloads
+
+    def test_more_can_be_started_while_others_run(
+        self, open_runtime: Callable[[str], Runtime], tmp_path: Path
+    ) -> None:
+        """A worker's next generation meets the others; until then no one has ended."""
+        runtime = open_runtime(f"{_FUNCTIONS}:wait")
+        runtime.start({(0, 0): _task(tmp_path, 0), (1, 0): _task(tmp_path, 1)})
+        _appears(tmp_path / "0.pid", tmp_path / "1.pid")
+        runtime.start({(1, 1): _task(tmp_path, 2)})
+        _appears(tmp_path / "2.pid")
+        assert runtime.ended() == []
+        (tmp_path / "go").touch()
+        ended = _all_ended(runtime, 3)
+        assert sorted((one.worker, one.generation, one.code) for one in ended) == [
+            (0, 0, 0),
+            (1, 0, 0),
+            (1, 1, 0),
+        ]
+
+    @pytest.mark.parametrize(("entry", "code"), [("fail", 4), ("crash", 1)])
+    def test_a_function_that_raises_ends_with_its_code(
+        self, open_runtime: Callable[[str], Runtime], tmp_path: Path, entry: str, code: int
+    ) -> None:
+        """The one an error of ours has, otherwise 1."""
+        runtime = open_runtime(f"{_FUNCTIONS}:{entry}")
+        runtime.start({(3, 1): _task(tmp_path, 3)})
+        (ended,) = _all_ended(runtime, 1)
+        assert (ended.worker, ended.generation, ended.code) == (3, 1, code)
+        assert ended.describe()
+
+    def test_a_killed_function_is_told(self, open_runtime: Callable[[str], Runtime], tmp_path: Path) -> None:
+        """With the signal; the others go on."""
+        runtime = open_runtime(f"{_FUNCTIONS}:wait")
+        runtime.start({(0, 0): _task(tmp_path, 0), (1, 0): _task(tmp_path, 1)})
+        os.kill(_appears(tmp_path / "0.pid", tmp_path / "1.pid")[0], signal.SIGKILL)
+        (killed,) = _all_ended(runtime, 1)
+        assert (killed.worker, killed.code == 0) == (0, False)
+        assert "SIGKILL" in killed.describe()
+        (tmp_path / "go").touch()
+        assert [(one.worker, one.code) for one in _all_ended(runtime, 1)] == [(1, 0)]
+
+    @pytest.mark.parametrize("entry", ["mlless.testing.nowhere:main", f"{_FUNCTIONS}:nothing"])
+    def test_an_entry_that_cannot_be_imported_is_told(
+        self, open_runtime: Callable[[str], Runtime], tmp_path: Path, entry: str
+    ) -> None:
+        """Either as an error or as the end of every function."""
+        with contextlib.suppress(JobError):
+            runtime = open_runtime(entry)
+            runtime.start({(n, 0): _task(tmp_path, n) for n in range(2)})
+            ended = _all_ended(runtime, 2)
+            assert all(one.code == 1 and "Error" in one.cause for one in ended)
+
+    def test_stop_waits_for_those_who_end(
+        self, open_runtime: Callable[[str], Runtime], tmp_path: Path
+    ) -> None:
+        """And returns them."""
+        runtime = open_runtime(f"{_FUNCTIONS}:wait")
+        runtime.start({(n, 0): _task(tmp_path, n) for n in range(2)})
+        _appears(tmp_path / "0.pid", tmp_path / "1.pid")
+        (tmp_path / "go").touch()
+        assert sorted((one.worker, one.code) for one in runtime.stop(_LONG)) == [(0, 0), (1, 0)]
+        assert runtime.stop(_LONG) == []
+
+    def test_stop_ends_what_runs(self, open_runtime: Callable[[str], Runtime], tmp_path: Path) -> None:
+        """At once, without the grace, and may be called again."""
+        runtime = open_runtime(f"{_FUNCTIONS}:wait")
+        runtime.start({(n, 0): _task(tmp_path, n) for n in range(2)})
+        processes = _appears(tmp_path / "0.pid", tmp_path / "1.pid")
+        runtime.stop(0.0)
+        runtime.stop(0.0)
+        _until(lambda: not any(map(_alive, processes)), "the functions' processes end")
+
+    def test_a_runtime_that_started_nothing_can_be_stopped(
+        self, open_runtime: Callable[[str], Runtime]
+    ) -> None:
+        """And says nothing."""
+        runtime = open_runtime(f"{_FUNCTIONS}:meet")
+        assert runtime.ended() == []
+        assert runtime.stop(_LONG) == []
+
+
+def _task(folder: Path, name: int, all: int = 1, text: str = "") -> bytes:
+    return msgspec.json.encode(Task(str(folder), str(name), all, text))
+
+
+def _all_ended(runtime: Runtime, count: int) -> list[Ended]:
+    """Return the next ``count`` functions to end, each of which may come once."""
+    ended: list[Ended] = []
+
+    def enough() -> bool:
+        ended.extend(runtime.ended())
+        return len(ended) >= count
+
+    _until(enough, f"{count} functions end")
+    seen: set[FunctionId] = {(one.worker, one.generation) for one in ended}
+    assert len(ended) == len(seen) == count
+    return ended
+
+
+def _appears(*paths: Path) -> list[int]:
+    """Return the numbers in the files, once all are there."""
+    _until(lambda: all(path.exists() for path in paths), "the functions start")
+    return [int(path.read_text()) for path in paths]
+
+
+def _until(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + _LONG
+    while not condition():
+        assert time.monotonic() < deadline, f"{what}: not within {_LONG} s"
+        time.sleep(0.02)
+
+
+def _alive(pid: int) -> bool:
+    """Return whether a process is there; one that has ended may still wait to be noticed."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    status = Path(f"/proc/{pid}/stat")
+    try:
+        return not status.exists() or status.read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

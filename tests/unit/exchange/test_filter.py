@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.unit.exchange.conftest import floats_of
 
 from mlless.errors import NotFinite
 from mlless.exchange import codec
@@ -57,7 +58,7 @@ def train(
 
 def dense(update: Update, shapes: tuple[TableShape, ...]) -> list[Floats]:
     tables = []
-    for shape, part in zip(shapes, codec.decoded(update), strict=True):
+    for shape, part in zip(shapes, floats_of(update), strict=True):
         marks = np.unpackbits(part.masks, axis=1, count=shape.columns, bitorder="little").astype(bool)
         rows = np.zeros((len(part.rows), shape.columns), np.float32)
         rows[marks] = part.values
@@ -94,7 +95,7 @@ def test_bsp_leaves_no_residual_after_any_step(seed: int, steps: int) -> None:
     for step in range(steps):
         update = train(replica, publisher, batch(random), step)
         assert not any(table.residual.any() for table in replica.tables)
-        replica.merge([codec.decoded(update)], "sum", 1)
+        replica.merge({"own": codec.pack(update, "none")}, "sum", 1)
 
 
 @given(seed=st.integers(0, 10_000), step=st.integers(0, 10_000), v=st.sampled_from([0.05, 0.35, 0.7, 2.0]))
@@ -151,7 +152,7 @@ def test_flush_publishes_the_whole_residual_and_leaves_none(seed: int, half: boo
         )
     before = [(table.residual.copy(), table.shared.copy()) for table in replica.tables]
     update = SignificanceFilter(sync(0.7, half), replica).flush()
-    assert not any(part.half for part in update), "a flush is exact"
+    assert not any(part.values.dtype == np.uint16 for part in update), "a flush is exact"
     for table, sent, (residual, shared) in zip(
         replica.tables, dense(update, MODEL.shapes), before, strict=True
     ):
@@ -183,7 +184,7 @@ def test_the_exponent_follows_the_size_of_the_changes(rate: float) -> None:
     for part in update:
         largest = np.abs(part.values.view(np.float16).astype(np.float64)).max()
         assert 2.0 ** (HEADROOM - 7) <= largest <= 2.0 ** (HEADROOM + 6)
-        assert np.abs(codec.decoded(update)[0].values).max() <= 1e3 * rate
+        assert np.abs(floats_of(update)[0].values).max() <= 1e3 * rate
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,16 @@ import numpy as np
 import pytest
 
 from mlless.kernels import twin
-from mlless.kernels.arrays import ClicksArrays, Decoded, Floats, Outbox, RatingsArrays, Rows, Sent
+from mlless.kernels.arrays import (
+    Bytes,
+    ClicksArrays,
+    Floats,
+    Outbox,
+    RatingsArrays,
+    Rows,
+    Sent,
+    TableUpdate,
+)
 from mlless.replica import Table, TableShape
 
 SENTINEL = np.uint32(0xDEADBEEF)
@@ -82,14 +91,35 @@ class Problems:
             self.random.normal(0, 1, entries).astype(np.float32) if valued else None,
         )
 
-    def update(self, rows: int, columns: int, touched: int, density: float) -> Decoded:
+    def update(self, rows: int, columns: int, touched: int, density: float) -> TableUpdate:
         """Return an update of some rows; each of them marks at least one column."""
         marks = self.random.random((touched, columns)) < density
         marks[np.arange(touched), self.random.integers(0, columns, touched)] = True
         values = self.random.normal(0, 1, int(marks.sum())).astype(np.float32)
         values *= np.float32(10.0) ** self.random.integers(-6, 6, len(values)).astype(np.float32)
         masks = np.packbits(marks, axis=1, bitorder="little")
-        return Decoded(self.some(rows, touched), masks, values)
+        return TableUpdate(self.some(rows, touched), masks, values)
+
+
+def packed(parts: list[TableUpdate], half: int = 0, planes: int = 0, pack: ModuleType = twin) -> Bytes:
+    """Return an update's bytes."""
+    room = sum(13 + 5 * len(part.rows) + part.masks.nbytes + part.values.nbytes for part in parts)
+    out = np.full(9 + room, 0xEE, np.uint8)
+    size = pack.pack_update(parts, half, planes, out)
+    assert (out[size:] == 0xEE).all()
+    return out[:size]
+
+
+def merge(
+    kernel: ModuleType,
+    table: Rows,
+    columns: int,
+    updates: list[TableUpdate],
+    factors: Floats,
+    by_count: bool,
+) -> None:
+    """Merge updates of one table."""
+    kernel.merge_updates([(table, columns)], [packed([one]) for one in updates], factors, int(by_count))
 
 
 def outbox(rows: int, columns: int, exponent: int = 0) -> Outbox:

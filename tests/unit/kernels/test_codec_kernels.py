@@ -1,15 +1,21 @@
-"""Rows as gaps, halves to floats, byte planes."""
+"""Updates as bytes: compiled kernels and twin write and read the same."""
 
 from __future__ import annotations
 
+import struct
 from types import ModuleType
 
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from tests.unit.kernels.conftest import Problems, clone, packed
 
 from mlless.kernels import twin
+from mlless.kernels.arrays import Bytes, Rows, TableUpdate
+
+HEAD, PART = struct.Struct("<2sBBBI"), struct.Struct("<IIIb")
+HALF, PLANES = 1, 2
 
 ids = st.one_of(
     st.lists(st.integers(0, 300), unique=True, max_size=50),
@@ -20,128 +26,186 @@ ids = st.one_of(
 )
 
 
+def column_of(rows: list[int], values: list[float] | None = None) -> TableUpdate:
+    """Return an update of a table of one column."""
+    ascending = np.array(sorted(rows), np.uint32)
+    marks = np.ones((len(rows), 1), np.uint8)
+    return TableUpdate(ascending, marks, np.array(values or [1.0] * len(rows), np.float32))
+
+
+def by_hand(flags: int, part: tuple[int, int, int, int], body: bytes) -> Bytes:
+    """Return the bytes of an update of one table, whatever they say."""
+    return np.frombuffer(HEAD.pack(b"MU", 1, flags, 1, 0) + PART.pack(*part) + body, np.uint8)
+
+
+def halves_of(update: TableUpdate, exponent: int) -> TableUpdate:
+    scaled = update.values.view(np.float32) * np.float32(2.0**exponent)
+    halves = np.clip(scaled, -65504, 65504).astype(np.float16)
+    return update._replace(values=halves.view(np.uint16), exponent=exponent)
+
+
+def merged(kernel: ModuleType, tables: list[tuple[Rows, int]], updates: list[Bytes]) -> list[bytes] | None:
+    """Return what the tables hold after a merge, or None if it is refused, which must leave them alone."""
+    copies = [(clone(table), columns) for table, columns in tables]
+    try:
+        kernel.merge_updates(copies, updates, np.ones(len(updates) + 1, np.float32), 1)
+    except ValueError:
+        for (table, _), (copy, _) in zip(tables, copies, strict=True):
+            assert copy.data.tobytes() == table.data.tobytes(), "written before all was known to be sound"
+        return None
+    return [table.data.tobytes() for table, _ in copies]
+
+
 @given(rows=ids)
 @example(rows=[])
 @example(rows=[2**32 - 1])
 @example(rows=[0, 128, 128 + 2**14, 2**21 + 2**15, 2**28 + 2**22])
 @settings(max_examples=300)
 def test_rows_pack_to_the_same_bytes_and_back(native: ModuleType, rows: list[int]) -> None:
-    array = np.array(sorted(rows), np.uint32)
-    packed = [np.full(5 * len(array) + 3, 0xEE, np.uint8) for _ in range(2)]
-    sizes = [k.pack_rows(array, out) for k, out in zip((native, twin), packed, strict=True)]
-    assert packed[0].tobytes() == packed[1].tobytes()
-    assert sizes[0] == sizes[1]
-    assert (packed[0][sizes[0] :] == 0xEE).all()
-    data = packed[0][: sizes[0]]
-    for kernels in (native, twin):
-        unpacked = np.empty(len(array), np.uint32)
-        kernels.unpack_rows(data, 2**32, unpacked)
-        np.testing.assert_array_equal(unpacked, array)
-        if len(array):
-            with pytest.raises(ValueError):
-                kernels.unpack_rows(data, int(array[-1]), unpacked)
-            with pytest.raises(ValueError):
-                kernels.unpack_rows(data[:-1], 2**32, unpacked)
+    update = column_of(rows)
+    data = packed([update], pack=native)
+    assert data.tobytes() == packed([update]).tobytes()
+    (back,) = twin.unpack_update(data, [(2**32, 1)])
+    np.testing.assert_array_equal(back.rows, update.rows)
+    if rows:
         with pytest.raises(ValueError):
-            kernels.unpack_rows(data, 2**32, np.empty(len(array) + 1, np.uint32))
-        with pytest.raises(ValueError):
-            kernels.unpack_rows(bytes(data) + b"\0", 2**32, unpacked)
+            twin.unpack_update(data, [(max(rows), 1)])
 
 
-@given(data=st.binary(max_size=40), rows=st.integers(0, 12), limit=st.integers(0, 2**33))
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    columns=st.lists(st.integers(1, 40), max_size=3),
+    half=st.booleans(),
+    planes=st.booleans(),
+)
+@settings(max_examples=200)
+def test_updates_pack_and_merge_alike(
+    native: ModuleType, seed: int, columns: list[int], half: bool, planes: bool
+) -> None:
+    problems = Problems(seed)
+    updates = []
+    for _ in range(3):
+        parts = [problems.update(12, width, int(problems.random.integers(0, 8)), 0.4) for width in columns]
+        if half:
+            parts = [halves_of(part, int(problems.random.integers(-20, 12))) for part in parts]
+        updates.append(packed(parts, half, planes, native))
+        assert updates[-1].tobytes() == packed(parts, half, planes).tobytes()
+    tables = [(problems.table(12, width), width) for width in columns]
+    result = merged(native, tables, updates)
+    assert result is not None
+    assert result == merged(twin, tables, updates)
+
+
+def test_an_update_may_begin_at_any_address(native: ModuleType) -> None:
+    problems = Problems(1)
+    for half in (0, 1):
+        part = problems.update(40, 11, 30, 0.5)
+        data = packed([halves_of(part, 3) if half else part], half)
+        tables = [(problems.table(40, 11), 11)]
+        for start in range(1, 8):
+            moved = np.concatenate([np.zeros(start, np.uint8), data])[start:]
+            assert merged(native, tables, [moved]) == merged(twin, tables, [data])
+
+
+@given(data=st.binary(max_size=40), rows=st.integers(0, 12), limit=st.integers(1, 400))
 @settings(max_examples=1000)
-def test_any_bytes_unpack_alike_or_not_at_all(native: ModuleType, data: bytes, rows: int, limit: int) -> None:
-    results: list[list[int] | None] = []
-    for kernels in (native, twin):
-        out = np.zeros(rows, np.uint32)
-        try:
-            kernels.unpack_rows(data, min(limit, 2**32), out)
-        except ValueError:
-            results.append(None)
-        else:
-            assert (np.diff(out.astype(np.int64)) > 0).all()
-            assert not rows or out[-1] < limit
-            results.append(out.tolist())
-    assert results[0] == results[1]
+def test_any_bytes_are_the_same_rows_or_none(native: ModuleType, data: bytes, rows: int, limit: int) -> None:
+    update = by_hand(0, (rows, rows, len(data), 0), data + b"\x01" * rows + struct.pack("<f", 1.0) * rows)
+    tables = [(Problems(1).table(limit, 1), 1)]
+    assert merged(native, tables, [update]) == merged(twin, tables, [update])
+
+
+@pytest.mark.parametrize(("half", "planes"), [(0, 0), (1, 0), (0, 1), (1, 1)])
+def test_mutants_merge_alike_or_not_at_all(native: ModuleType, half: int, planes: int) -> None:
+    """2,000 cases each: bits flipped, bytes changed, taken away and put in, and sometimes two at once."""
+    problems = Problems(9)
+    random = problems.random
+    parts = [problems.update(20, 5, 9, 0.4), problems.update(40, 11, 15, 0.3)]
+    good = packed([halves_of(part, 2) for part in parts] if half else parts, half, planes)
+    tables = [(problems.table(20, 5), 5), (problems.table(40, 11), 11)]
+    passed = 0
+    for _ in range(2000):
+        changed = bytearray(good.tobytes())
+        for _ in range(random.integers(1, 3)):
+            kind, at = random.integers(0, 4), random.integers(0, len(changed))
+            if kind == 0:
+                changed[at] ^= 1 << random.integers(0, 8)
+            elif kind == 1:
+                changed[at] = random.choice([0, 1, 127, 128, 255])
+            elif kind == 2:
+                del changed[at : at + random.integers(1, 5)]
+            else:
+                changed[at:at] = bytes(random.integers(0, 256, random.integers(1, 5)).astype(np.uint8))
+        mutant = np.frombuffer(bytes(changed), np.uint8)
+        result = merged(native, tables, [good, mutant])
+        assert result == merged(twin, tables, [good, mutant])
+        passed += result is not None
+    assert 0 < passed < 2000
 
 
 @pytest.mark.parametrize(
-    "data",
+    "gap",
     [
-        b"\x80\x80\x80\x80\x80\x00",  # a gap of six bytes
-        b"\xff\xff\xff\xff\x7f",  # a gap of 2^35 - 1
-        b"\x80\x80\x80\x80\x10",  # a gap of 2^32
-        b"\x80",  # a gap that does not end
+        b"\x80\x80\x80\x80\x80\x00",  # of six bytes
+        b"\xff\xff\xff\xff\x7f",  # of 2^35 - 1
+        b"\x80\x80\x80\x80\x10",  # of 2^32
+        b"\x80",  # that does not end
     ],
 )
-def test_gaps_beyond_any_row_are_refused(kernel: ModuleType, data: bytes) -> None:
-    with pytest.raises(ValueError):
-        kernel.unpack_rows(data, 2**32, np.empty(1, np.uint32))
+def test_gaps_beyond_any_row_are_refused(kernel: ModuleType, gap: bytes) -> None:
+    tables = [(Problems(1).table(5, 1), 1)]
+    body = gap + b"\x01" + struct.pack("<f", 1.0)
+    assert merged(kernel, tables, [by_hand(0, (1, 1, len(gap), 0), body)]) is None
 
 
-def test_rows_beyond_32_bits_are_refused_whatever_the_limit(native: ModuleType) -> None:
+@pytest.mark.parametrize("exponent", [-100, -7, 0, 10, 100])
+def test_every_finite_half_merges_exactly(kernel: ModuleType, exponent: int) -> None:
+    every = np.arange(1 << 16, dtype=np.uint32).astype(np.uint16)
+    halves = every[(every & 0x7C00) != 0x7C00]
+    rows = np.arange(len(halves), dtype=np.uint32)
+    update = TableUpdate(rows, np.ones((len(halves), 1), np.uint8), halves, exponent)
+    table = Rows(np.zeros((len(halves), 4), np.float32), 4)
+    kernel.merge_updates([(table, 1)], [packed([update], half=1)], np.ones(1, np.float32), 0)
+    expected = np.ldexp(halves.view(np.float16).astype(np.float64), -exponent)
+    np.testing.assert_array_equal(table.data[:, 0].astype(np.float64), expected)
+
+
+def test_values_that_are_not_finite_are_refused(kernel: ModuleType) -> None:
+    tables = [(Problems(1).table(5, 1), 1)]
+    every = np.arange(1 << 16, dtype=np.uint32).astype(np.uint16)
+    for special in every[(every & 0x7C00) == 0x7C00][::37]:
+        halves = np.array([0, special, 0x3C00], np.uint16)
+        update = column_of([0, 1, 2])._replace(values=halves)
+        assert merged(kernel, tables, [packed([update], half=1)]) is None
+    for wide in (np.inf, -np.inf, np.nan):
+        assert merged(kernel, tables, [packed([column_of([0, 1, 2], [0.0, wide, 1.0])])]) is None
+
+
+@pytest.mark.parametrize("exponent", [-128, -101, 101, 127])
+def test_exponents_beyond_100_are_refused(kernel: ModuleType, exponent: int) -> None:
+    tables = [(Problems(1).table(5, 1), 1)]
+    update = column_of([0])._replace(values=np.ones(1, np.uint16), exponent=exponent)
     with pytest.raises(ValueError):
-        native.unpack_rows(b"\xff\xff\xff\xff\x7f", 2**62, np.empty(1, np.uint32))
+        packed([update], half=1, pack=kernel)
+    assert merged(kernel, tables, [by_hand(HALF, (1, 1, 1, exponent), b"\0\x01\0\x3c")]) is None
 
 
 @pytest.mark.parametrize("rows", [[1, 1], [2, 1], [0, 5, 5]])
 def test_rows_that_do_not_ascend_are_refused(kernel: ModuleType, rows: list[int]) -> None:
+    update = column_of(rows)._replace(rows=np.array(rows, np.uint32))
     with pytest.raises(ValueError):
-        kernel.pack_rows(np.array(rows, np.uint32), np.empty(100, np.uint8))
+        kernel.pack_update([update], 0, 0, np.empty(100, np.uint8))
 
 
 def test_packing_needs_five_bytes_a_row(kernel: ModuleType) -> None:
-    with pytest.raises(ValueError):
-        kernel.pack_rows(np.arange(3, dtype=np.uint32), np.empty(14, np.uint8))
-
-
-@pytest.mark.parametrize("exponent", [-100, -7, 0, 10, 100, 119])
-def test_every_finite_half_widens_exactly(kernel: ModuleType, exponent: int) -> None:
-    every = np.arange(1 << 16, dtype=np.uint32).astype(np.uint16)
-    halves = every[(every & 0x7C00) != 0x7C00]
-    floats = np.empty(len(halves), np.float32)
-    kernel.widen_halves(halves, exponent, floats)
-    expected = np.ldexp(halves.view(np.float16).astype(np.float64), -exponent)
-    assert floats.tobytes() == expected.astype(np.float32).tobytes()
-    assert (floats.astype(np.float64) == expected).all()
-
-
-def test_halves_that_are_not_finite_are_refused(kernel: ModuleType) -> None:
-    every = np.arange(1 << 16, dtype=np.uint32).astype(np.uint16)
-    for special in every[(every & 0x7C00) == 0x7C00][::37]:
-        halves = np.array([0, special, 0x3C00], np.uint16)
+    update = column_of([0, 1, 2])
+    for room in (0, 8, 9, 21, 22 + 15 + 3 + 12 - 1):
         with pytest.raises(ValueError):
-            kernel.widen_halves(halves, 0, np.empty(3, np.float32))
+            kernel.pack_update([update], 0, 0, np.empty(room, np.uint8))
+    kernel.pack_update([update], 0, 0, np.empty(22 + 15 + 3 + 12, np.uint8))
 
 
-@pytest.mark.parametrize("exponent", [-120, 120, 1000])
-def test_exponents_beyond_float32_are_refused(kernel: ModuleType, exponent: int) -> None:
-    with pytest.raises(ValueError):
-        kernel.widen_halves(np.zeros(2, np.uint16), exponent, np.empty(2, np.float32))
-
-
-def test_widening_needs_room_for_each(kernel: ModuleType) -> None:
-    with pytest.raises(ValueError):
-        kernel.widen_halves(np.zeros(2, np.uint16), 0, np.empty(3, np.float32))
-
-
-@given(data=st.binary(max_size=120), width=st.integers(1, 8))
-@settings(max_examples=200)
-def test_planes_split_alike_and_join_again(native: ModuleType, data: bytes, width: int) -> None:
-    values = np.frombuffer(data[: len(data) // width * width], np.uint8)
-    split = [np.empty_like(values) for _ in range(2)]
-    for kernels, out in zip((native, twin), split, strict=True):
-        kernels.split_planes(values, width, out)
-        joined = np.empty_like(values)
-        kernels.join_planes(out, width, joined)
-        assert joined.tobytes() == values.tobytes()
-    assert split[0].tobytes() == split[1].tobytes()
-    assert split[0][: len(values) // width].tobytes() == values[::width].tobytes()
-
-
-@pytest.mark.parametrize("name", ["split_planes", "join_planes"])
-def test_planes_need_whole_values(kernel: ModuleType, name: str) -> None:
-    with pytest.raises(ValueError):
-        getattr(kernel, name)(np.zeros(7, np.uint8), 2, np.zeros(7, np.uint8))
-    with pytest.raises(ValueError):
-        getattr(kernel, name)(np.zeros(8, np.uint8), 2, np.zeros(6, np.uint8))
+def test_planes_hold_all_first_bytes_then_all_second_ones(kernel: ModuleType) -> None:
+    update = column_of([0, 1, 2], [1.0, -2.0, 3.5])
+    values = packed([update], planes=1, pack=kernel)[-12:]
+    assert values.tobytes() == update.values.view(np.uint8).reshape(3, 4).T.tobytes()

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from tests.unit.kernels.conftest import Problems, contents, outbox
+from tests.unit.kernels.conftest import Problems, contents, merge, outbox
 
 from mlless import kernels
 from mlless.kernels.arrays import Rule
@@ -116,7 +116,7 @@ def fingerprint(kernels: ModuleType) -> dict[str, str]:
         updates = [problems.update(5000 // columns, columns, 2000 // columns, 0.4) for _ in range(7)]
         for merge_rule in ("sum", "mean", "sqrt-members", "sqrt-publishers"):
             factors, by_count = coefficients(merge_rule, 7)
-            kernels.merge_updates(table, columns, updates, factors, int(by_count))
+            merge(kernels, table, columns, updates, factors, by_count)
         note(f"merge {columns}", table.data.tobytes())
     return found
 

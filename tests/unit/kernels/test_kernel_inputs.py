@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.unit.kernels.conftest import Problems, outbox
+from tests.unit.kernels.conftest import Problems, outbox, packed
 
 from mlless.kernels import twin
-from mlless.kernels.arrays import Decoded, Outbox, RatingsArrays, Rows, Rule
+from mlless.kernels.arrays import Outbox, RatingsArrays, Rows, Rule, TableUpdate
 
 REFUSED = (ValueError, TypeError, OverflowError, BufferError)
 RULE = Rule(0, 0.1, 1e-3, 0.0, 0.01, 5)
@@ -47,26 +47,14 @@ def margins(problems: Problems) -> Arguments:
 
 
 def merge(problems: Problems) -> Arguments:
-    updates = [problems.update(9, 11, 5, 0.5) for _ in range(3)]
-    return [problems.table(9, 11), 11, updates, np.ones(4, np.float32), 1]
+    parts = [[problems.update(9, 11, 5, 0.5), problems.update(40, 1, 20, 0.5)] for _ in range(3)]
+    tables = [(problems.table(9, 11), 11), (problems.table(40, 1), 1)]
+    return [tables, [packed(update) for update in parts], np.ones(4, np.float32), 1]
 
 
 def packing(problems: Problems) -> Arguments:
-    return [problems.some(1000, 20), np.zeros(100, np.uint8)]
-
-
-def unpacking(problems: Problems) -> Arguments:
-    rows, out = packing(problems)
-    size = twin.pack_rows(rows, out)
-    return [out[:size].copy(), 1000, np.zeros(20, np.uint32)]
-
-
-def widening(problems: Problems) -> Arguments:
-    return [problems.random.integers(0, 0x7C00, 20).astype(np.uint16), 3, np.zeros(20, np.float32)]
-
-
-def planes(problems: Problems) -> Arguments:
-    return [problems.random.integers(0, 256, 24).astype(np.uint8), 4, np.zeros(24, np.uint8)]
+    parts = [problems.update(9, 11, 5, 0.5), problems.update(40, 1, 20, 0.5)]
+    return [parts, 0, 1, np.zeros(1000, np.uint8)]
 
 
 ENTRIES: dict[str, Callable[[Problems], Arguments]] = {
@@ -75,11 +63,7 @@ ENTRIES: dict[str, Callable[[Problems], Arguments]] = {
     "logistic_step": logistic,
     "logistic_margins": margins,
     "merge_updates": merge,
-    "pack_rows": packing,
-    "unpack_rows": unpacking,
-    "widen_halves": widening,
-    "split_planes": planes,
-    "join_planes": planes,
+    "pack_update": packing,
 }
 
 
@@ -239,16 +223,16 @@ def test_margins_need_room_for_each_row(native: ModuleType, room: int) -> None:
         native.logistic_margins(*margins(Problems(2))[:3], np.zeros(room, np.float32))
 
 
-@pytest.mark.parametrize("updates", [None, (), [None], [()], [1], [[]], [("a", "b", "c")], [(b"", b"")]])
+@pytest.mark.parametrize("updates", [None, (), [None], [()], [1], [[]], ["a"], [b""], [b"no update"]])
 def test_what_is_no_list_of_updates_is_refused(native: ModuleType, updates: object) -> None:
     with pytest.raises(REFUSED):
-        native.merge_updates(*put(merge(Problems(0)), (2,), updates))
+        native.merge_updates(*put(merge(Problems(0)), (1,), updates))
 
 
 @pytest.mark.parametrize("stride", [0, -48, 33, 2**62, 2**60 + 3])
 def test_merge_refuses_a_wrong_stride(native: ModuleType, stride: int) -> None:
     with pytest.raises(ValueError):
-        native.merge_updates(*put(merge(Problems(0)), (0, 1), stride))
+        native.merge_updates(*put(merge(Problems(0)), (0, 0, 0, 1), stride))
 
 
 @pytest.mark.parametrize("name", ENTRIES)
@@ -420,16 +404,17 @@ def test_an_update_of_hostile_counts_is_refused(native: ModuleType) -> None:
     for rows in range(4):
         for mask_bytes in range(9):
             for values in range(7):
-                update = Decoded(
+                update = TableUpdate(
                     np.arange(rows, dtype=np.uint32),
                     np.full(mask_bytes, 1, np.uint8),
                     np.ones(values, np.float32),
                 )
+                arguments = [(table, 11)], [packed([update])], np.ones(1, np.float32), 0
                 if mask_bytes == 2 * rows and values == 2 * rows:
-                    native.merge_updates(table, 11, [update], np.ones(1, np.float32), 0)
+                    native.merge_updates(*arguments)
                 else:
                     with pytest.raises(ValueError):
-                        native.merge_updates(table, 11, [update], np.ones(1, np.float32), 0)
+                        native.merge_updates(*arguments)
 
 
 @pytest.mark.parametrize("name", ENTRIES)

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tests.unit.kernels.conftest import Problems, clone
+from tests.unit.kernels.conftest import Problems, clone, merge, packed
 
 from mlless.kernels import twin
-from mlless.kernels.arrays import Decoded, Floats, Rows
+from mlless.kernels.arrays import Floats, Rows, TableUpdate
 from mlless.replica import coefficients
 
 RULES = ("sum", "mean", "sqrt-members", "sqrt-publishers")
 
 
-def oracle(table: Rows, columns: int, updates: list[Decoded], factors: Floats, by_count: bool) -> Floats:
+def oracle(table: Rows, columns: int, updates: list[TableUpdate], factors: Floats, by_count: bool) -> Floats:
     """Merge entry by entry in float32, as the design states it."""
     shared = table.data[:, :columns].copy()
     sums = np.zeros_like(shared)
@@ -56,7 +56,7 @@ def test_compiled_twin_and_oracle_agree_bit_by_bit(
     expected = oracle(table, columns, updates, factors, by_count)
     for kernels in (native, twin):
         merged = clone(table)
-        kernels.merge_updates(merged, columns, updates, factors, int(by_count))
+        merge(kernels, merged, columns, updates, factors, by_count)
         # An entry nobody published has zero added, which turns -0 into 0; as numbers they are equal.
         assert (merged.data[:, :columns] + 0.0).tobytes() == (expected + 0.0).tobytes()
         assert merged.data[:, columns:].tobytes() == table.data[:, columns:].tobytes()
@@ -72,8 +72,8 @@ def test_rows_across_block_borders_and_many_publishers(native: ModuleType, colum
     updates = [problems.update(rows, columns, size, 0.3) for size in sizes]
     factors, by_count = coefficients(rule, len(sizes))  # type: ignore[arg-type]
     merged = clone(table), clone(table)
-    native.merge_updates(merged[0], columns, updates, factors, int(by_count))
-    twin.merge_updates(merged[1], columns, updates, factors, int(by_count))
+    merge(native, merged[0], columns, updates, factors, by_count)
+    merge(twin, merged[1], columns, updates, factors, by_count)
     assert merged[0].data.tobytes() == merged[1].data.tobytes()
 
 
@@ -83,7 +83,7 @@ def test_blocks_start_anywhere(native: ModuleType) -> None:
     table = problems.table(100_000, 1)
     rows = np.array([0, 4094, 4095, 4096, 8190, 8191, 50_000, 54_095, 54_096, 99_999], np.uint32)
     updates = [
-        Decoded(
+        TableUpdate(
             chosen,
             np.ones((len(chosen), 1), np.uint8),
             problems.random.normal(0, 1, len(chosen)).astype(np.float32),
@@ -92,7 +92,7 @@ def test_blocks_start_anywhere(native: ModuleType) -> None:
     ]
     merged = clone(table), clone(table)
     for kernels, into in zip((native, twin), merged, strict=True):
-        kernels.merge_updates(into, 1, updates, np.ones(1, np.float32), 0)
+        merge(kernels, into, 1, updates, np.ones(1, np.float32), by_count=False)
     assert merged[0].data.tobytes() == merged[1].data.tobytes()
     assert (merged[0].data[rows, 0] != table.data[rows, 0]).all()
 
@@ -100,26 +100,24 @@ def test_blocks_start_anywhere(native: ModuleType) -> None:
 def test_the_order_of_updates_counts(kernel: ModuleType) -> None:
     """Sums in float32 depend on their order: hence the order of worker ids."""
     rows, mask = np.zeros(1, np.uint32), np.ones((1, 1), np.uint8)
-    parts = [Decoded(rows, mask, np.array([v], np.float32)) for v in (1e8, -1e8, 3.0)]
+    parts = [TableUpdate(rows, mask, np.array([v], np.float32)) for v in (1e8, -1e8, 3.0)]
     results = []
     for order in (parts, parts[::-1]):
         table = Rows(np.zeros((1, 4), np.float32), 4)
-        kernel.merge_updates(table, 1, order, np.ones(1, np.float32), 0)
+        merge(kernel, table, 1, order, np.ones(1, np.float32), by_count=False)
         results.append(float(table.data[0, 0]))
     assert results == [3.0, 0.0]
 
 
 def test_rows_that_mark_nothing_change_nothing(kernel: ModuleType) -> None:
     table = Rows(np.full((3, 4), -0.0, np.float32), 4)
-    update = Decoded(np.arange(3, dtype=np.uint32), np.zeros((3, 1), np.uint8), np.zeros(0, np.float32))
-    kernel.merge_updates(table, 1, [update], np.ones(2, np.float32), 1)
+    update = TableUpdate(np.arange(3, dtype=np.uint32), np.zeros((3, 1), np.uint8), np.zeros(0, np.float32))
+    merge(kernel, table, 1, [update], np.ones(2, np.float32), by_count=True)
     assert np.signbit(table.data).all()
 
 
 DAMAGES = (
     "row beyond the table",
-    "rows descend",
-    "row twice",
     "mask beyond the columns",
     "value too many",
     "value too few",
@@ -148,10 +146,6 @@ def test_a_damaged_update_is_refused(kernel: ModuleType, damage: str, columns: i
     rows, masks, values = update.rows.copy(), update.masks.copy(), update.values.copy()
     if damage == "row beyond the table":
         rows[-1] = 9
-    elif damage == "rows descend":
-        rows[:] = rows[::-1].copy()
-    elif damage == "row twice":
-        rows[1] = rows[0]
     elif damage == "mask beyond the columns":
         masks[0] = 0
         masks[0, -1] = 0x80
@@ -168,6 +162,8 @@ def test_a_damaged_update_is_refused(kernel: ModuleType, damage: str, columns: i
         masks[0] = 0
     else:
         factors = factors[:2].copy()
-    with pytest.raises(ValueError):
-        kernel.merge_updates(table, columns, [good, Decoded(rows, masks, values)], factors, int(by_count))
+    both = [packed([good]), packed([TableUpdate(rows, masks, values)])]
+    with pytest.raises(ValueError) as caught:
+        kernel.merge_updates([(table, columns)], both, factors, int(by_count))
+    assert damage == "coefficients too few" or caught.value.args[1] == 1, "it is the second that is damaged"
     assert table.data.tobytes() == before

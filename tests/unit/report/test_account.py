@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import pytest
 
+from mlless.deployment import Deployment
 from mlless.job import Stop, Sync, Target
 from mlless.records import StepTimes
 from mlless.report.account import closing, opening, shares, why_ended
 
 
 def test_opening_of_ratings(job, manifest):
-    told = dict(opening(job(), manifest()))
+    told = dict(opening(job(), manifest(), Deployment()))
     assert told["data"] == "/data/r: 100 ratings to train on, 10 held out, 10 mini-batches an epoch"
     assert told["model"] == "matrix factorisation: 10 users, 5 items, 2 factors"
     assert told["optimizer"] == "adagrad, learning rate 0.1, l2 0.06"
@@ -16,10 +17,21 @@ def test_opening_of_ratings(job, manifest):
     assert told["until"] == "4 epochs"
 
 
+def test_opening_says_where_it_runs_and_no_password(job, manifest):
+    store = "redis://me:s3cret@one:6379,redis://:s3c@ret@two/0"
+    told = dict(opening(job(), manifest(), Deployment(store=store, bus="amqp://u:s3cret@host")))
+    assert told["where"] == (
+        "processes of this machine, store redis://me:***@one:6379, redis://:***@two/0, bus amqp://u:***@host"
+    )
+    assert "where" not in dict(opening(job(), manifest(), Deployment()))
+    told = dict(opening(job(), manifest(), Deployment(store="redis://one", runtime="lithops")))
+    assert told["where"] == "functions by Lithops, store redis://one, bus the same"
+
+
 def test_opening_of_clicks(job, lr, manifest, clicks_shape):
     stop = Stop(epochs=3, target=Target(metric="auc", value=0.8), patience=2, max_time=60)
     sync = Sync(significance=0, half=False, merge="mean")
-    told = dict(opening(job(model=lr, sync=sync, stop=stop), manifest(clicks_shape)))
+    told = dict(opening(job(model=lr, sync=sync, stop=stop), manifest(clicks_shape), Deployment()))
     assert told["model"] == "logistic regression: 1,000 features"
     assert told["workers"].endswith("bsp: every change is published")
     assert told["until"] == "3 epochs, or auc = 0.8, or 2 evaluations without a better one, or 1 min 00 s"

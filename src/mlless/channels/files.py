@@ -1,0 +1,18 @@
+"""Reading files of this machine."""
+
+from __future__ import annotations
+
+import os
+
+
+def read_whole(path: str) -> bytes:
+    """Return a file's bytes in four system calls, half of what a file object takes; OSError if it fails."""
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        size = os.fstat(file).st_size  # not by seeking: a folder would say that it has no end
+        data = os.pread(file, size, 0)
+        while len(data) < size and (more := os.pread(file, size - len(data), len(data))):
+            data += more  # a read takes at most 2 GiB
+        return data
+    finally:
+        os.close(file)

@@ -1,0 +1,65 @@
+"""What a Redis or Valkey server says of itself: its release, its memory, and what it does when full."""
+
+from __future__ import annotations
+
+import msgspec
+
+from mlless.channels.redis_client import Client
+from mlless.errors import ChannelError
+
+OLDEST = 6
+
+
+class Health(msgspec.Struct, frozen=True):
+    """A server's state; memory in bytes.
+
+    ``limit`` is 0 if the server sets itself none, ``machine`` what its machine has, 0 if it does not say.
+    """
+
+    release: str
+    major: int
+    used: int
+    limit: int
+    machine: int
+    policy: str
+
+    @property
+    def free(self) -> int:
+        """Bytes that it can still take."""
+        return max(0, (self.limit or self.machine) - self.used)
+
+    @property
+    def evicts(self) -> bool:
+        """Whether it drops keys of ours to make room."""
+        return self.limit > 0 and self.policy != "noeviction"
+
+
+def inspect(url: str) -> Health | None:
+    """Return what the server says, None if we may not ask it; ChannelError if it cannot be reached.
+
+    Everything is in INFO. CONFIG, which services often forbid, is not needed.
+    """
+    client = Client(url)
+    try:
+        server, memory = client.calls([("INFO", "server"), ("INFO", "memory")])
+    except ChannelError:
+        return None
+    finally:
+        client.close()
+    return parsed(f"{server.decode()}\n{memory.decode()}")
+
+
+def parsed(info: str) -> Health:
+    """Return what the lines of an INFO say."""
+    values = dict(line.split(":", 1) for line in info.split() if ":" in line)
+    valkey = values.get("valkey_version")
+    version = valkey or values.get("redis_version", "0")
+    return Health(
+        release=f"{'Valkey' if valkey else 'Redis'} {version}",
+        # Every Valkey is a Redis 7.2 or newer.
+        major=int(values.get("redis_version", version).partition(".")[0]),
+        used=int(values.get("used_memory", 0)),
+        limit=int(values.get("maxmemory", 0)),
+        machine=int(values.get("total_system_memory", 0)),
+        policy=values.get("maxmemory_policy", "noeviction"),
+    )

@@ -1,0 +1,418 @@
+"""Checks a deployment end to end: store, bus, data set, functions. Every check does the real thing.
+
+What is put on servers is under the name of a job of its own and gone afterwards.
+"""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import time
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Literal
+
+import msgspec
+
+import mlless
+from mlless import kernels
+from mlless.channels.embedded_store import make_folder
+from mlless.channels.opening import open_hub, open_link, open_objects, open_store
+from mlless.channels.ports import Hub, KeyValueStore
+from mlless.channels.redis_health import OLDEST, Health, inspect
+from mlless.deployment import EMBEDDED, Addresses, Deployment, hidden, is_redis
+from mlless.errors import (
+    CodecError,
+    DatasetError,
+    DeadlineExceeded,
+    JobError,
+    MLLessError,
+    WorkerFailed,
+    WorkerLost,
+)
+from mlless.interrupts import interruptible
+from mlless.job import Deadlines
+from mlless.locations import absolute, is_remote
+from mlless.messages import PROTOCOL, Commit, Failure, FromWorker
+from mlless.probe import ENTRY, ROUNDS, Probe, Sight, dataset_speed, greeting, sight_key, store_speed
+from mlless.report.wording import count, duration, size
+from mlless.runtimes.opening import open_runtime
+from mlless.runtimes.ports import Ended, Runtime
+
+_PINGS = 15
+_ANSWER = Commit(-1, (), ())
+_DEADLINE = 20.0  # seconds a message may take
+_POLL = 0.25
+_GRACE = 10.0
+_OUT = 1 << 20  # bytes
+_SKEW = 60.0  # seconds that clocks may differ; servers that check signatures allow some minutes
+
+Outcome = Literal["ok", "warning", "failed"]
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of one check. ``exit_code`` is that of the error if it failed; ``facts`` the numbers."""
+
+    check: str
+    outcome: Outcome = "ok"
+    text: str
+    cure: str | None = None
+    exit_code: int = 0
+    facts: dict[str, object] = {}
+
+
+def examine(
+    deployment: Deployment, *, workers: int, dataset: str | None = None, out: str | None = None
+) -> Generator[Finding, None, None]:
+    """Yield the findings as they come; nothing of the checks is left behind.
+
+    ``workers`` functions are started, all at once as a job does. ``dataset`` is read from here and from
+    there, ``out`` written to from here, as a run is.
+    """
+    with interruptible():
+        channels: list[Finding] = []
+        for address in deployment.servers:
+            yield from _tried("store", channels, _check_store(deployment, address))
+        if deployment.meeting not in deployment.servers or not _any_failed(channels):
+            yield from _tried("bus", channels, _check_bus(deployment))
+        if dataset is not None:
+            location = absolute(dataset)
+            reading: list[Finding] = []
+            yield from _tried("data set", reading, _check_dataset(location))
+            dataset = None if _any_failed(reading) else location
+        if out is not None:
+            yield from _tried("out", [], _check_out(out))
+        if _any_failed(channels):
+            text = "not started: they could not meet"
+            yield Finding(check="functions", outcome="warning", text=text)
+        else:
+            yield from _tried("functions", [], _check_functions(deployment, workers, dataset))
+
+
+def _any_failed(findings: list[Finding]) -> bool:
+    return any(finding.outcome == "failed" for finding in findings)
+
+
+def _tried(check: str, seen: list[Finding], findings: Iterator[Finding]) -> Iterator[Finding]:
+    """Yield the findings, which ``seen`` keeps, and an error as the last of them."""
+    try:
+        for finding in findings:
+            seen.append(finding)
+            yield finding
+    except MLLessError as error:
+        text = str(MLLessError(error.what, where=error.where, expected=error.expected, found=error.found))
+        cure = hidden(error.cure) if error.cure else None
+        failed = Finding(
+            check=check, outcome="failed", text=hidden(text), cure=cure, exit_code=error.exit_code
+        )
+        seen.append(failed)
+        yield failed
+
+
+@contextmanager
+def _meeting(deployment: Deployment) -> Iterator[tuple[Addresses, Path | None]]:
+    """Give the addresses of a job of its own, and the folder for it if a channel is embedded."""
+    folder = make_folder(needed=0) if deployment.embedded else None
+    try:
+        name = f"mlless-doctor-{secrets.token_hex(6)}"
+        yield deployment.addresses(name, str(folder) if folder else None), folder
+    finally:
+        if folder:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _check_store(deployment: Deployment, address: str) -> Iterator[Finding]:
+    yield from _check_server(address)
+    with _meeting(deployment) as (addresses, _):
+        if address != EMBEDDED:
+            addresses = msgspec.structs.replace(addresses, store=(address,))
+        store = open_store(addresses, Deadlines().expiry)
+        try:
+            speed = store_speed(store, "probe")
+            free = shutil.disk_usage(addresses.store[0]).free if address == EMBEDDED else None
+        finally:
+            store.destroy()
+    name = hidden(address)
+    if free is not None:
+        name = f"files in {Path(addresses.store[0]).parent}, {size(free)} free"
+    text = f"{name}: {_milliseconds(speed.latency)} a round trip, {_speeds(speed.put, speed.get)}"
+    yield Finding(
+        check="store", text=text, facts={"address": hidden(address), **msgspec.structs.asdict(speed)}
+    )
+
+
+def _check_bus(deployment: Deployment) -> Iterator[Finding]:
+    if deployment.meeting not in deployment.servers:
+        yield from _check_server(deployment.meeting)
+    with _meeting(deployment) as (addresses, _), ExitStack() as stack:
+        hub = open_hub(addresses, 1, Deadlines().expiry)
+        stack.callback(hub.destroy)
+        link = open_link(addresses, 0, 0)
+        stack.callback(link.close)
+        pings = []
+        for _ in range(_PINGS):
+            start = time.perf_counter()
+            link.send(greeting(0))
+            if hub.receive(_DEADLINE) is None:
+                raise DeadlineExceeded(f"no message for {_DEADLINE:g} s", where=hidden(deployment.meeting))
+            hub.broadcast(_ANSWER, (0,))
+            link.receive(_DEADLINE)
+            pings.append(time.perf_counter() - start)
+    address = hidden(deployment.meeting)
+    name = "a local socket" if address == EMBEDDED else address
+    text = f"{name}: {_milliseconds(median(pings))} a message there and back"
+    yield Finding(check="bus", text=text, facts={"address": address, "latency": median(pings)})
+
+
+def _check_server(address: str) -> Iterator[Finding]:
+    if is_redis(address):
+        yield server_finding(hidden(address), inspect(address))
+
+
+def server_finding(address: str, health: Health | None) -> Finding:
+    """Tell of a server's release and memory, and whether it may drop what a job needs."""
+    if health is None:
+        return Finding(
+            check="server",
+            outcome="warning",
+            text=f"{address}: does not let us ask how it is",
+            cure="allow +info in its ACL, or look up yourself: its maxmemory-policy must be noeviction",
+        )
+    limit = f"of {size(health.limit)}, {health.policy}" if health.limit else "without a limit"
+    text = f"{address}: {health.release}, {size(health.used)} used {limit}, {size(health.free)} free"
+    facts: dict[str, object] = {"address": address, **msgspec.structs.asdict(health)}
+    cure = None
+    if health.evicts:
+        text += "; when it is full it drops keys, and with them a job's updates"
+        cure = (
+            "set its maxmemory-policy to noeviction: CONFIG SET maxmemory-policy noeviction, "
+            "or in the settings of the service"
+        )
+    elif health.major < OLDEST:
+        cure = f"update it: mlless is made for Redis {OLDEST} and newer, and for Valkey"
+    return Finding(check="server", outcome="warning" if cure else "ok", text=text, cure=cure, facts=facts)
+
+
+def _check_dataset(dataset: str) -> Iterator[Finding]:
+    speed = dataset_speed(dataset)
+    text = (
+        f"{dataset}: opened in {_milliseconds(speed.latency)}, "
+        f"a mini-batch of {size(speed.batch)} read at {size(speed.get)}/s"
+    )
+    yield Finding(check="data set", text=text, facts=msgspec.structs.asdict(speed))
+
+
+def _check_out(out: str) -> Iterator[Finding]:
+    """Put an object where a run would put its model, or as near as there is a folder, and remove it."""
+    place = absolute(out)
+    if not is_remote(place):
+        place = str(next(path for path in (Path(place), *Path(place).parents) if path.exists()))
+    objects = open_objects(place)
+    name = f".mlless-doctor-{secrets.token_hex(6)}"
+    start = time.perf_counter()
+    objects.put(name, bytes(_OUT))
+    took = time.perf_counter() - start
+    objects.delete([name])
+    text = f"{place}: an object of {size(_OUT)} written at {size(_OUT / took)}/s, and removed"
+    yield Finding(check="out", text=text, facts={"place": place, "put": _OUT / took})
+
+
+def _check_functions(deployment: Deployment, workers: int, dataset: str | None) -> Iterator[Finding]:
+    expiry = Deadlines().expiry
+    with _meeting(deployment) as (addresses, folder), ExitStack() as stack:
+        store = open_store(addresses, expiry)
+        stack.callback(store.destroy)
+        hub = open_hub(addresses, workers, expiry)
+        stack.callback(hub.destroy)
+        runtime = open_runtime(deployment, ENTRY, folder, {"MLLESS_KERNELS": kernels.NAME})
+        stack.callback(runtime.stop, 0.0)
+        stack.callback(hub.close)
+        started = time.monotonic()
+        runtime.start(
+            {
+                (worker, 0): msgspec.json.encode(
+                    Probe(PROTOCOL, mlless.__version__, addresses, expiry, dataset, worker, 0)
+                )
+                for worker in range(workers)
+            }
+        )
+        reception = Reception(hub, runtime, workers)
+        reception.run(Deadlines().start)
+        sights = [_sight(store, worker) for worker in range(workers)]
+        limit = runtime.time_limit
+        runtime.stop(_GRACE)
+    yield functions_finding(sights, reception.all_there - started, limit)
+    yield versions_finding(sights)
+    yield clocks_finding(sights, reception.heard)
+    yield _channels_from_there(sights)
+    if dataset is not None:
+        yield _dataset_from_there(sights)
+
+
+class Reception:
+    """Answers the greetings of functions until every one has left its report.
+
+    The first is answered when all are there: as in a job they have to run at the same time.
+    """
+
+    def __init__(self, hub: Hub, runtime: Runtime, workers: int) -> None:
+        self._hub, self._runtime, self._workers = hub, runtime, workers
+        self._ended: list[Ended] = []
+        self.heard: dict[int, list[float]] = {worker: [] for worker in range(workers)}
+        self.all_there = 0.0
+
+    def run(self, patience: float) -> None:
+        """Return when all have said everything; MLLessError if that takes more than ``patience`` seconds."""
+        deadline = time.monotonic() + patience
+        while missing := [worker for worker, times in self.heard.items() if len(times) <= ROUNDS]:
+            message = self._next(missing, deadline)
+            times = self.heard[message.worker]
+            times.append(time.time())
+            if len(times) == 1:
+                if all(self.heard.values()):
+                    self.all_there = time.monotonic()
+                    self._hub.broadcast(_ANSWER, range(self._workers))
+            elif len(times) <= ROUNDS:
+                self._hub.broadcast(_ANSWER, (message.worker,))
+
+    def _next(self, missing: list[int], deadline: float) -> FromWorker:
+        while True:
+            message = self._hub.receive(_POLL)
+            if message is None and (lost := self._lost(missing)):
+                message = self._hub.receive(0.0)  # its last words may have come meanwhile
+                if message is None:
+                    raise WorkerLost(
+                        f"function {lost.worker} ended before it had reported", found=lost.describe()
+                    )
+            if isinstance(message, Failure):
+                cure = f"its traceback:\n{message.traceback}" if message.traceback else None
+                error = WorkerFailed(f"function {message.worker} failed: {message.error}", cure=cure)
+                error.exit_code = message.exit_code or error.exit_code
+                raise error
+            if message is not None:
+                return message
+            if time.monotonic() >= deadline:
+                raise DeadlineExceeded(
+                    "not all functions run at the same time, or some do not go on",
+                    expected=f"{self._workers} functions",
+                    found=f"{sum(map(bool, self.heard.values()))} that have greeted",
+                    cure="check how many functions your account may run at the same time, and that they "
+                    "can reach store and bus",
+                )
+
+    def _lost(self, missing: list[int]) -> Ended | None:
+        self._ended += self._runtime.ended()
+        return next((one for one in self._ended if one.worker in missing), None)
+
+
+def _sight(store: KeyValueStore, worker: int) -> Sight:
+    [data] = store.get([sight_key(worker)])
+    try:
+        return msgspec.json.decode(data, type=Sight)
+    except msgspec.DecodeError as error:
+        raise CodecError(
+            "not what a function says it sees", where=f"function {worker}", found=str(error)
+        ) from error
+
+
+def functions_finding(sights: list[Sight], start: float, limit: float | None) -> Finding:
+    """Tell how long it took until all were there, and what they have."""
+    there = sights[0]
+    each = f"{size(min(one.memory for one in sights))} of memory"
+    ending = "" if limit is None else f", ended after {duration(limit)}"
+    imports = max(one.import_seconds for one in sights)
+    text = (
+        f"{count(len(sights), 'function')} at once, the last there after {duration(start)} "
+        f"({imports:.2f} s of imports), each with {each}{ending}; {there.machine}"
+    )
+    facts: dict[str, object] = {
+        "start_seconds": start,
+        "time_limit": limit,
+        "functions": [msgspec.to_builtins(one) for one in sights],
+    }
+    other = next((one.kernels for one in sights if one.kernels != kernels.NAME), None)
+    if other is not None:
+        return Finding(
+            check="functions",
+            outcome="warning",
+            text=f"{text}; kernels {other}, and here {kernels.NAME}",
+            cure="install mlless where functions run from a wheel, or with a C compiler",
+            facts=facts,
+        )
+    return Finding(check="functions", text=text, facts=facts)
+
+
+def versions_finding(sights: list[Sight]) -> Finding:
+    """Compare releases: a job refuses workers of another one."""
+    other = next(
+        (one for one in sights if (one.protocol, one.version) != (PROTOCOL, mlless.__version__)), None
+    )
+    if other is not None:
+        return Finding(
+            check="versions",
+            outcome="failed",
+            text=f"functions have protocol {other.protocol} of mlless {other.version}, "
+            f"and here it is protocol {PROTOCOL} of mlless {mlless.__version__}",
+            cure="install the same release of mlless on both sides",
+            exit_code=JobError.exit_code,
+        )
+    pythons = ", ".join(sorted({one.python for one in sights}))
+    text = f"mlless {mlless.__version__}, protocol {PROTOCOL} on both sides; Python {pythons} there"
+    return Finding(check="versions", text=text)
+
+
+def clocks_finding(sights: list[Sight], heard: dict[int, list[float]]) -> Finding:
+    """Compare clocks by the midpoint of each function's quickest greeting (Cristian, 1989)."""
+    worst, doubt = 0.0, 0.0
+    for worker, sight in enumerate(sights):
+        quickest = min(range(ROUNDS), key=lambda n: sight.greetings[n][1] - sight.greetings[n][0])
+        sent, answered = sight.greetings[quickest]
+        skew = (sent + answered) / 2 - heard[worker][quickest]
+        if abs(skew) >= abs(worst):
+            worst, doubt = skew, (answered - sent) / 2
+    text = (
+        f"{_milliseconds(abs(worst))} {'ahead' if worst > 0 else 'behind'} at most, ± {_milliseconds(doubt)}"
+    )
+    facts: dict[str, object] = {"skew": worst, "doubt": doubt}
+    if abs(worst) - doubt > _SKEW:
+        cure = "set both clocks by NTP: object stores refuse requests that were signed at another time"
+        return Finding(check="clocks", outcome="warning", text=text, cure=cure, facts=facts)
+    return Finding(check="clocks", text=text, facts=facts)
+
+
+def _channels_from_there(sights: list[Sight]) -> Finding:
+    messages = median(answered - sent for one in sights for sent, answered in one.greetings[1:])
+    latency = median(one.store.latency for one in sights)
+    put, get = median(one.store.put for one in sights), median(one.store.get for one in sights)
+    text = (
+        f"store {_milliseconds(latency)} a round trip, {_speeds(put, get)}; "
+        f"bus {_milliseconds(messages)} (median over functions, all at once)"
+    )
+    facts: dict[str, object] = {"latency": latency, "put": put, "get": get, "bus_latency": messages}
+    return Finding(check="from there", text=text, facts=facts)
+
+
+def _dataset_from_there(sights: list[Sight]) -> Finding:
+    for worker, sight in enumerate(sights):
+        if sight.dataset_error:
+            return Finding(
+                check="data there",
+                outcome="failed",
+                text=f"function {worker} cannot read the data set: {sight.dataset_error}",
+                cure="put the data set where functions can read it, and give them the permission",
+                exit_code=DatasetError.exit_code,
+            )
+    speeds = [one.dataset for one in sights if one.dataset is not None]
+    get, latency = median(one.get for one in speeds), median(one.latency for one in speeds)
+    text = f"opened in {_milliseconds(latency)}, a mini-batch read at {size(get)}/s"
+    return Finding(check="data there", text=text, facts={"latency": latency, "get": get})
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{seconds * 1e3:.2f} ms" if seconds < 1 else duration(seconds)
+
+
+def _speeds(put: float, get: float) -> str:
+    return f"writes {size(put)}/s, reads {size(get)}/s"

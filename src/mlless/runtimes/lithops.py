@@ -1,0 +1,75 @@
+"""Runtime: functions of any cloud that Lithops knows, or of this machine, by Lithops' own configuration.
+
+Lithops runs in a process of its own (``lithops_host.py``): its threads, log lines and exit hooks stay
+there, and if this process dies, it ends the functions of this machine and removes its data.
+
+What is pickled, and by whom: Lithops pickles its launch message. Of ours this holds the name of
+``mlless.runtimes.remote.run``, the dotted name of the entry, and the JSON payload; no source, no module and
+no data goes along (``include_modules=None``), so mlless has to be installed where the functions run. Its
+launch message also carries Lithops' own configuration. What comes back is a line of JSON.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+
+from mlless.errors import UsageError
+from mlless.runtimes.hosted import HostedRuntime
+from mlless.runtimes.ports import Ended, FunctionId
+from mlless.runtimes.wire import Wanted
+
+_READY_DEADLINE = 120.0  # to load Lithops and its clients
+_START_DEADLINE = 900.0  # Lithops deploys a runtime when it is first used, which takes minutes
+
+
+class LithopsRuntime(HostedRuntime):
+    """Starts functions through Lithops.
+
+    ``memory`` (MB) and ``time_limit`` (seconds) override Lithops' configuration, whose place Lithops
+    finds by itself: LITHOPS_CONFIG_FILE, .lithops_config, ~/.lithops/config. Without any, functions
+    are processes of this machine. ``environment`` holds variables for the functions.
+    """
+
+    def __init__(
+        self, entry: str, memory: int | None, time_limit: int | None, environment: Mapping[str, str]
+    ) -> None:
+        if importlib.util.find_spec("lithops") is None:
+            raise UsageError(
+                "the runtime lithops is not installed", cure="install it: pip install 'mlless[lithops]'"
+            )
+        # All that Lithops writes on this machine goes here, so that it can be removed at the end.
+        self._folder = tempfile.mkdtemp(prefix="mlless-lithops-")
+        super().__init__(
+            "mlless.runtimes.lithops_host", [self._folder], {**os.environ, "TMPDIR": self._folder}
+        )
+        try:
+            self._say(Wanted(entry, memory, time_limit, dict(environment)))
+            self._time_limit = self._await_answer("Lithops is not ready", _READY_DEADLINE).time_limit
+        except BaseException:
+            self.stop(0.0)
+            raise
+
+    @property
+    def time_limit(self) -> float | None:
+        """Seconds after which Lithops or the cloud ends a function; None if they never do."""
+        return self._time_limit
+
+    def start(self, functions: Mapping[FunctionId, bytes]) -> None:
+        """Start all functions at once; UsageError if Lithops' configuration or the account has no room."""
+        super().start(functions)
+        try:
+            self._await_answer("Lithops did not start the functions", _START_DEADLINE)
+        except BaseException:
+            self._running -= set(functions)
+            raise
+
+    def stop(self, grace: float) -> list[Ended]:
+        """Wait, then end what is left: processes at once, functions of a cloud when they notice."""
+        try:
+            return super().stop(grace)
+        finally:
+            shutil.rmtree(self._folder, ignore_errors=True)

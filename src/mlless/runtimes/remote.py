@@ -1,0 +1,37 @@
+"""What a function of another machine calls first: the one thing of ours that Lithops refers to.
+
+It must import fast, and nothing but what a worker needs.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+
+import msgspec
+
+from mlless.deployment import hidden
+from mlless.runtimes.wire import function_of
+
+# Lithops hands back up to 8 KB with a function's status; what is longer costs a request to its storage.
+_LONGEST = 6000
+
+
+class Returned(msgspec.Struct, frozen=True):
+    """How a function ended: exit code, seconds of CPU, and if it failed its own traceback."""
+
+    code: int
+    cpu_seconds: float
+    cause: str = ""
+
+
+def run(entry: str, payload: str) -> str:
+    """Call the function with the dotted name ``entry``; return a ``Returned`` as JSON, whatever happens."""
+    start = time.process_time()
+    code, cause = 0, ""
+    try:
+        function_of(entry)(payload.encode())
+    except BaseException as error:  # a worker that exits has failed too, and the driver is to be told how
+        code = getattr(error, "exit_code", 1)
+        cause = hidden("".join(traceback.format_exception(error)))[-_LONGEST:]
+    return msgspec.json.encode(Returned(code, time.process_time() - start, cause)).decode()

@@ -1,0 +1,190 @@
+"""Lithops on this machine keeps the contract of a runtime, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import pickle
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import msgspec
+import pytest
+from integration.jobs import alive, children, eventually
+
+from mlless.errors import JobError, UsageError
+from mlless.runtimes import remote
+from mlless.runtimes.lithops import LithopsRuntime
+from mlless.runtimes.ports import Ended, Runtime
+from mlless.testing.contracts import RuntimeContract
+from mlless.testing.functions import Task
+
+
+class TestLithops(RuntimeContract):
+    @pytest.fixture
+    def open_runtime(self, tmp_path: Path) -> Iterator[Callable[[str], Runtime]]:
+        with ExitStack() as stack:
+
+            def opened(entry: str) -> Runtime:
+                runtime = LithopsRuntime(entry, None, None, {})
+                stack.callback(runtime.stop, 0.0)
+                return runtime
+
+            yield opened
+
+    def test_a_failure_carries_the_functions_own_traceback(
+        self, open_runtime: Callable[[str], Runtime], tmp_path: Path
+    ) -> None:
+        runtime = open_runtime("mlless.testing.functions:crash")
+        runtime.start({(0, 0): task(tmp_path, 0)})
+        ended = next_ended(runtime)
+        assert ended.cause.splitlines()[-1] == "ZeroDivisionError: 0"
+        assert "raise ZeroDivisionError(_leave(payload).name)" in ended.cause
+        assert "jobrunner" not in ended.cause
+
+    def test_a_function_that_finds_no_mlless_is_told(
+        self, open_runtime: Callable[[str], Runtime], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # Any interpreter without mlless, but with what Lithops itself needs, stands for such a runtime.
+        python = tmp_path / "python"
+        python.write_text(
+            f"#!/bin/sh\nexec {sys.executable} -c \"import sys; sys.modules['mlless'] = None; "
+            "import os, runpy; sys.argv.pop(0); sys.path[0] = os.path.dirname(sys.argv[0]); "
+            'runpy.run_path(sys.argv[0], run_name=\'__main__\')" "$@"\n'
+        )
+        python.chmod(0o755)
+        configure(monkeypatch, tmp_path, f"lithops:\n  backend: localhost\nlocalhost:\n  runtime: {python}\n")
+        runtime = open_runtime("mlless.testing.functions:wait")
+        runtime.start({(0, 0): task(tmp_path, 0)})
+        ended = next_ended(runtime)
+        assert ended.code == 1
+        assert "ModuleNotFoundError: No module named 'mlless" in ended.cause
+        assert "mlless function build" in ended.cause
+
+    def test_a_function_is_ended_at_the_time_limit(self, tmp_path: Path) -> None:
+        runtime = LithopsRuntime("mlless.testing.functions:wait", None, 2, {})
+        try:
+            assert runtime.time_limit == 2.0
+            runtime.start({(0, 0): task(tmp_path, 0)})
+            ended = next_ended(runtime)
+        finally:
+            runtime.stop(0.0)
+        assert ended.code != 0
+        assert "exceeded maximum time of 2 seconds" in ended.cause
+
+    def test_lithops_ships_the_name_of_a_function_and_no_code(
+        self, open_runtime: Callable[[str], Runtime], tmp_path: Path, temporary: Path
+    ) -> None:
+        runtime = open_runtime("mlless.testing.functions:wait")
+        runtime.start({(0, 0): task(tmp_path, 0)})
+        (stored,) = temporary.glob("mlless-lithops-*/lithops-*/storage/lithops.jobs/*/*.func.pickle")
+        shipped = pickle.loads(stored.read_bytes())
+        assert shipped["module_data"] == {}
+        assert pickle.loads(shipped["func"]) is remote.run
+        assert len(shipped["func"]) < 100
+        (stored,) = temporary.glob("mlless-lithops-*/lithops-*/storage/lithops.jobs/*/aggdata.pickle")
+        assert pickle.loads(stored.read_bytes()) == {
+            "entry": "mlless.testing.functions:wait",
+            "payload": task(tmp_path, 0).decode(),
+        }
+
+    def test_nothing_is_left(
+        self, open_runtime: Callable[[str], Runtime], tmp_path: Path, temporary: Path
+    ) -> None:
+        before = set(children(os.getpid()))
+        runtime = open_runtime("mlless.testing.functions:wait")
+        runtime.start({(n, 0): task(tmp_path, n) for n in range(3)})
+        assert any(temporary.iterdir())
+        runtime.stop(0.0)
+        assert set(children(os.getpid())) == before
+        assert not any(temporary.iterdir())
+
+    def test_functions_of_a_killed_driver_end(self, tmp_path: Path, temporary: Path) -> None:
+        code = (
+            "import time\n"
+            "from pathlib import Path\n"
+            "from mlless.runtimes.lithops import LithopsRuntime\n"
+            "runtime = LithopsRuntime('mlless.testing.functions:wait', None, None, {})\n"
+            f"runtime.start({ {(n, 0): task(tmp_path, n) for n in range(2)} })\n"
+            "time.sleep(600)\n"
+        )
+        driver = subprocess.Popen([sys.executable, "-c", code])
+        try:
+            files = [tmp_path / "0.pid", tmp_path / "1.pid"]
+            eventually(lambda: all(file.exists() for file in files), "the functions start", within=120)
+        finally:
+            driver.kill()
+            driver.wait()
+        processes = [int(file.read_text()) for file in files]
+        eventually(lambda: not any(map(alive, processes)), "the functions end", within=60)
+        eventually(lambda: not any(temporary.iterdir()), "the files go", within=60)
+
+
+def test_without_lithops_its_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=r"pip install 'mlless\[lithops\]'"):
+        LithopsRuntime("mlless.launch:main", None, None, {})
+
+
+@pytest.mark.parametrize(
+    ("configuration", "memory", "message"),
+    [
+        ("", 512, "functions of this machine have no memory"),
+        ("lithops:\n  backend: aws_ec2\n  storage: localhost\n", None, "configuration does not work|virtual"),
+        ("lithops:\n  backend: nothing\n", None, "configuration does not work: found .*nothing"),
+        ("lithops: [\n", None, "configuration does not work: found ParserError"),
+    ],
+)
+def test_a_configuration_that_does_not_work_is_refused_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    temporary: Path,
+    configuration: str,
+    memory: int | None,
+    message: str,
+) -> None:
+    configure(monkeypatch, tmp_path, configuration)
+    with pytest.raises((UsageError, JobError), match=message):
+        LithopsRuntime("mlless.launch:main", memory, None, {})
+    assert not any(temporary.iterdir())
+
+
+def test_lithops_own_time_limit_holds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    configure(monkeypatch, tmp_path, "lithops:\n  backend: localhost\n  execution_timeout: 77\n")
+    runtime = LithopsRuntime("mlless.testing.functions:wait", None, None, {})
+    try:
+        assert runtime.time_limit == 77.0
+    finally:
+        runtime.stop(0.0)
+
+
+@pytest.fixture(autouse=True)
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder for temporary files of all that a test starts; no one's own configuration is found."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    monkeypatch.setenv("TMPDIR", str(folder))
+    configure(monkeypatch, tmp_path, "")
+    return folder
+
+
+def configure(monkeypatch: pytest.MonkeyPatch, folder: Path, text: str) -> None:
+    """Let Lithops find this configuration."""
+    (folder / "lithops.yaml").write_text(text)
+    monkeypatch.setenv("LITHOPS_CONFIG_FILE", str(folder / "lithops.yaml"))
+
+
+def task(folder: Path, name: int) -> bytes:
+    return msgspec.json.encode(Task(str(folder), str(name)))
+
+
+def next_ended(runtime: Runtime) -> Ended:
+    ended: list[Ended] = []
+    eventually(lambda: bool(ended.extend(runtime.ended()) or ended), "a function ends", within=120)
+    (one,) = ended
+    return one

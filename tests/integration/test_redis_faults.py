@@ -1,0 +1,643 @@
+"""What is particular to Redis: its errors, lost connections, restarts, and what is left on the server."""
+
+from __future__ import annotations
+
+import os
+import random
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import redis
+from integration.jobs import alive, eventually
+from servers.need import free_port
+from servers.redis import PASSWORD, QUOTED, Server, running
+
+from mlless import train
+from mlless.artifact import MODEL
+from mlless.channels import redis_bus, redis_client, redis_store
+from mlless.channels.redis_bus import RedisHub, RedisLink
+from mlless.channels.redis_store import RedisStore
+from mlless.data.dataset import Dataset
+from mlless.errors import (
+    ChannelError,
+    CodecError,
+    Disconnected,
+    MissingUpdate,
+    MLLessError,
+    UsageError,
+)
+from mlless.messages import PROTOCOL, Abort, Commit, Hello, encode
+from mlless.records import StepRecord
+
+DEADLINE = 30.0
+EXPIRY = 600.0
+
+
+def hello(worker: int = 0, digest: str = "") -> Hello:
+    return Hello(worker=worker, generation=0, pid=1, protocol=PROTOCOL, version="0", digest=digest)
+
+
+def commit(step: int) -> Commit:
+    return Commit(step=step, published=(), plans=())
+
+
+@pytest.fixture
+def job() -> str:
+    return f"mlless-{secrets.token_hex(6)}"
+
+
+@pytest.fixture
+def server(redis_server: Server) -> Server:
+    return redis_server
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[redis.Redis]:
+    with server.client() as client:
+        yield client
+
+
+@pytest.fixture
+def store(server: Server, job: str) -> Iterator[RedisStore]:
+    store = RedisStore((server.url,), job, EXPIRY)
+    yield store
+    store.destroy()
+
+
+@pytest.fixture
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Values of more than 1,000 bytes are large."""
+    monkeypatch.setattr(redis_store, "_PART", 1000)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers that are gone are given up soon, and signs of life come often."""
+    monkeypatch.setattr(redis_client, "_OPENING_PATIENCE", 0.1)
+    monkeypatch.setattr(redis_client, "_PATIENCE", 1.0)
+    monkeypatch.setattr(redis_client, "_LONGEST_BLOCK", 0.1)
+    monkeypatch.setattr(redis_bus, "_RENEWAL", 0.1)
+    monkeypatch.setattr(redis_bus, "_LOOK", 0.1)
+
+
+@pytest.fixture
+def bus(server: Server, job: str) -> Iterator[tuple[RedisHub, RedisLink]]:
+    with meeting(server, job) as (hub, link):
+        yield hub, link
+
+
+@contextmanager
+def meeting(server: Server, job: str) -> Iterator[tuple[RedisHub, RedisLink]]:
+    """A hub and the link of worker 0, which has been heard."""
+    hub = RedisHub(server.url, job, EXPIRY)
+    try:
+        link = RedisLink(server.url, job, 0, 0)
+        link.send(hello())
+        assert hub.receive(DEADLINE) == hello()
+        yield hub, link
+        link.close()
+    finally:
+        hub.destroy()
+
+
+def keys_of(client: redis.Redis, job: str) -> list[bytes]:
+    return sorted(client.scan_iter(match=f"{job}*", count=1000))
+
+
+def calls(client: redis.Redis) -> dict[str, int]:
+    """How often the server has carried out which command."""
+    stats = client.info("commandstats")
+    return {name.removeprefix("cmdstat_"): one["calls"] for name, one in stats.items()}
+
+
+class TestStore:
+    def test_the_updates_of_all_peers_are_read_in_one_round_trip(
+        self, client: redis.Redis, store: RedisStore
+    ) -> None:
+        keys = [f"update/7/{worker}.0" for worker in range(23)]
+        for key in keys:
+            store.put(key, [key.encode(), bytes(10_000)])
+        before = calls(client)
+        store.get(keys)
+        after = calls(client)
+        assert {name: n - before.get(name, 0) for name, n in after.items() if n != before.get(name, 0)} == {
+            "mget": 1,
+            "info": 1,
+        }
+
+    def test_large_values_come_back(self, store: RedisStore) -> None:
+        for size in ((1 << 20) - 1, 1 << 20, (1 << 20) + 1, 9_500_000):
+            value = bytes(range(250)) * (size // 250 + 1)
+            store.put("large", [value[:1000], memoryview(value)[1000:size]])
+            assert bytes(store.get(["large"])[0]) == value[:size]
+
+    @pytest.mark.usefixtures("small_parts")
+    def test_parts_go_with_their_value(self, client: redis.Redis, store: RedisStore, job: str) -> None:
+        for size in (5000, 3001, 10, 2000):
+            store.put("large", [bytes(size)])
+            parts = -(-size // 1000) if size > 1000 else 0
+            assert len(keys_of(client, job)) == parts + 1
+        store.delete(["large", "absent"])
+        assert keys_of(client, job) == []
+
+    @pytest.mark.usefixtures("small_parts")
+    def test_a_large_value_is_whole_while_it_is_replaced(self, server: Server, job: str) -> None:
+        """By other large ones and by small ones."""
+        writer = RedisStore((server.url,), job, EXPIRY)
+        writer.put("busy", [bytes(20)])
+        done = threading.Event()
+
+        def read() -> None:
+            reader = RedisStore((server.url,), job, EXPIRY)
+            while not done.is_set():
+                data = bytes(reader.get(["busy"])[0])
+                assert data == data[:1] * (20_000 if data[0] % 3 else 20)
+
+        with ThreadPoolExecutor(2) as readers:
+            reading = [readers.submit(read) for _ in range(2)]
+            for n in range(100):
+                writer.put("busy", [bytes([n]) * (20_000 if n % 3 else 20)])
+            done.set()
+            for future in reading:
+                future.result(DEADLINE)
+        writer.destroy()
+
+    @pytest.mark.usefixtures("small_parts")
+    def test_every_key_expires_and_can_be_kept(
+        self, client: redis.Redis, store: RedisStore, job: str
+    ) -> None:
+        store.put("small", [b"x"])
+        store.put("large", [bytes(5000)])
+        names = keys_of(client, job)
+        assert len(names) == 7
+        for name in names:
+            assert 0 < client.pttl(name) <= EXPIRY * 1000
+            client.pexpire(name, 100_000)
+        store.keep(["small", "large", "absent"])
+        assert all(client.pttl(name) > 100_000 for name in names)
+
+    @pytest.mark.usefixtures("small_parts")
+    def test_what_has_expired_is_missing_and_says_why(
+        self, client: redis.Redis, store: RedisStore, job: str
+    ) -> None:
+        store.put("update/3/1.0", [b"x"])
+        client.delete(f"{job}:update/3/1.0")
+        with pytest.raises(MissingUpdate, match=r"update/3/1\.0: not in the store.*expired.*noeviction"):
+            store.get(["update/3/1.0"])
+        store.put("best", [bytes(5000)])
+        client.delete(next(name for name in keys_of(client, job) if name.endswith(b".3")))
+        with pytest.raises(MissingUpdate, match="best"):
+            store.get(["best"])
+
+    @pytest.mark.parametrize("job", ["mlless-[a-c]*?\\", "mlless-a"])
+    def test_destroying_a_job_touches_no_other_key(self, own_redis_server: Server, job: str) -> None:
+        client = own_redis_server.client()
+        others = ["mlless-a", "mlless-ab:x", "mlless-b\\:x", "a", "mlless-[a-c]:x", "mlless-a|x"]
+        for name in others:
+            client.set(name, 1)
+        store = RedisStore((own_redis_server.url,), job, EXPIRY)
+        store.put("one", [b"1"])
+        store.put("two", [bytes(3 << 20)])
+        assert len(keys_of(client, "")) == len(others) + 5
+        store.destroy()
+        assert keys_of(client, "") == sorted(name.encode() for name in others)
+        client.close()
+
+    def test_random_values_end_in_our_errors(self, client: redis.Redis, store: RedisStore, job: str) -> None:
+        """Nothing is taken for a value, unless it ends as one."""
+        chance = random.Random(0)
+        for n in range(300):
+            data = chance.randbytes(chance.randrange(40))
+            if n % 2:
+                data = chance.randbytes(16 if n % 4 == 1 else 9) + bytes(0 if n % 4 == 1 else 7) + b"\1"
+            client.set(f"{job}:key", data, px=60_000)
+            for act in (store.get, store.keep, store.delete):
+                try:
+                    found = act(["key"])
+                except (CodecError, MissingUpdate) as error:
+                    assert "key" in str(error)  # noqa: PT017
+                else:
+                    assert found is None or (data[-1:] == b"\0" and bytes(found[0]) == data[:-1])
+            client.delete(f"{job}:key")
+        client.lpush(f"{job}:key", "a list")
+        with pytest.raises(MissingUpdate):  # as the server says of values that are none
+            store.get(["key"])
+        with pytest.raises(ChannelError, match="WRONGTYPE"):
+            store.delete(["key"])
+
+    @pytest.mark.usefixtures("small_parts")
+    def test_parts_of_the_wrong_size_are_noticed(
+        self, client: redis.Redis, store: RedisStore, job: str
+    ) -> None:
+        store.put("large", [bytes(5000)])
+        client.set(next(name for name in keys_of(client, job) if name.endswith(b".3")), b"x")
+        with pytest.raises(CodecError, match="large"):
+            store.get(["large"])
+
+
+class TestLostConnections:
+    def test_nothing_is_lost_or_doubled(self, server: Server, client: redis.Redis, job: str) -> None:
+        """All connections are cut again and again while messages and values go to and fro."""
+        steps = 150
+
+        def work() -> list[object]:
+            link = RedisLink(server.url, job, 0, 0)
+            store = RedisStore((server.url,), job, EXPIRY)
+            received: list[object] = []
+            link.send(hello())
+            for step in range(steps):
+                store.put(f"update/{step}", [step.to_bytes(4, "big")])
+                link.send(hello(digest=str(step)))
+                received.append(link.receive(DEADLINE))
+                store.delete([f"update/{step - 1}"])
+            link.close()
+            return received
+
+        hub = RedisHub(server.url, job, EXPIRY)
+        store = RedisStore((server.url,), job, EXPIRY)
+        with ThreadPoolExecutor(1) as worker:
+            working = worker.submit(work)
+            assert hub.receive(DEADLINE) == hello()
+            for step in range(steps):
+                if step % 3 == 0:
+                    client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+                assert hub.receive(DEADLINE) == hello(digest=str(step))
+                if step % 3 == 1:
+                    client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+                assert bytes(store.get([f"update/{step}"])[0]) == step.to_bytes(4, "big")
+                hub.broadcast(commit(step), [0])
+            assert working.result(DEADLINE) == [commit(step) for step in range(steps)]
+        assert hub.receive(0.0) is None
+        hub.destroy()
+        store.destroy()
+        assert keys_of(client, job) == []
+
+    def test_a_message_sent_twice_is_received_once(
+        self, client: redis.Redis, bus: tuple[RedisHub, RedisLink], job: str
+    ) -> None:
+        """As one is whose answer was lost."""
+        hub, link = bus
+        link.send(hello(digest="once"))
+        ((_, fields),) = client.xrange(f"{job}|up", min="-", max="+")[-1:]
+        client.xadd(f"{job}|up", fields)
+        link.send(hello(digest="then"))
+        assert [hub.receive(DEADLINE), hub.receive(DEADLINE)] == [hello(digest="once"), hello(digest="then")]
+        hub.broadcast(commit(1), [0])
+        ((_, fields),) = client.xrevrange(f"{job}|down", count=1)
+        client.xadd(f"{job}|down", fields)
+        hub.broadcast(commit(2), [0])
+        assert [link.receive(DEADLINE), link.receive(DEADLINE)] == [commit(1), commit(2)]
+
+    def test_an_interrupted_wait_leaves_the_bus_in_order(self, bus: tuple[RedisHub, RedisLink]) -> None:
+        hub, link = bus
+
+        def interrupt(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        before = signal.signal(signal.SIGALRM, interrupt)
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 1.0)
+            with pytest.raises(KeyboardInterrupt):
+                hub.receive(DEADLINE)
+        finally:
+            signal.signal(signal.SIGALRM, before)
+        hub.broadcast(Abort("interrupted"), [0])
+        assert link.receive(DEADLINE) == Abort("interrupted")
+        link.send(hello(digest="last"))
+        assert hub.receive(DEADLINE) == hello(digest="last")
+
+    @pytest.mark.usefixtures("impatient")
+    def test_a_server_that_hangs_is_an_error(self, own_redis_server: Server, job: str) -> None:
+        store = RedisStore((own_redis_server.url + "?socket_timeout=2",), job, EXPIRY)
+        os.kill(own_redis_server.pid, signal.SIGSTOP)
+        with pytest.raises(ChannelError, match="does not answer"):
+            store.put("key", [b"x"])
+        os.kill(own_redis_server.pid, signal.SIGCONT)
+
+    @pytest.mark.usefixtures("impatient")
+    def test_a_server_that_is_gone_is_an_error_and_no_hindrance_to_the_end(
+        self, own_redis_server: Server, job: str
+    ) -> None:
+        store = RedisStore((own_redis_server.url,), job, EXPIRY)
+        with meeting(own_redis_server, job) as (hub, link):
+            own_redis_server.stop()
+            with pytest.raises(ChannelError, match="cannot be reached"):
+                store.put("key", [b"x"])
+            with pytest.raises(ChannelError, match="cannot be reached"):
+                hub.receive(DEADLINE)
+            with pytest.raises(Disconnected, match="cannot be reached"):
+                link.receive(DEADLINE)
+            with pytest.raises(Disconnected, match="cannot be reached"):
+                link.send(hello())
+            hub.destroy()
+            hub.destroy()
+            store.destroy()
+            store.destroy()
+
+    @pytest.mark.usefixtures("impatient")
+    def test_a_server_restarted_empty_is_an_error_at_both_ends(
+        self, own_redis_server: Server, job: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(redis_client, "_PATIENCE", DEADLINE)
+        with meeting(own_redis_server, job) as (hub, link), ThreadPoolExecutor(1) as worker:
+            waiting = worker.submit(link.receive, 4 * DEADLINE)
+            own_redis_server.stop()
+            own_redis_server.start()
+            with pytest.raises(Disconnected, match="restarted or emptied"):
+                waiting.result(DEADLINE)
+            with pytest.raises(Disconnected):
+                link.send(hello())
+            with pytest.raises(ChannelError, match="lost the job's messages"):
+                hub.receive(DEADLINE)
+            with pytest.raises(ChannelError, match="lost the job's messages"):
+                hub.broadcast(commit(1), [0])
+
+
+class TestBus:
+    _DRIVER = """
+import sys
+from mlless import train
+from mlless.artifact import MODEL
+from mlless.channels import redis_bus
+redis_bus._ALIVE, redis_bus._RENEWAL = 3000, 0.1
+hub = redis_bus.RedisHub(sys.argv[1], sys.argv[2], 600.0)
+print("open", flush=True)
+hub.receive(600.0)
+hub.receive(600.0)
+"""
+
+    @pytest.mark.usefixtures("impatient")
+    def test_workers_notice_that_their_driver_was_killed(
+        self, server: Server, client: redis.Redis, job: str
+    ) -> None:
+        driver = subprocess.Popen(
+            [sys.executable, "-c", self._DRIVER, server.url, job], stdout=subprocess.PIPE, text=True
+        )
+        try:
+            assert driver.stdout
+            assert driver.stdout.readline() == "open\n"
+            link = RedisLink(server.url, job, 0, 0)
+            link.send(hello())
+            client.pexpire(f"{job}|alive", 1_000_000)
+            eventually(lambda: client.pttl(f"{job}|alive") <= 3000, "the sign of life is renewed")
+        finally:
+            driver.kill()
+            driver.wait()
+            driver.stdout.close()
+        with pytest.raises(Disconnected, match="the supervisor is gone"):
+            link.receive(DEADLINE)
+        link.close()
+        assert all(0 < client.pttl(name) <= EXPIRY * 1000 for name in keys_of(client, job))
+        client.delete(*keys_of(client, job))
+
+    def test_without_a_hub_there_is_no_link(self, server: Server, job: str) -> None:
+        with pytest.raises(Disconnected, match="the supervisor is not there"):
+            RedisLink(server.url, job, 0, 0)
+
+    @pytest.mark.usefixtures("impatient")
+    def test_all_keys_expire_and_none_is_left(self, server: Server, client: redis.Redis, job: str) -> None:
+        with meeting(server, job) as (hub, link):
+            names = keys_of(client, job)
+            assert len(names) == 3
+            assert all(0 < client.pttl(name) <= EXPIRY * 1000 for name in names)
+            hub.destroy()
+            assert keys_of(client, job) == []
+            with pytest.raises(Disconnected):
+                link.send(hello())
+            with pytest.raises(Disconnected):
+                link.receive(DEADLINE)
+        assert keys_of(client, job) == []
+
+    def test_memory_stays_flat(self, client: redis.Redis, bus: tuple[RedisHub, RedisLink], job: str) -> None:
+        hub, link = bus
+        for step in range(2500):
+            link.send(hello(digest=str(step)))
+            assert hub.receive(DEADLINE) == hello(digest=str(step))
+            hub.broadcast(commit(step), range(5))
+            assert link.receive(DEADLINE) == commit(step)
+        assert client.xlen(f"{job}|up") <= 1
+        assert client.xlen(f"{job}|down") <= 1200
+        assert client.memory_usage(f"{job}|up", samples=0) < 10_000
+        assert len(hub._seen) == 1
+
+    def test_a_link_left_too_far_behind_says_so(self, bus: tuple[RedisHub, RedisLink]) -> None:
+        hub, link = bus
+        for step in range(1500):
+            hub.broadcast(commit(step), [0])
+        with pytest.raises(ChannelError, match="messages of the supervisor are lost"):
+            link.receive(DEADLINE)
+
+    def test_random_entries_end_in_codec_errors(
+        self, client: redis.Redis, bus: tuple[RedisHub, RedisLink], job: str
+    ) -> None:
+        """In either stream; then a message is heard as if nothing had been."""
+        hub, link = bus
+        chance = random.Random(0)
+
+        def bytes_of(n: int) -> bytes:
+            return chance.randbytes(chance.randrange(n))
+
+        senders = [b"3.0." + b"a" * 16, b"3.0.x", b"", b"*", b",0,", b"-1.0." + b"a" * 16]
+        numbers = [b"1", b"", b"-1", b"1e9", b"9" * 30, b"\xd9\xa1"]
+        entries: list[dict[bytes, bytes]] = [{bytes_of(5): bytes_of(50)} for _ in range(50)]
+        for sender in senders:
+            entries += [{b"f": sender, b"n": number, b"m": bytes_of(50)} for number in numbers]
+            entries.append({b"f": sender, b"n": b"5"})
+            entries.append({b"n": b"5", b"f": sender, b"m": encode(hello())})
+        for entry in entries:
+            client.xadd(f"{job}|up", entry)
+        link.send(hello(digest="unharmed"))
+        self._await(lambda: hub.receive(DEADLINE), hello(digest="unharmed"), len(entries))
+        for entry in entries:
+            if entry.get(b"n", b"") not in (b"1", b"9" * 30):  # other numbers are told apart below
+                client.xadd(f"{job}|down", entry)
+        hub.broadcast(Abort("unharmed"), [0])
+        self._await(lambda: link.receive(DEADLINE), Abort("unharmed"), len(entries))
+
+    @staticmethod
+    def _await(receive: Callable[[], object], expected: object, most: int) -> None:
+        for _ in range(most + 1):
+            try:
+                message = receive()
+            except CodecError:
+                continue
+            assert message == expected
+            return
+        raise AssertionError("nothing came")
+
+    def test_a_stream_that_is_none_is_an_error(
+        self, client: redis.Redis, bus: tuple[RedisHub, RedisLink], job: str
+    ) -> None:
+        hub, link = bus
+        for name in ("up", "down"):
+            client.set(f"{job}|{name}", "not a stream")
+        with pytest.raises(ChannelError, match="WRONGTYPE"):
+            hub.receive(DEADLINE)
+        with pytest.raises(ChannelError, match="WRONGTYPE"):
+            hub.broadcast(commit(1), [0])
+        with pytest.raises(ChannelError, match="WRONGTYPE"):
+            link.receive(DEADLINE)
+        with pytest.raises(ChannelError, match="WRONGTYPE"):
+            link.send(hello())
+
+
+@pytest.mark.usefixtures("impatient")
+class TestTold:
+    """What a user reads when a server does not do its work."""
+
+    @staticmethod
+    def told(url: str, kind: type[MLLessError] = ChannelError) -> str:
+        """The error of opening a store there; whatever is shown of it is without the password."""
+        with pytest.raises(kind) as raised:
+            RedisStore((url,), "mlless-told", EXPIRY).put("key", [b"x"])
+        shown = "".join(traceback.format_exception(raised.value))
+        for secret in (PASSWORD, QUOTED, "with:signs", "hunter2"):
+            assert secret not in shown
+        return str(raised.value)
+
+    def test_nobody_there(self) -> None:
+        port = free_port()
+        text = self.told(f"redis://user:hunter2@127.0.0.1:{port}")
+        assert text.startswith(f"redis://127.0.0.1:{port}: the server cannot be reached")
+        assert "Is it running" in text
+        assert "cannot be reached" in self.told("unix:///no/such/socket?password=hunter2")
+        assert "cannot be reached" in self.told("redis://no-such-host.invalid")
+
+    def test_wrong_password(self, secure_redis_server: Server) -> None:
+        url = secure_redis_server.url
+        assert "check user and password" in self.told(url.replace(QUOTED, "hunter2")).lower()
+        assert "check user and password" in self.told(url.replace(f":{QUOTED}@", "")).lower()
+
+    def test_tls(self, secure_redis_server: Server, server: Server) -> None:
+        url = secure_redis_server.url
+        assert "Check its certificate against ?ssl_ca_certs" in self.told(url.split("?")[0])
+        plain = server.url.replace("redis:", "rediss:") + "?socket_timeout=0.5"
+        assert "without the TLS that rediss:// asks for" in self.told(plain)
+        assert "TLS (rediss://)" in self.told(url.split("?")[0].replace("rediss:", "redis:"))
+        assert "No such file" in self.told(url.split("?")[0] + "?ssl_ca_certs=/no/such/file")
+
+    def test_no_permission(self, server: Server, client: redis.Redis, job: str) -> None:
+        url = server.url.replace("//", "//limited:hunter2@")
+        rules = ["on", ">hunter2", "~mlless-*", "-@all", "+ping"]
+        client.execute_command("ACL", "SETUSER", "limited", *rules)
+        assert "may not do this" in self.told(url)
+        # And what it says is enough.
+        allowed = ["+@read", "+@write", "+@stream", "+@connection", "+eval"]
+        client.execute_command("ACL", "SETUSER", "limited", *allowed)
+        store = RedisStore((url,), job, EXPIRY)
+        store.put("key", [bytes(2 << 20)])
+        store.keep(["key"])
+        assert len(store.get(["key"])[0]) == 2 << 20
+        store.destroy()
+        hub = RedisHub(url, job, EXPIRY)
+        link = RedisLink(url, job, 0, 0)
+        link.send(hello())
+        assert hub.receive(DEADLINE) == hello()
+        hub.broadcast(commit(1), [0])
+        assert link.receive(DEADLINE) == commit(1)
+        link.close()
+        hub.destroy()
+        assert keys_of(client, job) == []
+        client.execute_command("ACL", "DELUSER", "limited")
+
+    def test_a_replica(self, own_redis_server: Server, job: str) -> None:
+        with own_redis_server.client() as client, meeting(own_redis_server, job) as (_, link):
+            client.replicaof("127.0.0.1", free_port())
+            with pytest.raises(ChannelError, match="Name the primary"):
+                link.send(hello())
+        assert "Name the primary" in self.told(own_redis_server.url)
+
+    def test_a_cluster(self, redis_binary: str) -> None:
+        with running(redis_binary, "--cluster-enabled", "yes", "--cluster-port", str(free_port())) as server:
+            assert "without cluster mode" in self.told(server.url)
+
+    def test_out_of_memory(self, redis_binary: str, job: str) -> None:
+        with running(redis_binary, "--maxmemory", "6mb") as server:
+            store = RedisStore((server.url,), job, EXPIRY)
+            with pytest.raises(ChannelError, match=r"out of memory.*Raise its maxmemory"):
+                store.put("large", [bytes(20 << 20)])
+            with server.client() as client:
+                assert keys_of(client, job) == []  # the parts that there was room for
+            store.put("small", [b"x"])
+            store.destroy()
+            with meeting(server, job) as (hub, link), server.client() as client:
+                client.config_set("maxmemory", 1)
+                with pytest.raises(ChannelError, match="out of memory"):
+                    link.send(hello())
+                with pytest.raises(ChannelError, match="out of memory"):
+                    hub.broadcast(commit(1), [0])
+
+    def test_not_an_address(self) -> None:
+        for url in ("redis://user:pa/hunter2@host", "redis://:hunter2@host:port", "redis://host?db=x"):
+            assert "percent-encode" in self.told(url, UsageError).lower() or "USER" in self.told(
+                url, UsageError
+            )
+        assert "'colour'" in self.told("redis://:hunter2@localhost?colour=red", UsageError)
+
+
+class TestJobs:
+    def test_a_job_gives_the_same_bits_over_servers_and_leaves_nothing_there(
+        self, server: Server, valkey_server: Server, ratings: Dataset, tmp_path: Path
+    ) -> None:
+        stores = ["embedded", server.url, f"{valkey_server.url} {server.unix}"]
+        models = []
+        for n, store in enumerate(stores):
+            run = train(ratings.location, workers=3, epochs=2, out=tmp_path / str(n), store=store)
+            models.append((run.folder / MODEL).read_bytes())
+        assert models[0] == models[1] == models[2]
+        for one in (server, valkey_server):
+            with one.client() as client:
+                assert keys_of(client, "mlless-") == []
+
+    def test_a_job_ends_when_its_server_is_emptied(
+        self, own_redis_server: Server, ratings: Dataset, tmp_path: Path
+    ) -> None:
+        """The store's keys are missing, or the bus is: what is noticed first is told."""
+
+        def flush(record: StepRecord) -> None:
+            if record.step == 20:
+                with own_redis_server.client() as client:
+                    client.flushall()
+
+        with pytest.raises(MLLessError, match="flushed"):
+            train(
+                ratings.location,
+                workers=2,
+                epochs=100_000,
+                out=tmp_path / "run",
+                store=own_redis_server.url,
+                listen=flush,
+            )
+        with own_redis_server.client() as client:
+            assert keys_of(client, "") == []
+
+
+def test_servers_end_with_the_process_that_started_them(redis_binary: str) -> None:
+    """Even if it is killed."""
+    script = (
+        "import sys; from servers.redis import running\n"
+        "with running(sys.argv[1]) as server: print(server.pid, server.folder, flush=True); sys.stdin.read()"
+    )
+    starter = subprocess.Popen(
+        [sys.executable, "-c", f"import sys; sys.path[:] = {sys.path!r}\n{script}", redis_binary],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert starter.stdout
+    assert starter.stdin
+    pid, folder = starter.stdout.readline().split()
+    starter.kill()
+    starter.communicate()
+    eventually(lambda: not alive(int(pid)), "the server ends", DEADLINE)
+    shutil.rmtree(folder)

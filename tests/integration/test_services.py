@@ -1,0 +1,202 @@
+"""Whole jobs over real servers: the same model everywhere, nothing left behind, and errors told."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from integration.jobs import DriverProcess, eventually, job
+from servers.rabbitmq import Broker
+from servers.redis import Server
+
+import mlless
+from mlless.data.dataset import Dataset
+from mlless.deployment import Deployment
+from mlless.driver import run_job
+from mlless.errors import ChannelError, MLLessError
+
+OTHERS = b"someone else's"
+
+
+@pytest.fixture
+def redis_with_others(redis_server: Server) -> Iterator[Server]:
+    """A Redis in which another program keeps a value; no other key must be left in it at the end."""
+    with redis_server.client() as client:
+        client.flushdb()
+        client.set("mlless", OTHERS)
+        yield redis_server
+        assert client.keys("*") == [b"mlless"]
+        assert client.get("mlless") == OTHERS
+
+
+@pytest.fixture(scope="session")
+def embedded_model(ratings: Dataset, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The model file of the job that the tests run everywhere."""
+    folder = tmp_path_factory.mktemp("embedded") / "run"
+    run_job(job(ratings, workers=3, epochs=2), ratings, folder)
+    return (folder / "model.safetensors").read_bytes()
+
+
+def _model(ratings: Dataset, out: Path, deployment: Deployment) -> bytes:
+    run_job(job(ratings, workers=3, epochs=2), ratings, out, deployment=deployment)
+    return (out / "model.safetensors").read_bytes()
+
+
+class TestTheSameModel:
+    """One seed, one membership: the same bits as over the embedded channel."""
+
+    def test_on_redis(
+        self, ratings: Dataset, run_folder: Path, embedded_model: bytes, redis_with_others: Server
+    ) -> None:
+        assert _model(ratings, run_folder, Deployment(store=redis_with_others.url)) == embedded_model
+
+    def test_on_valkey(
+        self, ratings: Dataset, run_folder: Path, embedded_model: bytes, valkey_server: Server
+    ) -> None:
+        assert _model(ratings, run_folder, Deployment(store=valkey_server.url)) == embedded_model
+
+    def test_with_tls_and_password(
+        self, ratings: Dataset, run_folder: Path, embedded_model: bytes, secure_redis_server: Server
+    ) -> None:
+        assert _model(ratings, run_folder, Deployment(store=secure_redis_server.url)) == embedded_model
+
+    def test_spread_over_two_servers(
+        self,
+        ratings: Dataset,
+        run_folder: Path,
+        embedded_model: bytes,
+        redis_with_others: Server,
+        valkey_server: Server,
+    ) -> None:
+        both = Deployment(store=f"{redis_with_others.url},{valkey_server.unix}")
+        assert _model(ratings, run_folder, both) == embedded_model
+
+    def test_with_messages_over_rabbitmq(
+        self,
+        ratings: Dataset,
+        run_folder: Path,
+        embedded_model: bytes,
+        redis_with_others: Server,
+        broker: Broker,
+    ) -> None:
+        both = Deployment(store=redis_with_others.url, bus=broker.url)
+        assert _model(ratings, run_folder, both) == embedded_model
+
+
+def test_the_server_holds_no_more_than_a_few_steps(
+    ratings: Dataset, run_folder: Path, redis_with_others: Server
+) -> None:
+    """Three snapshots, two streams, a sign of life, and the updates of two steps of three workers."""
+    keys = []
+    with redis_with_others.client() as client:
+        run_job(
+            job(ratings, workers=3, epochs=10),
+            ratings,
+            run_folder,
+            deployment=Deployment(store=redis_with_others.url),
+            listen=lambda record: keys.append(client.dbsize()),
+        )
+    assert len(keys) > 100
+    assert max(keys) <= 1 + 3 + 2 + 1 + 3 * 3
+
+
+@pytest.mark.parametrize("interrupts", [1, 2])
+def test_nothing_is_left_after_an_interrupt(
+    ratings: Dataset, run_folder: Path, tmp_path: Path, redis_with_others: Server, interrupts: int
+) -> None:
+    driver = DriverProcess(ratings, run_folder, tmp_path / "channels", store=redis_with_others.url)
+    try:
+        if interrupts == 2:
+            os.kill(driver.workers[0], signal.SIGSTOP)  # so that the orderly end cannot come
+
+            def ended() -> bool:
+                driver.process.send_signal(signal.SIGINT)
+                return driver.process.poll() is not None
+
+            eventually(ended, "the driver stops")
+        else:
+            driver.process.send_signal(signal.SIGINT)
+        output, errors = driver.output()
+        assert ("stopped interrupted" in output) == (interrupts == 1)
+        assert ("KeyboardInterrupt" in errors) == (interrupts == 2)
+        driver.assert_nothing_left()
+    finally:
+        driver.end()
+
+
+def test_a_killed_worker_is_named_and_nothing_left(
+    ratings: Dataset, run_folder: Path, tmp_path: Path, redis_with_others: Server
+) -> None:
+    driver = DriverProcess(ratings, run_folder, tmp_path / "channels", store=redis_with_others.url)
+    try:
+        os.kill(driver.workers[1], signal.SIGKILL)
+        _, errors = driver.output()
+        assert "WorkerLost: worker 1 died" in errors
+        driver.assert_nothing_left()
+    finally:
+        driver.end()
+
+
+@pytest.mark.parametrize("step", [0, 30])
+def test_a_server_that_is_restarted_empty_ends_the_job(
+    ratings: Dataset, run_folder: Path, own_redis_server: Server, step: int
+) -> None:
+    restarted = threading.Event()
+
+    def restart(record: object) -> None:
+        if getattr(record, "step", None) == step and not restarted.is_set():
+            restarted.set()
+            own_redis_server.stop()
+            own_redis_server.start()
+
+    spec = job(ratings, workers=2, epochs=1000)
+    with pytest.raises(MLLessError, match=r"restarted|emptied|lost"):
+        run_job(spec, ratings, run_folder, deployment=Deployment(store=own_redis_server.url), listen=restart)
+    assert restarted.is_set()
+    assert not (run_folder / "model.safetensors").exists()
+    with own_redis_server.client() as client:
+        assert client.keys("*") == []
+
+
+def test_a_server_that_is_full_ends_the_job(
+    ratings: Dataset, run_folder: Path, own_redis_server: Server
+) -> None:
+    with own_redis_server.client() as client:
+        client.config_set("maxmemory-policy", "noeviction")
+        client.config_set("maxmemory", client.info("memory")["used_memory"] + 150_000)
+    with pytest.raises(MLLessError, match=r"out of memory.*maxmemory"):
+        run_job(
+            job(ratings, workers=3, factors=60),
+            ratings,
+            run_folder,
+            deployment=Deployment(store=own_redis_server.url),
+        )
+
+
+@pytest.mark.parametrize(
+    ("places", "told"),
+    [
+        ({"store": "redis://127.0.0.1:1"}, "127.0.0.1:1"),
+        ({"bus": "amqp://127.0.0.1:1"}, "127.0.0.1:1"),
+        ({"store": "redis://no-such-host.invalid"}, "no-such-host.invalid"),
+    ],
+)
+def test_a_server_that_is_not_there_is_told(
+    ratings: Dataset, run_folder: Path, places: dict[str, str], told: str
+) -> None:
+    with pytest.raises(ChannelError, match=told):
+        mlless.train(ratings.location, out=run_folder, **places)  # type: ignore[arg-type]
+    assert not list(run_folder.glob("model*"))
+
+
+def test_a_wrong_password_is_told_and_not_shown(
+    ratings: Dataset, run_folder: Path, secure_redis_server: Server
+) -> None:
+    wrong = secure_redis_server.url.replace("s3cret", "wrong-password")
+    with pytest.raises(ChannelError, match="does not let us in") as caught:
+        mlless.train(ratings.location, out=run_folder, store=wrong)
+    assert "wrong-password" not in str(caught.value)

@@ -1,0 +1,93 @@
+"""Where a job runs: what is refused, what is derived, and that passwords are not shown."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from mlless.data.dataset import Dataset
+from mlless.deployment import EMBEDDED, Addresses, Deployment, hidden
+from mlless.driver import plan_job, within_limit
+from mlless.errors import UsageError
+from mlless.recipes import Wishes
+
+REDIS = "redis://:s3cret@one:6379/0"
+
+
+def test_by_default_all_is_on_this_machine() -> None:
+    local = Deployment()
+    assert (local.servers, local.meeting, local.embedded) == ((EMBEDDED,), EMBEDDED, True)
+    assert local.addresses("job", "/folder") == Addresses("job", ("/folder",), "/folder")
+
+
+def test_the_bus_is_the_first_server_of_the_store() -> None:
+    some = Deployment(store=f"{REDIS}, redis://two")
+    assert some.servers == (REDIS, "redis://two")
+    assert some.meeting == REDIS
+    assert not some.embedded
+    assert some.addresses("job", None) == Addresses("job", (REDIS, "redis://two"), REDIS)
+
+
+def test_store_and_bus_may_be_of_different_kinds() -> None:
+    mixed = Deployment(store=REDIS, bus=EMBEDDED)
+    assert mixed.embedded
+    assert mixed.addresses("job", "/folder") == Addresses("job", (REDIS,), "/folder")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"store": "http://host"}, "not the address of a store.*redis"),
+        ({"store": "amqp://host"}, "not the address of a store"),
+        ({"bus": "s3://bucket"}, "not the address of a bus.*amqp"),
+        ({"store": f"{EMBEDDED},{REDIS}"}, "not both"),
+        ({"store": REDIS, "runtime": "lithops", "memory": 0}, "no such memory"),
+        ({"runtime": "lithops"}, "the embedded store reaches no further"),
+        ({"store": REDIS, "bus": EMBEDDED, "runtime": "lithops"}, "the embedded bus reaches no further"),
+        ({"memory": 512}, "processes of this machine have no memory to be set"),
+        ({"time_limit": 60}, "processes of this machine have no time limit"),
+    ],
+)
+def test_what_cannot_work_is_refused(wrong: dict[str, object], told: str) -> None:
+    with pytest.raises(UsageError, match=told):
+        Deployment(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "address",
+    [REDIS, "rediss://me:s3cret@host", "unix://:s3cret@/path?db=1", "redis://host?password=s3cret&db=1"],
+)
+def test_passwords_are_not_shown(address: str) -> None:
+    for shown in (
+        hidden(address),
+        repr(Deployment(store=address)),
+        repr(Addresses("j", (address,), address)),
+    ):
+        assert "s3cret" not in shown
+        assert "***" in shown
+
+
+class TestTheTimeLimitOfFunctions:
+    """A job ends with its model before its functions are ended."""
+
+    def test_a_job_without_a_time_gets_one(self, ratings: Dataset) -> None:
+        spec = plan_job(Wishes(), ratings)
+        assert within_limit(spec, None) == spec
+        assert within_limit(spec, 900.0).stop.max_time == 810.0
+        assert within_limit(spec, 60.0).stop.max_time == 50.0
+
+    def test_a_shorter_time_is_kept_and_a_longer_one_refused(self, ratings: Dataset) -> None:
+        spec = plan_job(Wishes(max_time=100.0), ratings)
+        assert within_limit(spec, 900.0) == spec
+        with pytest.raises(UsageError, match=r"outlive its functions: expected at most 50 s.*found 100 s"):
+            within_limit(spec, 60.0)
+
+    def test_functions_that_end_at_once_are_of_no_use(self, ratings: Dataset) -> None:
+        with pytest.raises(UsageError, match="outlive"):
+            within_limit(plan_job(Wishes(), ratings), 10.0)
+
+    def test_nothing_else_is_changed(self, ratings: Dataset) -> None:
+        spec = plan_job(Wishes(epochs=3), ratings)
+        limited = within_limit(spec, 900.0)
+        stop = msgspec.structs.replace(limited.stop, max_time=None)
+        assert msgspec.structs.replace(limited, stop=stop) == spec

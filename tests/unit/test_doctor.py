@@ -1,0 +1,169 @@
+"""What doctor makes of what functions say, and of functions that do not say it."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import msgspec
+import pytest
+
+import mlless
+from mlless import kernels, launch, probe
+from mlless.channels.redis_health import parsed
+from mlless.deployment import Addresses
+from mlless.doctor import Reception, clocks_finding, functions_finding, server_finding, versions_finding
+from mlless.errors import DeadlineExceeded, JobError, WorkerFailed, WorkerLost
+from mlless.messages import PROTOCOL, Failure
+from mlless.probe import ROUNDS, Probe, Sight, StoreSpeed, greeting
+from mlless.runtimes.ports import Ended
+
+
+class Functions:
+    """Hub and runtime in one: functions that do as a test says."""
+
+    def __init__(self, *messages, ended=()):
+        self._messages, self._ended = deque(messages), list(ended)
+        self.answers = []
+
+    def receive(self, timeout):
+        return self._messages.popleft() if self._messages else None
+
+    def broadcast(self, message, workers):
+        self.answers.append((self._messages.copy(), *workers))
+
+    def ended(self):
+        ended, self._ended = self._ended, []
+        return ended
+
+
+def _sight(*, ahead=0.0, way=0.01, **changes):
+    greetings = tuple((n + ahead, n + ahead + 2 * way) for n in range(ROUNDS))
+    values = {
+        "protocol": PROTOCOL, "version": mlless.__version__, "python": "3.12.1", "machine": "Linux x86_64",
+        "kernels": kernels.NAME, "import_seconds": 0.2, "memory": 2 << 30,
+        "store": StoreSpeed(0.001, 1e8, 1e8), "greetings": greetings,
+    }  # fmt: skip
+    return Sight(**values | changes)
+
+
+def test_no_one_is_answered_before_all_are_there():
+    first = [greeting(worker) for worker in (1, 0, 2)]
+    rest = [greeting(worker) for worker in (0, 1, 2) for _ in range(ROUNDS)]
+    functions = Functions(*first, *rest)
+    reception = Reception(functions, functions, 3)
+    reception.run(0.0)
+    assert functions.answers[0] == (deque(rest), 0, 1, 2)
+    assert [to for _, *to in functions.answers[1:]] == [[w] for w in (0, 1, 2) for _ in range(ROUNDS - 1)]
+    assert all(len(times) == ROUNDS + 1 for times in reception.heard.values())
+
+
+def test_fewer_functions_at_once_than_asked_for():
+    functions = Functions(greeting(0), greeting(2))
+    with pytest.raises(DeadlineExceeded, match="expected 4 functions, found 2 that have greeted"):
+        Reception(functions, functions, 4).run(0.0)
+    assert functions.answers == []
+
+
+def test_a_function_that_dies():
+    functions = Functions(greeting(0), ended=[Ended(1, 0, -9, 0.1)])
+    with pytest.raises(WorkerLost, match="function 1 ended before it had reported: found signal SIGKILL"):
+        Reception(functions, functions, 2).run(0.0)
+
+
+@pytest.mark.parametrize(("code", "exit_code"), [(5, 5), (0, 6)])
+def test_a_function_that_fails_says_why(code, exit_code):
+    functions = Functions(Failure(0, 0, -1, "cannot reach it", code, ""))
+    with pytest.raises(WorkerFailed, match="function 0 failed: cannot reach it") as error:
+        Reception(functions, functions, 1).run(0.0)
+    assert error.value.exit_code == exit_code
+
+
+@pytest.mark.parametrize("ahead", [-3.0, 0.0, 0.25, 7.0])
+def test_clocks_are_compared_at_the_midpoint(ahead):
+    heard = {0: [n + 0.01 for n in range(ROUNDS)], 1: [n + 0.01 for n in range(ROUNDS)]}
+    found = clocks_finding([_sight(), _sight(ahead=ahead)], heard)
+    assert found.facts["skew"] == pytest.approx(ahead, abs=1e-9)
+    assert found.facts["doubt"] == pytest.approx(0.01)
+    assert found.outcome == "ok"
+
+
+def test_an_answer_that_was_kept_back_does_not_count_as_skew():
+    slow = _sight()
+    greetings = ((0.0, 50.0), *slow.greetings[1:])
+    found = clocks_finding([_sight(greetings=greetings)], {0: [n + 0.01 for n in range(ROUNDS)]})
+    assert found.facts["skew"] == pytest.approx(0.0, abs=1e-9)
+
+
+def test_clocks_far_apart_are_a_warning():
+    found = clocks_finding([_sight(ahead=-400)], {0: [n + 0.01 for n in range(ROUNDS)]})
+    assert found.outcome == "warning"
+    assert "behind" in found.text
+    assert "NTP" in found.cure
+
+
+@pytest.mark.parametrize("change", [{"version": "9.9.9"}, {"protocol": 99}])
+def test_another_release_on_the_other_side(change):
+    found = versions_finding([_sight(), _sight(**change)])
+    assert (found.outcome, found.exit_code) == ("failed", JobError.exit_code)
+    assert str(next(iter(change.values()))) in found.text
+    assert f"mlless {mlless.__version__}" in found.text
+
+
+def test_functions_without_compiled_kernels_are_a_warning():
+    assert functions_finding([_sight()], 1.0, None).outcome == "ok"
+    other = "numpy" if kernels.NAME == "native" else "native"
+    found = functions_finding([_sight(), _sight(kernels=other)], 1.0, 900.0)
+    assert found.outcome == "warning"
+    assert f"kernels {other}" in found.text
+    assert "ended after 15 min" in found.text
+
+
+def test_a_probe_refuses_a_driver_of_another_protocol():
+    told = Probe(PROTOCOL + 1, "9.9.9", Addresses("j", ("/none",), "/none"), 60.0, None, 0, 0)
+    for main in (probe.main, launch.main):
+        with pytest.raises(JobError, match=r"9\.9\.9"):
+            main(msgspec.json.encode(told))
+
+
+def test_memory_is_the_least_of_the_limits(monkeypatch):
+    assert probe.memory_limit() > 1 << 20
+    monkeypatch.setenv("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "8")
+    assert probe.memory_limit() == 8 << 20
+
+
+INFO = """# Server\r
+redis_version:7.2.4\r
+{valkey}os:Linux 6.1.0 x86_64\r
+# Memory\r
+used_memory:1000000\r
+total_system_memory:8000000000\r
+maxmemory:{limit}\r
+maxmemory_policy:{policy}\r
+"""
+
+
+@pytest.mark.parametrize(
+    ("limit", "policy", "outcome", "free"),
+    [
+        (0, "noeviction", "ok", 7_999_000_000),
+        (0, "allkeys-lru", "ok", 7_999_000_000),
+        (5_000_000, "noeviction", "ok", 4_000_000),
+        (5_000_000, "volatile-lru", "warning", 4_000_000),
+        (5_000_000, "allkeys-lru", "warning", 4_000_000),
+    ],
+)
+def test_a_server_that_would_drop_updates_is_a_warning(limit, policy, outcome, free):
+    health = parsed(INFO.format(valkey="", limit=limit, policy=policy))
+    found = server_finding("redis://h", health)
+    assert (found.outcome, health.free, health.release) == (outcome, free, "Redis 7.2.4")
+    assert ("CONFIG SET maxmemory-policy noeviction" in (found.cure or "")) == (outcome == "warning")
+
+
+def test_releases_of_servers():
+    valkey = parsed(INFO.format(valkey="valkey_version:9.1.0\r\n", limit=0, policy="noeviction"))
+    assert valkey.release == "Valkey 9.1.0"
+    assert server_finding("redis://h", valkey).outcome == "ok"
+    old = parsed("redis_version:5.0.7\r\nused_memory:1\r\n")
+    found = server_finding("redis://h", old)
+    assert (found.outcome, "Redis 5.0.7" in found.text) == ("warning", True)
+    assert server_finding("redis://h", None).outcome == "warning"
