@@ -83,14 +83,13 @@ def test_the_same_data_set_and_the_same_model_as_in_a_folder(
 
 
 def test_the_commands_take_urls(raw: Path, bucket: str, s3: S3Server, tmp_path: Path) -> None:
+    """Those that the examples of docs/howto-object-store.md leave out."""
     data, run, test = (f"s3://{bucket}/{name}" for name in ("data", "run", "test"))
+    partition(raw, data, batch_size=200)
+    mlless.train(data, out=run, workers=2, epochs=1)
     commands = [
-        ["partition", raw, data, "--batch-size", "200"],
         ["partition", raw, test, "--like", data],
-        ["train", data, "--out", run, "--workers", "2", "--epochs", "1"],
-        ["evaluate", run, data],
         ["predict", run, test, "--out", tmp_path / "predictions.csv"],
-        ["recommend", run, "--exclude", data, "--out", tmp_path / "items.csv", "--number", "2"],
     ]
     for command in commands:
         done = subprocess.run(
@@ -98,7 +97,6 @@ def test_the_commands_take_urls(raw: Path, bucket: str, s3: S3Server, tmp_path: 
         )
         assert done.returncode == 0, (command, done.stdout, done.stderr)
     assert len((tmp_path / "predictions.csv").read_text().splitlines()) == 3001
-    assert len((tmp_path / "items.csv").read_text().splitlines()) > 80
 
 
 def test_a_run_is_replaced_only_if_asked_to_and_only_by_a_model(
