@@ -57,7 +57,7 @@ def cold_starts(redis: str, emulator: Path, package: Path, folder: Path, workers
     write_ratings(folder / "ratings.csv", users=300, items=200, rows=12_000, seed=1)
     data = partition(folder / "ratings.csv", folder / f"data{workers}", batch_size=240)
     deployment = Deployment(store=redis)
-    spec = plan_job(Wishes(model="mf", workers=workers, epochs=1), data, deployment)
+    spec = plan_job(Wishes(model="mf", workers=workers, epochs=1), data)
     seconds = []
     for number in range(ROUNDS):
         runtime = Timed(emulator, {}, package)
