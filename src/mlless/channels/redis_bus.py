@@ -205,7 +205,7 @@ class _Pulse:
             raise _emptied(self._client.where)
 
     def _run(self) -> None:
-        while not self._stopped.wait(_RENEWAL):
+        while not self._stopped.wait(min(_RENEWAL, self._expiry / 4_000)):
             try:
                 self.beat()
             except ChannelError as error:
