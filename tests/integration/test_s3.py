@@ -147,10 +147,11 @@ def test_a_data_set_of_another_version_is_replaced(
     dest = f"s3://{bucket}/data"
     open_objects(dest).put(MANIFEST, b'{"format": 0}')
     before = s3.objects(bucket)
-    with monkeypatch.context() as patch, pytest.raises(ChannelError, match="no more"):
-        no_more = ChannelError("no more")
+    no_more = ChannelError("no more")
+    with monkeypatch.context() as patch:
         patch.setattr(destinations, "open_objects", lambda location: Failing(location, 1, no_more))
-        partition(raw, dest, batch_size=200, overwrite=True)
+        with pytest.raises(ChannelError, match="no more"):
+            partition(raw, dest, batch_size=200, overwrite=True)
     assert before.items() <= s3.objects(bucket).items()
     assert partition(raw, dest, batch_size=200, overwrite=True).manifest.train
 
