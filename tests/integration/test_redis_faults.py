@@ -626,6 +626,27 @@ class TestJobs:
             with one.client() as client:
                 assert keys_of(client, "mlless-") == []
 
+    def test_an_interrupted_job_does_not_wait_for_a_server_that_hangs(
+        self, own_redis_server: Server, ratings: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(redis_client, "_LAST_TIMEOUT", 0.2)
+
+        def hang(record: StepRecord) -> None:
+            os.kill(own_redis_server.pid, signal.SIGSTOP)
+            raise KeyboardInterrupt
+
+        def told(hub: RedisHub, message: object, workers: object) -> None:
+            assert not isinstance(message, Abort)
+            broadcast(hub, message, workers)  # type: ignore[arg-type]
+
+        broadcast = RedisHub.broadcast
+        monkeypatch.setattr(RedisHub, "broadcast", told)
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                train(ratings.location, out=tmp_path, store=own_redis_server.url, workers=2, listen=hang)
+        finally:
+            os.kill(own_redis_server.pid, signal.SIGCONT)
+
     def test_a_job_ends_when_its_server_is_emptied(
         self, own_redis_server: Server, ratings: Dataset, tmp_path: Path
     ) -> None:

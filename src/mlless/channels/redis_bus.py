@@ -156,7 +156,6 @@ class RedisHub:
             self._client.hurry()
             with suppress(ChannelError):  # links find the sign of life gone
                 self._add(_EVERYBODY, b"")
-            with suppress(ChannelError):
                 self._client.call("UNLINK", self._keys.up, self._keys.alive)
             self._client.close()
 
