@@ -18,9 +18,7 @@ EMBEDDED = "embedded"
 _REDIS = ("redis", "rediss", "unix")
 _RABBITMQ = ("amqp", "amqps")
 # Rather too much than too little: a password may hold what would have had to be escaped.
-_SECRET = re.compile(
-    r"(?<=://)([^/@:\s]*):([^,\s]*)@|((?:password|secret|token|key)=)[^&,\s]*", re.IGNORECASE
-)
+_SECRET = re.compile(r"(?<=://)([^:,\s]*):([^,\s]*)@|((?:password|secret|token|key)=)[^&,\s]*", re.IGNORECASE)
 
 
 def hidden(text: str) -> str:
@@ -78,6 +76,8 @@ class Deployment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     time_limit: int | None = None
 
     def __post_init__(self) -> None:
+        if self.runtime not in ("processes", "lithops"):  # from Python anything can be asked for
+            raise UsageError("no such runtime", expected="processes or lithops", found=str(self.runtime))
         _check(self.servers, "a store", _REDIS)
         _check((self.meeting,), "a bus", _REDIS + _RABBITMQ)
         for what, value in (("memory", self.memory), ("time limit", self.time_limit)):
@@ -134,7 +134,9 @@ def _check(addresses: tuple[str, ...], what: str, schemes: tuple[str, ...]) -> N
             raise UsageError(
                 f"not the address of {what}",
                 expected=f"{EMBEDDED}, or a URL with {', '.join(schemes)}",
-                found=hidden(address),
+                # A password with a comma or a blank in it has been taken apart; this may be the rest of it.
+                found=hidden(address) if "@" not in address or "://" in address else "a part of a URL",
+                cure="percent-encode special characters in user and password" if "@" in address else None,
             )
     if len(addresses) > 1 and EMBEDDED in addresses:
         raise UsageError(f"{what} is embedded or on servers, not both")

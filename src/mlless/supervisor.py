@@ -83,7 +83,7 @@ class Supervisor:
         """Lead the job to its end; JobError or ChannelError if it cannot get there."""
         try:
             return self._run()
-        except BaseException as error:
+        except Exception as error:  # one who interrupts does not wait for a bus: its closing tells enough
             try:
                 self._hub.broadcast(Abort(type(error).__name__), range(self._spec.workers))
             except ChannelError as trouble:

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -230,6 +231,18 @@ def test_queues_deleted_from_outside_are_an_error_at_once(ends: Ends) -> None:
         link.receive(PATIENCE)
     with pytest.raises(Disconnected, match=rf"{ends.job}\.supervisor: what the job had made is gone"):
         hub.receive(PATIENCE)
+
+
+def test_a_broker_that_is_gone_does_not_hold_up_the_end(
+    ends: Ends, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rabbitmq_client, "_GIVE_UP", 10 * PATIENCE)
+    hub = ends.hub(url_of(proxy))
+    proxy.close()
+    start = time.monotonic()
+    hub.destroy()
+    assert time.monotonic() - start < PATIENCE
+    ends.forget()
 
 
 def test_a_broker_that_is_gone_is_given_up(ends: Ends, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:

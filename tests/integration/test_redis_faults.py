@@ -282,6 +282,17 @@ class TestLostConnections:
         store.destroy()
         assert keys_of(client, job) == []
 
+    def test_a_large_value_put_twice_is_there(
+        self, store: RedisStore, small_parts: None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As one is whose name was set, and the answer lost."""
+        each = RedisStore._each
+        monkeypatch.setattr(
+            RedisStore, "_each", lambda self, commands: (each(self, commands), each(self, commands))[1]
+        )
+        store.put("large", [bytes(range(256)) * 16])
+        assert bytes(store.get(["large"])[0]) == bytes(range(256)) * 16
+
     def test_a_message_sent_twice_is_received_once(
         self, client: redis.Redis, bus: tuple[RedisHub, RedisLink], job: str
     ) -> None:
@@ -550,6 +561,16 @@ class TestTold:
         assert keys_of(client, job) == []
         client.execute_command("ACL", "DELUSER", "limited")
 
+    def test_a_hub_that_cannot_start_leaves_nothing(
+        self, server: Server, client: redis.Redis, job: str
+    ) -> None:
+        rules = ["on", ">hunter2", "~mlless-*", "+@read", "+@write", "+@connection", "-set"]
+        client.execute_command("ACL", "SETUSER", "limited", *rules)
+        with pytest.raises(ChannelError, match="may not do this"):
+            RedisHub(server.url.replace("//", "//limited:hunter2@"), job, EXPIRY)
+        assert keys_of(client, job) == []
+        client.execute_command("ACL", "DELUSER", "limited")
+
     def test_a_replica(self, own_redis_server: Server, job: str) -> None:
         with own_redis_server.client() as client, meeting(own_redis_server, job) as (_, link):
             client.replicaof("127.0.0.1", free_port())
@@ -578,11 +599,17 @@ class TestTold:
                     hub.broadcast(commit(1), [0])
 
     def test_not_an_address(self) -> None:
-        for url in ("redis://user:pa/hunter2@host", "redis://:hunter2@host:port", "redis://host?db=x"):
+        for url in (
+            "redis://user:pa/hunter2@host",
+            "redis://:hunter2@host:port",
+            "redis://host?db=x",
+            "redis://host/name",
+        ):
             assert "percent-encode" in self.told(url, UsageError).lower() or "USER" in self.told(
                 url, UsageError
             )
         assert "'colour'" in self.told("redis://:hunter2@localhost?colour=red", UsageError)
+        assert "maybe" in self.told("rediss://:hunter2@localhost?ssl_cert_reqs=maybe", UsageError)
 
 
 class TestJobs:
@@ -598,6 +625,27 @@ class TestJobs:
         for one in (server, valkey_server):
             with one.client() as client:
                 assert keys_of(client, "mlless-") == []
+
+    def test_an_interrupted_job_does_not_wait_for_a_server_that_hangs(
+        self, own_redis_server: Server, ratings: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(redis_client, "_LAST_TIMEOUT", 0.2)
+
+        def hang(record: StepRecord) -> None:
+            os.kill(own_redis_server.pid, signal.SIGSTOP)
+            raise KeyboardInterrupt
+
+        def told(hub: RedisHub, message: object, workers: object) -> None:
+            assert not isinstance(message, Abort)
+            broadcast(hub, message, workers)  # type: ignore[arg-type]
+
+        broadcast = RedisHub.broadcast
+        monkeypatch.setattr(RedisHub, "broadcast", told)
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                train(ratings.location, out=tmp_path, store=own_redis_server.url, workers=2, listen=hang)
+        finally:
+            os.kill(own_redis_server.pid, signal.SIGCONT)
 
     def test_a_job_ends_when_its_server_is_emptied(
         self, own_redis_server: Server, ratings: Dataset, tmp_path: Path

@@ -27,6 +27,7 @@ from mlless.channels.opening import open_objects
 from mlless.channels.ports import Bytes
 from mlless.data import destination as destinations
 from mlless.data.dataset import Dataset, open_dataset
+from mlless.data.manifest import MANIFEST
 from mlless.data.partition import partition
 from mlless.data.stream import BatchStream
 from mlless.data.synthetic import write_ratings
@@ -154,6 +155,21 @@ def test_a_data_set_is_replaced_when_asked_to(raw: Path, bucket: str, s3: S3Serv
     assert set(s3.objects(bucket)) == names
     for file in second.manifest.train:
         second.read(file)
+
+
+def test_a_data_set_of_another_version_is_replaced(
+    raw: Path, bucket: str, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dest = f"s3://{bucket}/data"
+    open_objects(dest).put(MANIFEST, b'{"format": 0}')
+    before = s3.objects(bucket)
+    no_more = ChannelError("no more")
+    with monkeypatch.context() as patch:
+        patch.setattr(destinations, "open_objects", lambda location: Failing(location, 1, no_more))
+        with pytest.raises(ChannelError, match="no more"):
+            partition(raw, dest, batch_size=200, overwrite=True)
+    assert before.items() <= s3.objects(bucket).items()
+    assert partition(raw, dest, batch_size=200, overwrite=True).manifest.train
 
 
 def test_what_is_no_data_set_is_not_replaced(raw: Path, bucket: str, s3: S3Server) -> None:

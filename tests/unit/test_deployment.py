@@ -46,6 +46,7 @@ def test_store_and_bus_may_be_of_different_kinds() -> None:
         ({"store": REDIS, "bus": EMBEDDED, "runtime": "lithops"}, "the embedded bus reaches no further"),
         ({"memory": 512}, "processes of this machine have no memory to be set"),
         ({"time_limit": 60}, "processes of this machine have no time limit"),
+        ({"store": REDIS, "runtime": "aws"}, "no such runtime: expected processes or lithops, found aws"),
     ],
 )
 def test_what_cannot_work_is_refused(wrong: dict[str, object], told: str) -> None:
@@ -55,7 +56,14 @@ def test_what_cannot_work_is_refused(wrong: dict[str, object], told: str) -> Non
 
 @pytest.mark.parametrize(
     "address",
-    [REDIS, "rediss://me:s3cret@host", "unix://:s3cret@/path?db=1", "redis://host?password=s3cret&db=1"],
+    [
+        REDIS,
+        "rediss://me:s3cret@host",
+        "redis://me@work:s3cret@host",
+        "redis://me/too:s3cret@host",
+        "unix://:s3cret@/path?db=1",
+        "redis://host?password=s3cret&db=1",
+    ],
 )
 def test_passwords_are_not_shown(address: str) -> None:
     for shown in (
@@ -65,6 +73,13 @@ def test_passwords_are_not_shown(address: str) -> None:
     ):
         assert "s3cret" not in shown
         assert "***" in shown
+
+
+@pytest.mark.parametrize("password", ["a,s3cret", "a s3cret"])
+def test_a_password_that_was_not_encoded_is_not_shown_in_parts(password: str) -> None:
+    with pytest.raises(UsageError, match="Percent-encode") as raised:
+        Deployment(store=f"redis://me:{password}@host:6379")
+    assert "s3cret" not in str(raised.value)
 
 
 class TestTheTimeLimitOfFunctions:

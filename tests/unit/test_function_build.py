@@ -51,6 +51,18 @@ def test_an_installed_release_is_named_instead(tmp_path: Path, monkeypatch: pyte
     assert re.search(r"pip install .* mlless==\d", (tmp_path / "Dockerfile").read_text())
 
 
+def test_mlless_itself_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a checkout lies in the folder in which the command runs."""
+    program = tmp_path / "mlless" / "src" / "mlless" / "__init__.py"
+    program.parent.mkdir(parents=True)
+    program.touch()
+    monkeypatch.setattr("mlless.__file__", str(program))
+    monkeypatch.setattr(module, "_checkout", lambda: tmp_path / "mlless")
+    with pytest.raises(UsageError, match="mlless itself is in this folder"):
+        build(tmp_path, "3.12", overwrite=True)
+    assert program.exists()
+
+
 def test_what_is_there_is_kept_unless_it_may_be_replaced(tmp_path: Path) -> None:
     (tmp_path / "Dockerfile").write_text("mine")
     (tmp_path / "notes").write_text("mine")

@@ -128,6 +128,7 @@ class RabbitHub:
         if self._closed:
             return
         self._closed = True
+        self._connection.hurry()
         with contextlib.suppress(ChannelError):  # without a broker no one is left to be told
             self._connection.delete(_supervisor(self._job))
             self._publish(frozenset(), None)

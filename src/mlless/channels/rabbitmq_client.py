@@ -99,6 +99,7 @@ class Connection:
         self._connection: Any = None
         self._channel: _Channel = None
         self._failure: ChannelError | None = None
+        self._patience = _GIVE_UP
         self._lock = threading.Lock()  # pika knows one thread at a time
         self._closed = threading.Event()
         try:
@@ -137,6 +138,10 @@ class Connection:
         """Remove a queue."""
         self._do(lambda: self._channel.queue_delete(queue))
 
+    def hurry(self) -> None:
+        """Have no patience from now on: a broker that is gone must not hold up the end."""
+        self._patience = 0.0
+
     def close(self) -> None:
         """Let go of the broker. May be called more than once."""
         self._closed.set()
@@ -161,7 +166,7 @@ class Connection:
 
     def _attempt(self, action: Callable[[], _T]) -> _T:
         """Return what ``action`` does, on a new connection if the old one is lost on the way."""
-        deadline, pause = 0.0, _BACK_OFF[0]
+        lost, pause = 0.0, _BACK_OFF[0]
         while True:
             if self._failure:
                 raise self._failure
@@ -173,8 +178,8 @@ class Connection:
                 return action()
             except _FOREIGN as error:
                 self._drop()
-                deadline = deadline or time.monotonic() + _GIVE_UP
-                if not _passing(error) or time.monotonic() >= deadline:
+                lost = lost or time.monotonic()
+                if not _passing(error) or time.monotonic() >= lost + self._patience:
                     self._failure = self._explained(error)
                     raise self._failure from error
             except BaseException:

@@ -84,16 +84,21 @@ class RedisHub:
         self._number = 0
         lifetime = math.ceil(expiry * 1000)
         start = (_FROM, _EVERYBODY, _NUMBER, self._number, _BODY, b"")
-        first, *_ = self._client.calls(
-            [
-                ("XADD", keys.up, "*", *start),
-                ("PEXPIRE", keys.up, lifetime),
-                ("XADD", keys.down, "*", *start),
-                ("PEXPIRE", keys.down, lifetime),
-            ]
-        )
-        self._reader = _Reader(self._client, keys.up, first, remove=True)
-        self._pulse = _Pulse(url, keys, lifetime)
+        try:
+            first, *_ = self._client.calls(
+                [
+                    ("XADD", keys.up, "*", *start),
+                    ("PEXPIRE", keys.up, lifetime),
+                    ("XADD", keys.down, "*", *start),
+                    ("PEXPIRE", keys.down, lifetime),
+                ]
+            )
+            self._reader = _Reader(self._client, keys.up, first, remove=True)
+            self._pulse = _Pulse(url, keys, lifetime)
+        except (ChannelError, KeyboardInterrupt):
+            self._client.hurry()
+            self._remove()  # part of it may have been made
+            raise
 
     def receive(self, timeout: float) -> FromWorker | None:
         """Return the next message; None after ``timeout`` seconds."""
@@ -151,13 +156,15 @@ class RedisHub:
             self._client.hurry()
             with suppress(ChannelError):  # links find the sign of life gone
                 self._add(_EVERYBODY, b"")
-            with suppress(ChannelError):
                 self._client.call("UNLINK", self._keys.up, self._keys.alive)
             self._client.close()
 
     def destroy(self) -> None:
         """Close, and remove the bus; where the server is out of reach it is left to expire."""
         self.close()
+        self._remove()
+
+    def _remove(self) -> None:
         with suppress(ChannelError):
             self._client.call("UNLINK", self._keys.up, self._keys.down, self._keys.alive)
         self._client.close()
@@ -197,7 +204,7 @@ class _Pulse:
             raise _emptied(self._client.where)
 
     def _run(self) -> None:
-        while not self._stopped.wait(_RENEWAL):
+        while not self._stopped.wait(min(_RENEWAL, self._expiry / 4_000)):
             try:
                 self.beat()
             except ChannelError as error:

@@ -11,6 +11,7 @@ import ssl
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, cast
+from urllib.parse import urlsplit
 
 import redis.connection
 from redis import exceptions
@@ -211,6 +212,8 @@ def _passes(error: exceptions.RedisError) -> bool:
 def _settings(url: str) -> dict[str, Any]:
     try:
         asked = _parse(url)
+        if not url.startswith("unix") and urlsplit(url).path.strip("/") and "db" not in asked:
+            raise ValueError("the database is no number, which the library passes over")
     except ValueError:
         # What the library says may quote a part of the password.
         raise UsageError("not the address of a Redis server", expected=_ADDRESS) from None
@@ -236,7 +239,7 @@ def _connection(settings: dict[str, Any]) -> _Connection:
     make: Callable[..., object] = rest.pop("connection_class", redis.connection.Connection)
     try:
         return cast(_Connection, make(**rest))
-    except TypeError as error:
+    except (TypeError, ValueError, exceptions.RedisError) as error:
         raise UsageError(
             "not a setting of a Redis address", where=_place(settings), found=str(error)
         ) from None

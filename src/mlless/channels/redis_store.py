@@ -64,7 +64,8 @@ class RedisStore:
     def _set(self, key: str, data: bytes) -> None:
         name = self._prefix + key
         old, _ = self._each([_tail_of(name), ("SET", name, data, "PX", self._expiry)])
-        self._unlink(self._parts(key, old))
+        if old != data:  # it is ours where all was sent twice, for a connection lost before the answers
+            self._unlink(self._parts(key, old))
 
     def get(self, keys: Sequence[str]) -> list[Bytes]:
         """Return the values: one MGET of each server, and further ones for large values."""

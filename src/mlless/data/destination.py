@@ -22,7 +22,7 @@ from mlless.channels.opening import open_objects
 from mlless.channels.ports import Bytes, ObjectStore
 from mlless.data.manifest import MANIFEST, decode_manifest
 from mlless.data.staging import check_prefix_replaceable, check_replaceable, staged
-from mlless.errors import ChannelError, MissingObject
+from mlless.errors import ChannelError, DatasetError, MissingObject
 from mlless.locations import Location, absolute, folder_of, is_remote
 
 _AT_ONCE = 8  # requests
@@ -68,7 +68,10 @@ class Upload:
 
     def __init__(self, objects: ObjectStore, where: str) -> None:
         self._objects, self._where = objects, where
-        self._old = self._named()
+        try:
+            self._old = self._named()
+        except DatasetError:  # damaged, or of another version: that is why it is replaced
+            self._old = set()
         self._put: set[str] = set()
         self._pool = ThreadPoolExecutor(_AT_ONCE, "put")
         self._waiting: deque[Future[None]] = deque()
@@ -79,8 +82,9 @@ class Upload:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._pool.shutdown(cancel_futures=True)
         if kind is not None:
-            # The error under way is the one to tell. Where it is the network's, this cannot do better.
-            with contextlib.suppress(ChannelError):
+            # The error under way is the one to tell. Where it is the network's, this cannot do better; nor
+            # where the manifest cannot be read, for it may name these very files.
+            with contextlib.suppress(ChannelError, DatasetError):
                 # What the manifest names that is there now: the new one, if only its answer was lost.
                 self._objects.delete(sorted(self._put - self._named()))
 

@@ -53,6 +53,11 @@ def build(dest: Path, python: str, *, package: bool = False, overwrite: bool = F
     written += [dest / PACKAGE] if package else [dest / "lithops-requirements.txt", dest / "Dockerfile"]
     if not package and _checkout():
         written.append(dest / _SOURCE)
+    running = Path(mlless.__file__).resolve()
+    if any(running.is_relative_to(path.resolve()) for path in written):
+        raise UsageError(
+            "mlless itself is in this folder", where=str(dest.resolve()), cure="choose another folder"
+        )
     taken = [path.name for path in written if path.exists()]
     if taken and not overwrite:
         raise UsageError(
