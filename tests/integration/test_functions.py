@@ -18,7 +18,9 @@ from servers.redis import Server
 import mlless
 from mlless import session
 from mlless.artifact import MODEL
-from mlless.data.dataset import Dataset
+from mlless.channels.opening import open_objects
+from mlless.data.dataset import Dataset, open_dataset
+from mlless.data.manifest import MANIFEST
 from mlless.deployment import Addresses, Deployment
 from mlless.driver import Run, run_job
 from mlless.errors import WorkerFailed
@@ -52,6 +54,22 @@ def test_workers_in_the_emulator_train_the_same_model(
     functions = run_job(spec, ratings, tmp_path / "functions", deployment=Deployment(store=redis_server.url))
     request.getfixturevalue("monkeypatch").undo()
     assert_same_model(functions, run_job(spec, ratings, tmp_path / "embedded"))
+
+
+@pytest.mark.usefixtures("emulator", "s3")
+def test_workers_in_the_emulator_read_from_an_object_store(
+    ratings: Dataset, tmp_path: Path, redis_server: Server, bucket: str, request: pytest.FixtureRequest
+) -> None:
+    there = open_objects(f"s3://{bucket}/ratings")
+    for path in (MANIFEST, *(file.path for file in ratings.manifest.files)):
+        there.put(path, ratings.objects.get(path))
+    dataset = open_dataset(f"s3://{bucket}/ratings")
+    deployment = Deployment(store=redis_server.url)
+    functions = run_job(
+        job(dataset, workers=2, epochs=1), dataset, tmp_path / "functions", deployment=deployment
+    )
+    request.getfixturevalue("monkeypatch").undo()
+    assert_same_model(functions, run_job(job(ratings, workers=2, epochs=1), ratings, tmp_path / "embedded"))
 
 
 @pytest.mark.usefixtures("emulator")
