@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mlless.errors import UsageError
+from mlless.errors import ChannelError, UsageError
 from mlless.function import build as module
 from mlless.function.build import build, worker_requirements
 
@@ -49,6 +49,12 @@ def test_an_installed_release_is_named_instead(tmp_path: Path, monkeypatch: pyte
         "Dockerfile",
     ]
     assert re.search(r"pip install .* mlless==\d", (tmp_path / "Dockerfile").read_text())
+
+
+def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ChannelError, match=r"below: cannot write: .*choose another folder"):
+        build(tmp_path / "file" / "below", "3.12")
 
 
 def test_mlless_itself_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ from py_compile import PycInvalidationMode
 from string import Template
 
 import mlless
+from mlless.data.staging import writing
 from mlless.errors import JobError, UsageError
 
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")  # that both AWS Lambda and mlless know
@@ -66,15 +67,16 @@ def build(dest: Path, python: str, *, package: bool = False, overwrite: bool = F
             found=", ".join(taken),
             cure="choose another folder, or add --overwrite",
         )
-    for path in written:
-        _remove(path)
-    dest.mkdir(parents=True, exist_ok=True)
-    _write(dest / _REQUIREMENTS, worker_requirements())
-    if package:
-        _install(dest / PACKAGE, dest / _REQUIREMENTS, python)
-    else:
-        _write(dest / "lithops-requirements.txt", map(_pinned, _LITHOPS))
-        _write_dockerfile(dest, python)
+    with writing(dest):
+        for path in written:
+            _remove(path)
+        dest.mkdir(parents=True, exist_ok=True)
+        _write(dest / _REQUIREMENTS, worker_requirements())
+        if package:
+            _install(dest / PACKAGE, dest / _REQUIREMENTS, python)
+        else:
+            _write(dest / "lithops-requirements.txt", map(_pinned, _LITHOPS))
+            _write_dockerfile(dest, python)
     return written
 
 
