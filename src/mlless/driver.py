@@ -247,11 +247,17 @@ def within_limit(spec: JobSpec, limit: float | None) -> JobSpec:
     if limit is None:
         return spec
     longest = limit - max(_LIMIT_MARGIN, 0.1 * limit)
-    if longest <= 0 or (spec.stop.max_time or 0.0) > longest:
+    if longest <= 0:
+        raise UsageError(
+            "functions end too soon to train anything",
+            expected=f"a time limit well above {_LIMIT_MARGIN:g} s",
+            found=f"{limit:g} s",
+        )
+    if (spec.stop.max_time or 0.0) > longest:
         raise UsageError(
             "the job would outlive its functions",
             expected=f"at most {longest:g} s, for a function ends after {limit:g} s",
-            found=f"{spec.stop.max_time:g} s" if spec.stop.max_time else None,
+            found=f"{spec.stop.max_time:g} s",
             cure="ask for less time, or for a longer time limit of functions",
         )
     stop = msgspec.structs.replace(spec.stop, max_time=spec.stop.max_time or longest)

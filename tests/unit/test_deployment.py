@@ -98,7 +98,7 @@ class TestTheTimeLimitOfFunctions:
             within_limit(spec, 60.0)
 
     def test_functions_that_end_at_once_are_of_no_use(self, ratings: Dataset) -> None:
-        with pytest.raises(UsageError, match="outlive"):
+        with pytest.raises(UsageError, match="end too soon"):
             within_limit(plan_job(Wishes(), ratings), 10.0)
 
     def test_nothing_else_is_changed(self, ratings: Dataset) -> None:
