@@ -138,5 +138,11 @@ def _check(addresses: tuple[str, ...], what: str, schemes: tuple[str, ...]) -> N
                 found=hidden(address) if "@" not in address or "://" in address else "a part of a URL",
                 cure="percent-encode special characters in user and password" if "@" in address else None,
             )
+        if scheme(address) not in ("unix", EMBEDDED) and "@" in urlsplit(address).path:
+            raise UsageError(
+                f"the password in the address of {what} is not percent-encoded",
+                found=hidden(address),
+                cure="write %40 for @, %2F for /, %3A for :",
+            )
     if len(addresses) > 1 and EMBEDDED in addresses:
         raise UsageError(f"{what} is embedded or on servers, not both")

@@ -70,6 +70,14 @@ def folder_of(location: Location) -> Path:
     return Path(location)
 
 
+def check_local(path: Path) -> None:
+    """Raise UsageError if a path of this machine was wanted and a URL given."""
+    if _SHORTENED.match(str(path)):
+        raise UsageError(
+            "this is written to a file of this machine", expected="a path", found=f"a URL, {path}"
+        )
+
+
 def last_name(location: Location) -> str:
     """Return the last part of a location: what it is called."""
     return absolute(location).rpartition("/")[2]

@@ -41,6 +41,8 @@ def test_store_and_bus_may_be_of_different_kinds() -> None:
         ({"store": "amqp://host"}, "not the address of a store"),
         ({"bus": "s3://bucket"}, "not the address of a bus.*amqp"),
         ({"store": f"{EMBEDDED},{REDIS}"}, "not both"),
+        ({"store": "redis://:p@ss/w@host:6379"}, r"not percent-encoded: found redis://:\*\*\*@host"),
+        ({"bus": "amqp://me:half@rest/more@host"}, "not percent-encoded.*%2F"),
         ({"store": REDIS, "runtime": "lithops", "memory": 0}, "no such memory"),
         ({"runtime": "lithops"}, "the embedded store reaches no further"),
         ({"store": REDIS, "bus": EMBEDDED, "runtime": "lithops"}, "the embedded bus reaches no further"),
@@ -60,7 +62,6 @@ def test_what_cannot_work_is_refused(wrong: dict[str, object], told: str) -> Non
         REDIS,
         "rediss://me:s3cret@host",
         "redis://me@work:s3cret@host",
-        "redis://me/too:s3cret@host",
         "unix://:s3cret@/path?db=1",
         "redis://host?password=s3cret&db=1",
     ],
@@ -73,6 +74,10 @@ def test_passwords_are_not_shown(address: str) -> None:
     ):
         assert "s3cret" not in shown
         assert "***" in shown
+
+
+def test_what_should_have_been_encoded_is_hidden_all_the_same() -> None:
+    assert hidden("redis://me/too:s3@cr/et@host") == "redis://me/too:***@host"
 
 
 @pytest.mark.parametrize("password", ["a,s3cret", "a s3cret"])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 
-from mlless.errors import ChannelError, UsageError
+from mlless.errors import ChannelError, JobError, UsageError
 from mlless.function import build as module
 from mlless.function.build import build, worker_requirements
 
@@ -39,6 +40,32 @@ def test_the_source_that_is_compiled_in_the_image_is_complete(tmp_path: Path) ->
     names = {str(path.relative_to(tmp_path / "mlless")) for path in (tmp_path / "mlless").rglob("*")}
     assert {"setup.py", "pyproject.toml", "README.md", "LICENSE", "src/mlless/kernels/native.c"} <= names
     assert not any(name.endswith((".so", ".pyc")) for name in names)
+
+
+def test_the_source_is_found_where_mlless_was_installed_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkout = tmp_path / "a checkout"
+    (checkout / "src/mlless").mkdir(parents=True)
+    (checkout / "setup.py").touch()
+    told = json.dumps({"url": checkout.as_uri(), "dir_info": {}})
+    monkeypatch.setattr(module.mlless, "__file__", str(tmp_path / "lib/site-packages/mlless/__init__.py"))
+    monkeypatch.setattr(module.importlib.metadata.PathDistribution, "read_text", lambda self, name: told)
+    assert module._checkout() == checkout
+    monkeypatch.setattr(module.importlib.metadata.PathDistribution, "read_text", lambda self, name: None)
+    assert module._checkout() is None
+
+
+def test_what_cannot_be_installed_leaves_no_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(folder: Path, requirements: Path, python: str) -> None:
+        (folder / "half").mkdir(parents=True)
+        raise JobError("cannot install")
+
+    monkeypatch.setattr(module, "_machine", lambda: "x86_64")
+    monkeypatch.setattr(module, "_install", fail)
+    with pytest.raises(JobError):
+        build(tmp_path, "3.12", package=True)
+    assert not (tmp_path / "package").exists()
 
 
 def test_an_installed_release_is_named_instead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

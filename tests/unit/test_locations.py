@@ -8,7 +8,7 @@ import pytest
 
 from mlless.channels.opening import open_objects
 from mlless.errors import UsageError
-from mlless.locations import absolute, folder_of, is_remote, last_name, prefix_of
+from mlless.locations import absolute, check_local, folder_of, is_remote, last_name, prefix_of
 
 
 def test_what_is_a_url() -> None:
@@ -53,3 +53,10 @@ def test_locations_as_text(tmp_path: Path) -> None:
     assert absolute(tmp_path / "a" / "..") == str(tmp_path.resolve())
     assert folder_of("x") == Path("x")
     assert [last_name(one) for one in ("s3://b/x/y/", "s3://b", tmp_path / "d")] == ["y", "b", "d"]
+
+
+@pytest.mark.parametrize("url", ["s3://bucket/out.csv", "gs://bucket/out.csv"])
+def test_where_only_a_file_can_be_written_a_url_is_told(url: str, tmp_path: Path) -> None:
+    check_local(tmp_path / "out.csv")
+    with pytest.raises(UsageError, match="a file of this machine"):
+        check_local(Path(url))

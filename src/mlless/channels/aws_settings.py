@@ -12,7 +12,7 @@ import os
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-from mlless.errors import ChannelError
+from mlless.errors import ChannelError, UsageError
 
 _INSTANCE = "http://169.254.169.254"  # where an instance of EC2 asks for its credentials
 _INSTANCE_DEADLINE = 1.0  # seconds, as the AWS tools wait
@@ -34,12 +34,20 @@ _NO_CREDENTIALS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run aws c
 def aws_settings(environment: Mapping[str, str], where: str) -> dict[str, str]:
     """Return what is to be set beside the environment; ChannelError if there are no credentials.
 
+    UsageError tells of an end point that is no URL.
+
     Keys are those of obstore's S3 configuration; ``where`` is the place that they are for.
     """
     profile = _profile(environment, where)
     settings = {}
     endpoint = environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL")
     if endpoint := endpoint or environment.get("AWS_ENDPOINT") or profile.get("endpoint_url"):
+        if not endpoint.startswith(("http://", "https://")):
+            raise UsageError(
+                "not the end point of an object store",
+                expected="http://HOST or https://HOST in AWS_ENDPOINT_URL",
+                found=endpoint,
+            )
         settings["endpoint"] = endpoint
     region = environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION") or profile.get("region")
     if region:

@@ -42,9 +42,12 @@ def predict(
 ) -> None:
     """Predict ratings (user,item,prediction) or probabilities of a click (row,prediction)."""
     from mlless.cli.console import bar
+    from mlless.locations import check_local
     from mlless.prediction import load
     from mlless.report.wording import count
 
+    if out is not None:
+        check_local(out)
     predictor = load(run)
     runs = predictor.predict(source, format=format, skip_malformed=skip_malformed)
     rows = skipped = 0

@@ -36,9 +36,12 @@ def recommend(
     from mlless.cli.predict import opened
     from mlless.data.dataset import open_dataset
     from mlless.data.readers.ids import read_ids
+    from mlless.locations import check_local
     from mlless.prediction import load
     from mlless.report.wording import count
 
+    if out is not None:
+        check_local(out)
     predictor = load(run)
     seen = predictor.seen_in(open_dataset(exclude)) if exclude is not None else None
     blocks = predictor.all_users() if users is None else read_ids(users)

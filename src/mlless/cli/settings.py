@@ -125,8 +125,9 @@ def _of_file(path: Path) -> list[Setting]:
         for name, value in content.items():
             if (table, name) not in _FIELDS:
                 names = [known for t, known in _FIELDS if t == table]
+                home = next((f"put it into the table [{t}]" for t, known in _FIELDS if known == name), None)
                 raise UsageError(
-                    f"no such setting: {table}.{name}", where=str(path), cure=_nearest(name, names)
+                    f"no such setting: {table}.{name}", where=str(path), cure=home or _nearest(name, names)
                 )
             value = _converted(table, name, value, f"{path}: {table}.{name}", strict=True)
             settings.append(Setting(table, name, value, str(path)))

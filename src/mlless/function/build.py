@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import compileall
 import importlib.metadata
+import json
 import platform
 import re
 import shutil
@@ -20,6 +21,7 @@ from importlib.resources import files
 from pathlib import Path
 from py_compile import PycInvalidationMode
 from string import Template
+from urllib.parse import unquote, urlsplit
 
 import mlless
 from mlless.data.staging import writing
@@ -73,7 +75,11 @@ def build(dest: Path, python: str, *, package: bool = False, overwrite: bool = F
         dest.mkdir(parents=True, exist_ok=True)
         _write(dest / _REQUIREMENTS, worker_requirements())
         if package:
-            _install(dest / PACKAGE, dest / _REQUIREMENTS, python)
+            try:
+                _install(dest / PACKAGE, dest / _REQUIREMENTS, python)
+            except BaseException:
+                _remove(dest / PACKAGE)
+                raise
         else:
             _write(dest / "lithops-requirements.txt", map(_pinned, _LITHOPS))
             _write_dockerfile(dest, python)
@@ -107,9 +113,20 @@ def _pinned(requirement: str) -> str:
 
 
 def _checkout() -> Path | None:
-    """Return the source tree that this mlless runs from, if it does."""
-    root = Path(mlless.__file__).parents[2]
-    return root if (root / "setup.py").is_file() and (root / "src" / "mlless").is_dir() else None
+    """Return the source tree that this mlless runs from, or was installed from (PEP 610), if there is one."""
+    for root in (Path(mlless.__file__).parents[2], _installed_from()):
+        if root and (root / "setup.py").is_file() and (root / "src" / "mlless").is_dir():
+            return root
+    return None
+
+
+def _installed_from() -> Path | None:
+    try:
+        told = importlib.metadata.distribution("mlless").read_text("direct_url.json")
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    url = urlsplit(json.loads(told)["url"] if told else "")
+    return Path(unquote(url.path)) if url.scheme == "file" else None
 
 
 def _write_dockerfile(dest: Path, python: str) -> None:
@@ -186,7 +203,9 @@ def _pip(*arguments: str) -> None:
     if done.returncode:
         raise JobError(
             "cannot install the worker's packages",
-            found=done.stderr.strip()[-2000:] or f"exit code {done.returncode}",
+            found=" ".join(re.findall(r"^ERROR: (.*)$", done.stderr, re.MULTILINE))
+            or done.stderr.strip()[-2000:]
+            or f"exit code {done.returncode}",
             cure=f"try it yourself: {' '.join(command)}",
         )
 

@@ -41,6 +41,12 @@ class LithopsRuntime(HostedRuntime):
             raise UsageError(
                 "the runtime lithops is not installed", cure="install it: pip install 'mlless[lithops]'"
             )
+        named = os.environ.get("LITHOPS_CONFIG_FILE")
+        if named and not os.path.isfile(named):
+            # Lithops would take it for no configuration at all, and start processes of this machine.
+            raise UsageError(
+                "the configuration of Lithops is not there", where=named, cure="check LITHOPS_CONFIG_FILE"
+            )
         # All that Lithops writes on this machine goes here, so that it can be removed at the end.
         self._folder = tempfile.mkdtemp(prefix="mlless-lithops-")
         super().__init__(

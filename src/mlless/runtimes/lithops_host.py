@@ -236,7 +236,7 @@ class _Errors:
         raise JobError(
             self._what,
             found=hidden(f"{type(error).__name__}: {error}".rstrip(".")),
-            cure="lithops hello tries the configuration; MLLESS_DEBUG=1 shows what Lithops does",
+            cure="try the configuration with: lithops hello; MLLESS_DEBUG=1 shows what Lithops does",
         ) from error
 
 

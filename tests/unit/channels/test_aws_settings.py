@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mlless.channels.aws_settings import aws_settings
-from mlless.errors import ChannelError
+from mlless.errors import ChannelError, UsageError
 
 KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "hush"}
 CREDENTIALS = """[default]
@@ -87,3 +87,9 @@ def test_what_is_missing_is_told(files: dict[str, str], tmp_path: Path) -> None:
         with pytest.raises(ChannelError, match=message) as caught:
             aws_settings(given, "s3://b")
         assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize("wrong", ["127.0.0.1:9000", "minio.internal", "s3://host"])
+def test_an_end_point_is_a_url(wrong: str) -> None:
+    with pytest.raises(UsageError, match=r"AWS_ENDPOINT_URL, found"):
+        aws_settings({**KEYS, "AWS_ENDPOINT_URL": wrong}, "s3://bucket")

@@ -151,6 +151,7 @@ def test_which_file_is_read(tmp_path, monkeypatch):
         ("[deployment]\nstore = ['redis://:s3cret@a']", "expected text, found ['redis://:***@a']"),
         ("[deployment]\nstore = 'http://u:s3cret@a'", "store from settings.toml: not the address of a store"),
         ("deployment = 'redis://:s3cret@a'", "not a table"),
+        ("[train]\nstore = 'redis://a'", "no such setting: train.store. Put it into the table [deployment]"),
         ("[deployment]\nmemory = 512", "memory from settings.toml: processes of this machine"),
         ("[train\nworkers = 4", "not a TOML file: found Expected ']'"),
         ("[train]\nworkers = \n", "line 2"),
@@ -200,7 +201,9 @@ def test_passwords_are_not_shown():
     shown = {one.name: one.shown for one in settings.all}
     assert shown["store"] == "redis://me:***@host:6379"
     assert shown["bus"] == "amqp://u:***@host"
-    assert settings.deployment().store == "redis://me:s3@c/ret@host:6379"
+    with pytest.raises(UsageError, match="not percent-encoded") as error:
+        settings.deployment()
+    assert "ret@" not in str(error.value)
 
 
 @pytest.mark.parametrize(("group", "kind"), [(options.Training, Wishes), (options.Place, Deployment)])

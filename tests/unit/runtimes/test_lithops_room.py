@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from mlless.errors import JobError, UsageError
+from mlless.runtimes.lithops import LithopsRuntime
 from mlless.runtimes.lithops_host import Host, _concurrency, _Errors
 from mlless.runtimes.wire import Wanted
 
@@ -93,3 +94,9 @@ def test_errors_below_lithops_become_ours() -> None:
     assert "s3cret" not in str(caught.value)
     with pytest.raises(UsageError, match="mine"), _Errors("oh"):
         raise UsageError("mine")
+
+
+def test_a_configuration_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LITHOPS_CONFIG_FILE", "no-such-file.yaml")
+    with pytest.raises(UsageError, match=r"no-such-file\.yaml: the configuration of Lithops is not there"):
+        LithopsRuntime("a:b", None, None, {})
