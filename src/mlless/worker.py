@@ -95,6 +95,7 @@ class Worker:
             self._step = plan.step
             evaluation = self._evaluate(plan) if plan.evaluate else None
             step = self._flush() if me.worker in plan.flush else self._train(plan)
+            self._clock.work("step", len(plan.members))
             self._publish(step, bytes_in, evaluation)
             if len(commit.plans) > 1:
                 self._prefetch(commit.plans[1])

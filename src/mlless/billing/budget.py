@@ -1,0 +1,67 @@
+"""When to stop so that a job never costs more than its budget: by a forecast of what the ending costs.
+
+A decision to stop takes effect in two steps: one more is under way when it is taken, and in the next
+everyone flushes. Then the last worker merges, scores the model on all held-out rows (twice, if an earlier
+model turns out to be the best) and stores it, while the others exit.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+
+from mlless.billing.meter import Meter
+
+# Seconds for all functions to exit and for what no step has shown yet, such as storing the model.
+GRACE = 0.25
+WRITES = 3  # of a run: model, history, summary
+_RECENT = 10  # steps of which the slowest is what the next ones are expected to take
+# A step, the flush, and the one that is taken if the decision waits until the next one.
+_STEPS = 3
+
+
+@dataclass
+class Budget:
+    """The most a job may cost, in dollars, by its ``meter``. ``heldout`` counts the batches held out."""
+
+    dollars: float
+    meter: Meter
+    heldout: int
+    _closed: float | None = None
+    _plain: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT))
+    _evaluated: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT))
+    _scoring: float = 0.0
+    _reads: int = 0
+
+    def begin(self, now: float) -> None:
+        """Take in that the first step begins."""
+        self._closed = now
+
+    def add_step(self, now: float, *, evaluated: bool, scoring: float, reads: int) -> None:
+        """Take in that a step is closed.
+
+        ``scoring`` is what its evaluation took all workers together, ``reads`` what it asked of the
+        object store.
+        """
+        if self._closed is not None:
+            (self._evaluated if evaluated else self._plain).append(now - self._closed)
+        if evaluated:
+            self._scoring = max(scoring, 0.5 * self._scoring)
+        self._closed, self._reads = now, reads
+
+    def ending(self, now: float, *, finisher: Hashable, evaluate: bool) -> float:
+        """Return what the job will have cost if it goes on for another step before it ends.
+
+        ``finisher`` is who writes the model; ``evaluate`` says that one of the steps to come evaluates.
+        """
+        step = max(self._plain, default=max(self._evaluated, default=0.0))
+        slowest = max(step, max(self._evaluated, default=0.0)) if evaluate else step
+        committed = now + slowest + (_STEPS - 1) * step + GRACE
+        bill = self.meter.bill(committed, last=finisher, until=committed + step + 2 * self._scoring)
+        reads = _STEPS * self._reads + 3 * self.heldout
+        return bill.total + self.meter.requests(reads=reads, writes=WRITES)
+
+    def spent(self, now: float, *, finisher: Hashable, evaluate: bool) -> bool:
+        """Return whether to stop now, lest the job cost more than its budget."""
+        return self.ending(now, finisher=finisher, evaluate=evaluate) > self.dollars
