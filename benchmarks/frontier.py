@@ -3,8 +3,8 @@
     python benchmarks/frontier.py DATASET [--target 0.848] [--start 10] [--floor 5] [--tariff NAME ...]
 
 DATASET is a folder that ``mlless partition`` made of MovieLens-1M. Gradients, messages and decisions
-are those of a real job; what a step takes is the published model, 4.438 - 0.2425 p steps/s at p workers. A fit
-takes half a second of it. Printed for every tariff, in virtual seconds and dollars: each run to the
+are those of a real job; what a step takes is the published model, 4.438 - 0.2425 p steps/s at p workers,
+and a fit takes half a second. Printed for every tariff, in virtual seconds and dollars: each run to the
 target, what became of its workers, and whether a fixed number beats a policy in both by more than 5 %.
 """
 

@@ -224,13 +224,14 @@ def run_job(
         session.runtime.start(functions)
         outcome = supervisor.run()
         tables = checkpoint.read_snapshot(session.store, checkpoint.RESULT)
+        done = clock.now()  # no server is needed any more
         stopped = session.runtime.stop(_GRACE)
         outcome.ended += stopped
         bill = None
         if costs:
             note_ends(costs, stopped, clock.now())
             costs.request(writes=WRITES)
-            bill = costs.bill(clock.now())
+            bill = costs.bill(done)
         ids = dataset.ids() if dataset.manifest.kind == "ratings" else None
         shape = dataset.manifest.shape
         about = Description(

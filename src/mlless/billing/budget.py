@@ -7,16 +7,16 @@ model turns out to be the best) and stores it, while the others exit.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from mlless.billing.meter import Meter
 
 # Seconds for all functions to exit and for what no step has shown yet, such as storing the model.
-GRACE = 0.25
+GRACE = 0.5
 WRITES = 3  # of a run: model, history, summary
-_RECENT = 10  # steps of which the slowest is what the next ones are expected to take
+# A slow step makes the next ones expected to be as slow; in so many seconds half of it is forgotten.
+_HALF_LIFE = 5.0
 # A step, the flush, and the one that is taken if the decision waits until the next one.
 _STEPS = 3
 
@@ -28,9 +28,9 @@ class Budget:
     dollars: float
     meter: Meter
     heldout: int
-    _closed: float | None = None
-    _plain: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT))
-    _evaluated: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT))
+    _closed: float = 0.0
+    _step: float = 0.0
+    _evaluating: float = 0.0
     _scoring: float = 0.0
     _reads: int = 0
 
@@ -44,10 +44,12 @@ class Budget:
         ``scoring`` is what its evaluation took all workers together, ``reads`` what it asked of the
         object store.
         """
-        if self._closed is not None:
-            (self._evaluated if evaluated else self._plain).append(now - self._closed)
+        seconds = now - self._closed
+        keep = 0.5 ** (seconds / _HALF_LIFE)
         if evaluated:
-            self._scoring = max(scoring, 0.5 * self._scoring)
+            self._evaluating, self._scoring = seconds, max(scoring, 0.5 * self._scoring)
+        else:
+            self._step = max(seconds, self._step * keep)
         self._closed, self._reads = now, reads
 
     def ending(self, now: float, *, finisher: Hashable, evaluate: bool) -> float:
@@ -55,8 +57,8 @@ class Budget:
 
         ``finisher`` is who writes the model; ``evaluate`` says that one of the steps to come evaluates.
         """
-        step = max(self._plain, default=max(self._evaluated, default=0.0))
-        slowest = max(step, max(self._evaluated, default=0.0)) if evaluate else step
+        step = self._step or self._evaluating
+        slowest = max(step, self._evaluating) if evaluate else step
         committed = now + slowest + (_STEPS - 1) * step + GRACE
         bill = self.meter.bill(committed, last=finisher, until=committed + step + 2 * self._scoring)
         reads = _STEPS * self._reads + 3 * self.heldout

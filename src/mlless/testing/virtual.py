@@ -8,6 +8,7 @@ first. So a job comes out the same every time, down to its times, and with real 
 from __future__ import annotations
 
 import heapq
+import math
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -220,7 +221,7 @@ class VirtualRuntime:
     def __init__(self, world: _World, dataset: Dataset) -> None:
         self._world, self._dataset = world, dataset
         self._threads: list[threading.Thread] = []
-        self._ended: list[Ended] = []
+        self._ended: list[tuple[float, Ended]] = []  # and when it is noticed
 
     @property
     def time_limit(self) -> None:
@@ -236,16 +237,20 @@ class VirtualRuntime:
             thread.start()
 
     def ended(self) -> list[Ended]:
-        """Return the functions that ended since the last call."""
-        ended, self._ended = self._ended, []
-        return ended
+        """Return the functions that ended since the last call, once their last words have arrived."""
+        return self._until(self._world.roles[-1].time)
 
     def stop(self, grace: float) -> list[Ended]:
         """End the world and every thread in it; ``grace`` is in real seconds."""
         self._world.end()
         for thread in self._threads:
             thread.join(grace)
-        return self.ended()
+        return self._until(math.inf)
+
+    def _until(self, time: float) -> list[Ended]:
+        ended = [one for noticed, one in self._ended if noticed <= time]
+        self._ended = [(noticed, one) for noticed, one in self._ended if noticed > time]
+        return ended
 
     def _run(self, role: _Role, payload: bytes) -> None:
         launch = msgspec.json.decode(payload, type=Launch)
@@ -265,9 +270,8 @@ class VirtualRuntime:
         finally:
             role.done = True
             seconds = role.time - start
-            self._ended.append(
-                Ended(launch.worker, launch.generation, code, cpu_seconds=seconds, seconds=seconds)
-            )
+            ended = Ended(launch.worker, launch.generation, code, cpu_seconds=seconds, seconds=seconds)
+            self._ended.append((role.time + self._world.durations.message, ended))
             if not self._world.broken:
                 self._world.pass_baton(role)
 
