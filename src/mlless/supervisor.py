@@ -236,15 +236,15 @@ class Supervisor:
         if self._meter is not None:
             self._meter.request(reads=reads)
 
-    def _spent(self, plan: Plan, following: Plan | None) -> bool:
+    def _spent(self, plan: Plan, following: Plan | None, reports: list[Report]) -> bool:
         """Return whether the budget allows for no step beyond the ``following``."""
         if self._budget is None:
             return False
-        coming = _known(following, self._plan_after(following))
+        last = next(report for report in reports if report.worker in plan.trainers)
         return self._budget.spent(
             self._clock.now(),
-            finisher=(min(plan.members), 0),
-            evaluate=any(one.evaluate for one in coming),
+            finisher=(last.worker, last.generation),
+            evaluate=any(one.evaluate for one in _known(following, self._plan_after(following))),
         )
 
     def _heldout(self, plan: Plan, reports: list[Report]) -> dict[str, float]:
@@ -268,7 +268,7 @@ class Supervisor:
         if self._progress.diverged(finite=all(report.finite for report in reports)):
             self._reason = "diverged"
         elif record.loss is not None:
-            spent = self._spent(plan, following)
+            spent = self._spent(plan, following, reports)
             reason = self._progress.reason(evaluated=plan.evaluate, elapsed=record.time, spent=spent)
             self._reason = self._reason or reason
         leavers = () if self._reason else self._leavers(record)

@@ -71,7 +71,7 @@ def test_without_a_tariff_nothing_is_metered(ratings: Dataset) -> None:
 
 def test_what_needs_a_tariff_says_so(ratings: Dataset) -> None:
     for wishes in ({"max_cost": 1.0}, {"tuner": "economy"}):
-        with pytest.raises(UsageError, match="needs a tariff to count by. Name one with --tariff"):
+        with pytest.raises(UsageError, match=r"needs a tariff to count by\. Name one with --tariff"):
             job(ratings, **wishes)
     with pytest.raises(UsageError, match="without a tuner no worker leaves"):
         job(ratings, min_workers=2)
@@ -137,7 +137,9 @@ def test_workers_leave_by_decisions_and_never_below_the_floor(
             gone = workers[record.step + 2] - workers[record.step + 3]
             assert gone == len(record.decision.workers)
     # Exactly once, whoever leaves.
-    assert sum(r.samples for r in done.records) == EPOCHS[tuner] * sum(file.rows for file in ratings.manifest.train)
+    assert sum(r.samples for r in done.records) == EPOCHS[tuner] * sum(
+        file.rows for file in ratings.manifest.train
+    )
 
 
 def test_where_servers_dominate_more_workers_stay(ratings: Dataset, tmp_path: Path) -> None:
@@ -157,9 +159,7 @@ def test_where_servers_dominate_more_workers_stay(ratings: Dataset, tmp_path: Pa
 
 @pytest.mark.parametrize("tuner", ["published", "economy"])
 def test_a_tuned_job_of_processes_ends_as_any_other(ratings: Dataset, run_folder: Path, tuner: str) -> None:
-    spec = job(
-        ratings, workers=3, epochs=40, patience=40, tuner=tuner, min_workers=2, tariff="published-ibm"
-    )
+    spec = job(ratings, workers=3, epochs=40, patience=40, tuner=tuner, min_workers=2, tariff="published-ibm")
     run = run_job(spec, ratings, run_folder)
     history = run.history()
     workers = [record.workers for record in history]

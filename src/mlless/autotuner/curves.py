@@ -48,8 +48,8 @@ class Curve:
         rest = loss / self.scale - d
         if rest <= 0 or a <= 0 or c <= 0:
             return None
-        reach = (1 / rest - b) / a
-        time = float(max(reach, 0.0) ** (1 / c) * self.span)
+        with np.errstate(all="ignore"):
+            time = float(np.power(max((1 / rest - b) / a, 0.0), 1 / c) * self.span)
         return time if np.isfinite(time) else None
 
 
@@ -63,6 +63,7 @@ def fit_local(times: Floats, losses: Floats) -> Curve | None:
     return _fit("local", times, losses)
 
 
+@np.errstate(all="ignore")
 def _fit(form: Literal["reference", "local"], times: Floats, losses: Floats) -> Curve | None:
     known = np.isfinite(times) & np.isfinite(losses) & (losses > 0) & (times > 0)
     times, losses = times[known], losses[known]
@@ -78,17 +79,16 @@ def _fit(form: Literal["reference", "local"], times: Floats, losses: Floats) -> 
     best: Curve | None = None
     for share, exponent in _STARTS:
         start = _start(form, x, y, share, exponent)
-        with np.errstate(all="ignore"):
-            try:
-                found = least_squares(
-                    lambda p: (curve(x, p)[0] - y) * weights,
-                    start,
-                    jac=lambda p: curve(x, p)[1] * weights[:, None],
-                    bounds=(0.0, np.inf),
-                    max_nfev=EVALUATIONS // len(_STARTS),
-                )
-            except (ValueError, np.linalg.LinAlgError):  # residuals or steps that are not numbers
-                continue
+        try:
+            found = least_squares(
+                lambda p: (curve(x, p)[0] - y) * weights,
+                start,
+                jac=lambda p: curve(x, p)[1] * weights[:, None],
+                bounds=(0.0, np.inf),
+                max_nfev=EVALUATIONS // len(_STARTS),
+            )
+        except (ValueError, np.linalg.LinAlgError):  # residuals or steps that are not numbers
+            continue
         spent += int(found.nfev)
         error = float(np.sqrt(np.mean(((curve(x, found.x)[0] - y) / y) ** 2)))
         if np.isfinite(error) and (best is None or error < best.error):

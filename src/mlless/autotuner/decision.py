@@ -73,7 +73,8 @@ class Question:
     ``members`` counts who took part in a step, ``seconds`` is how long it took (NaN if it also
     evaluated), ``settled`` how many steps the membership had been what it was. ``heldout`` are pairs of
     an index into these and the target's metric, so that less is better. ``workers`` are those who would
-    go on, with their means over the last steps; at least ``floor`` of them stay.
+    go on, with their means over the last steps; at least ``floor`` of them stay. ``knee`` is the index
+    that was found when the first one left: what is behind remains so.
     """
 
     step: int
@@ -85,6 +86,7 @@ class Question:
     workers: tuple[Contribution, ...]
     floor: int
     goal: Goal
+    knee: int | None = None
     merging: float = 0.0
     cost: float | None = None
 
@@ -103,7 +105,7 @@ class Question:
 
 
 class Policy(Protocol):
-    """A rule by which workers leave."""
+    """A rule by which workers leave. The numbers of a decision that they do name the ``knee``."""
 
     def due(self, *, steps: int, seconds: float) -> bool:
         """Return whether to look again, so many steps and seconds after the last look."""

@@ -30,11 +30,12 @@ class Published:
         """Return whether the interval is over."""
         return steps > 0 and seconds >= self.interval
 
+    @np.errstate(all="ignore")  # whatever losses are like, numbers are looked at before they count
     def decide(self, question: Question) -> Decision:
         """Return whether one worker leaves: untested right after the knee, then by the projected losses."""
         if question.spare == 0:
             return question.stay("no worker can be spared")
-        knee = published_knee(question.losses)
+        knee = published_knee(question.losses) if question.knee is None else question.knee
         if knee is None:
             return question.stay("before the knee", workers=len(question.workers))
         count = len(question.losses)

@@ -40,6 +40,7 @@ class Tuner:
         self._leaving: set[int] = set()
         self._asked: Observation | None = None
         self._waiting = False
+        self._knee: int | None = None
 
     def observe(self, seen: Observation) -> Decision | None:
         """Take in a closed step; return a decision if one has come about."""
@@ -82,6 +83,7 @@ class Tuner:
             workers=self._contributions(seen),
             floor=self._floor,
             goal=self._goal,
+            knee=self._knee,
             merging=float(np.median([one.merging for one in self._recent])),
             cost=seen.cost,
         )
@@ -102,4 +104,6 @@ class Tuner:
         if leavers != set(decision.workers) or len(staying) - len(leavers) < min(self._floor, len(staying)):
             return Decision(seen.step, "stay", (), "others have left meanwhile", decision.numbers)
         self._leaving |= leavers
+        if leavers and self._knee is None and "knee" in decision.numbers:
+            self._knee = int(decision.numbers["knee"])
         return decision

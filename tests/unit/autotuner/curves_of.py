@@ -8,7 +8,9 @@ from mlless.autotuner.decision import Contribution, Floats, Goal, Question
 from mlless.job import Target
 
 
-def falling(steps: int, *, to: float = 0.5, exponent: float = 1.0, noise: float = 0.0, seed: int = 0) -> Floats:
+def falling(
+    steps: int, *, to: float = 0.5, exponent: float = 1.0, noise: float = 0.0, seed: int = 0
+) -> Floats:
     """Return losses from about 1.2 + ``to`` down towards ``to``."""
     t = np.arange(1.0, steps + 1)
     random = np.random.default_rng(seed)

@@ -10,6 +10,7 @@ from mlless.autotuner.curves import EVALUATIONS, fit_local, fit_reference
 from mlless.autotuner.knee import CALLS, published_knee, relative_knee
 from mlless.autotuner.smoothing import slopes, smooth
 from mlless.autotuner.steptime import IGNORED, fit_speed
+from mlless.autotuner.tail import fit_tail
 
 
 class TestSmoothing:
@@ -108,6 +109,36 @@ class TestFits:
             for fit in (fit_reference, fit_local):
                 curve = fit(np.arange(1.0, 2001), losses)
                 assert curve is None or curve.evaluations <= EVALUATIONS
+
+
+class TestTail:
+    def test_a_logarithm_is_found_again(self) -> None:
+        progress = np.arange(1.0, 201)
+        tail = fit_tail(progress, 3.0 - 0.4 * np.log(progress))
+        assert tail is not None
+        assert (tail.level, tail.slope) == pytest.approx((3.0, -0.4))
+        assert tail.error == pytest.approx(0.0, abs=1e-9)
+        assert tail.progress_at(3.0 - 0.4 * np.log(500.0)) == pytest.approx(500.0)
+
+    def test_only_the_last_half_counts(self) -> None:
+        progress = np.arange(1.0, 201)
+        losses = np.where(progress <= 100, 99.0, 3.0 - 0.4 * np.log(progress))
+        tail = fit_tail(progress, losses)
+        assert tail is not None
+        assert tail.slope == pytest.approx(-0.4)
+
+    def test_it_looks_far_ahead(self) -> None:
+        progress = np.arange(1.0, 2001)
+        losses = 1 / (0.05 * progress**0.58 + 1.58) + 0.49  # as published
+        tail = fit_tail(progress[:200], losses[:200])
+        assert tail is not None
+        assert tail.progress_at(losses[599]) == pytest.approx(600, rel=0.1)
+
+    def test_a_loss_that_does_not_fall_has_none(self) -> None:
+        progress = np.arange(1.0, 101)
+        assert fit_tail(progress, np.full(100, 0.5)) is None
+        assert fit_tail(progress, progress) is None
+        assert fit_tail(progress[:15], -progress[:15]) is None
 
 
 class TestSpeed:

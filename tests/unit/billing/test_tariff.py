@@ -63,7 +63,7 @@ def test_a_tariff_of_ones_own(tmp_path: Path) -> None:
         (("0.00001", "-1.0"), "from 0"),
         (("0.00001", "inf"), "from 0"),
         (("hour = 0.5", "hour = nan"), "from 0"),
-        ((', date = "2026-01-01"}', '}'), "date"),
+        ((', date = "2026-01-01"}', "}"), "date"),
         (("gb_second", "gb_seconds"), "gb_second"),
         (('date = "2026-01-01"}', 'date = "2026-01-01", granularity = 0.0}'), "granularity"),
         (('name = "ours"', "name ="), "not a tariff"),
