@@ -1,4 +1,4 @@
-"""Learning curves fitted to losses. The one place that needs SciPy, and only if a tuner is on.
+"""Learning curves fitted to losses. The one place that needs SciPy, for the published rule alone.
 
 Both forms are the published ones, fitted by bounded least squares with analytic derivatives, so that a
 fit evaluates its curve EVALUATIONS times at most, on POINTS points at most.

@@ -1,8 +1,9 @@
-"""From what a job asks for to its tuner. SciPy is loaded here, and only if there is to be one."""
+"""From what a job asks for to its tuner. SciPy is loaded here, and only for the published rule."""
 
 from __future__ import annotations
 
 from mlless.autotuner.decision import Goal, Policy
+from mlless.autotuner.economy import Economy
 from mlless.autotuner.tuner import Runner, Tuner
 from mlless.billing.meter import Meter
 from mlless.errors import UsageError
@@ -18,12 +19,11 @@ def open_tuner(spec: JobSpec, meter: Meter | None, runner: Runner) -> Tuner | No
 
 
 def _policy(spec: JobSpec, meter: Meter | None) -> Policy:
+    if spec.scaling.policy == "economy":
+        assert meter is not None, "a job without a tariff"
+        return Economy(function=meter.rate(1) - meter.rate(0), servers=meter.rate(0))
     try:
-        from mlless.autotuner.economy import Economy
         from mlless.autotuner.published import Published
     except ModuleNotFoundError as error:
-        raise UsageError("a tuner needs SciPy", cure="pip install 'mlless[all]'") from error
-    if spec.scaling.policy == "published":
-        return Published()
-    assert meter is not None, "a job without a tariff"
-    return Economy(function=meter.rate(1) - meter.rate(0), servers=meter.rate(0))
+        raise UsageError("the published tuner needs SciPy", cure="pip install 'mlless[all]'") from error
+    return Published()

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from mlless.autotuner.decision import Floats
 
@@ -17,6 +18,7 @@ IGNORED = 4  # steps after a change of the membership
 _WINDOW = 10  # steps of the rolling median
 _OUTLIER = 0.05  # off that median
 _LEAST = 3  # steps at one number of workers
+_ENOUGH = 500
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ def fit_speed(members: Floats, seconds: Floats, settled: Floats, *, merging: flo
     usable = (settled >= IGNORED) & np.isfinite(seconds) & (seconds > 0)
     seen: list[tuple[int, float, int]] = []
     for workers in np.unique(members[usable]).astype(int):
-        taken = _inliers(seconds[usable & (members == workers)])
+        taken = _inliers(seconds[usable & (members == workers)][-_ENOUGH:])
         if len(taken) >= _LEAST:
             seen.append((int(workers), 1 / float(np.median(taken)), len(taken)))
     if not seen:
@@ -63,6 +65,9 @@ def fit_speed(members: Floats, seconds: Floats, settled: Floats, *, merging: flo
 
 def _inliers(seconds: Floats) -> Floats:
     """Return the times near their rolling median, or all of them where most are not."""
-    medians = np.array([np.median(seconds[max(0, n - _WINDOW + 1) : n + 1]) for n in range(len(seconds))])
+    if len(seconds) < _WINDOW:
+        return seconds
+    medians = np.median(sliding_window_view(seconds, _WINDOW), axis=1)
+    medians = np.concatenate([np.full(_WINDOW - 1, medians[0]), medians])
     near = np.abs(seconds - medians) <= _OUTLIER * medians
     return seconds[near] if 2 * near.sum() >= len(seconds) else seconds

@@ -7,7 +7,6 @@ its path. Every entry says where its figure is from and on which day it was righ
 from __future__ import annotations
 
 import math
-from importlib import resources
 from pathlib import Path
 
 import msgspec
@@ -73,6 +72,8 @@ def _prices(*values: float) -> None:
 
 
 def _book() -> dict[str, str]:
+    from importlib import resources  # here, for a cold worker knows tariffs, too, but never looks one up
+
     folder = resources.files("mlless.billing") / "tariffs"
     files = (file for file in folder.iterdir() if file.name.endswith(".toml"))
     return {file.name.removesuffix(".toml"): file.read_text("utf-8") for file in files}
