@@ -90,8 +90,8 @@ def test_a_budget_below_the_minimum_charge_is_refused_before_anything_starts(
 
 
 def test_processes_stay_within_their_budget_and_use_it(ratings: Dataset, run_folder: Path) -> None:
-    # Two functions of 2 GB and two servers: $1.57e-4 a second, so some 15 seconds.
-    budget = 2.4e-3
+    # Two functions of 2 GB and two servers: $1.57e-4 a second, so some 20 seconds.
+    budget = 3.2e-3
     spec = job(ratings, workers=2, epochs=ENDLESS, max_cost=budget, tariff="published-ibm")
     run = run_job(spec, ratings, run_folder)
     assert run.summary.stop_reason == "cost"

@@ -15,8 +15,9 @@ from mlless.billing.meter import Meter
 # Seconds for all functions to exit and for what no step has shown yet, such as storing the model.
 GRACE = 0.5
 WRITES = 3  # of a run: model, history, summary
-# A slow step makes the next ones expected to be as slow; in so many seconds half of it is forgotten.
+# One step to come is expected to be as slow as the slowest so far, half of which these seconds forget.
 _HALF_LIFE = 5.0
+_NEWEST = 0.2  # weight of the newest step in what the others are expected to take
 # A step, the flush, and the one that is taken if the decision waits until the next one.
 _STEPS = 3
 
@@ -29,7 +30,8 @@ class Budget:
     meter: Meter
     heldout: int
     _closed: float = 0.0
-    _step: float = 0.0
+    _slowest: float = 0.0
+    _typical: float = 0.0
     _evaluating: float = 0.0
     _scoring: float = 0.0
     _reads: int = 0
@@ -49,7 +51,8 @@ class Budget:
         if evaluated:
             self._evaluating, self._scoring = seconds, max(scoring, 0.5 * self._scoring)
         else:
-            self._step = max(seconds, self._step * keep)
+            self._slowest = max(seconds, self._slowest * keep)
+            self._typical += (seconds - self._typical) * (_NEWEST if self._typical else 1.0)
         self._closed, self._reads = now, reads
 
     def ending(self, now: float, *, finisher: Hashable, evaluate: bool) -> float:
@@ -57,10 +60,11 @@ class Budget:
 
         ``finisher`` is who writes the model; ``evaluate`` says that one of the steps to come evaluates.
         """
-        step = self._step or self._evaluating
-        slowest = max(step, self._evaluating) if evaluate else step
-        committed = now + slowest + (_STEPS - 1) * step + GRACE
-        bill = self.meter.bill(committed, last=finisher, until=committed + step + 2 * self._scoring)
+        slowest = self._slowest or self._evaluating
+        typical = self._typical or self._evaluating
+        first = max(slowest, self._evaluating) if evaluate else slowest
+        committed = now + first + (_STEPS - 1) * typical + GRACE
+        bill = self.meter.bill(committed, last=finisher, until=committed + slowest + 2 * self._scoring)
         reads = _STEPS * self._reads + 3 * self.heldout
         return bill.total + self.meter.requests(reads=reads, writes=WRITES)
 
