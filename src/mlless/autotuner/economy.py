@@ -19,6 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mlless.autotuner.decision import Decision, Floats, Question
 from mlless.autotuner.knee import relative_knee
@@ -85,11 +86,14 @@ class Economy:
         counts = np.arange(max(question.floor, lowest, 1), present + 1)
         time = left / (counts**GAMMA * np.array([speed.at(float(count)) for count in counts]))
         money = time * (counts * self.function + self.servers)
-        best = self._best(question, time, money)
-        gain = 1 - money[best] / money[-1]
+        affordable = _affordable(question, money)
         if probe:
-            best = 0
-            gain = 1 - money[0] / money[-1]
+            best = len(counts) - 1 if affordable[-1] else 0
+        elif affordable.any():
+            best = int(np.argmin(np.where(affordable, time, np.inf)))
+        else:
+            best = int(np.argmin(money))
+        gain = 1 - money[best] / money[-1]
         numbers = {
             **numbers,
             "workers": float(counts[best]),
@@ -101,6 +105,8 @@ class Economy:
             "speed_slope": speed.slope,
         }
         count = present - int(counts[best])
+        if count == 0 and affordable[-1]:
+            return question.stay(f"{present} workers are the quickest that can be paid for", **numbers)
         if probe and gain < -PROBE:
             return question.stay("fewer workers would cost more unless they were much quicker", **numbers)
         if not probe and (count == 0 or gain < GAIN):
@@ -111,14 +117,13 @@ class Economy:
         )
         return question.leave(leavers, f"{reason}; {why}", **numbers)
 
-    def _best(self, question: Question, time: Floats, money: Floats) -> int:
-        """Return the index of the cheapest number of workers, or of the quickest that can be paid for."""
-        goal = question.goal
-        if goal.budget is not None and goal.target is not None and question.cost is not None:
-            affordable = np.flatnonzero(money <= goal.budget - question.cost)
-            if len(affordable):
-                return int(affordable[np.argmin(time[affordable])])
-        return int(np.argmin(money))
+
+def _affordable(question: Question, money: Floats) -> NDArray[np.bool_]:
+    """Return what comes to the target within the budget: nothing, where there is none of the two."""
+    goal = question.goal
+    if goal.budget is None or goal.target is None or question.cost is None:
+        return np.zeros(len(money), bool)
+    return money <= goal.budget - question.cost
 
 
 def _left(question: Question, tail: Tail, progress: Floats) -> tuple[float, bool]:
