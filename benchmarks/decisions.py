@@ -2,8 +2,8 @@
 
     python benchmarks/decisions.py
 
-Printed: milliseconds of CPU time, the median of rounds in turn, and how often the fits evaluated their curves, of which
-there may be ``curves.EVALUATIONS`` a fit. Looks happen beside the steps, in a thread.
+Printed: milliseconds of CPU time, the median of rounds, and how often the fits evaluated their curves, which
+is ``curves.EVALUATIONS`` a fit at most. Looks happen beside the steps, in a thread.
 """
 
 from __future__ import annotations
