@@ -16,6 +16,10 @@ import mlless
 from mlless import checkpoint
 from mlless.artifact import FORMAT as ARTIFACT_FORMAT
 from mlless.artifact import MODEL, Artifact, Description, read_artifact, write_artifact
+from mlless.autotuner.opening import open_tuner
+from mlless.billing.budget import WRITES
+from mlless.billing.meter import MEMORY, Bill
+from mlless.billing.meter import Meter as CostMeter
 from mlless.channels.opening import open_objects
 from mlless.clock import SystemClock
 from mlless.data.dataset import Dataset, open_dataset
@@ -33,8 +37,9 @@ from mlless.records import StepRecord, Summary
 from mlless.replica import Replica
 from mlless.report.history import HISTORY, HistoryFile, Totals, read_history, write_summary
 from mlless.report.summary import Meter, summarize
+from mlless.runtimes.background import BackgroundRunner
 from mlless.session import open_session
-from mlless.supervisor import Leavers, Supervisor, nobody
+from mlless.supervisor import Leavers, Supervisor, nobody, note_ends
 
 _GRACE = 10.0  # seconds for workers to exit once the model is there
 _LIMIT_MARGIN = 10.0  # seconds before a function's time limit in which a job comes to its end
@@ -53,6 +58,11 @@ class Run:
     def __repr__(self) -> str:
         heldout = ", ".join(f"{name} {value:.4f}" for name, value in self.summary.heldout.items())
         return f"<Run {self.location}: {self.summary.steps} steps, {heldout or 'nothing held out'}>"
+
+    @property
+    def bill(self) -> Bill | None:
+        """What the run cost by its tariff, item by item; None without one."""
+        return self.summary.bill
 
     def model(self) -> Predictor:
         """Return the trained model, ready to score."""
@@ -88,6 +98,10 @@ def train(
     patience: int | None = None,
     target: str | None = None,
     max_time: float | None = None,
+    max_cost: float | None = None,
+    tariff: str | None = None,
+    tuner: Literal["off", "published", "economy"] = "off",
+    min_workers: int | None = None,
     seed: int = 0,
     store: str = EMBEDDED,
     bus: str | None = None,
@@ -124,6 +138,10 @@ def train(
         patience=patience,
         target=target,
         max_time=max_time,
+        max_cost=max_cost,
+        tariff=tariff,
+        tuner=tuner,
+        min_workers=min_workers,
         seed=seed,
     )
     deployment = Deployment(store=store, bus=bus, runtime=runtime, memory=memory, time_limit=time_limit)
@@ -189,24 +207,40 @@ def run_job(
             history.add(record)
             listen(record)
 
+        clock = SystemClock()
+        costs = None
+        if spec.tariff is not None:
+            costs = CostMeter(spec.tariff, opened=clock.now(), memory=deployment.memory or MEMORY)
         supervisor = Supervisor(
             spec,
             hub=session.hub,
             store=session.store,
             runtime=session.runtime,
-            clock=SystemClock(),
+            clock=clock,
             version=mlless.__version__,
             initial_digest=replica.digest(),
             listen=hear,
             leavers=leavers,
+            meter=costs,
+            tuner=open_tuner(spec, costs, BackgroundRunner()),
         )
         interrupts.ask = lambda: supervisor.request_stop("interrupted")
-        session.runtime.start(
-            {(worker, 0): launch_of(spec, session.addresses, worker, 0) for worker in range(spec.workers)}
-        )
+        functions = {
+            (worker, 0): launch_of(spec, session.addresses, worker, 0) for worker in range(spec.workers)
+        }
+        if costs:
+            costs.start(functions, clock.now())
+        session.runtime.start(functions)
         outcome = supervisor.run()
         tables = checkpoint.read_snapshot(session.store, checkpoint.RESULT)
-        outcome.ended += session.runtime.stop(_GRACE)
+        done = clock.now()  # no server is needed any more
+        stopped = session.runtime.stop(_GRACE)
+        outcome.ended += stopped
+        bill = None
+        if costs:
+            note_ends(costs, stopped, clock.now())
+            costs.request(writes=WRITES)
+            bill = costs.bill(done)
         ids = dataset.ids() if dataset.manifest.kind == "ratings" else None
         shape = dataset.manifest.shape
         about = Description(
@@ -218,7 +252,7 @@ def run_job(
             shape.columns if isinstance(shape, Clicks) else None,
         )
         _write_model(out, Artifact(about, tables, ids))
-        summary = summarize(spec, outcome, totals, meter)
+        summary = summarize(spec, outcome, totals, meter, bill)
         write_summary(out, summary)
         history.keep()
     return Run(str(out), summary)

@@ -11,6 +11,7 @@ from typing import Literal
 
 import msgspec
 
+from mlless.billing.tariff import Tariff
 from mlless.errors import UsageError
 
 MergeRule = Literal["sum", "mean", "sqrt-members", "sqrt-publishers"]
@@ -137,13 +138,15 @@ class Target(_Value, frozen=True, kw_only=True):
 class Stop(_Value, frozen=True, kw_only=True):
     """When to stop; whichever comes first. ``max_time`` is in seconds from the start of the job.
 
-    ``patience`` is how many evaluations in a row may pass without a new best.
+    ``patience`` is how many evaluations in a row may pass without a new best. ``max_cost`` is in dollars;
+    a job ends before it costs more, the ending included.
     """
 
     epochs: int
     target: Target | None = None
     patience: int | None = None
     max_time: float | None = None
+    max_cost: float | None = None
 
     def __post_init__(self) -> None:
         _require(self.epochs >= 1, "epochs", "at least 1", self.epochs)
@@ -154,6 +157,19 @@ class Stop(_Value, frozen=True, kw_only=True):
             "seconds above 0",
             self.max_time,
         )
+        _require(
+            self.max_cost is None or _finite(self.max_cost, above=0),
+            "budget",
+            "dollars above 0",
+            self.max_cost,
+        )
+
+
+class Scaling(_Value, frozen=True, kw_only=True):
+    """Whether workers are let go by an auto-tuner's ``policy``, and how many stay at least."""
+
+    policy: Literal["off", "published", "economy"] = "off"
+    min_workers: int = 1
 
 
 class Deadlines(_Value, frozen=True, kw_only=True):
@@ -174,7 +190,10 @@ class Deadlines(_Value, frozen=True, kw_only=True):
 
 
 class JobSpec(_Value, frozen=True, kw_only=True):
-    """One job, whole. ``batches`` and ``validation_batches`` are counts of the data set's files."""
+    """One job, whole. ``batches`` and ``validation_batches`` are counts of the data set's files.
+
+    With a ``tariff`` the job is metered by it, wherever it runs.
+    """
 
     dataset: str
     fingerprint: str
@@ -187,9 +206,19 @@ class JobSpec(_Value, frozen=True, kw_only=True):
     workers: int
     seed: int
     deadlines: Deadlines = Deadlines()
+    tariff: Tariff | None = None
+    scaling: Scaling = Scaling()
 
     def __post_init__(self) -> None:
         _require(self.workers >= 1, "number of workers", "at least 1", self.workers)
+        least = self.scaling.min_workers
+        _require(1 <= least <= self.workers, "least number of workers", f"1 to {self.workers}", least)
+        for what, needs in (
+            ("a budget", self.stop.max_cost is not None),
+            ("the tuner economy", self.scaling.policy == "economy"),
+        ):
+            if needs and self.tariff is None:
+                raise UsageError(f"{what} needs a tariff to count by", cure="name one with --tariff")
         _require(self.seed >= 0, "seed", "a whole number from 0", self.seed)
         if self.workers > self.batches:
             raise UsageError(

@@ -10,6 +10,7 @@ from typing import Literal
 
 import msgspec
 
+from mlless.billing.tariff import load_tariff
 from mlless.data.manifest import Clicks, Manifest, Ratings
 from mlless.errors import UsageError
 from mlless.job import (
@@ -21,6 +22,7 @@ from mlless.job import (
     Logistic,
     MergeRule,
     Nesterov,
+    Scaling,
     Stop,
     Sync,
     Target,
@@ -56,6 +58,10 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     patience: int | None = None
     target: str | None = None
     max_time: float | None = None
+    max_cost: float | None = None
+    tariff: str | None = None
+    tuner: Literal["off", "published", "economy"] = "off"
+    min_workers: int | None = None
     seed: int = 0
 
 
@@ -108,7 +114,19 @@ def job_of(wishes: Wishes, manifest: Manifest, location: str, *, least_steps: in
         workers=min(WORKERS, len(manifest.train)) if wishes.workers is None else wishes.workers,
         seed=wishes.seed,
         deadlines=Deadlines(),
+        tariff=None if wishes.tariff is None else load_tariff(wishes.tariff),
+        scaling=_scaling(wishes),
     )
+
+
+def _scaling(wishes: Wishes) -> Scaling:
+    if wishes.min_workers is None:
+        return Scaling(policy=wishes.tuner)
+    if wishes.tuner == "off":
+        raise UsageError(
+            "without a tuner no worker leaves", expected="no --min-workers, or a --tuner", found="--tuner off"
+        )
+    return Scaling(policy=wishes.tuner, min_workers=wishes.min_workers)
 
 
 def _factorization(wishes: Wishes, shape: Ratings) -> Factorization:
@@ -161,6 +179,7 @@ def _stop(wishes: Wishes, epochs: int, patience: int) -> Stop:
         # Who asks for a number of epochs gets them; the best model is kept all the same.
         patience=wishes.patience if wishes.patience is not None or wishes.epochs is not None else patience,
         max_time=wishes.max_time,
+        max_cost=wishes.max_cost,
     )
 
 

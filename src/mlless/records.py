@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from mlless.autotuner.decision import Decision
+from mlless.billing.meter import Bill
 from mlless.job import JobSpec
 
 
@@ -26,7 +28,8 @@ class StepRecord(msgspec.Struct, frozen=True):
     is the mean over the step's samples before it (squared error in rating units, or log loss),
     None for a step of flushes; ``train_loss`` its exponential average. ``heldout`` is that of the
     model before the step, where it was evaluated. Bytes and entries are sums over the workers;
-    ``bytes_in`` are peers' updates, ``bytes_fetched`` mini-batches.
+    ``bytes_in`` are peers' updates, ``bytes_fetched`` mini-batches. ``cost`` is the bill so far in dollars,
+    where there is a tariff; ``decision`` the auto-tuner's, where one came about.
     """
 
     step: int
@@ -42,6 +45,8 @@ class StepRecord(msgspec.Struct, frozen=True):
     bytes_in: int
     bytes_fetched: int
     times: StepTimes
+    cost: float | None = None
+    decision: Decision | None = None
 
 
 class WorkerSummary(msgspec.Struct, frozen=True):
@@ -60,7 +65,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     ``startup_cpu_seconds`` are the part before the first step; ``times`` says where that of the
     steps went. ``heldout`` is that of the model that was written, which is the one after
     ``model_step`` steps; ``restored`` says that it is an earlier and better one than the last.
-    ``stop_reason``: ``epochs``, ``target``, ``patience``, ``time``, ``interrupted`` or ``diverged``.
+    ``stop_reason``: ``epochs``, ``target``, ``patience``, ``time``, ``cost``, ``interrupted`` or
+    ``diverged``.
     """
 
     steps: int
@@ -83,3 +89,4 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     kernels: str
     version: str
     job: JobSpec
+    bill: Bill | None = None

@@ -1,7 +1,8 @@
 """Closes the steps of a job: collects reports, decides, commits.
 
 The supervisor is a role, not a place: it talks to workers through the bus alone, and asks pure
-rooms what to decide (membership who takes part, stopping when to end).
+rooms what to decide (membership who takes part, stopping when to end, autotuner who may leave) and
+what it costs (billing).
 """
 
 from __future__ import annotations
@@ -11,7 +12,13 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Literal
 
+import msgspec
+
 from mlless import checkpoint, messages
+from mlless.autotuner.decision import Contribution, Observation
+from mlless.autotuner.tuner import Tuner
+from mlless.billing.budget import Budget
+from mlless.billing.meter import Meter
 from mlless.channels.ports import Hub, KeyValueStore
 from mlless.clock import Clock
 from mlless.errors import ChannelError, DeadlineExceeded, JobError, ReplicasDiffer, WorkerFailed, WorkerLost
@@ -49,7 +56,10 @@ class Outcome:
 
 
 class Supervisor:
-    """One job's supervisor. ``listen`` hears of every closed step; ``leavers`` lets workers go."""
+    """One job's supervisor. ``listen`` hears of every closed step; ``leavers`` lets workers go.
+
+    So does a ``tuner``. A ``meter``, which knows who was started, tells what the job costs.
+    """
 
     def __init__(
         self,
@@ -63,9 +73,16 @@ class Supervisor:
         initial_digest: str,
         listen: Callable[[StepRecord], None],
         leavers: Leavers = nobody,
+        meter: Meter | None = None,
+        tuner: Tuner | None = None,
     ) -> None:
         self._spec, self._hub, self._store, self._runtime, self._clock = spec, hub, store, runtime, clock
         self._version, self._digest, self._listen, self._leavers = version, initial_digest, listen, leavers
+        self._meter, self._tuner = meter, tuner
+        self._budget: Budget | None = None
+        if meter is not None and spec.stop.max_cost is not None:
+            meter.check_budget(spec.stop.max_cost, spec.workers)
+            self._budget = Budget(spec.stop.max_cost, meter, spec.validation_batches)
         self._model = model_of(spec.model)
         self._progress = Progress(spec.stop, self._model.null_loss)
         self._reason: str | None = None
@@ -96,6 +113,8 @@ class Supervisor:
         following = self._plan_after(plan)
         self._greet(plan)
         started_at = self._clock.now() - self._start
+        if self._budget:
+            self._budget.begin(self._clock.now())
         self._hub.broadcast(Commit(-1, (), _known(plan, following)), plan.members)
         while True:
             self._step = plan.step
@@ -114,6 +133,7 @@ class Supervisor:
             if end:
                 reason = self._reason or "epochs"  # a Ctrl-C from now on changes nothing
                 finished = self._await_finished(min(plan.members))
+                self._requested(self._spec.validation_batches * (2 if finished.restored else 1))
                 loss = self._progress.train_loss
                 return Outcome(reason, finished, loss, record, started_at, self._pids, self._ended)
             assert following is not None
@@ -152,6 +172,7 @@ class Supervisor:
                 )
             self._pids[hello.worker, hello.generation] = hello.pid
             missing.discard(hello.worker)
+        self._requested(len(plan.members))  # of the data set's manifest
 
     def _collect(self, plan: Plan) -> list[Report]:
         """Return the reports of all members, in order of worker id."""
@@ -193,9 +214,42 @@ class Supervisor:
             bytes_in=sum(report.bytes_in for report in reports),
             bytes_fetched=sum(report.bytes_fetched for report in reports),
             times=_mean_times(reports),
+            cost=self._charge(plan, reports),
         )
+        if self._tuner is not None:
+            decision = self._tuner.observe(_observation(record, plan, reports))
+            record = msgspec.structs.replace(record, decision=decision)
         self._listen(record)
         return record, keep
+
+    def _charge(self, plan: Plan, reports: list[Report]) -> float | None:
+        """Meter the step; return what the job has cost so far."""
+        if self._meter is None:
+            return None
+        self._hear_of_ends()
+        reads = sum(report.samples > 0 for report in reports)
+        reads += self._spec.validation_batches if plan.evaluate else 0
+        self._requested(reads)
+        now = self._clock.now()
+        if self._budget is not None:
+            scoring = sum(report.times.evaluate for report in reports)
+            self._budget.add_step(now, evaluated=plan.evaluate, scoring=scoring, reads=reads)
+        return self._meter.cost(now)
+
+    def _requested(self, reads: int) -> None:
+        if self._meter is not None:
+            self._meter.request(reads=reads)
+
+    def _spent(self, plan: Plan, following: Plan | None, reports: list[Report]) -> bool:
+        """Return whether the budget allows for no step beyond the ``following``."""
+        if self._budget is None:
+            return False
+        last = next(report for report in reports if report.worker in plan.trainers)
+        return self._budget.spent(
+            self._clock.now(),
+            finisher=(last.worker, last.generation),
+            evaluate=any(one.evaluate for one in _known(following, self._plan_after(following))),
+        )
 
     def _heldout(self, plan: Plan, reports: list[Report]) -> dict[str, float]:
         evaluations = {report.worker: report.evaluation for report in reports if report.evaluation}
@@ -218,9 +272,12 @@ class Supervisor:
         if self._progress.diverged(finite=all(report.finite for report in reports)):
             self._reason = "diverged"
         elif record.loss is not None:
-            reason = self._progress.reason(evaluated=plan.evaluate, elapsed=record.time)
+            spent = self._spent(plan, following, reports)
+            reason = self._progress.reason(evaluated=plan.evaluate, elapsed=record.time, spent=spent)
             self._reason = self._reason or reason
         leavers = () if self._reason else self._leavers(record)
+        if record.decision is not None:
+            leavers = (*leavers, *record.decision.workers)
         return self._plan_after(following, leavers, end=self._reason is not None)
 
     def _ending(self, following: Plan | None) -> Literal["", "merge", "restore"]:
@@ -265,8 +322,20 @@ class Supervisor:
         return WorkerLost(what, found=lost.describe(), cure=cure)
 
     def _lost(self, missing: Collection[int]) -> Ended | None:
-        self._ended += self._runtime.ended()
+        self._hear_of_ends()
         return next((one for one in self._ended if one.worker in missing), None)
+
+    def _hear_of_ends(self) -> None:
+        ended = self._runtime.ended()
+        self._ended += ended
+        note_ends(self._meter, ended, self._clock.now())
+
+
+def note_ends(meter: Meter | None, ended: Collection[Ended], now: float) -> None:
+    """Tell the meter, if there is one, of functions that ended by ``now``."""
+    if meter is not None:
+        for one in ended:
+            meter.end((one.worker, one.generation), now, ran=one.seconds)
 
 
 def _failed(failure: Failure) -> WorkerFailed:
@@ -278,6 +347,25 @@ def _failed(failure: Failure) -> WorkerFailed:
 
 def _known(*plans: Plan | None) -> tuple[Plan, ...]:
     return tuple(plan for plan in plans if plan is not None)
+
+
+def _observation(record: StepRecord, plan: Plan, reports: list[Report]) -> Observation:
+    return Observation(
+        step=record.step,
+        time=record.time,
+        loss=record.loss,
+        workers=tuple(Contribution(one.worker, _busy(one), one.entries) for one in reports),
+        evaluated=plan.evaluate,
+        heldout=record.heldout,
+        merging=record.times.merge,
+        cost=record.cost,
+    )
+
+
+def _busy(report: Report) -> float:
+    """Return how long others may have waited for a worker."""
+    times = report.times
+    return times.fetch + times.compute + times.filter + times.publish + times.merge
 
 
 def _mean_times(reports: list[Report]) -> StepTimes:

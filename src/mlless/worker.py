@@ -93,6 +93,7 @@ class Worker:
             self._announce(commit.plans[1:])
             evaluation = self._evaluate(plan) if plan.evaluate else None
             step = self._flush() if me.worker in plan.flush else self._train(plan)
+            self._clock.work("step", len(plan.members))
             self._publish(step, bytes_in, evaluation)
             self._prefetch(commit.plans[1:])
 

@@ -21,6 +21,7 @@ from mlless.job import Compression, MergeRule
 _MODEL = "What to train"
 _SYNC = "Workers and what they exchange"
 _STOP = "When to stop: whichever comes first"
+_MONEY = "What it costs"
 _WHERE = "Where it runs"
 
 ConfigFile = Annotated[
@@ -138,6 +139,37 @@ class Training:
             show_default="none",
             rich_help_panel=_STOP,
         ),
+    ] = None
+    max_cost: Annotated[
+        float | None,
+        typer.Option(
+            metavar="DOLLARS",
+            help="What it may cost by --tariff, the ending included.",
+            show_default="none",
+            rich_help_panel=_STOP,
+        ),
+    ] = None
+    tariff: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Prices to meter by, wherever it runs: aws-lambda-x86, aws-lambda-arm, published-ibm, "
+            "or a TOML file.",
+            show_default="none",
+            rich_help_panel=_MONEY,
+        ),
+    ] = None
+    tuner: Annotated[
+        Literal["off", "published", "economy"] | None,
+        typer.Option(
+            help="Lets workers go: once the loss no longer needs them, or so that the rest costs the least.",
+            show_default="off",
+            rich_help_panel=_MONEY,
+        ),
+    ] = None
+    min_workers: Annotated[
+        int | None,
+        typer.Option(help="How many the tuner keeps at least.", show_default="1", rich_help_panel=_MONEY),
     ] = None
 
 

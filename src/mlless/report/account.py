@@ -8,7 +8,7 @@ from mlless.data.manifest import Manifest, Ratings
 from mlless.deployment import Deployment, hidden
 from mlless.job import Adagrad, Factorization, JobSpec
 from mlless.records import StepTimes, Summary
-from mlless.report.wording import count, duration, metrics, size
+from mlless.report.wording import count, duration, metrics, money, size
 
 Line = tuple[str, str]  # a label and what is said under it
 
@@ -69,6 +69,8 @@ def _until(spec: JobSpec) -> str:
         rules.append(f"{count(stop.patience, 'evaluation')} without a better one")
     if stop.max_time:
         rules.append(duration(stop.max_time))
+    if stop.max_cost:
+        rules.append(money(stop.max_cost))
     return ", or ".join(rules)
 
 
@@ -86,6 +88,9 @@ def closing(summary: Summary, manifest: Manifest, folder: str) -> Iterator[Line]
     published = f"published {size(summary.bytes_published)}, read {size(summary.bytes_read)}"
     yield "traffic", f"{published}, mini-batches {size(summary.bytes_fetched)}"
     yield "time", f"{shares(summary.times)} (mean over workers)"
+    if summary.bill is not None:
+        items = ", ".join(f"{item.what} {money(item.amount)}" for item in summary.bill.items)
+        yield "cost", f"{money(summary.bill.total)} by {summary.bill.tariff}: {items}"
 
 
 def why_ended(summary: Summary) -> str:
@@ -100,6 +105,8 @@ def why_ended(summary: Summary) -> str:
             return f"no better in {count(stop.patience or 0, 'evaluation')}"
         case "time" if stop.max_time:
             return f"time is up: {duration(stop.max_time)}"
+        case "cost" if stop.max_cost:
+            return f"the budget of {money(stop.max_cost)} is used up"
         case "diverged":
             return "the model diverged"
         case reason:

@@ -21,7 +21,7 @@ from rich.text import Text
 from mlless.job import Factorization, JobSpec
 from mlless.records import StepRecord
 from mlless.report.history import Totals
-from mlless.report.wording import count, duration, metrics, size
+from mlless.report.wording import count, duration, metrics, money, size
 
 Listener = Callable[[StepRecord], None]
 
@@ -84,12 +84,13 @@ class Course:
 
     @property
     def fraction(self) -> float:
-        """The share that is done of the epochs, or of the time if that ends sooner."""
+        """The share that is done of the epochs, or of time or budget if that ends sooner."""
         if self.last is None:
             return 0.0
         stop = self.spec.stop
         by_time = self.last.time / stop.max_time if stop.max_time else 0.0
-        return min(max(self.last.epoch / stop.epochs, by_time), 1.0)
+        by_cost = (self.last.cost or 0.0) / stop.max_cost if stop.max_cost else 0.0
+        return min(max(self.last.epoch / stop.epochs, by_time, by_cost), 1.0)
 
 
 def _main(heldout: dict[str, float]) -> float:
@@ -152,6 +153,9 @@ class _Display:
         facts.add_row("workers", f"{record.workers}, {self._speed()}")
         totals = course.totals
         facts.add_row("traffic", f"published {size(totals.bytes_out)}, read {size(totals.bytes_in)}")
+        if record.cost is not None:
+            budget = f" of at most {money(stop.max_cost)}" if stop.max_cost else ""
+            facts.add_row("cost", f"{money(record.cost)}{budget}")
         facts.add_row("", Text("Ctrl-C ends the training and keeps the model", "dim"))
         return Group("", top, facts)
 

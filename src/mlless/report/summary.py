@@ -7,6 +7,7 @@ import time
 
 import mlless
 from mlless import kernels
+from mlless.billing.meter import Bill
 from mlless.job import JobSpec
 from mlless.records import Summary, WorkerSummary
 from mlless.report.history import Totals
@@ -43,7 +44,9 @@ def _children() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def summarize(spec: JobSpec, outcome: Outcome, totals: Totals, meter: Meter) -> Summary:
+def summarize(
+    spec: JobSpec, outcome: Outcome, totals: Totals, meter: Meter, bill: Bill | None = None
+) -> Summary:
     """Return the summary of a job that has ended."""
     cpu = {(one.worker, one.generation): one.cpu_seconds for one in outcome.ended}
     return Summary(
@@ -70,4 +73,5 @@ def summarize(spec: JobSpec, outcome: Outcome, totals: Totals, meter: Meter) -> 
         kernels=kernels.NAME,
         version=mlless.__version__,
         job=spec,
+        bill=bill,
     )

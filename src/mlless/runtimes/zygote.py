@@ -38,7 +38,7 @@ def main(entry: str, folder: str) -> None:
     os.set_blocking(wake_write, False)
     signal.set_wakeup_fd(wake_write)
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    running: dict[int, Start] = {}
+    running: dict[int, tuple[Start, float]] = {}  # by process: what was started, and when
     buffer = b""
     while True:
         ready, _, _ = select.select([commands, wake_read], [], [])
@@ -55,7 +55,7 @@ def main(entry: str, folder: str) -> None:
                 pid = os.fork()
                 if pid == 0:
                     _become(function, start, [commands, output, wake_read, wake_write])
-                running[pid] = start
+                running[pid] = start, time.monotonic()
     _kill(running, output)
     if folder:
         shutil.rmtree(folder, ignore_errors=True)
@@ -82,21 +82,26 @@ def _become(function: Callable[[bytes], object], start: Start, inherited: list[i
         os._exit(code)
 
 
-def _reap(running: dict[int, Start], output: int) -> None:
+def _reap(running: dict[int, tuple[Start, float]], output: int) -> None:
     while running:
         pid, status, usage = os.wait4(-1, os.WNOHANG)
         if pid == 0:
             return
-        start = running.pop(pid)
-        seconds = usage.ru_utime + usage.ru_stime
-        ended = Ended(start.worker, start.generation, os.waitstatus_to_exitcode(status), seconds)
+        start, since = running.pop(pid)
+        ended = Ended(
+            start.worker,
+            start.generation,
+            os.waitstatus_to_exitcode(status),
+            cpu_seconds=usage.ru_utime + usage.ru_stime,
+            seconds=time.monotonic() - since,
+        )
         try:
             os.write(output, encode(ended))
         except OSError:
             return  # no one listens any more
 
 
-def _kill(running: dict[int, Start], output: int) -> None:
+def _kill(running: dict[int, tuple[Start, float]], output: int) -> None:
     for pid in running:
         os.kill(pid, signal.SIGTERM)
     deadline = time.monotonic() + _GRACE

@@ -8,6 +8,7 @@ first. So a job comes out the same every time, down to its times, and with real 
 from __future__ import annotations
 
 import heapq
+import math
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,10 @@ import msgspec
 import numpy as np
 
 from mlless import checkpoint
+from mlless.autotuner.decision import Decision
+from mlless.autotuner.opening import open_tuner
+from mlless.billing.budget import WRITES
+from mlless.billing.meter import MEMORY, Bill, Meter
 from mlless.channels.ports import Bytes
 from mlless.data.dataset import Dataset
 from mlless.deployment import Addresses
@@ -28,7 +33,7 @@ from mlless.models import model_of
 from mlless.records import StepRecord
 from mlless.replica import Replica
 from mlless.runtimes.ports import Ended, FunctionId
-from mlless.supervisor import Leavers, Outcome, Supervisor, nobody
+from mlless.supervisor import Leavers, Outcome, Supervisor, nobody, note_ends
 from mlless.worker import Identity, Worker
 
 _VERSION = "virtual"
@@ -40,14 +45,16 @@ class Durations:
     """What things take, in seconds.
 
     ``work`` is per unit of an activity of ``Clock.work`` (``compute``: a row, ``fetch``, ``encode``
-    and ``merge``: a byte, ``evaluate``: a row). ``message`` is a message's way, ``request`` a
-    request to the store, ``byte`` each byte that one moves.
+    and ``merge``: a byte, ``evaluate``: a row, ``step``: a member), or gives it for so many units.
+    ``message`` is a message's way, ``request`` a request to the store, ``byte`` each byte that one moves,
+    ``fit`` what the tuner takes to come to a decision.
     """
 
-    work: Mapping[str, float] = field(default_factory=dict)
+    work: Mapping[str, float | Callable[[int], float]] = field(default_factory=dict)
     message: float = 0.0
     request: float = 0.0
     byte: float = 0.0
+    fit: float = 0.0
 
 
 class _Role:
@@ -67,7 +74,8 @@ class _Role:
 
     def work(self, activity: str, units: int) -> None:
         """Move the role's time on by the activity's duration."""
-        self.time += self._world.durations.work.get(activity, 0.0) * units
+        duration = self._world.durations.work.get(activity, 0.0)
+        self.time += duration(units) if callable(duration) else duration * units
 
     def due(self) -> float:
         """Return when the role can go on: now, or when it gets a message or gives up waiting."""
@@ -213,7 +221,7 @@ class VirtualRuntime:
     def __init__(self, world: _World, dataset: Dataset) -> None:
         self._world, self._dataset = world, dataset
         self._threads: list[threading.Thread] = []
-        self._ended: list[Ended] = []
+        self._ended: list[tuple[float, Ended]] = []  # and when it is noticed
 
     @property
     def time_limit(self) -> None:
@@ -229,21 +237,25 @@ class VirtualRuntime:
             thread.start()
 
     def ended(self) -> list[Ended]:
-        """Return the functions that ended since the last call."""
-        ended, self._ended = self._ended, []
-        return ended
+        """Return the functions that ended since the last call, once their last words have arrived."""
+        return self._until(self._world.roles[-1].time)
 
     def stop(self, grace: float) -> list[Ended]:
         """End the world and every thread in it; ``grace`` is in real seconds."""
         self._world.end()
         for thread in self._threads:
             thread.join(grace)
-        return self.ended()
+        return self._until(math.inf)
+
+    def _until(self, time: float) -> list[Ended]:
+        ended = [one for noticed, one in self._ended if noticed <= time]
+        self._ended = [(noticed, one) for noticed, one in self._ended if noticed > time]
+        return ended
 
     def _run(self, role: _Role, payload: bytes) -> None:
         launch = msgspec.json.decode(payload, type=Launch)
         self._world.enter(role)
-        code = 0
+        code, start = 0, role.time
         try:
             Worker(
                 launch.job,
@@ -257,9 +269,28 @@ class VirtualRuntime:
             code = error.exit_code
         finally:
             role.done = True
-            self._ended.append(Ended(launch.worker, launch.generation, code, role.time))
+            seconds = role.time - start
+            ended = Ended(launch.worker, launch.generation, code, cpu_seconds=seconds, seconds=seconds)
+            self._ended.append((role.time + self._world.durations.message, ended))
             if not self._world.broken:
                 self._world.pass_baton(role)
+
+
+class _Fits:
+    """A tuner's Runner: the work is done at once, and what came of it is there after its duration."""
+
+    def __init__(self, role: _Role, seconds: float) -> None:
+        self._role, self._seconds = role, seconds
+        self._done: tuple[float, Decision] | None = None
+
+    def start(self, work: Callable[[], Decision]) -> None:
+        self._done = (self._role.time + self._seconds, work())
+
+    def result(self) -> Decision | None:
+        if self._done is None or self._role.time < self._done[0]:
+            return None
+        decision, self._done = self._done[1], None
+        return decision
 
 
 @dataclass(frozen=True)
@@ -270,6 +301,7 @@ class Simulation:
     tables: dict[str, Floats]
     records: list[StepRecord]
     seconds: float
+    bill: Bill | None
 
 
 def simulate(
@@ -277,6 +309,7 @@ def simulate(
     dataset: Dataset,
     durations: Durations,
     *,
+    memory: int = MEMORY,
     leavers: Leavers = nobody,
     listen: Callable[[StepRecord], None] = lambda record: None,
 ) -> Simulation:
@@ -288,6 +321,7 @@ def simulate(
     replica.restore(model.initial(np.random.Generator(np.random.PCG64(spec.seed))))
     checkpoint.save_snapshot(store, checkpoint.INITIAL, replica.snapshot())
     runtime, records = VirtualRuntime(world, dataset), []
+    meter = Meter(spec.tariff, opened=0.0, memory=memory) if spec.tariff else None
 
     def hear(record: StepRecord) -> None:
         records.append(record)
@@ -303,10 +337,21 @@ def simulate(
         initial_digest=replica.digest(),
         listen=hear,
         leavers=leavers,
+        meter=meter,
+        tuner=open_tuner(spec, meter, _Fits(role, durations.fit)),
     )
+    functions = {(worker, 0): launch_of(spec, _NOWHERE, worker, 0) for worker in range(spec.workers)}
     try:
-        runtime.start({(worker, 0): launch_of(spec, _NOWHERE, worker, 0) for worker in range(spec.workers)})
+        if meter:
+            meter.start(functions, role.time)
+        runtime.start(functions)
         outcome = supervisor.run()
-        return Simulation(outcome, checkpoint.read_snapshot(store, checkpoint.RESULT), records, role.time)
+        tables = checkpoint.read_snapshot(store, checkpoint.RESULT)
+        bill = None
+        if meter:
+            note_ends(meter, runtime.stop(10.0), role.time)
+            meter.request(writes=WRITES)
+            bill = meter.bill(role.time)
+        return Simulation(outcome, tables, records, role.time, bill)
     finally:
         runtime.stop(10.0)

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from mlless.billing.meter import Bill, Item
+from mlless.billing.tariff import load_tariff
 from mlless.deployment import Deployment
 from mlless.job import Stop, Sync, Target
 from mlless.records import StepTimes
@@ -64,12 +66,22 @@ def test_closing_without_held_out_rows(summary, manifest):
         ("target", Stop(epochs=1, target=Target(metric="rmse", value=0.85)), "target reached: rmse 0.85"),
         ("patience", Stop(epochs=1, patience=3), "no better in 3 evaluations"),
         ("time", Stop(epochs=1, max_time=5), "time is up: 5.0 s"),
+        ("cost", Stop(epochs=1, max_cost=0.25), "the budget of $0.250 is used up"),
         ("diverged", Stop(epochs=1), "the model diverged"),
         ("interrupted", Stop(epochs=1), "interrupted"),
     ],
 )
 def test_why_a_run_ended(summary, job, reason, stop, text):
-    assert why_ended(summary(stop_reason=reason, job=job(stop=stop))) == text
+    spec = job(stop=stop, tariff=load_tariff("published-ibm"))
+    assert why_ended(summary(stop_reason=reason, job=spec)) == text
+
+
+def test_closing_itemises_the_bill(summary, manifest):
+    items = (Item("functions", 4102.5, "GB-s", 1e-5, 0.041025), Item("invocations", 25, "", 2e-7, 5e-6))
+    bill = Bill("a tariff", items, 0.04103)
+    told = dict(closing(summary(bill=bill), manifest(), "runs/r"))
+    assert told["cost"] == "$0.0410 by a tariff: functions $0.0410, invocations $0.00000500"
+    assert "cost" not in dict(closing(summary(), manifest(), "runs/r"))
 
 
 def test_shares_of_no_time_at_all():

@@ -6,6 +6,7 @@ import time
 import pytest
 from rich.console import Console
 
+from mlless.billing.tariff import load_tariff
 from mlless.job import Stop
 from mlless.report.progress import Course, progress
 
@@ -71,6 +72,15 @@ def test_live_display_shows_where_the_job_is(job, step):
         hear(step(1))
     for words in ("starting", "epoch 0.4 of at most 4", "MSE 1.0000", "rmse 1.0000", "200 bytes", "steps/s"):
         assert words in file.getvalue()
+
+
+def test_live_display_shows_what_it_costs(job, step):
+    file = io.StringIO()
+    stop = Stop(epochs=4, max_cost=0.5)
+    tariff = load_tariff("published-ibm")
+    with progress(job(stop=stop, tariff=tariff), Console(file=file, width=100, force_terminal=True)) as hear:
+        hear(step(0, cost=0.0123))
+    assert "$0.0123 of at most $0.500" in file.getvalue()
 
 
 def test_a_live_display_hears_of_a_step_in_next_to_no_time(job, step):

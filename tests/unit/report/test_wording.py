@@ -5,7 +5,7 @@ import doctest
 import pytest
 
 from mlless.report import wording
-from mlless.report.wording import count, duration, metrics, size
+from mlless.report.wording import count, duration, metrics, money, size
 
 
 def test_examples():
@@ -44,3 +44,11 @@ def test_durations(seconds, text):
 
 def test_metrics_keep_their_names():
     assert metrics({"rmse": 0.85}) == "rmse 0.8500"
+
+
+@pytest.mark.parametrize(
+    ("dollars", "text"),
+    [(0, "$0.00"), (1234.5, "$1234.50"), (0.5, "$0.500"), (0.04, "$0.0400"), (2.72e-5, "$0.0000272")],
+)
+def test_money(dollars, text):
+    assert money(dollars) == text

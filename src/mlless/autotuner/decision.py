@@ -1,0 +1,121 @@
+"""What a tuner is told and asked, and what it answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from mlless.job import Target
+
+Floats = NDArray[np.float64]
+
+
+class Contribution(msgspec.Struct, frozen=True):
+    """What a worker did in a step: the seconds it was busy (others waited for it), entries it published."""
+
+    worker: int
+    seconds: float
+    entries: int
+
+
+class Observation(msgspec.Struct, frozen=True, kw_only=True):
+    """One closed step.
+
+    ``time`` is when it was closed, in seconds; ``loss`` the mean over its samples, None if all flushed;
+    ``heldout`` the metrics of the model before it, where it was evaluated. ``merging`` are a worker's mean
+    seconds of merging the updates of its peers. ``cost`` is the bill so far, in dollars.
+    """
+
+    step: int
+    time: float
+    loss: float | None
+    workers: tuple[Contribution, ...]
+    evaluated: bool = False
+    heldout: dict[str, float] | None = None
+    merging: float = 0.0
+    cost: float | None = None
+
+
+class Decision(msgspec.Struct, frozen=True):
+    """What came of a look at the job after ``step``: who is to leave, if anyone, why, and the numbers."""
+
+    step: int
+    action: Literal["stay", "leave"]
+    workers: tuple[int, ...]
+    why: str
+    numbers: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Goal:
+    """What the job is to come to.
+
+    ``batches`` is how many mini-batches it has at most, ``budget`` how many dollars.
+    """
+
+    batches: int
+    target: Target | None = None
+    budget: float | None = None
+
+    def lower(self, value: float) -> float:
+        """Return a value of the target's metric so that the lower is the better."""
+        return -value if self.target is not None and self.target.metric == "auc" else value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """The job after ``step``, with one entry for each step so far whose loss is a number.
+
+    ``members`` counts who took part in a step, ``seconds`` is how long it took (NaN if it also
+    evaluated), ``settled`` how many steps the membership had been what it was. ``heldout`` are pairs of
+    an index into these and the target's metric, so that less is better. ``workers`` are those who would
+    go on, with their means over the last steps; at least ``floor`` of them stay. ``knee`` is the index
+    that was found when the first one left: what is behind remains so.
+    """
+
+    step: int
+    losses: Floats
+    members: Floats
+    seconds: Floats
+    settled: Floats
+    heldout: tuple[tuple[int, float], ...]
+    workers: tuple[Contribution, ...]
+    floor: int
+    goal: Goal
+    knee: int | None = None
+    merging: float = 0.0
+    cost: float | None = None
+
+    @property
+    def spare(self) -> int:
+        """How many workers may leave."""
+        return max(0, len(self.workers) - self.floor)
+
+    def stay(self, why: str, /, **numbers: float) -> Decision:
+        """Return the decision that no one leaves."""
+        return Decision(self.step, "stay", (), why, _finite(numbers))
+
+    def leave(self, workers: tuple[int, ...], why: str, /, **numbers: float) -> Decision:
+        """Return the decision that ``workers`` leave."""
+        return Decision(self.step, "leave", workers, why, _finite(numbers))
+
+
+class Policy(Protocol):
+    """A rule by which workers leave. The numbers of a decision that they do name the ``knee``."""
+
+    def due(self, *, steps: int, seconds: float) -> bool:
+        """Return whether to look again, so many steps and seconds after the last look."""
+        ...
+
+    def decide(self, question: Question) -> Decision:
+        """Return who leaves now, if anyone: never an exception, never below the floor."""
+        ...
+
+
+def _finite(numbers: dict[str, float]) -> dict[str, float]:
+    # JSON has no other numbers.
+    return {name: float(value) for name, value in numbers.items() if np.isfinite(value)}

@@ -1,0 +1,29 @@
+"""From what a job asks for to its tuner. SciPy is loaded here, and only for the published rule."""
+
+from __future__ import annotations
+
+from mlless.autotuner.decision import Goal, Policy
+from mlless.autotuner.economy import Economy
+from mlless.autotuner.tuner import Runner, Tuner
+from mlless.billing.meter import Meter
+from mlless.errors import UsageError
+from mlless.job import JobSpec
+
+
+def open_tuner(spec: JobSpec, meter: Meter | None, runner: Runner) -> Tuner | None:
+    """Return the tuner of a job, whose decisions come about in ``runner``; None if it has none."""
+    if spec.scaling.policy == "off":
+        return None
+    goal = Goal(batches=spec.batches * spec.stop.epochs, target=spec.stop.target, budget=spec.stop.max_cost)
+    return Tuner(_policy(spec, meter), runner, floor=spec.scaling.min_workers, goal=goal)
+
+
+def _policy(spec: JobSpec, meter: Meter | None) -> Policy:
+    if spec.scaling.policy == "economy":
+        assert meter is not None, "a job without a tariff"
+        return Economy(function=meter.rate(1) - meter.rate(0), servers=meter.rate(0))
+    try:
+        from mlless.autotuner.published import Published
+    except ModuleNotFoundError as error:
+        raise UsageError("the published tuner needs SciPy", cure="pip install 'mlless[all]'") from error
+    return Published()

@@ -1,0 +1,133 @@
+"""What has been used so far, and the bill for it.
+
+The meter is told who started and ended when. It bills a function from start to end as its provider
+does, every launch by itself: one that failed as much as its successor, and the supervisor only where
+it is a function. Servers are billed for the seconds of the job, requests by their number.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass
+
+import msgspec
+
+from mlless.billing.tariff import Tariff
+from mlless.errors import UsageError
+
+MEMORY = 2048  # MB a function is billed for unless the job says otherwise: that of the published experiments
+
+
+class Item(msgspec.Struct, frozen=True):
+    """One line of a bill: ``quantity`` of ``unit`` at ``price`` dollars each."""
+
+    what: str
+    quantity: float
+    unit: str
+    price: float
+    amount: float
+
+
+class Bill(msgspec.Struct, frozen=True):
+    """What a job cost in dollars, item by item, by the tariff of that name."""
+
+    tariff: str
+    items: tuple[Item, ...]
+    total: float
+
+
+@dataclass
+class _Launch:
+    started: float
+    ended: float | None = None
+
+
+class Meter:
+    """The meter of one job, whose servers are used from ``opened`` on.
+
+    ``memory`` is that of a function in MB. A function is any value that tells one launch from another,
+    like worker and generation.
+    """
+
+    def __init__(self, tariff: Tariff, *, opened: float, memory: int = MEMORY) -> None:
+        self._tariff, self._opened, self._gb = tariff, opened, memory / 1024
+        self._launches: dict[Hashable, _Launch] = {}
+        self._reads = self._writes = 0
+
+    def start(self, functions: Iterable[Hashable], at: float) -> None:
+        """Take in that functions start."""
+        for function in functions:
+            assert function not in self._launches, f"{function} has been started before"
+            self._launches[function] = _Launch(at)
+
+    def end(self, function: Hashable, at: float, *, ran: float | None = None) -> None:
+        """Take in that a function is over by ``at``, after the seconds it ``ran`` if its runtime knows."""
+        launch = self._launches[function]
+        launch.ended = at if ran is None else launch.started + ran
+
+    def request(self, *, reads: int = 0, writes: int = 0) -> None:
+        """Take in requests to the object store."""
+        self._reads += reads
+        self._writes += writes
+
+    def cost(self, at: float) -> float:
+        """Return the dollars due if everything ended at ``at``."""
+        return self.bill(at).total
+
+    def bill(self, at: float, *, last: Hashable = None, until: float = -math.inf) -> Bill:
+        """Return the bill of a job that ends at ``at``, its functions having ended by then.
+
+        To look ahead: one ``last`` function may end ``until`` later.
+        """
+        price, items = self._tariff.function, []
+        seconds = 0.0
+        for function, launch in self._launches.items():
+            end = launch.ended if launch.ended is not None else until if function == last else at
+            seconds += _billed(end - launch.started, price.granularity, price.minimum)
+        items.append(_item("functions", seconds * self._gb, "GB-s", price.gb_second))
+        if price.million_invocations:
+            items.append(_item("invocations", len(self._launches), "", price.million_invocations / 1e6))
+        for server in self._tariff.servers:
+            items.append(_item(server.name, (max(at, until) - self._opened) / 3600, "h", server.hour))
+        if self._tariff.requests is not None:
+            requests = self._tariff.requests
+            items.append(_item("object store, reads", self._reads, "", requests.thousand_reads / 1e3))
+            items.append(_item("object store, writes", self._writes, "", requests.thousand_writes / 1e3))
+        return Bill(self._tariff.name, tuple(items), math.fsum(item.amount for item in items))
+
+    def requests(self, *, reads: float = 0, writes: float = 0) -> float:
+        """Return the dollars for so many requests to the object store."""
+        price = self._tariff.requests
+        return (reads * price.thousand_reads + writes * price.thousand_writes) / 1e3 if price else 0.0
+
+    def rate(self, functions: int) -> float:
+        """Return the dollars a second of so many functions and of the servers."""
+        servers = sum(server.hour for server in self._tariff.servers) / 3600
+        return functions * self._gb * self._tariff.function.gb_second + servers
+
+    def minimum(self, functions: int) -> float:
+        """Return the least that so many functions cost, however short they run."""
+        price = self._tariff.function
+        shortest = _billed(0.0, price.granularity, price.minimum)
+        return functions * (shortest * self._gb * price.gb_second + price.million_invocations / 1e6)
+
+    def check_budget(self, dollars: float, functions: int) -> None:
+        """Raise UsageError if so many functions cannot be had for ``dollars`` at all."""
+        if dollars < (least := self.minimum(functions)):
+            raise UsageError(
+                "the budget is below the minimum charge",
+                expected=f"at least ${least:.3g} for {functions} functions by {self._tariff.name}",
+                found=f"${dollars:.3g}",
+                cure="raise --max-cost, or use fewer --workers",
+            )
+
+
+def _item(what: str, quantity: float, unit: str, price: float) -> Item:
+    return Item(what, quantity, unit, price, quantity * price)
+
+
+def _billed(seconds: float, granularity: float, minimum: float) -> float:
+    # A clock's rounding error, like 0.30000000000000004 s, must not cost a whole unit.
+    units = math.ceil(max(seconds, minimum, granularity) / granularity - 1e-6)
+    return units * granularity

@@ -1,0 +1,102 @@
+"""A provider's prices as a value, and the book of those that come with the package.
+
+A tariff is a TOML file; whoever wants another one writes a file like those in ``tariffs/`` and names
+its path. Every entry says where its figure is from and on which day it was right.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import msgspec
+
+from mlless.errors import UsageError
+
+
+class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    source: str
+    date: str
+
+
+class FunctionPrice(_Entry, frozen=True, kw_only=True):
+    """Functions: dollars per GB-second (GiB of memory) and per million invocations.
+
+    A run is billed in whole units of ``granularity`` seconds, and for ``minimum`` seconds at least.
+    """
+
+    gb_second: float
+    million_invocations: float = 0.0
+    granularity: float = 0.001
+    minimum: float = 0.0
+
+    def __post_init__(self) -> None:
+        _prices(self.gb_second, self.million_invocations, self.minimum)
+        if not 0 < self.granularity < math.inf:
+            raise ValueError("granularity: seconds above 0")
+
+
+class ServerPrice(_Entry, frozen=True, kw_only=True):
+    """A server that runs for as long as the job: dollars an hour, of which a job pays its seconds."""
+
+    name: str
+    hour: float
+
+    def __post_init__(self) -> None:
+        _prices(self.hour)
+
+
+class RequestPrice(_Entry, frozen=True, kw_only=True):
+    """Requests to the object store: dollars per thousand that read, and that write."""
+
+    thousand_reads: float
+    thousand_writes: float
+
+    def __post_init__(self) -> None:
+        _prices(self.thousand_reads, self.thousand_writes)
+
+
+class Tariff(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """All prices that a job is billed by."""
+
+    name: str
+    note: str
+    function: FunctionPrice
+    servers: tuple[ServerPrice, ...] = ()
+    requests: RequestPrice | None = None
+
+
+def _prices(*values: float) -> None:
+    if not all(0 <= value < math.inf for value in values):
+        raise ValueError("a price or time: a number from 0")
+
+
+def _book() -> dict[str, str]:
+    from importlib import resources  # here, for a cold worker knows tariffs, too, but never looks one up
+
+    folder = resources.files("mlless.billing") / "tariffs"
+    files = (file for file in folder.iterdir() if file.name.endswith(".toml"))
+    return {file.name.removesuffix(".toml"): file.read_text("utf-8") for file in files}
+
+
+def tariff_names() -> list[str]:
+    """Return the names of the tariffs that come with the package."""
+    return sorted(_book())
+
+
+def load_tariff(name: str) -> Tariff:
+    """Return a tariff of the package by its name, or the one in the TOML file ``name``."""
+    book = _book()
+    if name in book:
+        text = book[name]
+    else:
+        try:
+            text = Path(name).read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(
+                "no such tariff", expected=f"{', '.join(sorted(book))}, or a TOML file", found=name
+            ) from error
+    try:
+        return msgspec.toml.decode(text, type=Tariff)
+    except msgspec.DecodeError as error:
+        raise UsageError("not a tariff", where=name, found=str(error)) from error

@@ -1,0 +1,177 @@
+"""What a job costs, that its budget holds, and that workers leave by a policy: whole jobs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+from integration.jobs import job
+
+from mlless.billing.tariff import tariff_names
+from mlless.data.dataset import Dataset
+from mlless.driver import run_job
+from mlless.errors import UsageError
+from mlless.records import StepRecord
+from mlless.testing.virtual import Durations, Simulation, simulate
+
+# A step as published, and an ending that takes as long as a few of them.
+DURATIONS = Durations(
+    work={"step": lambda workers: 1 / (4.438 - 0.2425 * workers), "evaluate": 2e-4, "merge": 1e-7},
+    message=2e-3,
+    request=1e-3,
+    byte=1e-8,
+    fit=0.5,
+)
+ENDLESS = 100_000  # epochs
+
+
+def dollars(done: Simulation) -> float:
+    assert done.bill is not None
+    return done.bill.total
+
+
+@pytest.mark.parametrize("tariff", tariff_names())
+@pytest.mark.parametrize("budget", [0.02, 0.035])
+def test_a_budget_is_used_up_and_holds(ratings: Dataset, tariff: str, budget: float) -> None:
+    spec = job(ratings, workers=6, epochs=ENDLESS, max_cost=budget, tariff=tariff)
+    done = simulate(spec, ratings, DURATIONS)
+    assert done.outcome.stop_reason == "cost"
+    assert 0.98 * budget <= dollars(done) <= budget
+    costs = [record.cost for record in done.records]
+    assert costs == sorted(costs)  # type: ignore[type-var]
+    assert costs[-1] <= dollars(done)  # type: ignore[operator]
+
+
+def test_a_leaver_is_billed_until_it_has_left(ratings: Dataset) -> None:
+    def leave(record: StepRecord) -> tuple[int, ...]:
+        return (1, 2) if record.step == 9 else ()
+
+    spec = job(ratings, workers=3, epochs=4, tariff="aws-lambda-x86")
+    done = simulate(spec, ratings, Durations(work={"step": lambda _: 1.0}), leavers=leave)
+    assert done.bill is not None
+    (functions, invocations, node, reads, writes) = done.bill.items
+    # In step 11 both flush, the twelfth: they exit once it is committed.
+    assert functions.quantity == pytest.approx(2 * (done.seconds + 2 * 12))
+    assert invocations.quantity == 3
+    assert node.quantity == pytest.approx(done.seconds / 3600)
+    # Three manifests, every mini-batch of four epochs, the held-out ones four times and by the last worker.
+    held_out = len(ratings.manifest.validation)
+    again = 2 if done.outcome.finished.restored else 1
+    evaluations = sum(record.heldout is not None for record in done.records)
+    assert reads.quantity == 3 + 4 * 45 + (evaluations + again) * held_out
+    assert writes.quantity == 3
+
+
+def test_without_a_tariff_nothing_is_metered(ratings: Dataset) -> None:
+    done = simulate(job(ratings, workers=2, epochs=1), ratings, DURATIONS)
+    assert done.bill is None
+    assert {record.cost for record in done.records} == {None}
+
+
+def test_what_needs_a_tariff_says_so(ratings: Dataset) -> None:
+    for wishes in ({"max_cost": 1.0}, {"tuner": "economy"}):
+        with pytest.raises(UsageError, match=r"needs a tariff to count by\. Name one with --tariff"):
+            job(ratings, **wishes)
+    with pytest.raises(UsageError, match="without a tuner no worker leaves"):
+        job(ratings, min_workers=2)
+    with pytest.raises(UsageError, match="least number of workers: expected 1 to 3, found 4"):
+        job(ratings, workers=3, min_workers=4, tuner="published")
+
+
+def test_a_budget_below_the_minimum_charge_is_refused_before_anything_starts(
+    ratings: Dataset, run_folder: Path
+) -> None:
+    spec = job(ratings, workers=3, max_cost=1e-6, tariff="published-ibm")
+    with pytest.raises(UsageError, match="below the minimum charge"):
+        run_job(spec, ratings, run_folder)
+    with pytest.raises(UsageError, match="below the minimum charge"):
+        simulate(spec, ratings, DURATIONS)
+
+
+def test_processes_stay_within_their_budget_and_use_it(ratings: Dataset, run_folder: Path) -> None:
+    # Two functions of 2 GB and two servers: $1.57e-4 a second, so some 20 seconds.
+    budget = 3.2e-3
+    spec = job(ratings, workers=2, epochs=ENDLESS, max_cost=budget, tariff="published-ibm")
+    run = run_job(spec, ratings, run_folder)
+    assert run.summary.stop_reason == "cost"
+    assert run.bill is not None
+    assert run.bill == run.summary.bill
+    assert 0.9 * budget <= run.bill.total <= budget
+    functions = run.bill.items[0]
+    # Started, ended and billed by tenths of a second, 2 GB each.
+    assert 0 < functions.quantity <= 2 * 2 * (run.summary.wall_seconds + 0.1)
+    costs = [record.cost for record in run.history()]
+    assert costs == sorted(costs)  # type: ignore[type-var]
+
+
+# The published rule waits until the loss has all but come to rest.
+EPOCHS = {"published": 100, "economy": 40}
+
+
+def tuned(dataset: Dataset, tuner: str, floor: int, tariff: str = "aws-lambda-x86") -> Simulation:
+    epochs = EPOCHS[tuner]
+    spec = job(
+        dataset, workers=8, epochs=epochs, patience=epochs, tuner=tuner, min_workers=floor, tariff=tariff
+    )
+    return simulate(spec, dataset, DURATIONS)
+
+
+def counts(done: Simulation) -> list[int]:
+    return [record.workers for record in done.records]
+
+
+@pytest.mark.parametrize("floor", [1, 3, 8])
+@pytest.mark.parametrize("tuner", ["published", "economy"])
+def test_workers_leave_by_decisions_and_never_below_the_floor(
+    ratings: Dataset, tuner: str, floor: int
+) -> None:
+    done = tuned(ratings, tuner, floor)
+    workers = counts(done)
+    assert workers == sorted(workers, reverse=True)
+    assert min(workers) >= floor
+    left = [r.decision for r in done.records if r.decision and r.decision.action == "leave"]
+    assert bool(left) == (floor < 8)
+    assert workers[0] - sum(len(decision.workers) for decision in left) == workers[-1]
+    for record in done.records:
+        if record.decision and record.decision.action == "leave":
+            # A fit takes longer than a step, and the steps do not wait for it.
+            assert record.step > record.decision.step >= record.decision.numbers["knee"]
+            # It takes effect in two steps, in which leavers flush; then they are gone.
+            gone = workers[record.step + 2] - workers[record.step + 3]
+            assert gone == len(record.decision.workers)
+    # Exactly once, whoever leaves.
+    assert sum(r.samples for r in done.records) == EPOCHS[tuner] * sum(
+        file.rows for file in ratings.manifest.train
+    )
+
+
+def test_where_servers_dominate_more_workers_stay(ratings: Dataset, tmp_path: Path) -> None:
+    rule = 'source = "test"\ndate = "2026-01-01"\n'
+    paths = {}
+    for name, hour in (("functions", 0.0), ("servers", 10.0)):
+        paths[name] = tmp_path / f"{name}.toml"
+        paths[name].write_text(
+            f'name = "{name}"\nnote = ""\n[function]\ngb_second = 0.0000166667\n{rule}'
+            f'[[servers]]\nname = "one"\nhour = {hour}\n{rule}'
+        )
+    by_functions = counts(tuned(ratings, "economy", 1, str(paths["functions"])))
+    by_servers = counts(tuned(ratings, "economy", 1, str(paths["servers"])))
+    assert by_functions[-2] < by_servers[-2]
+    assert by_functions[-2] <= 2
+
+
+@pytest.mark.parametrize("tuner", ["published", "economy"])
+def test_a_tuned_job_of_processes_ends_as_any_other(ratings: Dataset, run_folder: Path, tuner: str) -> None:
+    spec = job(ratings, workers=3, epochs=40, patience=40, tuner=tuner, min_workers=2, tariff="published-ibm")
+    run = run_job(spec, ratings, run_folder)
+    history = run.history()
+    workers = [record.workers for record in history]
+    assert workers == sorted(workers, reverse=True)
+    assert min(workers) >= 2
+    assert sum(record.samples for record in history) == 40 * sum(f.rows for f in ratings.manifest.train)
+    decided = [record.decision for record in history if record.decision]
+    assert sum(len(one.workers) for one in decided) == 3 - workers[-1]
+    if tuner == "economy":
+        assert decided
+    assert msgspec.json.decode((run_folder / "summary.json").read_bytes())["bill"]["total"] > 0

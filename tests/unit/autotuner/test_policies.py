@@ -1,0 +1,291 @@
+"""Both policies: who leaves, when, and why; and that no history of losses upsets them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from unit.autotuner.curves_of import contributions, falling, question
+
+from mlless.autotuner.decision import Contribution, Decision, Floats, Goal, Observation, Question
+from mlless.autotuner.economy import Economy
+from mlless.autotuner.knee import published_knee, relative_knee
+from mlless.autotuner.leaver import choose
+from mlless.autotuner.published import Published
+from mlless.autotuner.tuner import Tuner
+from mlless.job import Target
+
+FUNCTIONS = Economy(function=3.4e-5, servers=0.0)
+SERVERS = Economy(function=3.4e-5, servers=100 * 3.4e-5)
+POLICIES = [Published(), FUNCTIONS, SERVERS]
+
+
+def course(counts: tuple[int, ...], steps: int) -> tuple[Floats, Floats]:
+    """Return members and seconds of so many steps at each number of workers, at the published speed."""
+    members = np.repeat(np.array(counts, float), steps)
+    return members, 1 / (4.438 - 0.2425 * members)
+
+
+def fuzzed(seed: int) -> Question:
+    """Return a question about a history that no job should have."""
+    random = np.random.default_rng(seed)
+    steps = int(random.integers(1, 500))
+    kinds: list[Callable[[], Floats]] = [
+        lambda: falling(steps, noise=float(10 ** random.uniform(-4, 0)), seed=seed),
+        lambda: np.full(steps, random.choice([0.0, 1e-300, 0.7, 1e300])),
+        lambda: random.normal(size=steps) * 10 ** random.uniform(-8, 8),
+        lambda: np.cumsum(random.normal(size=steps)),
+        lambda: np.exp(random.uniform(-0.5, 0.5) * np.arange(steps)),
+        lambda: falling(steps) + (np.arange(steps) > steps // 2) * random.normal(),
+        lambda: np.round(falling(steps), 1),
+    ]
+    with np.errstate(over="ignore"):
+        losses = kinds[seed % len(kinds)]()
+    losses[random.random(steps) < 0.05] = random.choice([0.0, 1e6, losses[0]])
+    seconds = np.abs(random.normal(1, random.choice([0.0, 0.1, 10.0]), size=steps))
+    seconds[random.random(steps) < 0.1] = np.nan
+    members = np.sort(random.integers(1, 12, size=steps))[::-1].astype(float)
+    if random.random() < 0.5:
+        members = np.full(steps, 10.0)
+    return question(
+        losses,
+        members=members,
+        seconds=seconds,
+        floor=int(random.integers(1, 12)),
+        target=random.choice([None, -1.0, 0.0, 0.6, 1e9]),
+        budget=random.choice([None, 1e-9, 10.0]),
+        cost=float(random.random()),
+        batches=int(random.integers(1, 10_000)),
+    )
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_every_history_ends_in_a_decision(seed: int) -> None:
+    asked = fuzzed(seed)
+    for policy in POLICIES:
+        decision = policy.decide(asked)
+        assert (decision.action == "leave") == bool(decision.workers)
+        assert len(decision.workers) <= asked.spare
+        assert decision.why
+        assert all(np.isfinite(value) for value in decision.numbers.values())
+        if decision.action == "leave":
+            knee = published_knee if policy is POLICIES[0] else relative_knee
+            assert knee(asked.losses) is not None
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_what_is_injected_upstream_reaches_no_policy(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    asked: list[Question] = []
+
+    class Watching:
+        def due(self, *, steps: int, seconds: float) -> bool:
+            return True
+
+        def decide(self, question: Question) -> Decision:
+            asked.append(question)
+            return Published().decide(question)
+
+    tuner = Tuner(
+        Watching(), Inline(), floor=1, goal=Goal(batches=99, target=Target(metric="rmse", value=0.1))
+    )
+    for step in range(60):
+        loss = random.choice([None, np.nan, np.inf, -np.inf, 0.5, 1.0 / (step + 1)])
+        heldout = random.choice([None, {"rmse": np.nan}, {"rmse": 0.5}, {}])  # type: ignore[arg-type]
+        tuner.observe(seen(step, loss, heldout=heldout))
+    assert all(np.isfinite(one.losses).all() for one in asked)
+    assert all(len(one.losses) == len(one.members) == len(one.seconds) == len(one.settled) for one in asked)
+    assert all(np.isfinite(value) for one in asked for _, value in one.heldout)
+
+
+class Inline:
+    """A Runner that has done its work at once."""
+
+    def __init__(self) -> None:
+        self.done: Decision | None = None
+
+    def start(self, work: Callable[[], Decision]) -> None:
+        assert self.done is None
+        self.done = work()
+
+    def result(self) -> Decision | None:
+        done, self.done = self.done, None
+        return done
+
+
+def seen(step: int, loss: float | None, workers: int = 4, **more: object) -> Observation:
+    return Observation(step=step, time=float(step), loss=loss, workers=contributions(workers), **more)  # type: ignore[arg-type]
+
+
+class TestPublished:
+    def test_nothing_before_the_knee(self) -> None:
+        decision = Published().decide(question(np.linspace(1.0, 0.5, 400)))
+        assert (decision.action, decision.why) == ("stay", "before the knee")
+
+    def test_the_first_to_leave_is_untested(self) -> None:
+        losses = np.concatenate([np.linspace(1.0, 0.5, 200), np.full(200, 0.5)])
+        decision = Published().decide(question(losses))
+        assert decision.workers == (9,)
+        assert "past the knee" in decision.why
+
+    def history(self, after: float) -> Question:
+        losses = falling(600, exponent=1.5)
+        members = np.where(np.arange(600) < 500, 10.0, 9.0)
+        losses[500:] += after * np.linspace(0.3, 1, 100)
+        return question(losses, members=members)
+
+    def test_the_next_one_while_the_loss_keeps_to_its_course(self) -> None:
+        decision = Published().decide(self.history(0.0))
+        assert decision.action == "leave"
+        assert decision.numbers["excess"] < decision.numbers["tolerance"] == 1.0
+        decision = Published().decide(self.history(0.2))
+        assert decision.action == "stay"
+        assert decision.numbers["excess"] > 1.0
+        assert Published(tolerance=100.0).decide(self.history(0.2)).action == "leave"
+
+    def test_it_looks_every_twenty_seconds(self) -> None:
+        assert not Published().due(steps=50, seconds=19.9)
+        assert Published().due(steps=50, seconds=20.0)
+
+
+class TestEconomy:
+    def asked(self, counts: tuple[int, ...] = (10,), **more: object) -> Question:
+        members, seconds = course(counts, 120)
+        losses = falling(len(members), exponent=0.9, noise=0.001)
+        return question(losses, members=members, seconds=seconds, **more)  # type: ignore[arg-type]
+
+    def test_nothing_before_the_knee(self) -> None:
+        members, seconds = course((10,), 60)
+        decision = FUNCTIONS.decide(question(np.linspace(1, 0.5, 60), members=members, seconds=seconds))
+        assert (decision.action, decision.why) == ("stay", "before the knee")
+
+    def test_one_leaves_as_a_probe(self) -> None:
+        decision = FUNCTIONS.decide(self.asked())
+        assert decision.workers == (9,)
+        assert "to see what one less does" in decision.why
+
+    def test_then_as_many_as_the_next_look_down_allows(self) -> None:
+        decision = FUNCTIONS.decide(self.asked((10, 9)))
+        assert decision.numbers["workers"] == 8
+        decision = FUNCTIONS.decide(self.asked((10, 9, 8)))
+        assert decision.workers == (6, 7)
+        assert decision.numbers["dollars"] < decision.numbers["dollars_if_all_stay"]
+
+    def test_the_floor_holds(self) -> None:
+        decision = FUNCTIONS.decide(self.asked((10, 9, 8), floor=7))
+        assert decision.workers == (7,)
+        decision = FUNCTIONS.decide(self.asked((10, 9, 8), floor=8))
+        assert (decision.action, decision.why) == ("stay", "no worker can be spared")
+
+    def test_where_servers_dominate_more_stay(self) -> None:
+        assert SERVERS.decide(self.asked()).action == "stay"
+        assert SERVERS.decide(self.asked((10, 9))).action == "stay"
+        assert FUNCTIONS.decide(self.asked((10, 9))).action == "leave"
+
+    def test_the_numbers_are_those_of_the_model(self) -> None:
+        numbers = FUNCTIONS.decide(self.asked((10, 9))).numbers
+        ratio = (8 / (8**0.95 * (4.438 - 8 * 0.2425))) / (9 / (9**0.95 * (4.438 - 9 * 0.2425)))
+        assert numbers["dollars"] / numbers["dollars_if_all_stay"] == pytest.approx(ratio, rel=1e-6)
+
+    def test_with_a_target_and_a_budget_the_quickest_that_can_be_paid_for(self) -> None:
+        target = float(falling(400, exponent=0.9)[-1])
+        first = FUNCTIONS.decide(self.asked(target=target, budget=1e3, cost=0.0))
+        assert (first.action, first.why) == ("stay", "10 workers are the quickest that can be paid for")
+        assert FUNCTIONS.decide(self.asked(target=target, budget=1e3, cost=1e3)).action == "leave"
+        plenty = FUNCTIONS.decide(self.asked((10, 9), target=target, budget=1e3, cost=0.0))
+        scarce = FUNCTIONS.decide(self.asked((10, 9), target=target, budget=1e-6, cost=0.0))
+        assert plenty.numbers["seconds"] == min(plenty.numbers["seconds"], scarce.numbers["seconds"])
+        assert scarce.numbers["workers"] <= plenty.numbers["workers"]
+        assert scarce.action == "leave"
+
+    def test_near_the_end_nothing_is_worth_a_change(self) -> None:
+        members, _ = course((10, 9), 120)
+        decision = FUNCTIONS.decide(self.asked((10, 9), batches=int(members.sum()) + 100))
+        assert (decision.action, decision.why) == ("stay", "the end is near")
+
+    def test_a_target_brings_down_what_is_left(self) -> None:
+        near, far = (
+            FUNCTIONS.decide(self.asked((10, 9), target=target)).numbers["left"]
+            for target in (falling(250, exponent=0.9)[-1], falling(900, exponent=0.9)[-1])
+        )
+        assert near < far < FUNCTIONS.decide(self.asked((10, 9))).numbers["left"]
+
+
+class TestLeaver:
+    def test_a_straggler_goes_first(self) -> None:
+        workers = (Contribution(0, 1.0, 5), Contribution(1, 1.5, 99), Contribution(2, 1.0, 4))
+        assert choose(workers, 1) == ((1,), "worker 1 keeps the others waiting")
+        chosen, why = choose(workers, 2)
+        assert chosen == (1, 2)
+        assert why == "worker 1 keeps the others waiting, worker 2 publishes the least"
+
+    def test_of_equals_the_highest_id(self) -> None:
+        assert choose(tuple(Contribution(n, 1.0, 7) for n in range(4)), 2)[0] == (2, 3)
+
+    def test_without_times_entries_decide(self) -> None:
+        assert choose((Contribution(0, 0.0, 3), Contribution(1, 0.0, 9)), 1)[0] == (0,)
+
+
+class TestTuner:
+    class Letting:
+        """Lets the two highest go at every look."""
+
+        def __init__(self) -> None:
+            self.asked: list[Question] = []
+
+        def due(self, *, steps: int, seconds: float) -> bool:
+            return steps >= 5
+
+        def decide(self, question: Question) -> Decision:
+            self.asked.append(question)
+            return question.leave(tuple(one.worker for one in question.workers[-2:]), "because")
+
+    def test_it_asks_when_due_and_leavers_are_no_candidates_again(self) -> None:
+        policy = self.Letting()
+        tuner = Tuner(policy, Inline(), floor=1, goal=Goal(batches=99))
+        decided = [tuner.observe(seen(step, 1.0, workers=6)) for step in range(11)]
+        assert [one.step if one else None for one in decided] == [None] * 5 + [5] + [None] * 4 + [10]
+        assert [one.workers for one in decided if one] == [(4, 5), (2, 3)]
+
+    def test_a_decision_that_would_go_below_the_floor_does_not_hold(self) -> None:
+        tuner = Tuner(self.Letting(), Inline(), floor=3, goal=Goal(batches=99))
+        decided = [tuner.observe(seen(step, 1.0)) for step in range(6)]
+        assert decided[-1] is not None
+        assert (decided[-1].action, decided[-1].workers) == ("stay", ())
+
+    def test_it_does_not_wait_for_an_answer(self) -> None:
+        class Slow(Inline):
+            asked = 0
+
+            def result(self) -> Decision | None:
+                self.asked += 1
+                return super().result() if self.asked > 8 else None
+
+        policy = self.Letting()
+        tuner = Tuner(policy, Slow(), floor=1, goal=Goal(batches=99))
+        decided = [tuner.observe(seen(step, 1.0)) for step in range(14)]
+        assert len(policy.asked) == 1
+        assert [n for n, one in enumerate(decided) if one] == [13]
+        assert decided[13].step == 5  # type: ignore[union-attr]
+
+    def test_the_knee_stays_behind_once_someone_has_left(self) -> None:
+        class Past(TestTuner.Letting):
+            def decide(self, question: Question) -> Decision:
+                self.asked.append(question)
+                return question.leave((question.workers[-1].worker,), "because", knee=3 + len(self.asked))
+
+        policy = Past()
+        tuner = Tuner(policy, Inline(), floor=1, goal=Goal(batches=99))
+        for step in range(16):
+            tuner.observe(seen(step, 1.0, workers=6))
+        assert [one.knee for one in policy.asked] == [None, 4, 4]
+
+    def test_a_metric_of_which_more_is_better_is_turned_round(self) -> None:
+        goal = Goal(batches=9, target=Target(metric="auc", value=0.8))
+        policy = self.Letting()
+        tuner = Tuner(policy, Inline(), floor=1, goal=goal)
+        for step in range(6):
+            tuner.observe(seen(step, 1.0, evaluated=step == 3, heldout={"auc": 0.7} if step == 3 else None))
+        assert policy.asked[0].heldout == ((3, -0.7),)
+        assert np.isnan(policy.asked[0].seconds[3])

@@ -1,0 +1,81 @@
+"""The price book, and tariffs of one's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from mlless.billing.tariff import Tariff, load_tariff, tariff_names
+from mlless.errors import UsageError
+
+OWN = """
+name = "ours"
+note = "by the cluster's owner"
+function = {gb_second = 0.00001, source = "contract", date = "2026-01-01"}
+[[servers]]
+name = "redis"
+hour = 0.5
+source = "contract"
+date = "2026-01-01"
+"""
+
+
+def test_the_book() -> None:
+    assert tariff_names() == ["aws-lambda-arm", "aws-lambda-x86", "published-ibm"]
+
+
+@pytest.mark.parametrize("name", tariff_names())
+def test_every_entry_says_where_it_is_from_and_when(name: str) -> None:
+    tariff = load_tariff(name)
+    entries = [tariff.function, *tariff.servers, *([tariff.requests] if tariff.requests else [])]
+    for entry in entries:
+        assert entry.source
+        year, month, day = map(int, entry.date.split("-"))
+        assert 2014 < year < 2100
+        assert 1 <= month <= 12
+        assert 1 <= day <= 31
+    assert tariff.note
+    assert msgspec.json.decode(msgspec.json.encode(tariff), type=Tariff) == tariff
+
+
+def test_list_prices() -> None:
+    x86, arm = load_tariff("aws-lambda-x86"), load_tariff("aws-lambda-arm")
+    assert (x86.function.gb_second, arm.function.gb_second) == (0.0000166667, 0.0000133334)
+    assert x86.function.million_invocations == arm.function.million_invocations == 0.20
+    assert x86.requests is not None
+    assert (x86.requests.thousand_reads, x86.requests.thousand_writes) == (0.0004, 0.005)
+
+
+def test_a_tariff_of_ones_own(tmp_path: Path) -> None:
+    path = tmp_path / "own.toml"
+    path.write_text(OWN)
+    tariff = load_tariff(str(path))
+    assert tariff.name == "ours"
+    assert tariff.servers[0].hour == 0.5
+    assert tariff.function.granularity == 0.001
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("0.00001", "-1.0"), "from 0"),
+        (("0.00001", "inf"), "from 0"),
+        (("hour = 0.5", "hour = nan"), "from 0"),
+        ((', date = "2026-01-01"}', "}"), "date"),
+        (("gb_second", "gb_seconds"), "gb_second"),
+        (('date = "2026-01-01"}', 'date = "2026-01-01", granularity = 0.0}'), "granularity"),
+        (('name = "ours"', "name ="), "not a tariff"),
+    ],
+)
+def test_a_wrong_tariff_is_refused(tmp_path: Path, change: tuple[str, str], message: str) -> None:
+    path = tmp_path / "own.toml"
+    path.write_text(OWN.replace(*change, 1))
+    with pytest.raises(UsageError, match=message):
+        load_tariff(str(path))
+
+
+def test_an_unknown_tariff_names_those_there_are() -> None:
+    with pytest.raises(UsageError, match="aws-lambda-arm, aws-lambda-x86, published-ibm, or a TOML file"):
+        load_tariff("aws")
