@@ -28,6 +28,7 @@ from mlless.deployment import EMBEDDED, Deployment
 from mlless.errors import ChannelError, UsageError
 from mlless.interrupts import interruptible
 from mlless.job import Compression, JobSpec, MergeRule
+from mlless.kernels.arrays import Floats
 from mlless.launch import launch_of
 from mlless.locations import Location, absolute, folder_of, is_remote
 from mlless.models import model_of
@@ -241,21 +242,26 @@ def run_job(
             note_ends(costs, stopped, clock.now())
             costs.request(writes=WRITES)
             bill = costs.bill(done)
-        ids = dataset.ids() if dataset.manifest.kind == "ratings" else None
-        shape = dataset.manifest.shape
-        about = Description(
-            ARTIFACT_FORMAT,
-            mlless.__version__,
-            spec.model,
-            spec.fingerprint,
-            spec.seed,
-            shape.columns if isinstance(shape, Clicks) else None,
-        )
-        _write_model(out, Artifact(about, tables, ids))
+        _write_model(out, _artifact(spec, dataset, tables))
         summary = summarize(spec, outcome, totals, meter, bill)
         write_summary(out, summary)
         history.keep()
     return Run(str(out), summary)
+
+
+def _artifact(spec: JobSpec, dataset: Dataset, tables: dict[str, Floats]) -> Artifact:
+    """Return the model with all that it takes to score with it."""
+    ids = dataset.ids() if dataset.manifest.kind == "ratings" else None
+    shape = dataset.manifest.shape
+    about = Description(
+        ARTIFACT_FORMAT,
+        mlless.__version__,
+        spec.model,
+        spec.fingerprint,
+        spec.seed,
+        shape.columns if isinstance(shape, Clicks) else None,
+    )
+    return Artifact(about, tables, ids)
 
 
 def _write_model(out: Location, artifact: Artifact) -> None:
