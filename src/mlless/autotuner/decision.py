@@ -40,14 +40,29 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     cost: float | None = None
 
 
+class FittedCurve(msgspec.Struct, frozen=True):
+    """A curve that a policy fitted to the losses, as points: the last are ahead of what had been seen.
+
+    ``steps`` count the losses from 1. With points whoever draws it need not know its form.
+    """
+
+    name: str
+    steps: tuple[float, ...]
+    losses: tuple[float, ...]
+
+
 class Decision(msgspec.Struct, frozen=True):
-    """What came of a look at the job after ``step``: who is to leave, if anyone, why, and the numbers."""
+    """What came of a look at the job after ``step``: who is to leave, if anyone, why, and the numbers.
+
+    ``curves`` are those that the decision rests on.
+    """
 
     step: int
     action: Literal["stay", "leave"]
     workers: tuple[int, ...]
     why: str
     numbers: dict[str, float]
+    curves: tuple[FittedCurve, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,13 +110,15 @@ class Question:
         """How many workers may leave."""
         return max(0, len(self.workers) - self.floor)
 
-    def stay(self, why: str, /, **numbers: float) -> Decision:
+    def stay(self, why: str, /, *curves: FittedCurve, **numbers: float) -> Decision:
         """Return the decision that no one leaves."""
-        return Decision(self.step, "stay", (), why, _finite(numbers))
+        return Decision(self.step, "stay", (), why, _finite(numbers), curves)
 
-    def leave(self, workers: tuple[int, ...], why: str, /, **numbers: float) -> Decision:
+    def leave(
+        self, workers: tuple[int, ...], why: str, /, *curves: FittedCurve, **numbers: float
+    ) -> Decision:
         """Return the decision that ``workers`` leave."""
-        return Decision(self.step, "leave", workers, why, _finite(numbers))
+        return Decision(self.step, "leave", workers, why, _finite(numbers), curves)
 
 
 class Policy(Protocol):
@@ -114,6 +131,13 @@ class Policy(Protocol):
     def decide(self, question: Question) -> Decision:
         """Return who leaves now, if anyone: never an exception, never below the floor."""
         ...
+
+
+def traced(name: str, steps: Floats, losses: Floats) -> FittedCurve:
+    """Return a curve's points where they are numbers, with the digits that can be seen."""
+    seen = np.isfinite(losses)
+    kept = [tuple(float(f"{value:.5g}") for value in values[seen]) for values in (steps, losses)]
+    return FittedCurve(name, *kept)
 
 
 def _finite(numbers: dict[str, float]) -> dict[str, float]:

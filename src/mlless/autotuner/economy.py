@@ -18,10 +18,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from mlless.autotuner.decision import Decision, Floats, Question
+from mlless.autotuner.decision import Decision, FittedCurve, Floats, Question, traced
 from mlless.autotuner.knee import relative_knee
 from mlless.autotuner.leaver import choose
 from mlless.autotuner.smoothing import smooth
@@ -34,6 +35,7 @@ GAMMA = 0.95
 INTERVAL = 10  # steps between two looks
 PROBE = 0.03  # share of the remaining dollars that the first to leave may cost, if the speed stays
 GAIN = 0.02  # share of the remaining dollars that must be saved
+_TRACED = 24  # points of the curve in a decision's record
 _WORTH = 3 * INTERVAL  # steps to go, below which nothing is worth a change
 
 
@@ -74,10 +76,10 @@ class Economy:
             "tail_slope": tail.slope,
             "error": tail.error,
         }
-        steps = left / present**GAMMA
+        steps, curve = left / present**GAMMA, _traced(tail, progress, present)
         if steps < _WORTH:
-            return question.stay("the end is near", steps_left=steps, **numbers)
-        return self._compare(question, speed, left, numbers)
+            return question.stay("the end is near", curve, steps_left=steps, **numbers)
+        return msgspec.structs.replace(self._compare(question, speed, left, numbers), curves=(curve,))
 
     def _compare(self, question: Question, speed: Speed, left: float, numbers: dict[str, float]) -> Decision:
         present = len(question.workers)
@@ -116,6 +118,15 @@ class Economy:
             "to see what one less does" if probe else f"{counts[best]} workers save {gain:.0%} of the rest"
         )
         return question.leave(leavers, f"{reason}; {why}", **numbers)
+
+
+def _traced(tail: Tail, progress: Floats, present: int) -> FittedCurve:
+    """Return the tail over the losses it was fitted to, and half as far again if no one leaves."""
+    count = len(progress)
+    steps = np.linspace(count // 2 + 1, count + count // 4, _TRACED)
+    ahead = progress[-1] + (steps - count) * present**GAMMA
+    units = np.where(steps <= count, np.interp(steps, np.arange(1, count + 1), progress), ahead)
+    return traced("tail", steps, tail.level + tail.slope * np.log(units))
 
 
 def _affordable(question: Question, money: Floats) -> NDArray[np.bool_]:

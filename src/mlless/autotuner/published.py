@@ -11,11 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mlless.autotuner.curves import fit_local, fit_reference
-from mlless.autotuner.decision import Decision, Question
+from mlless.autotuner.curves import Curve, fit_local, fit_reference
+from mlless.autotuner.decision import Decision, FittedCurve, Question, traced
 from mlless.autotuner.knee import published_knee
 from mlless.autotuner.leaver import choose
 from mlless.autotuner.steptime import fit_speed
+
+_TRACED = 40  # points of a curve in a decision's record
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,15 @@ class Published:
             "tolerance": self.tolerance,
             "error_reference": reference.error,
             "error_local": local.error,
+            "speed_base": speed.base,
+            "speed_slope": speed.slope,
         }
+        curves = _traced("reference", reference, 0, ahead), _traced("local", local, since, ahead)
         if not excess < self.tolerance:
-            return question.stay(f"the loss is {excess:.2f} % above its former course", **numbers)
-        return question.leave(leavers, f"the loss keeps to its former course; {why}", **numbers)
+            return question.stay(f"the loss is {excess:.2f} % above its former course", *curves, **numbers)
+        return question.leave(leavers, f"the loss keeps to its former course; {why}", *curves, **numbers)
+
+
+def _traced(name: str, curve: Curve, since: int, ahead: float) -> FittedCurve:
+    steps = np.linspace(since + 1.0, ahead, _TRACED)
+    return traced(name, steps, np.array([curve.at(step - since) for step in steps]))

@@ -20,6 +20,7 @@ from mlless.cli import (
     partition,
     predict,
     recommend,
+    report,
     synthesize,
     train,
 )
@@ -88,6 +89,7 @@ for _command, _examples in (
     (evaluate.evaluate, evaluate.EXAMPLES),
     (predict.predict, predict.EXAMPLES),
     (recommend.recommend, recommend.EXAMPLES),
+    (report.report, report.EXAMPLES),
     (synthesize.synthesize, synthesize.EXAMPLES),
     (fetch.fetch, fetch.EXAMPLES),
 ):

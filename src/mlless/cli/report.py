@@ -1,0 +1,39 @@
+"""``mlless report``: runs side by side, on a page."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+EXAMPLES = """[bold]Examples[/bold]
+
+[cyan]mlless report runs/ratings[/cyan]
+
+[cyan]mlless report runs/bsp runs/isp runs/tuned --out reports/sync[/cyan]
+
+[cyan]mlless report s3://bucket/runs/first runs/second[/cyan]"""
+
+
+def report(
+    runs: Annotated[
+        list[str], typer.Argument(metavar="RUN...", help="Runs' folders or URLs, as made by mlless train.")
+    ],
+    out: Annotated[
+        str, typer.Option(help="Where the page and its pictures go; a report that is there is replaced.")
+    ] = "report",
+) -> None:
+    """Write a page that tells of runs: loss, workers, time, bytes, the bill, and what the tuner did.
+
+    Several runs are drawn into the same charts. The page is one file that opens anywhere, without a network;
+    each chart lies beside it as a PNG.
+    """
+    from mlless.cli.console import console, say
+    from mlless.errors import UsageError
+
+    try:
+        from mlless.report.comparison.page import write_report
+    except ModuleNotFoundError as error:
+        raise UsageError("a report needs Matplotlib and Jinja", cure="pip install 'mlless[all]'") from error
+    page = write_report(runs, out)
+    say(console(), [("report", page)])

@@ -1,0 +1,260 @@
+"""Puts charts and numbers together to a page, and writes it with its pictures.
+
+The page is one file: no script, no font, no picture and no style is fetched from anywhere, and it says so
+to the browser. Every chart lies beside it as a PNG.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib import resources
+
+import jinja2
+import msgspec
+
+import mlless
+from mlless.autotuner.decision import Decision
+from mlless.billing.meter import Item
+from mlless.channels.opening import open_objects
+from mlless.channels.ports import ObjectStore
+from mlless.errors import UsageError
+from mlless.locations import Location
+from mlless.report.account import why_ended
+from mlless.report.comparison import charts, look
+from mlless.report.comparison.charts import Chart, Key
+from mlless.report.comparison.milestone import Milestone, milestone_of, verdict
+from mlless.report.comparison.recorded import Recorded, read_runs
+from mlless.report.wording import count, duration, metrics, money, size
+
+PAGE = "index.html"
+_MARK = '<meta name="generator" content="mlless report">'
+_PICTURE = re.compile(r'href="([a-z0-9-]+\.png)"')
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A chart as it stands on the page, and as a file beside it."""
+
+    chart: Chart
+    file: str
+    png: bytes
+    svg: str
+
+    @property
+    def wide(self) -> bool:
+        """Whether it takes a row of the page by itself."""
+        width, height = self.chart.figure.get_size_inches()
+        return bool(width > 2 * height)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """A part of the page: what is told, pictures, a table, and a longer one to be opened."""
+
+    title: str
+    told: str = ""
+    pictures: Sequence[Picture] = ()
+    head: Sequence[str] = ()
+    rows: Sequence[Sequence[str]] = ()
+    more: str = ""
+    more_head: Sequence[str] = ()
+    more_rows: Sequence[Sequence[str]] = ()
+
+    @property
+    def keys(self) -> Sequence[Key]:
+        """The legend that all its pictures have in common; empty where each has its own."""
+        legends = {picture.chart.keys for picture in self.pictures}
+        return legends.pop() if len(legends) == 1 else ()
+
+
+def write_report(runs: Iterable[Location], out: Location) -> str:
+    """Write a page that tells of runs and compares them, and a PNG of each chart; return where the page is.
+
+    ``out`` is a folder or a URL. A report that is there is replaced. Raises UsageError for what is no
+    finished run, for more runs than can be told apart, and where something else is in the way.
+    """
+    recorded = read_runs(runs)
+    if not 1 <= len(recorded) <= look.MOST:
+        raise UsageError("number of runs", expected=f"1 to {look.MOST}", found=str(len(recorded)))
+    objects = open_objects(out)
+    former = _former(objects, str(out))
+    sections = list(_sections(recorded))
+    page = _page(recorded, sections)
+    objects.delete(former)
+    for picture in (picture for section in sections for picture in section.pictures):
+        objects.put(picture.file, picture.png)
+    objects.put(PAGE, page.encode())
+    return f"{out}/{PAGE}"
+
+
+def _former(objects: ObjectStore, out: str) -> list[str]:
+    """Return the pictures of the report that is there; UsageError if it is something else."""
+    present = objects.names()
+    if not present:
+        return []
+    page = objects.get(PAGE).decode(errors="replace") if PAGE in present else ""
+    if _MARK not in page:
+        raise UsageError("something else is in the report's place", where=out, cure="choose another --out")
+    return [name for name in set(_PICTURE.findall(page)) if name in present]
+
+
+def _page(runs: Sequence[Recorded], sections: Sequence[Section]) -> str:
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    environment.globals |= {"variable": look.variable}
+    text = resources.files("mlless.report.comparison").joinpath("page.html.jinja").read_text("utf-8")
+    return environment.from_string(text).render(
+        version=mlless.__version__,
+        names=[run.name for run in runs],
+        sections=sections,
+        light=" ".join(look.theme(dark=False)),
+        dark=" ".join(look.theme(dark=True)),
+    )
+
+
+def _sections(runs: Sequence[Recorded]) -> Iterator[Section]:
+    milestone = milestone_of(runs)
+    yield Section(
+        title="At a glance",
+        told=verdict(milestone) if milestone else "These runs have no metric in common to compare them by.",
+        head=["", *(run.name for run in runs)],
+        rows=list(_glance(runs, milestone)),
+    )
+    names = list(dict.fromkeys(("train_loss", *(name for run in runs for name in run.summary.job.metrics))))
+    for metric in names:
+        found = [charts.metric_chart(runs, metric, axis) for axis in ("steps", "seconds", "dollars")]
+        if pictures := _pictures(found):
+            yield Section(
+                title=_titled(charts.name_of(runs[0], metric)),
+                told="The steepest part at the start is cut off. A dotted line is a target.",
+                pictures=pictures,
+            )
+    yield Section(
+        title="Workers and money",
+        pictures=_pictures([charts.workers_chart(runs), charts.cost_chart(runs)]),
+    )
+    for number, run in enumerate(runs):
+        if run.decided:
+            yield _tuning(run, str(number + 1))
+    splits = [charts.split_over_steps(run, str(number + 1)) for number, run in enumerate(runs)]
+    yield Section(title="Time", pictures=_pictures([charts.split_chart(runs), *splits]))
+    traffic = [charts.bytes_chart(runs, read=False), charts.bytes_chart(runs, read=True)]
+    yield Section(title="Bytes", pictures=_pictures(traffic))
+    if bill := charts.bill_chart(runs):
+        yield Section(
+            title="Bill",
+            told="By the tariff that each run names, whether or not it ran there.",
+            pictures=_pictures([bill]),
+            head=["", *(run.name for run in runs)],
+            rows=list(_bill(runs)),
+        )
+    yield Section(title="Settings", head=["", *(run.name for run in runs)], rows=list(_settings(runs)))
+
+
+def _pictures(drawn: Iterable[Chart | None]) -> list[Picture]:
+    return [_picture(chart) for chart in drawn if chart is not None]
+
+
+def _picture(chart: Chart) -> Picture:
+    png = look.png(chart.figure)  # first, for the SVG goes without a legend
+    return Picture(chart, f"{chart.name}.png", png, look.svg(chart.figure, chart.name))
+
+
+def _glance(runs: Sequence[Recorded], milestone: Milestone | None) -> Iterator[list[str]]:
+    yield ["result", *(metrics(run.summary.heldout) or "-" for run in runs)]
+    if milestone:
+        points = [milestone.arrivals[run.name] for run in runs]
+        to = f"to {milestone.metric.replace('_', ' ')} {milestone.level:.4f}:"
+        yield [f"{to} steps", *(count(point.steps) for point in points)]
+        yield [f"{to} time", *_against([point.seconds for point in points], duration)]
+        yield [f"{to} money", *_against([point.dollars for point in points], money)]
+    yield ["whole run: time", *(duration(run.history[-1].time) for run in runs)]
+    bills = [run.summary.bill for run in runs]
+    yield ["whole run: money", *_against([bill.total if bill else None for bill in bills], money)]
+    yield ["workers", *(_course(run) for run in runs)]
+    yield ["published", *_against([run.summary.bytes_published for run in runs], size)]
+    yield ["ended", *(why_ended(run.summary) for run in runs)]
+
+
+def _against(values: Sequence[float | None], worded: Callable[[float], str]) -> Iterator[str]:
+    """Yield values in words, all but the first also as multiples of it."""
+    first = values[0]
+    for number, value in enumerate(values):
+        if value is None:
+            yield "-"
+        elif number and first:
+            yield f"{worded(value)} (× {value / first:.2f})"
+        else:
+            yield worded(value)
+
+
+def _course(run: Recorded) -> str:
+    counts = list(dict.fromkeys(record.workers for record in run.history))
+    return " → ".join(map(str, counts))
+
+
+def _tuning(run: Recorded, name: str) -> Section:
+    looks = [record.decision for record in run.decided if record.decision]
+    leaving = [one for one in looks if one.action == "leave"]
+    reasons = Counter(one.why for one in looks if one.action == "stay")
+    stayed = "; ".join(f"{why} ({times} times)" for why, times in reasons.most_common(4))
+    return Section(
+        title=f"What the tuner of {run.name} did",
+        told=f"{count(len(looks), 'look')}, by the rule {run.summary.job.scaling.policy}. "
+        + (f"Otherwise all stayed: {stayed}." if stayed else ""),
+        pictures=_pictures([charts.decisions_chart(run, name), charts.speed_chart(run, name)]),
+        head=["step", "who left", "why", "numbers"],
+        rows=[[count(one.step), _who(one), one.why, _numbers(one)] for one in leaving],
+        more=f"All {count(len(looks), 'look')}",
+        more_head=["step", "came to", "why", "numbers"],
+        more_rows=[[count(one.step), one.action, one.why, _numbers(one)] for one in looks],
+    )
+
+
+def _who(decision: Decision) -> str:
+    return ", ".join(map(str, decision.workers)) or "nobody"
+
+
+def _numbers(decision: Decision) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in decision.numbers.items())
+
+
+def _bill(runs: Sequence[Recorded]) -> Iterator[list[str]]:
+    bills = [run.summary.bill for run in runs]
+    yield ["tariff", *(bill.tariff if bill else "none" for bill in bills)]
+    items = [{item.what: item for item in bill.items} if bill else {} for bill in bills]
+    for what in dict.fromkeys(name for named in items for name in named):
+        yield [what, *(_itemised(named.get(what)) for named in items)]
+    yield ["total", *_against([bill.total if bill else None for bill in bills], money)]
+
+
+def _itemised(item: Item | None) -> str:
+    return f"{money(item.amount)} ({f'{item.quantity:,.4g} {item.unit}'.rstrip()})" if item else "-"
+
+
+def _settings(runs: Sequence[Recorded]) -> Iterator[list[str]]:
+    jobs = [_flat(msgspec.to_builtins(run.summary.job)) for run in runs]
+    for name in dict.fromkeys(name for job in jobs for name in job):
+        yield [name, *(job.get(name, "-") for job in jobs)]
+    yield ["release", *(run.summary.version for run in runs)]
+    yield ["kernels", *(run.summary.kernels for run in runs)]
+    yield ["run", *(run.location for run in runs)]
+
+
+def _flat(value: object, name: str = "") -> dict[str, str]:
+    """Return nested settings as dotted names with their values in words; prices are the bill's matter."""
+    if not isinstance(value, dict):
+        return {name: "none" if value is None else str(value)}
+    flat: dict[str, str] = {}
+    for part, inner in value.items():
+        if part != "tariff":
+            flat |= _flat(inner, f"{name}.{part}" if name else part)
+    return flat
+
+
+def _titled(text: str) -> str:
+    return text[0].upper() + text[1:]
