@@ -43,6 +43,7 @@ _FEW = 40  # points of a line up to which each is marked
 _STEEP = 0.05  # of a run's course: what the metric falls by before it is off the chart
 _SEEN = 8  # steps after which a chart of decisions begins
 _OVER: dict[Axis, str] = {"steps": "steps", "seconds": "time", "dollars": "money"}
+_SPELT = {"rmse": "RMSE", "log_loss": "log loss", "auc": "AUC"}
 # Activities and their colours; waiting, which no one wants, is grey.
 _ACTIVITIES = {
     name: color_of(number)
@@ -69,34 +70,48 @@ class Chart:
     keys: tuple[Key, ...]
 
 
-def name_of(run: Recorded, metric: str) -> str:
-    """Return what a metric is called on a chart."""
-    if metric != "train_loss":
-        return f"held-out {metric.replace('_', ' ')}"
-    return "training MSE" if isinstance(run.summary.job.model, Factorization) else "training log loss"
+def metrics_of(runs: Sequence[Recorded]) -> list[str]:
+    """Return what the metrics of runs are called on charts."""
+    return list(dict.fromkeys(name for run in runs for name in _metrics(run)))
 
 
-def metric_chart(runs: Sequence[Recorded], metric: str, axis: Axis) -> Chart | None:
-    """Return a metric over an axis; None where no run has it there."""
-    lines = [metric_over(run, metric, axis) for run in runs]
+def _metrics(run: Recorded) -> dict[str, str]:
+    """Return the metrics of a run by what they are called on charts."""
+    loss = "MSE" if isinstance(run.summary.job.model, Factorization) else "log loss"
+    heldout = {f"Held-out {_SPELT[metric]}": metric for metric in run.summary.job.metrics}
+    return {f"Training {loss}": "train_loss", **heldout}
+
+
+def metric_chart(runs: Sequence[Recorded], name: str, axis: Axis) -> Chart | None:
+    """Return a metric of ``metrics_of`` over an axis; None where no run has it there."""
+    lines = [_metric_line(run, name, axis) for run in runs]
     seen = [line for line in lines if len(line.x)]
     if not seen:
         return None
-    name = name_of(runs[0], metric)
     scale, unit = _unit(axis, max(line.x.max() for line in seen))
     with _drawn(_SMALL) as axes:
         for number, line in enumerate(lines):
-            few = thinned(line, _POINTS)
-            marker = "o" if len(few.x) <= _FEW else None
-            axes.plot(few.x / scale, few.y, marker=marker, markersize=2.6, **_line(runs, number))
-        _cut_the_steep_part(axes, [line.y for line in seen], better_above=metric == "auc")
-        for target in {run.summary.job.stop.target for run in runs}:
-            if target is not None and target.metric == metric:
-                axes.axhline(target.value, color=MUTED, linewidth=0.9, linestyle=":")
+            if len(line.x):
+                few = thinned(line, _POINTS)
+                marker = "o" if len(few.x) <= _FEW else None
+                axes.plot(few.x / scale, few.y, marker=marker, markersize=2.6, **_line(runs, number))
+        _cut_the_steep_part(axes, [line.y for line in seen], better_above=name.endswith("AUC"))
+        for target in {_target(run, name) for run in runs} - {None}:
+            axes.axhline(target, color=MUTED, linewidth=0.9, linestyle=":")  # type: ignore[arg-type]
         axes.set_xlabel(unit)
         axes.set_ylabel(name)
-        title = f"{name[0].upper()}{name[1:]} over {_OVER[axis]}"
-        return _done(axes, f"{metric.replace('_', '-')}-{axis}", title)
+        slug = name.lower().replace(" ", "-")
+        return _done(axes, f"{slug}-over-{_OVER[axis]}", f"{name} over {_OVER[axis]}")
+
+
+def _metric_line(run: Recorded, name: str, axis: Axis) -> Series:
+    metric = _metrics(run).get(name)
+    return metric_over(run, metric, axis) if metric else Series(np.empty(0), np.empty(0))
+
+
+def _target(run: Recorded, name: str) -> float | None:
+    target = run.summary.job.stop.target
+    return target.value if target is not None and target.metric == _metrics(run).get(name) else None
 
 
 def workers_chart(runs: Sequence[Recorded]) -> Chart:
@@ -125,8 +140,9 @@ def cost_chart(runs: Sequence[Recorded]) -> Chart | None:
     dollars, money_unit = _unit("dollars", max(line.y[-1] for line in seen))
     with _drawn(_SMALL) as axes:
         for number, line in enumerate(lines):
-            few = thinned(line, _POINTS)
-            axes.plot(few.x / scale, few.y / dollars, **_line(runs, number))
+            if len(line.x):
+                few = thinned(line, _POINTS)
+                axes.plot(few.x / scale, few.y / dollars, **_line(runs, number))
         axes.set_ylim(bottom=0)
         axes.set_xlabel(unit)
         axes.set_ylabel(money_unit)
@@ -226,7 +242,7 @@ def decisions_chart(run: Recorded, name: str) -> Chart:
         room = 0.05 * np.ptp(late) or 1e-3
         axes.set_ylim(late.min() - room, late.max() + room)
         axes.set_xlabel("steps, on a logarithmic scale")
-        axes.set_ylabel(name_of(run, "train_loss"))
+        axes.set_ylabel(next(iter(_metrics(run))))
         return _done(axes, f"decisions-{name}", f"What the tuner of {run.name} saw")
 
 

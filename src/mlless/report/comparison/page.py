@@ -124,12 +124,11 @@ def _sections(runs: Sequence[Recorded]) -> Iterator[Section]:
         head=["", *(run.name for run in runs)],
         rows=list(_glance(runs, milestone)),
     )
-    names = list(dict.fromkeys(("train_loss", *(name for run in runs for name in run.summary.job.metrics))))
-    for metric in names:
-        found = [charts.metric_chart(runs, metric, axis) for axis in ("steps", "seconds", "dollars")]
+    for name in charts.metrics_of(runs):
+        found = [charts.metric_chart(runs, name, axis) for axis in ("steps", "seconds", "dollars")]
         if pictures := _pictures(found):
             yield Section(
-                title=_titled(charts.name_of(runs[0], metric)),
+                title=name,
                 told="The steepest part at the start is cut off. A dotted line is a target.",
                 pictures=pictures,
             )
@@ -152,7 +151,7 @@ def _sections(runs: Sequence[Recorded]) -> Iterator[Section]:
             head=["", *(run.name for run in runs)],
             rows=list(_bill(runs)),
         )
-    yield Section(title="Settings", head=["", *(run.name for run in runs)], rows=list(_settings(runs)))
+    yield _settings(runs)
 
 
 def _pictures(drawn: Iterable[Chart | None]) -> list[Picture]:
@@ -168,7 +167,7 @@ def _glance(runs: Sequence[Recorded], milestone: Milestone | None) -> Iterator[l
     yield ["result", *(metrics(run.summary.heldout) or "-" for run in runs)]
     if milestone:
         points = [milestone.arrivals[run.name] for run in runs]
-        to = f"to {milestone.metric.replace('_', ' ')} {milestone.level:.4f}:"
+        to = f"to {milestone.metric} {milestone.level:.4f}:"
         yield [f"{to} steps", *(count(point.steps) for point in points)]
         yield [f"{to} time", *_against([point.seconds for point in points], duration)]
         yield [f"{to} money", *_against([point.dollars for point in points], money)]
@@ -236,13 +235,27 @@ def _itemised(item: Item | None) -> str:
     return f"{money(item.amount)} ({f'{item.quantity:,.4g} {item.unit}'.rstrip()})" if item else "-"
 
 
-def _settings(runs: Sequence[Recorded]) -> Iterator[list[str]]:
+def _settings(runs: Sequence[Recorded]) -> Section:
+    """Return the settings in which runs differ, and all of them to be opened."""
     jobs = [_flat(msgspec.to_builtins(run.summary.job)) for run in runs]
-    for name in dict.fromkeys(name for job in jobs for name in job):
-        yield [name, *(job.get(name, "-") for job in jobs)]
-    yield ["release", *(run.summary.version for run in runs)]
-    yield ["kernels", *(run.summary.kernels for run in runs)]
-    yield ["run", *(run.location for run in runs)]
+    rows = [
+        [name, *(job.get(name, "-") for job in jobs)]
+        for name in dict.fromkeys(n for job in jobs for n in job)
+    ]
+    rows.append(["release", *(run.summary.version for run in runs)])
+    rows.append(["kernels", *(run.summary.kernels for run in runs)])
+    rows.append(["run", *(run.location for run in runs)])
+    head = ["", *(run.name for run in runs)]
+    differing = [row for row in rows if len(set(row[1:])) > 1]
+    return Section(
+        title="Settings",
+        told="What is not the same for all:" if differing else "",
+        head=head,
+        rows=differing,
+        more=f"All {count(len(rows), 'setting')}",
+        more_head=head,
+        more_rows=rows,
+    )
 
 
 def _flat(value: object, name: str = "") -> dict[str, str]:
@@ -254,7 +267,3 @@ def _flat(value: object, name: str = "") -> dict[str, str]:
         if part != "tariff":
             flat |= _flat(inner, f"{name}.{part}" if name else part)
     return flat
-
-
-def _titled(text: str) -> str:
-    return text[0].upper() + text[1:]
