@@ -16,7 +16,7 @@ settings.register_profile(
 )
 settings.load_profile("mlless")
 
-pytest_plugins = ["servers.emulator", "servers.rabbitmq", "servers.redis", "servers.s3"]
+pytest_plugins = ["servers.browser", "servers.emulator", "servers.rabbitmq", "servers.redis", "servers.s3"]
 
 
 @pytest.fixture(scope="session")

@@ -157,7 +157,7 @@ def _shown(spec: JobSpec, listen: Listener) -> Iterator[Listener]:
     try:
         from mlless.report.progress import progress
     except ModuleNotFoundError as error:
-        raise UsageError("showing progress needs rich", cure="pip install 'mlless[all]'") from error
+        raise UsageError("showing progress needs rich", cure="run: pip install 'mlless[all]'") from error
     with progress(spec) as display:
 
         def hear(record: StepRecord) -> None:

@@ -25,5 +25,5 @@ def _policy(spec: JobSpec, meter: Meter | None) -> Policy:
     try:
         from mlless.autotuner.published import Published
     except ModuleNotFoundError as error:
-        raise UsageError("the published tuner needs SciPy", cure="pip install 'mlless[all]'") from error
+        raise UsageError("the published tuner needs SciPy", cure="run: pip install 'mlless[all]'") from error
     return Published()

@@ -22,7 +22,7 @@ try:
     from pika import exceptions
     from pika.adapters.utils.connection_workflow import AMQPConnectorException
 except ModuleNotFoundError as error:
-    raise UsageError("a RabbitMQ bus needs pika", cure="pip install 'mlless[rabbitmq]'") from error
+    raise UsageError("a RabbitMQ bus needs pika", cure="run: pip install 'mlless[rabbitmq]'") from error
 
 _T = TypeVar("_T")
 _Channel = Any  # pika has no types

@@ -12,17 +12,17 @@ from mlless.records import StepRecord, StepTimes, Summary, WorkerSummary
 TIMES = StepTimes(fetch=0.1, compute=0.4, filter=0.1, publish=0.1, wait=0.2, merge=0.1, evaluate=0.0)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def mf() -> Factorization:
     return Factorization(users=10, items=5, factors=2, l2=0.06, centre=3.5, deviation=1.0, low=1.0, high=5.0)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def lr() -> Logistic:
     return Logistic(features=1000, l2=0.001, intercept=-1.0)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def job(mf):
     """Return a function that makes a job, of ratings unless told otherwise."""
 
@@ -44,7 +44,7 @@ def job(mf):
     return job
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def step():
     """Return a function that makes the record of a step of two workers, ten steps in two epochs."""
 
@@ -69,7 +69,7 @@ def step():
     return step
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def summary(job):
     """Return a function that makes a summary."""
 
@@ -101,7 +101,7 @@ def summary(job):
     return summary
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def manifest():
     """Return a function that makes a manifest of 100 training rows and 10 held-out ones."""
 
@@ -120,11 +120,11 @@ def manifest():
     return manifest
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def clicks_shape():
     return Clicks(features=1000, index_base=1, positives=0.25)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def changed():
     return msgspec.structs.replace

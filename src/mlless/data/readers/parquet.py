@@ -23,7 +23,7 @@ def parquet_batches(
         import pyarrow.parquet
     except ImportError as error:
         raise UsageError(
-            "reading Parquet needs pyarrow", where=str(source.path), cure="pip install 'mlless[parquet]'"
+            "reading Parquet needs pyarrow", where=str(source.path), cure="run: pip install 'mlless[parquet]'"
         ) from error
     try:
         with pyarrow.parquet.ParquetFile(source.path) as file:

@@ -76,9 +76,10 @@ def write_report(runs: Iterable[Location], out: Location) -> str:
     ``out`` is a folder or a URL. A report that is there is replaced. Raises UsageError for what is no
     finished run, for more runs than can be told apart, and where something else is in the way.
     """
-    recorded = read_runs(runs)
-    if not 1 <= len(recorded) <= look.MOST:
-        raise UsageError("number of runs", expected=f"1 to {look.MOST}", found=str(len(recorded)))
+    places = list(runs)
+    if not 1 <= len(places) <= look.MOST:
+        raise UsageError("number of runs", expected=f"1 to {look.MOST}", found=str(len(places)))
+    recorded = read_runs(places)
     objects = open_objects(out)
     former = _former(objects, str(out))
     sections = list(_sections(recorded))
@@ -200,7 +201,7 @@ def _tuning(run: Recorded, name: str) -> Section:
     looks = [record.decision for record in run.decided if record.decision]
     leaving = [one for one in looks if one.action == "leave"]
     reasons = Counter(one.why for one in looks if one.action == "stay")
-    stayed = "; ".join(f"{why} ({times} times)" for why, times in reasons.most_common(4))
+    stayed = "; ".join(f"{why} ({count(times, 'time')})" for why, times in reasons.most_common(4))
     return Section(
         title=f"What the tuner of {run.name} did",
         told=f"{count(len(looks), 'look')}, by the rule {run.summary.job.scaling.policy}. "

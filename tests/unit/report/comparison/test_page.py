@@ -1,0 +1,158 @@
+"""The page as text; what a browser makes of it is looked at in tests/integration."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+import xml.etree.ElementTree as ET
+
+import pytest
+
+from mlless.billing.tariff import load_tariff
+from mlless.errors import UsageError
+from mlless.job import Scaling
+from mlless.report.comparison import look
+from mlless.report.comparison.page import PAGE, write_report
+
+IBM = load_tariff("published-ibm")
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def told(page):
+    """Return the text of a page."""
+    return re.sub(r"\s+", " ", re.sub(r"<svg.*?</svg>|<style.*?</style>|<[^>]+>", " ", page, flags=re.DOTALL))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Where the runs ``fixed`` and ``tuned`` and the report on them are."""
+    return tmp_path_factory.mktemp("place")
+
+
+@pytest.fixture(scope="module")
+def page(store, place, bill, job):
+    """The page of two runs, one of them tuned."""
+    tuned = {"bill": bill(2.0), "job": job(workers=4, tariff=IBM, scaling=Scaling(policy="economy"))}
+    runs = [
+        store(place / "fixed", {"bill": bill(4.0)}, price=0.1),
+        store(place / "tuned", tuned, price=0.05, tuned=True),
+    ]
+    assert write_report(runs, place / "report") == f"{place}/report/{PAGE}"
+    return (place / "report" / PAGE).read_text()
+
+
+def test_it_says_what_came_of_the_runs(page):
+    text = told(page)
+    assert "All came to rmse 0.8323." in text
+    assert "The cheapest was tuned ($1.55, 50% less than the next)." in text
+    assert "whole run: money $4.00 $2.00 (× 0.50)" in text
+    assert "workers 4 4 → 2" in text
+    assert "functions $3.60 (90 GB-s) $1.80 (90 GB-s)" in text
+    assert "What the tuner of tuned did 2 looks, by the rule economy." in text
+    assert "Otherwise all stayed: before the knee (1 time)." in text
+    assert "22 3, 4 because knee 9, speed base 12, speed slope -1" in text
+    assert "workers 2 4 scaling.policy off economy" in text
+
+
+def test_every_chart_is_on_the_page_and_lies_beside_it(page, place):
+    files = {path.name for path in (place / "report").iterdir()}
+    linked = set(re.findall(r'href="([^"#]+)"', page))
+    metrics = {
+        f"{m}-over-{a}.png" for m in ("training-mse", "held-out-rmse") for a in ("steps", "time", "money")
+    }
+    others = {"workers", "cost", "bytes-published", "bytes-read", "bill", "time-split"}
+    of_runs = {"time-split-1", "time-split-2", "decisions-2", "speed-2"}
+    assert linked == metrics | {f"{name}.png" for name in others | of_runs}
+    assert files == linked | {PAGE}
+    assert all((place / "report" / name).read_bytes().startswith(PNG) for name in linked)
+    assert page.count("<svg") == len(linked)
+    for drawing in re.findall(r"<svg.*?</svg>", page, re.DOTALL):
+        ET.fromstring(drawing.replace("xlink:href", "href"))
+
+
+def test_it_asks_for_nothing_from_elsewhere(page):
+    assert "default-src 'none'" in page
+    assert "<script" not in page
+    assert not re.search(r'(?:src|href)="(?!#|[a-z0-9-]+\.png")', page)
+    assert "@import" not in page
+    assert not re.search(r"url\((?!#)", page)
+
+
+def test_ids_are_unique(page):
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', page)) <= {(one, "") for one in ids} | {
+        ("", one) for one in ids
+    }
+
+
+def test_every_colour_is_one_of_the_theme(page):
+    drawings = "".join(re.findall(r"<svg.*?</svg>", page, re.DOTALL))
+    assert not re.search(r"(?:fill|stroke): ?#[0-9a-f]{6}", drawings)
+    used = set(re.findall(r"var\((--c[0-9a-f]{6})\)", drawings))
+    for dark in (False, True):
+        assert used <= {rule.split(":")[0] for rule in look.theme(dark=dark)}
+
+
+def test_the_same_runs_give_the_same_bytes(page, place):
+    before = {path.name: path.read_bytes() for path in (place / "report").iterdir()}
+    write_report([place / "fixed", place / "tuned"], place / "again")
+    assert before == {path.name: path.read_bytes() for path in (place / "again").iterdir()}
+
+
+def test_a_former_report_is_replaced_and_nothing_else_touched(page, place, tmp_path):
+    shutil.copytree(place / "report", tmp_path / "report")
+    (tmp_path / "report" / "holiday.png").write_bytes(PNG)
+    write_report([place / "fixed"], tmp_path / "report")
+    assert (tmp_path / "report" / "holiday.png").read_bytes() == PNG
+    assert not (tmp_path / "report" / "decisions-2.png").exists()
+
+
+@pytest.mark.parametrize("name", [PAGE, "thesis.tex"])
+def test_something_else_in_its_place_is_kept(stored, tmp_path, name):
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / name).write_text("<html>mine</html>")
+    with pytest.raises(UsageError, match="something else is in the report's place"):
+        write_report([stored()], tmp_path / "report")
+    assert [path.name for path in (tmp_path / "report").iterdir()] == [name]
+
+
+def test_names_are_shown_and_not_obeyed(stored, tmp_path):
+    names = ["<script>alert(1)</script>", "_hidden", "$x^2$", "a&b", "%s {0} {{ 7 * 7 }}"]
+    write_report([stored(name.replace("/", "|")) for name in names], tmp_path / "report")
+    page = (tmp_path / "report" / PAGE).read_text()
+    assert "<script" not in page
+    for name in ("&lt;script&gt;alert(1)&lt;|script&gt;", "_hidden", "$x^2$", "a&amp;b", "{{ 7 * 7 }}"):
+        assert page.count(name) > 5, name
+    for drawing in re.findall(r"<svg.*?</svg>", page, re.DOTALL):
+        ET.fromstring(drawing.replace("xlink:href", "href"))
+
+
+def test_a_run_of_one_step_and_no_metric(stored, tmp_path, job, step):
+    folder = stored(changes={"steps": 1, "heldout": {}, "train_loss": None, "job": job(validation_batches=0)})
+    lines = (folder / "history.jsonl").read_bytes().splitlines()
+    (folder / "history.jsonl").write_bytes(
+        lines[1].replace(b'"train_loss":1.0', b'"train_loss":null') + b"\n"
+    )
+    write_report([folder], tmp_path / "report")
+    assert "1 steps" not in told((tmp_path / "report" / PAGE).read_text())
+
+
+def test_more_runs_than_can_be_told_apart_are_refused(stored, tmp_path):
+    with pytest.raises(UsageError, match=f"expected 1 to {look.MOST}, found {look.MOST + 1}"):
+        write_report([stored(str(number)) for number in range(look.MOST + 1)], tmp_path / "report")
+    with pytest.raises(UsageError, match="found 0"):
+        write_report([], tmp_path / "report")
+
+
+def test_the_command_says_what_to_install(stored, monkeypatch, capsys):
+    from mlless import cli
+
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    for name in [name for name in sys.modules if name.startswith("mlless.report.comparison.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "argv", ["mlless", "report", str(stored())])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert "pip install 'mlless[all]'" in capsys.readouterr().err
