@@ -7,12 +7,14 @@ where another has ended: step count, optimizer state and tables are kept, and th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import msgspec
 import numpy as np
 
+from mlless.billing.budget import Budget
 from mlless.clock import Clock
 from mlless.data.dataset import Dataset
 from mlless.data.stream import BatchStream
@@ -132,14 +134,20 @@ class _Training:
         self._best: dict[str, Floats] = {}
         self._reason: str | None = None
         self._start = clock.now()
+        # No function has to exit, and no model to be stored.
+        self._budget = Budget(0, deadline=self._start + (spec.stop.max_time or math.inf), grace=0.0)
+        self._budget.begin(self._start)
 
     def run(self) -> Ending:
         """Take step after step until the one in which all of the residual is flushed."""
         plan: Plan = Plan(step=self._course.step, members=(0,), position=0, evaluate=True)
         following = self._after(plan)
         while True:
+            before = self._clock.now()
             heldout = self._evaluate(plan.step) if plan.evaluate else None
+            scoring = self._clock.now() - before
             record, update = self._step(plan, heldout)
+            self._budget.add_step(self._clock.now(), evaluated=plan.evaluate, scoring=scoring, reads=0)
             later = self._decide(plan, following, record, update)
             self._course.step = plan.step + 1
             if self._reason == "diverged":
@@ -209,8 +217,9 @@ class _Training:
         if self._progress.diverged(finite=update is not None):
             self._reason = "diverged"
         elif record.loss is not None:
-            elapsed = self._clock.now() - self._start
-            self._reason = self._reason or self._progress.reason(evaluated=plan.evaluate, elapsed=elapsed)
+            evaluate = any(one is not None and one.evaluate for one in (following, self._after(following)))
+            spent = self._budget.spent(self._clock.now(), finisher=0, evaluate=evaluate)
+            self._reason = self._reason or self._progress.reason(evaluated=plan.evaluate, spent=spent)
         return self._after(following)
 
     def _merge(self, update: Update) -> None:

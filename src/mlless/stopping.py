@@ -56,10 +56,10 @@ class Progress:
             return False
         return self.train_loss > DIVERGED * max(self.first_loss, self.null_loss)
 
-    def reason(self, *, evaluated: bool, elapsed: float, spent: bool = False) -> str | None:
+    def reason(self, *, evaluated: bool, spent: str | None = None) -> str | None:
         """Return why to stop now (``target``, ``cost``, ``time``, ``patience``), or None to go on.
 
-        ``spent`` says that the budget allows for no further step.
+        ``spent`` is which budget allows for no further step, ``cost`` or ``time``.
         """
         rules = self.rules
         if rules.target is not None:
@@ -69,10 +69,8 @@ class Progress:
                 value >= rules.target.value if name == "auc" else value <= rules.target.value
             ):
                 return "target"
-        if spent:
-            return "cost"
-        if rules.max_time is not None and elapsed >= rules.max_time:
-            return "time"
+        if spent is not None:
+            return spent
         if evaluated and rules.patience is not None and self.since_best >= rules.patience:
             return "patience"
         return None

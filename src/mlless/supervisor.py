@@ -79,18 +79,24 @@ class Supervisor:
         self._spec, self._hub, self._store, self._runtime, self._clock = spec, hub, store, runtime, clock
         self._version, self._digest, self._listen, self._leavers = version, initial_digest, listen, leavers
         self._meter, self._tuner = meter, tuner
-        self._budget: Budget | None = None
-        if meter is not None and spec.stop.max_cost is not None:
-            meter.check_budget(spec.stop.max_cost, spec.workers)
-            self._budget = Budget(spec.stop.max_cost, meter, spec.validation_batches)
         self._model = model_of(spec.model)
         self._progress = Progress(spec.stop, self._model.null_loss)
         self._reason: str | None = None
         self._start = self._kept = clock.now()
+        self._budget = self._limits()
         self._pids: dict[tuple[int, int], int] = {}
         self._ended: list[Ended] = []
         self._left_behind: list[str] = []
         self._step = -1
+
+    def _limits(self) -> Budget | None:
+        stop, heldout = self._spec.stop, self._spec.validation_batches
+        if stop.max_cost is not None and self._meter is not None:
+            self._meter.check_budget(stop.max_cost, self._spec.workers)
+        if stop.max_cost is None and stop.max_time is None:
+            return None
+        deadline = None if stop.max_time is None else self._start + stop.max_time
+        return Budget(heldout, self._meter, stop.max_cost, deadline)
 
     def request_stop(self, reason: str) -> None:
         """Ask for an orderly end after the step at hand. Safe to call from a signal handler."""
@@ -224,9 +230,6 @@ class Supervisor:
 
     def _charge(self, plan: Plan, reports: list[Report]) -> float | None:
         """Meter the step; return what the job has cost so far."""
-        if self._meter is None:
-            return None
-        self._hear_of_ends()
         reads = sum(report.samples > 0 for report in reports)
         reads += self._spec.validation_batches if plan.evaluate else 0
         self._requested(reads)
@@ -234,16 +237,21 @@ class Supervisor:
         if self._budget is not None:
             scoring = sum(report.times.evaluate for report in reports)
             self._budget.add_step(now, evaluated=plan.evaluate, scoring=scoring, reads=reads)
+        if self._meter is None:
+            return None
+        self._hear_of_ends()
         return self._meter.cost(now)
 
     def _requested(self, reads: int) -> None:
         if self._meter is not None:
             self._meter.request(reads=reads)
 
-    def _spent(self, plan: Plan, following: Plan | None, reports: list[Report]) -> bool:
-        """Return whether the budget allows for no step beyond the ``following``."""
+    def _spent(
+        self, plan: Plan, following: Plan | None, reports: list[Report]
+    ) -> Literal["cost", "time"] | None:
+        """Return which budget allows for no step beyond the ``following``."""
         if self._budget is None:
-            return False
+            return None
         last = next(report for report in reports if report.worker in plan.trainers)
         return self._budget.spent(
             self._clock.now(),
@@ -273,7 +281,7 @@ class Supervisor:
             self._reason = "diverged"
         elif record.loss is not None:
             spent = self._spent(plan, following, reports)
-            reason = self._progress.reason(evaluated=plan.evaluate, elapsed=record.time, spent=spent)
+            reason = self._progress.reason(evaluated=plan.evaluate, spent=spent)
             self._reason = self._reason or reason
         leavers = () if self._reason else self._leavers(record)
         if record.decision is not None:

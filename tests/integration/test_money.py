@@ -43,6 +43,23 @@ def test_a_budget_is_used_up_and_holds(ratings: Dataset, tariff: str, budget: fl
     assert costs[-1] <= dollars(done)  # type: ignore[operator]
 
 
+@pytest.mark.parametrize("seconds", [60.0, 100.0])
+def test_time_is_used_up_and_holds(ratings: Dataset, seconds: float) -> None:
+    spec = job(ratings, workers=6, epochs=ENDLESS, max_time=seconds)
+    done = simulate(spec, ratings, DURATIONS)
+    assert done.outcome.stop_reason == "time"
+    assert 0.97 * seconds <= done.seconds <= seconds
+
+
+def test_whichever_budget_runs_out_first_ends_the_job(ratings: Dataset) -> None:
+    def reason(**limits: float) -> str:
+        spec = job(ratings, workers=6, epochs=ENDLESS, tariff="published-ibm", **limits)
+        return simulate(spec, ratings, DURATIONS).outcome.stop_reason
+
+    assert reason(max_cost=0.01, max_time=1000.0) == "cost"
+    assert reason(max_cost=1.0, max_time=30.0) == "time"
+
+
 def test_a_leaver_is_billed_until_it_has_left(ratings: Dataset) -> None:
     def leave(record: StepRecord) -> tuple[int, ...]:
         return (1, 2) if record.step == 9 else ()

@@ -66,52 +66,48 @@ class TestTarget:
     def test_a_held_out_target_counts_when_evaluated(self, metric: str, value: float, met: float) -> None:
         course = progress(target=Target(metric=metric, value=value))  # type: ignore[arg-type]
         course.add_evaluation(0, {metric: 0.9 if metric != "auc" else 0.5})
-        assert course.reason(evaluated=True, elapsed=0) is None
+        assert course.reason(evaluated=True) is None
         course.add_evaluation(1, {metric: met})
-        assert course.reason(evaluated=False, elapsed=0) is None
-        assert course.reason(evaluated=True, elapsed=0) == "target"
+        assert course.reason(evaluated=False) is None
+        assert course.reason(evaluated=True) == "target"
 
     def test_a_target_of_the_training_loss_counts_at_once(self) -> None:
         course = progress(target=Target(metric="train_loss", value=0.5))
-        assert course.reason(evaluated=False, elapsed=0) is None
+        assert course.reason(evaluated=False) is None
         course.add_step(0.5)
-        assert course.reason(evaluated=False, elapsed=0) == "target"
+        assert course.reason(evaluated=False) == "target"
 
     def test_a_metric_that_is_not_there_is_not_met(self) -> None:
         course = progress(target=Target(metric="auc", value=0.1))
         course.add_evaluation(0, {"rmse": 0.9})
-        assert course.reason(evaluated=True, elapsed=0) is None
+        assert course.reason(evaluated=True) is None
 
 
-class TestPatienceAndTime:
+class TestPatienceAndBudgets:
     def test_patience_counts_evaluations_without_a_new_best(self) -> None:
         course = progress(patience=2)
         reasons = []
         for step, value in enumerate([1.0, 0.9, 0.95, 0.8, 0.85, 0.8]):
             course.add_evaluation(step, {"rmse": value})
-            reasons.append(course.reason(evaluated=True, elapsed=0))
+            reasons.append(course.reason(evaluated=True))
         assert reasons == [None, None, None, None, None, "patience"]
-        assert course.reason(evaluated=False, elapsed=0) is None
+        assert course.reason(evaluated=False) is None
 
     def test_without_patience_the_job_goes_on(self) -> None:
         course = progress()
         for step in range(50):
             course.add_evaluation(step, {"rmse": 1.0 + step})
-        assert course.reason(evaluated=True, elapsed=1e9) is None
+        assert course.reason(evaluated=True) is None
 
-    def test_time_ends_at_the_limit(self) -> None:
-        course = progress(max_time=10.0)
-        assert course.reason(evaluated=False, elapsed=9.99) is None
-        assert course.reason(evaluated=False, elapsed=10.0) == "time"
-
-    def test_a_target_comes_before_time_and_time_before_patience(self) -> None:
-        course = progress(target=Target(metric="rmse", value=0.5), max_time=1.0, patience=1)
+    def test_a_target_comes_before_a_budget_and_a_budget_before_patience(self) -> None:
+        course = progress(target=Target(metric="rmse", value=0.5), patience=1)
         course.add_evaluation(0, {"rmse": 0.6})
         course.add_evaluation(1, {"rmse": 0.7})
-        assert course.reason(evaluated=True, elapsed=2.0) == "time"
-        assert course.reason(evaluated=True, elapsed=0.5) == "patience"
+        assert course.reason(evaluated=True, spent="time") == "time"
+        assert course.reason(evaluated=False, spent="cost") == "cost"
+        assert course.reason(evaluated=True) == "patience"
         course.add_evaluation(2, {"rmse": 0.5})
-        assert course.reason(evaluated=True, elapsed=2.0) == "target"
+        assert course.reason(evaluated=True, spent="time") == "target"
 
 
 class TestDiverged:

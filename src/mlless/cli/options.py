@@ -135,7 +135,7 @@ class Training:
         float | None,
         typer.Option(
             metavar="SECONDS",
-            help="Time since the start.",
+            help="How long it may take, the ending included.",
             show_default="none",
             rich_help_panel=_STOP,
         ),

@@ -34,6 +34,8 @@ def report(
     try:
         from mlless.report.comparison.page import write_report
     except ModuleNotFoundError as error:
-        raise UsageError("a report needs Matplotlib and Jinja", cure="run: pip install 'mlless[all]'") from error
+        raise UsageError(
+            "a report needs Matplotlib and Jinja", cure="run: pip install 'mlless[all]'"
+        ) from error
     page = write_report(runs, out)
     say(console(), [("report", page)])

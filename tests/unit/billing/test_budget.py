@@ -21,7 +21,7 @@ TARIFF = Tariff(
 def budget(dollars: float, requests: RequestPrice | None = None) -> Budget:
     meter = Meter(TARIFF if requests is None else _with(requests), opened=0.0, memory=1024)
     meter.start([(0, 0), (1, 0)], 0.0)
-    found = Budget(dollars, meter, heldout=2)
+    found = Budget(2, meter, dollars)
     found.begin(1.0)
     return found
 
@@ -31,7 +31,7 @@ def _with(requests: RequestPrice) -> Tariff:
 
 
 def ending(found: Budget, now: float, *, evaluate: bool = False) -> float:
-    return found.ending(now, finisher=(0, 0), evaluate=evaluate)
+    return found.cost(now, finisher=(0, 0), evaluate=evaluate)
 
 
 def test_three_steps_the_grace_and_the_finishers_merge_are_to_come() -> None:
@@ -85,6 +85,28 @@ def test_it_is_spent_when_another_step_would_cost_more() -> None:
     for step in range(5):
         now = 2.0 + step
         found.add_step(now, evaluated=False, scoring=0.0, reads=2)
-        expected = ending(found, now) > 19.0
+        expected = "cost" if ending(found, now) > 19.0 else None
         assert found.spent(now, finisher=(0, 0), evaluate=False) == expected
     assert expected
+
+
+def test_time_is_a_budget_too_and_needs_no_tariff() -> None:
+    found = Budget(2, deadline=20.0)
+    found.begin(1.0)
+    spent = []
+    for step in range(20):
+        now = 2.0 + step
+        found.add_step(now, evaluated=step == 0, scoring=0.5 if step == 0 else 0.0, reads=2)
+        spent.append(found.spent(now, finisher=(0, 0), evaluate=False))
+    # Three steps, the grace, a merge and two evaluations of half a second are to come.
+    last = 20.0 - 3 - GRACE - 1 - 2 * 0.5
+    assert spent == [None if 2.0 + step <= last else "time" for step in range(20)]
+
+
+def test_money_is_named_first_where_both_run_out() -> None:
+    found = budget(0.01)
+    found.deadline = 1.0
+    found.add_step(2.0, evaluated=False, scoring=0.0, reads=2)
+    assert found.spent(2.0, finisher=(0, 0), evaluate=False) == "cost"
+    found.dollars = 1000.0
+    assert found.spent(2.0, finisher=(0, 0), evaluate=False) == "time"
