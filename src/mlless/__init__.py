@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mlless.estimators.factorization import MatrixFactorization
     from mlless.estimators.logistic import LogisticRegression
     from mlless.prediction import Predictor, evaluate, load
+    from mlless.report.comparison.page import write_report
 
 __version__ = "0.1.0"
 
@@ -42,6 +43,7 @@ _PLACES = {
     "Predictor": "mlless.prediction",
     "evaluate": "mlless.prediction",
     "load": "mlless.prediction",
+    "write_report": "mlless.report.comparison.page",
 }
 __all__ = [
     "Dataset",
@@ -59,6 +61,7 @@ __all__ = [
     "partition",
     "synthesize",
     "train",
+    "write_report",
 ]
 
 
