@@ -18,7 +18,7 @@ from mlless.artifact import FORMAT as ARTIFACT_FORMAT
 from mlless.artifact import MODEL, Artifact, Description, read_artifact, write_artifact
 from mlless.autotuner.opening import open_tuner
 from mlless.billing.budget import WRITES
-from mlless.billing.meter import MEMORY, Bill
+from mlless.billing.meter import MEMORY, Bill, Usage
 from mlless.billing.meter import Meter as CostMeter
 from mlless.channels.opening import open_objects
 from mlless.clock import SystemClock
@@ -240,7 +240,7 @@ def run_job(
         bill = None
         if costs:
             note_ends(costs, stopped, clock.now())
-            costs.request(writes=WRITES)
+            costs.use(Usage(writes=WRITES))
             bill = costs.bill(done)
         _write_model(out, _artifact(spec, dataset, tables))
         summary = summarize(spec, outcome, totals, meter, bill)

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
-from mlless.billing.budget import Budget
+from mlless.billing.budget import Budget, Scoring
+from mlless.billing.meter import NOTHING
 from mlless.clock import Clock
 from mlless.data.dataset import Dataset
 from mlless.data.stream import BatchStream
@@ -135,7 +136,7 @@ class _Training:
         self._reason: str | None = None
         self._start = clock.now()
         # No function has to exit, and no model to be stored.
-        self._budget = Budget(0, deadline=self._start + (spec.stop.max_time or math.inf), grace=0.0)
+        self._budget = Budget(deadline=self._start + (spec.stop.max_time or math.inf), grace=0.0)
         self._budget.begin(self._start)
 
     def run(self) -> Ending:
@@ -145,9 +146,9 @@ class _Training:
         while True:
             before = self._clock.now()
             heldout = self._evaluate(plan.step) if plan.evaluate else None
-            scoring = self._clock.now() - before
+            scoring = Scoring(self._clock.now() - before) if plan.evaluate else None
             record, update = self._step(plan, heldout)
-            self._budget.add_step(self._clock.now(), evaluated=plan.evaluate, scoring=scoring, reads=0)
+            self._budget.add_step(self._clock.now(), NOTHING, scoring)
             later = self._decide(plan, following, record, update)
             self._course.step = plan.step + 1
             if self._reason == "diverged":

@@ -51,10 +51,14 @@ class Sums(_Message, frozen=True):
 
 
 class Evaluation(_Message, frozen=True):
-    """A worker's slice of the evaluation of ``shared`` before a step, and the digest of its bits."""
+    """A worker's slice of the evaluation of ``shared`` before a step, and the digest of its bits.
+
+    ``bytes`` are those of the mini-batches that it was evaluated on.
+    """
 
     sums: Sums
     digest: str
+    bytes: int
 
 
 class Hello(_Message, frozen=True, tag="hello"):

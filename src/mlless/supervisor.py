@@ -17,8 +17,8 @@ import msgspec
 from mlless import checkpoint, messages
 from mlless.autotuner.decision import Contribution, Observation
 from mlless.autotuner.tuner import Tuner
-from mlless.billing.budget import Budget
-from mlless.billing.meter import Meter
+from mlless.billing.budget import Budget, Scoring
+from mlless.billing.meter import NOTHING, Meter, Usage
 from mlless.channels.ports import Hub, KeyValueStore
 from mlless.clock import Clock
 from mlless.errors import ChannelError, DeadlineExceeded, JobError, ReplicasDiffer, WorkerFailed, WorkerLost
@@ -84,19 +84,23 @@ class Supervisor:
         self._reason: str | None = None
         self._start = self._kept = clock.now()
         self._budget = self._limits()
+        self._scored = NOTHING  # for an evaluation
         self._pids: dict[tuple[int, int], int] = {}
         self._ended: list[Ended] = []
         self._left_behind: list[str] = []
         self._step = -1
 
     def _limits(self) -> Budget | None:
-        stop, heldout = self._spec.stop, self._spec.validation_batches
+        stop = self._spec.stop
         if stop.max_cost is not None and self._meter is not None:
             self._meter.check_budget(stop.max_cost, self._spec.workers)
         if stop.max_cost is None and stop.max_time is None:
             return None
         deadline = None if stop.max_time is None else self._start + stop.max_time
-        return Budget(heldout, self._meter, stop.max_cost, deadline)
+        parameters = sum(shape.rows * shape.columns for shape in self._model.shapes)
+        # Published once by every worker and read by all: a mask of bits beside the values is within a fifth.
+        flush = Usage(exchanged=5 * parameters * self._spec.workers**2)
+        return Budget(self._meter, stop.max_cost, deadline, flush)
 
     def request_stop(self, reason: str) -> None:
         """Ask for an orderly end after the step at hand. Safe to call from a signal handler."""
@@ -139,7 +143,8 @@ class Supervisor:
             if end:
                 reason = self._reason or "epochs"  # a Ctrl-C from now on changes nothing
                 finished = self._await_finished(min(plan.members))
-                self._requested(self._spec.validation_batches * (2 if finished.restored else 1))
+                passes = (end == "merge") + finished.restored
+                self._use(Usage(exchanged=finished.bytes_in).plus(self._scored, passes))
                 loss = self._progress.train_loss
                 return Outcome(reason, finished, loss, record, started_at, self._pids, self._ended)
             assert following is not None
@@ -178,7 +183,7 @@ class Supervisor:
                 )
             self._pids[hello.worker, hello.generation] = hello.pid
             missing.discard(hello.worker)
-        self._requested(len(plan.members))  # of the data set's manifest
+        self._use(Usage(reads=len(plan.members)))  # of the data set's manifest
 
     def _collect(self, plan: Plan) -> list[Report]:
         """Return the reports of all members, in order of worker id."""
@@ -230,21 +235,28 @@ class Supervisor:
 
     def _charge(self, plan: Plan, reports: list[Report]) -> float | None:
         """Meter the step; return what the job has cost so far."""
-        reads = sum(report.samples > 0 for report in reports)
-        reads += self._spec.validation_batches if plan.evaluate else 0
-        self._requested(reads)
+        used = Usage(
+            reads=sum(report.samples > 0 for report in reports),
+            fetched=sum(report.bytes_fetched for report in reports),
+            exchanged=sum(report.bytes_out + report.bytes_in for report in reports),
+        )
+        scoring = None
+        if plan.evaluate:
+            read = sum(report.evaluation.bytes for report in reports if report.evaluation)
+            self._scored = Usage(reads=self._spec.validation_batches, fetched=read)
+            scoring = Scoring(sum(report.times.evaluate for report in reports), self._scored)
         now = self._clock.now()
         if self._budget is not None:
-            scoring = sum(report.times.evaluate for report in reports)
-            self._budget.add_step(now, evaluated=plan.evaluate, scoring=scoring, reads=reads)
+            self._budget.add_step(now, used, scoring)
         if self._meter is None:
             return None
         self._hear_of_ends()
+        self._use(used.plus(self._scored, 1 if plan.evaluate else 0))
         return self._meter.cost(now)
 
-    def _requested(self, reads: int) -> None:
+    def _use(self, usage: Usage) -> None:
         if self._meter is not None:
-            self._meter.request(reads=reads)
+            self._meter.use(usage)
 
     def _spent(
         self, plan: Plan, following: Plan | None, reports: list[Report]

@@ -200,7 +200,8 @@ class Worker:
     def _evaluate(self, plan: Plan) -> Evaluation:
         rank = plan.members.index(self._me.worker)
         sums, _, _ = self._score(rank, len(plan.members))
-        evaluation = Evaluation(sums, self._replica.digest())
+        read = sum(file.bytes for file in self._dataset.manifest.validation[rank :: len(plan.members)])
+        evaluation = Evaluation(sums, self._replica.digest(), read)
         self._lap("evaluate")
         return evaluation
 

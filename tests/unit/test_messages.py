@@ -48,7 +48,7 @@ FROM = (
         bytes_in=7,
         bytes_fetched=6,
         times=Times(fetch=0.5, wait=0.25),
-        evaluation=Evaluation(Sums(3, 0.5, (1, 2), (3, 4)), "cd"),
+        evaluation=Evaluation(Sums(3, 0.5, (1, 2), (3, 4)), "cd", 99),
     ),
     Finished(worker=0, generation=0, step=9, heldout={"rmse": 0.9, "auc": 0.5}, restored=True, bytes_in=7),
     Failure(worker=2, generation=0, step=-1, error="it broke: ü", traceback="Traceback ...", exit_code=4),

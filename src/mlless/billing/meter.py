@@ -2,7 +2,7 @@
 
 The meter is told who started and ended when. It bills a function from start to end as its provider
 does, every launch by itself: one that failed as much as its successor, and the supervisor only where
-it is a function. Servers are billed for the seconds of the job, requests by their number.
+it is a function. Servers are billed for the seconds of the job, requests and traffic by their number.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import msgspec
 
@@ -37,6 +38,22 @@ class Bill(msgspec.Struct, frozen=True):
     total: float
 
 
+class Usage(NamedTuple):
+    """What is billed by quantity: requests to the object store, bytes fetched from it, bytes of updates."""
+
+    reads: int = 0
+    writes: int = 0
+    fetched: int = 0
+    exchanged: int = 0
+
+    def plus(self, other: Usage, times: int = 1) -> Usage:
+        """Return this and so many times the ``other``."""
+        return Usage(*(own + times * more for own, more in zip(self, other, strict=True)))
+
+
+NOTHING = Usage()
+
+
 @dataclass
 class _Launch:
     started: float
@@ -53,7 +70,7 @@ class Meter:
     def __init__(self, tariff: Tariff, *, opened: float, memory: int = MEMORY) -> None:
         self._tariff, self._opened, self._gb = tariff, opened, memory / 1024
         self._launches: dict[Hashable, _Launch] = {}
-        self._reads = self._writes = 0
+        self._used = NOTHING
 
     def start(self, functions: Iterable[Hashable], at: float) -> None:
         """Take in that functions start."""
@@ -66,19 +83,20 @@ class Meter:
         launch = self._launches[function]
         launch.ended = at if ran is None else launch.started + ran
 
-    def request(self, *, reads: int = 0, writes: int = 0) -> None:
-        """Take in requests to the object store."""
-        self._reads += reads
-        self._writes += writes
+    def use(self, usage: Usage) -> None:
+        """Take in requests and traffic."""
+        self._used = self._used.plus(usage)
 
     def cost(self, at: float) -> float:
         """Return the dollars due if everything ended at ``at``."""
         return self.bill(at).total
 
-    def bill(self, at: float, *, last: Hashable = None, until: float = -math.inf) -> Bill:
+    def bill(
+        self, at: float, *, last: Hashable = None, until: float = -math.inf, more: Usage = NOTHING
+    ) -> Bill:
         """Return the bill of a job that ends at ``at``, its functions having ended by then.
 
-        To look ahead: one ``last`` function may end ``until`` later.
+        To look ahead: one ``last`` function may end ``until`` later, and ``more`` be used until then.
         """
         price, items = self._tariff.function, []
         seconds = 0.0
@@ -90,16 +108,14 @@ class Meter:
             items.append(_item("invocations", len(self._launches), "", price.million_invocations / 1e6))
         for server in self._tariff.servers:
             items.append(_item(server.name, (max(at, until) - self._opened) / 3600, "h", server.hour))
-        if self._tariff.requests is not None:
-            requests = self._tariff.requests
-            items.append(_item("object store, reads", self._reads, "", requests.thousand_reads / 1e3))
-            items.append(_item("object store, writes", self._writes, "", requests.thousand_writes / 1e3))
+        used = self._used.plus(more)
+        if requests := self._tariff.requests:
+            items.append(_item("object store, reads", used.reads, "", requests.thousand_reads / 1e3))
+            items.append(_item("object store, writes", used.writes, "", requests.thousand_writes / 1e3))
+        if traffic := self._tariff.traffic:
+            items.append(_item("object store, traffic", used.fetched / 1e9, "GB", traffic.gb_fetched))
+            items.append(_item("updates, traffic", used.exchanged / 1e9, "GB", traffic.gb_exchanged))
         return Bill(self._tariff.name, tuple(items), math.fsum(item.amount for item in items))
-
-    def requests(self, *, reads: float = 0, writes: float = 0) -> float:
-        """Return the dollars for so many requests to the object store."""
-        price = self._tariff.requests
-        return (reads * price.thousand_reads + writes * price.thousand_writes) / 1e3 if price else 0.0
 
     def rate(self, functions: int) -> float:
         """Return the dollars a second of so many functions and of the servers."""

@@ -56,6 +56,20 @@ class RequestPrice(_Entry, frozen=True, kw_only=True):
         _prices(self.thousand_reads, self.thousand_writes)
 
 
+class TrafficPrice(_Entry, frozen=True, kw_only=True):
+    """Traffic: dollars per GB (1e9 bytes) read from the object store, and of updates published and read.
+
+    It is free where functions, store and servers are side by side; between zones or regions it may cost more
+    than everything else.
+    """
+
+    gb_fetched: float = 0.0
+    gb_exchanged: float = 0.0
+
+    def __post_init__(self) -> None:
+        _prices(self.gb_fetched, self.gb_exchanged)
+
+
 class Tariff(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """All prices that a job is billed by."""
 
@@ -64,6 +78,7 @@ class Tariff(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     function: FunctionPrice
     servers: tuple[ServerPrice, ...] = ()
     requests: RequestPrice | None = None
+    traffic: TrafficPrice | None = None
 
 
 def _prices(*values: float) -> None:
@@ -84,19 +99,22 @@ def tariff_names() -> list[str]:
     return sorted(_book())
 
 
-def load_tariff(name: str) -> Tariff:
-    """Return a tariff of the package by its name, or the one in the TOML file ``name``."""
+def tariff_text(name: str) -> str:
+    """Return the TOML of a tariff of the package, or of the file ``name``; UsageError if it is neither."""
     book = _book()
     if name in book:
-        text = book[name]
-    else:
-        try:
-            text = Path(name).read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(
-                "no such tariff", expected=f"{', '.join(sorted(book))}, or a TOML file", found=name
-            ) from error
+        return book[name]
     try:
-        return msgspec.toml.decode(text, type=Tariff)
+        return Path(name).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(
+            "no such tariff", expected=f"{', '.join(sorted(book))}, or a TOML file", found=name
+        ) from error
+
+
+def load_tariff(name: str) -> Tariff:
+    """Return a tariff of the package by its name, or the one in the TOML file ``name``."""
+    try:
+        return msgspec.toml.decode(tariff_text(name), type=Tariff)
     except msgspec.DecodeError as error:
         raise UsageError("not a tariff", where=name, found=str(error)) from error

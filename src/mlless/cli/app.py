@@ -22,6 +22,7 @@ from mlless.cli import (
     recommend,
     report,
     synthesize,
+    tariff,
     train,
 )
 from mlless.cli.codes import BROKEN_PIPE, INTERRUPTED
@@ -94,7 +95,11 @@ for _command, _examples in (
     (fetch.fetch, fetch.EXAMPLES),
 ):
     app.command(no_args_is_help=True, epilog=_examples)(_told()(_command))
-for _command, _examples in ((config.config, config.EXAMPLES), (doctor.doctor, doctor.EXAMPLES)):
+for _command, _examples in (
+    (config.config, config.EXAMPLES),
+    (doctor.doctor, doctor.EXAMPLES),
+    (tariff.tariff, tariff.EXAMPLES),
+):
     app.command(epilog=_examples)(_told()(_command))  # these need no arguments
 
 _function = typer.Typer(no_args_is_help=True, help="Build what is deployed where functions run.")

@@ -28,11 +28,11 @@ def console(*, stderr: bool = False) -> Console:
     return _Console(stderr=stderr, markup=False, highlight=False, emoji=False)
 
 
-def say(to: Console, lines: Iterable[tuple[str, str]]) -> None:
-    """Print labelled lines, never wrapped: logs are read by line."""
+def say(to: Console, lines: Iterable[tuple[str, str]], *, width: int = _LABEL) -> None:
+    """Print labelled lines, never wrapped: logs are read by line. Labels take ``width`` columns."""
     for label, text in lines:
         style = "bold" if label == "result" else "cyan" if label in ("next", "") else ""
-        to.print(Text.assemble((f"{label:<{_LABEL}}", "dim"), (text, style)), soft_wrap=True)
+        to.print(Text.assemble((f"{label:<{width}}", "dim"), (text, style)), soft_wrap=True)
 
 
 def commands(*lines: str) -> Iterator[tuple[str, str]]:

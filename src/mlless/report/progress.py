@@ -102,10 +102,11 @@ def _evaluated(course: Course, record: StepRecord) -> str:
     """Return the line of an evaluation."""
     loss = "" if record.train_loss is None else f"  train {course.loss_name} {record.train_loss:.4f}"
     start = f"epoch {course.evaluated_at:5.1f}  step {record.step:6d}{loss}"
+    spent = duration(record.time) + (f"  {money(record.cost)}" if record.cost is not None else "")
     if not record.heldout:
-        return f"{start}  {duration(record.time)}"
+        return f"{start}  {spent}"
     mark = "  best" if course.best is record.heldout else ""
-    return f"{start}  held-out {metrics(record.heldout)}  {duration(record.time)}{mark}"
+    return f"{start}  held-out {metrics(record.heldout)}  {spent}{mark}"
 
 
 class _Plain:
@@ -126,6 +127,7 @@ class _Display:
         self._course, self._console = course, console
         self._spinner = Spinner("dots")
         self._seen: deque[tuple[float, int, int]] = deque(maxlen=_WINDOW)
+        self._billed: deque[tuple[float, float]] = deque(maxlen=_WINDOW)
 
     def hear(self, record: StepRecord) -> None:
         if self._course.add(record):
@@ -155,9 +157,18 @@ class _Display:
         facts.add_row("traffic", f"published {size(totals.bytes_out)}, read {size(totals.bytes_in)}")
         if record.cost is not None:
             budget = f" of at most {money(stop.max_cost)}" if stop.max_cost else ""
-            facts.add_row("cost", f"{money(record.cost)}{budget}")
+            facts.add_row("cost", f"{money(record.cost)}{budget}, {self._rate()}")
         facts.add_row("", Text("Ctrl-C ends the training and keeps the model", "dim"))
         return Group("", top, facts)
+
+    def _rate(self) -> str:
+        """Return the dollars an hour over the last few refreshes, or from the start of a job just begun."""
+        record = self._course.last
+        assert record is not None
+        self._billed.append((record.time, record.cost or 0.0))
+        (then, before), (now, cost) = self._billed[0], self._billed[-1]
+        seconds, dollars = (now - then, cost - before) if now > then else (now, cost)
+        return f"{money(3600 * dollars / seconds)} an hour" if seconds > 0 else "- an hour"
 
     def _speed(self) -> str:
         """Return steps and samples a second over the last few refreshes."""

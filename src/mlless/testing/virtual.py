@@ -20,7 +20,7 @@ from mlless import checkpoint
 from mlless.autotuner.decision import Decision
 from mlless.autotuner.opening import open_tuner
 from mlless.billing.budget import WRITES
-from mlless.billing.meter import MEMORY, Bill, Meter
+from mlless.billing.meter import MEMORY, Bill, Meter, Usage
 from mlless.channels.ports import Bytes
 from mlless.data.dataset import Dataset
 from mlless.deployment import Addresses
@@ -350,7 +350,7 @@ def simulate(
         bill = None
         if meter:
             note_ends(meter, runtime.stop(10.0), role.time)
-            meter.request(writes=WRITES)
+            meter.use(Usage(writes=WRITES))
             bill = meter.bill(role.time)
         return Simulation(outcome, tables, records, role.time, bill)
     finally:

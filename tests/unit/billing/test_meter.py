@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from mlless.billing.meter import Bill, Meter
-from mlless.billing.tariff import FunctionPrice, ServerPrice, Tariff, load_tariff
+from mlless.billing.meter import Bill, Meter, Usage
+from mlless.billing.tariff import FunctionPrice, ServerPrice, Tariff, TrafficPrice, load_tariff
 from mlless.errors import UsageError
 
 IBM = load_tariff("published-ibm")
@@ -18,15 +18,15 @@ def story(tariff: Tariff) -> Bill:
     meter = Meter(tariff, opened=100.0, memory=2048)
     meter.start(["supervisor"], 100.0)
     meter.start([(0, 0), (1, 0), (2, 0)], 100.25)
-    meter.request(reads=3)
+    meter.use(Usage(reads=3))
     meter.end((1, 0), 104.3, ran=4.0001)  # died; heard of a moment later
     meter.start([(1, 1)], 104.5)
     meter.end((2, 0), 110.25)
-    meter.request(reads=2_000, writes=100)
+    meter.use(Usage(reads=2_000, writes=100))
     meter.end((1, 1), 120.25, ran=15.75)
     meter.end((0, 0), 120.31)
     meter.end("supervisor", 121.0)
-    meter.request(writes=3)
+    meter.use(Usage(writes=3))
     return meter.bill(121.0)
 
 
@@ -63,6 +63,19 @@ def test_the_published_tariff_bills_tenths_of_a_second_and_two_servers() -> None
             "RabbitMQ on a VM (C1.4x4)": 21 / 3600 * 0.15,
         }
     )
+
+
+def test_traffic_is_billed_by_the_gigabyte() -> None:
+    price = TrafficPrice(gb_fetched=0.02, gb_exchanged=0.01, **RULE)
+    meter = Meter(msgspec.structs.replace(IBM, servers=(), traffic=price), opened=0.0)
+    meter.use(Usage(fetched=500_000_000, exchanged=3_000_000_000))
+    meter.use(Usage(fetched=250_000_000))
+    assert amounts(meter.bill(1.0)) == pytest.approx(
+        {"functions": 0.0, "object store, traffic": 0.015, "updates, traffic": 0.03}
+    )
+    ahead = meter.bill(1.0, more=Usage(exchanged=1_000_000_000))
+    assert amounts(ahead)["updates, traffic"] == pytest.approx(0.04)
+    assert amounts(meter.bill(1.0))["updates, traffic"] == pytest.approx(0.03)
 
 
 def test_a_minimum_is_charged_for_every_launch() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import re
 import time
 
 import pytest
@@ -79,8 +80,9 @@ def test_live_display_shows_what_it_costs(job, step):
     stop = Stop(epochs=4, max_cost=0.5)
     tariff = load_tariff("published-ibm")
     with progress(job(stop=stop, tariff=tariff), Console(file=file, width=100, force_terminal=True)) as hear:
-        hear(step(0, cost=0.0123))
-    assert "$0.0123 of at most $0.500" in file.getvalue()
+        hear(step(0, cost=0.0123, time=10.0, heldout={"rmse": 1.0}))
+    assert "$0.0123 of at most $0.500, $4.43 an hour" in file.getvalue()
+    assert "held-out rmse 1.0000  10.0 s  $0.0123  best" in re.sub(r"\x1b\[[0-9;]*m", "", file.getvalue())
 
 
 def test_a_live_display_hears_of_a_step_in_next_to_no_time(job, step):

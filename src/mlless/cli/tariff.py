@@ -1,0 +1,31 @@
+"""``mlless tariff``: the prices that jobs are metered by."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+EXAMPLES = """[bold]Examples[/bold]
+
+[cyan]mlless tariff[/cyan]
+
+[cyan]mlless tariff aws-lambda-x86 > ours.toml[/cyan]
+
+[cyan]mlless train data/ratings --tariff ours.toml --out runs/ours[/cyan]"""
+
+
+def tariff(
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="A tariff of the list, or a TOML file of your own.")
+    ] = None,
+) -> None:
+    """List the tariffs, or print one as a file: to check its sources and dates, or to write your own."""
+    from mlless.billing.tariff import load_tariff, tariff_names, tariff_text
+    from mlless.cli.console import console, say
+
+    if name is None:
+        say(console(), [(one, load_tariff(one).name) for one in tariff_names()], width=20)
+        return
+    load_tariff(name)  # or the error it is
+    typer.echo(tariff_text(name), nl=False)
