@@ -80,6 +80,36 @@ def test_a_leaver_is_billed_until_it_has_left(ratings: Dataset) -> None:
     assert writes.quantity == 3
 
 
+def own_tariff(path: Path, rest: str) -> str:
+    """Write a tariff whose functions cost what AWS Lambda's do; return its path."""
+    entry = 'source = "test"\ndate = "2026-01-01"\n'
+    more = f"{rest}\n{entry}" if rest else ""
+    path.write_text(f'name = "own"\nnote = ""\n[function]\ngb_second = 0.0000166667\n{entry}{more}')
+    return str(path)
+
+
+def test_traffic_is_all_that_was_moved(ratings: Dataset, tmp_path: Path) -> None:
+    tariff = own_tariff(tmp_path / "own.toml", "[traffic]\ngb_fetched = 0.02\ngb_exchanged = 0.01")
+    spec = job(ratings, workers=3, epochs=3, tariff=tariff)
+    done = simulate(spec, ratings, DURATIONS)
+    assert done.bill is not None
+    fetched, exchanged = done.bill.items[-2:]
+    manifest, evaluations = ratings.manifest, sum(record.heldout is not None for record in done.records)
+    passes = evaluations + 1 + done.outcome.finished.restored
+    held_out = passes * sum(file.bytes for file in manifest.validation)
+    assert fetched.quantity * 1e9 == pytest.approx(3 * sum(file.bytes for file in manifest.train) + held_out)
+    moved = sum(record.bytes_out + record.bytes_in for record in done.records)
+    assert exchanged.quantity * 1e9 == pytest.approx(moved + done.outcome.finished.bytes_in)
+
+
+def test_a_budget_holds_where_traffic_is_what_costs(ratings: Dataset, tmp_path: Path) -> None:
+    tariff = own_tariff(tmp_path / "own.toml", "[traffic]\ngb_exchanged = 1.0")
+    spec = job(ratings, workers=6, epochs=ENDLESS, max_cost=0.05, tariff=tariff)
+    done = simulate(spec, ratings, DURATIONS)
+    assert done.outcome.stop_reason == "cost"
+    assert 0.95 * 0.05 <= dollars(done) <= 0.05
+
+
 def test_without_a_tariff_nothing_is_metered(ratings: Dataset) -> None:
     done = simulate(job(ratings, workers=2, epochs=1), ratings, DURATIONS)
     assert done.bill is None
@@ -165,16 +195,10 @@ def test_workers_leave_by_decisions_and_never_below_the_floor(
 
 
 def test_where_servers_dominate_more_workers_stay(ratings: Dataset, tmp_path: Path) -> None:
-    rule = 'source = "test"\ndate = "2026-01-01"\n'
-    paths = {}
-    for name, hour in (("functions", 0.0), ("servers", 10.0)):
-        paths[name] = tmp_path / f"{name}.toml"
-        paths[name].write_text(
-            f'name = "{name}"\nnote = ""\n[function]\ngb_second = 0.0000166667\n{rule}'
-            f'[[servers]]\nname = "one"\nhour = {hour}\n{rule}'
-        )
-    by_functions = counts(tuned(ratings, "economy", 1, str(paths["functions"])))
-    by_servers = counts(tuned(ratings, "economy", 1, str(paths["servers"])))
+    functions = own_tariff(tmp_path / "functions.toml", "")
+    servers = own_tariff(tmp_path / "servers.toml", '[[servers]]\nname = "one"\nhour = 10.0')
+    by_functions = counts(tuned(ratings, "economy", 1, functions))
+    by_servers = counts(tuned(ratings, "economy", 1, servers))
     assert by_functions[-2] < by_servers[-2]
     assert by_functions[-2] <= 2
 

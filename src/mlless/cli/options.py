@@ -153,8 +153,7 @@ class Training:
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Prices to meter by, wherever it runs: aws-lambda-x86, aws-lambda-arm, published-ibm, "
-            "or a TOML file.",
+            help="Prices to meter by, wherever it runs: one of mlless tariff, or a TOML file.",
             show_default="none",
             rich_help_panel=_MONEY,
         ),

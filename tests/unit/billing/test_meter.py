@@ -65,6 +65,19 @@ def test_the_published_tariff_bills_tenths_of_a_second_and_two_servers() -> None
     )
 
 
+def test_google_bills_tenths_of_a_second_a_vcpu_with_the_memory_and_no_server() -> None:
+    found = amounts(story(load_tariff("google-cloud-run")))
+    assert found == pytest.approx(
+        {
+            # 2 GiB and a vCPU, and 2 GB with 2.4 GHz of the first generation: the same.
+            "functions": (21 + 20.1 + 4.1 + 15.8 + 10) * (2 * 0.0000025 + 0.000024),
+            "invocations": 5 * 0.40 / 1e6,
+            "object store, reads": 2_003 * 0.0004 / 1000,
+            "object store, writes": 103 * 0.005 / 1000,
+        }
+    )
+
+
 def test_traffic_is_billed_by_the_gigabyte() -> None:
     price = TrafficPrice(gb_fetched=0.02, gb_exchanged=0.01, **RULE)
     meter = Meter(msgspec.structs.replace(IBM, servers=(), traffic=price), opened=0.0)

@@ -23,13 +23,13 @@ date = "2026-01-01"
 
 
 def test_the_book() -> None:
-    assert tariff_names() == ["aws-lambda-arm", "aws-lambda-x86", "published-ibm"]
+    assert tariff_names() == ["aws-lambda-arm", "aws-lambda-x86", "google-cloud-run", "published-ibm"]
 
 
 @pytest.mark.parametrize("name", tariff_names())
 def test_every_entry_says_where_it_is_from_and_when(name: str) -> None:
     tariff = load_tariff(name)
-    entries = [tariff.function, *tariff.servers, *([tariff.requests] if tariff.requests else [])]
+    entries = [tariff.function, *tariff.servers, *filter(None, (tariff.requests, tariff.traffic))]
     for entry in entries:
         assert entry.source
         year, month, day = map(int, entry.date.split("-"))
@@ -60,6 +60,13 @@ def test_a_tariff_of_ones_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (
+            (
+                "[[servers]]",
+                '[traffic]\nsource = "contract"\ndate = "2026-01-01"\ngb_exchanged = -0.1\n[[servers]]',
+            ),
+            "from 0",
+        ),
         (("0.00001", "-1.0"), "from 0"),
         (("0.00001", "inf"), "from 0"),
         (("hour = 0.5", "hour = nan"), "from 0"),
@@ -77,5 +84,7 @@ def test_a_wrong_tariff_is_refused(tmp_path: Path, change: tuple[str, str], mess
 
 
 def test_an_unknown_tariff_names_those_there_are() -> None:
-    with pytest.raises(UsageError, match="aws-lambda-arm, aws-lambda-x86, published-ibm, or a TOML file"):
+    with pytest.raises(
+        UsageError, match="aws-lambda-arm, aws-lambda-x86, google-cloud-run, published-ibm, or a TOML file"
+    ):
         load_tariff("aws")
