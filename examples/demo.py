@@ -42,21 +42,21 @@ held_out = sum(file.rows for file in manifest.validation)
 print(f"{dataset.location}: {len(manifest.train)} mini-batches to train on, {held_out:,} ratings held out.")
 
 headline(f"3. Train with {WORKERS} workers that share only significant updates (ISP)")
-isp = mlless.train(
-    folder / "data", out=folder / "isp", workers=WORKERS, sync="isp", factors=8, epochs=EPOCHS, show=True
-)
+settings = {"workers": WORKERS, "factors": 8, "epochs": EPOCHS, "tariff": "aws-lambda-x86", "show": True}
+isp = mlless.train(folder / "data", out=folder / "isp", sync="isp", **settings)
 
 headline("4. Train again, sharing every update (BSP)")
-bsp = mlless.train(
-    folder / "data", out=folder / "bsp", workers=WORKERS, sync="bsp", factors=8, epochs=EPOCHS, show=True
-)
+bsp = mlless.train(folder / "data", out=folder / "bsp", sync="bsp", **settings)
 
 headline("5. Compare")
-print(f"{'':12}{'held-out RMSE':>15}{'published':>14}{'steps':>9}{'seconds':>10}")
+print(f"{'':12}{'held-out RMSE':>15}{'published':>14}{'steps':>9}{'seconds':>10}{'on AWS Lambda':>16}")
 for name, run in (("ISP", isp), ("BSP", bsp)):
     told = run.summary
     megabytes = f"{told.bytes_published / 1e6:.0f} MB"
-    print(f"{name:12}{told.heldout['rmse']:15.4f}{megabytes:>14}{told.steps:9,}{told.wall_seconds:10.1f}")
+    cost = f"${told.bill.total:.5f}"
+    print(
+        f"{name:12}{told.heldout['rmse']:15.4f}{megabytes:>14}{told.steps:9,}{told.wall_seconds:10.1f}{cost:>16}"
+    )
 print(f"{'planted':12}{floor:15.4f}")
 ratio = bsp.summary.bytes_published / isp.summary.bytes_published
 print(f"""
@@ -71,6 +71,10 @@ predicted = model.predict_ratings(users, items)
 print(f"{'user':>8}{'item':>8}{'rated':>8}{'predicted':>12}")
 for n in range(0, len(batch), max(len(batch) // 6, 1)):
     print(f"{users[n]:8}{items[n]:8}{batch.ratings[n]:8.1f}{predicted[n]:12.2f}")
+
+headline("7. Draw both runs on a page")
+page = mlless.write_report([folder / "isp", folder / "bsp"], folder / "report")
+print(f"{page}: loss over steps, time and money; workers, time, bytes and the bill. Open it in a browser.")
 
 command = "mlless" if shutil.which("mlless") else os.path.relpath(Path(sys.executable).with_name("mlless"))
 print(f"""
