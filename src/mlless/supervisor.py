@@ -378,6 +378,7 @@ def _observation(record: StepRecord, plan: Plan, reports: list[Report]) -> Obser
         evaluated=plan.evaluate,
         heldout=record.heldout,
         merging=record.times.merge,
+        exchanged=record.bytes_out + record.bytes_in,
         cost=record.cost,
     )
 

@@ -27,7 +27,8 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
 
     ``time`` is when it was closed, in seconds; ``loss`` the mean over its samples, None if all flushed;
     ``heldout`` the metrics of the model before it, where it was evaluated. ``merging`` are a worker's mean
-    seconds of merging the updates of its peers. ``cost`` is the bill so far, in dollars.
+    seconds of merging the updates of its peers. ``exchanged`` are the bytes of updates that were published
+    and read, ``cost`` is the bill so far, in dollars.
     """
 
     step: int
@@ -37,6 +38,7 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     evaluated: bool = False
     heldout: dict[str, float] | None = None
     merging: float = 0.0
+    exchanged: int = 0
     cost: float | None = None
 
 
@@ -89,7 +91,8 @@ class Question:
     evaluated), ``settled`` how many steps the membership had been what it was. ``heldout`` are pairs of
     an index into these and the target's metric, so that less is better. ``workers`` are those who would
     go on, with their means over the last steps; at least ``floor`` of them stay. ``knee`` is the index
-    that was found when the first one left: what is behind remains so.
+    that was found when the first one left: what is behind remains so. ``merging`` and ``exchanged`` are
+    those of a step, typical of the last ones.
     """
 
     step: int
@@ -103,6 +106,7 @@ class Question:
     goal: Goal
     knee: int | None = None
     merging: float = 0.0
+    exchanged: float = 0.0
     cost: float | None = None
 
     @property

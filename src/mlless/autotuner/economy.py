@@ -3,10 +3,11 @@
 What is left is counted in units of progress: a step of p workers makes p^GAMMA of them. The tail of the
 learning curve against progress (``tail``) says how many there are to go to the target. Then
 
-    seconds(p) = left / (p^GAMMA * speed(p)),    dollars(p) = seconds(p) * (p * function + servers)
+    steps(p) = left / p^GAMMA,    seconds(p) = steps(p) / speed(p)
+    dollars(p) = seconds(p) * (p * function + servers) + steps(p) * traffic * bytes * (p / present)^2
 
-with the prices of a second, and the speed in steps a second as it was seen (``steptime``). Where servers cost
-more than functions, many workers share them for a short time; where functions do, few workers lose less
+with the prices of a second and of a byte of updates, which all read of all, and the speed in steps a second
+as it was seen (``steptime``). Where servers cost more than functions, many workers share them for a short time; where functions do, few workers lose less
 of their time to one another. A job with a target and a budget takes the quickest p that can be paid for.
 
 Workers can only leave, so a wrong step cannot be taken back. Hence: no one leaves before the knee, one
@@ -41,10 +42,11 @@ _WORTH = 3 * INTERVAL  # steps to go, below which nothing is worth a change
 
 @dataclass(frozen=True)
 class Economy:
-    """Prices in dollars a second: of one function, and of all servers."""
+    """Prices in dollars: of a second of one function and of all servers, and of a byte of updates."""
 
     function: float
     servers: float
+    traffic: float = 0.0
 
     def due(self, *, steps: int, seconds: float) -> bool:
         """Return whether enough steps have gone by."""
@@ -86,8 +88,10 @@ class Economy:
         probe = speed.least == speed.most
         lowest = present - 1 if probe else speed.least - (speed.most - speed.least)
         counts = np.arange(max(question.floor, lowest, 1), present + 1)
-        time = left / (counts**GAMMA * np.array([speed.at(float(count)) for count in counts]))
+        steps = left / counts**GAMMA
+        time = steps / np.array([speed.at(float(count)) for count in counts])
         money = time * (counts * self.function + self.servers)
+        money += steps * self.traffic * question.exchanged * (counts / present) ** 2
         affordable = _affordable(question, money)
         if probe:
             best = len(counts) - 1 if affordable[-1] else 0

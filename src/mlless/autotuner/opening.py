@@ -21,7 +21,8 @@ def open_tuner(spec: JobSpec, meter: Meter | None, runner: Runner) -> Tuner | No
 def _policy(spec: JobSpec, meter: Meter | None) -> Policy:
     if spec.scaling.policy == "economy":
         assert meter is not None, "a job without a tariff"
-        return Economy(function=meter.rate(1) - meter.rate(0), servers=meter.rate(0))
+        function, servers = meter.rate(1) - meter.rate(0), meter.rate(0)
+        return Economy(function=function, servers=servers, traffic=meter.traffic_rate)
     try:
         from mlless.autotuner.published import Published
     except ModuleNotFoundError as error:

@@ -85,6 +85,7 @@ class Tuner:
             goal=self._goal,
             knee=self._knee,
             merging=float(np.median([one.merging for one in self._recent])),
+            exchanged=float(np.median([one.exchanged for one in self._recent])),
             cost=seen.cost,
         )
 

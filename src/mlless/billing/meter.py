@@ -122,6 +122,11 @@ class Meter:
         servers = sum(server.hour for server in self._tariff.servers) / 3600
         return functions * self._gb * self._tariff.function.gb_second + servers
 
+    @property
+    def traffic_rate(self) -> float:
+        """The dollars a byte of updates."""
+        return self._tariff.traffic.gb_exchanged / 1e9 if self._tariff.traffic else 0.0
+
     def minimum(self, functions: int) -> float:
         """Return the least that so many functions cost, however short they run."""
         price = self._tariff.function

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
@@ -182,6 +183,16 @@ class TestEconomy:
         assert SERVERS.decide(self.asked()).action == "stay"
         assert SERVERS.decide(self.asked((10, 9))).action == "stay"
         assert FUNCTIONS.decide(self.asked((10, 9))).action == "leave"
+
+    def test_where_traffic_is_what_costs_fewer_stay(self) -> None:
+        asked = dataclasses.replace(self.asked((10, 9)), exchanged=1e7)
+        assert SERVERS.decide(asked).action == "stay"
+        dear = dataclasses.replace(SERVERS, traffic=1e-8)
+        assert dear.decide(asked).numbers["workers"] == 8
+        # Everyone reads of everyone: a step of 8 moves 64 / 81 of the bytes of one of 9.
+        free = Economy(function=0.0, servers=0.0, traffic=1e-8).decide(asked).numbers
+        ratio = free["dollars"] / free["dollars_if_all_stay"]
+        assert ratio == pytest.approx((8 / 9) ** 2 / (8 / 9) ** 0.95)
 
     def test_the_numbers_are_those_of_the_model(self) -> None:
         numbers = FUNCTIONS.decide(self.asked((10, 9))).numbers
