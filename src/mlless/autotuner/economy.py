@@ -7,8 +7,9 @@ learning curve against progress (``tail``) says how many there are to go to the 
     dollars(p) = seconds(p) * (p * function + servers) + steps(p) * traffic * bytes * (p / present)^2
 
 with the prices of a second and of a byte of updates, which all read of all, and the speed in steps a second
-as it was seen (``steptime``). Where servers cost more than functions, many workers share them for a short time; where functions do, few workers lose less
-of their time to one another. A job with a target and a budget takes the quickest p that can be paid for.
+as it was seen (``steptime``). Where servers cost more than functions, many workers share them for a short
+time; where functions do, few workers lose less of their time to one another. A job with a target and a
+budget takes the quickest p that can be paid for.
 
 Workers can only leave, so a wrong step cannot be taken back. Hence: no one leaves before the knee, one
 leaves first, as a probe, if that cannot cost much, and after it no further down is looked than
