@@ -25,7 +25,7 @@ from mlless.clock import SystemClock
 from mlless.data.dataset import Dataset, open_dataset
 from mlless.data.manifest import Clicks
 from mlless.deployment import EMBEDDED, Deployment
-from mlless.errors import ChannelError, UsageError
+from mlless.errors import ChannelError, MLLessError, UsageError
 from mlless.interrupts import interruptible
 from mlless.job import Compression, JobSpec, MergeRule
 from mlless.kernels.arrays import Floats
@@ -38,6 +38,7 @@ from mlless.records import StepRecord, Summary
 from mlless.replica import Replica
 from mlless.report.history import HISTORY, HistoryFile, Totals, read_history, write_summary
 from mlless.report.summary import Meter, summarize
+from mlless.report.wording import money
 from mlless.runtimes.background import BackgroundRunner
 from mlless.session import open_session
 from mlless.supervisor import Leavers, Supervisor, nobody, note_ends
@@ -211,7 +212,8 @@ def run_job(
         clock = SystemClock()
         costs = None
         if spec.tariff is not None:
-            costs = CostMeter(spec.tariff, opened=clock.now(), memory=deployment.memory or MEMORY)
+            memory = deployment.memory or session.runtime.memory or MEMORY
+            costs = CostMeter(spec.tariff, opened=clock.now(), memory=memory)
         supervisor = Supervisor(
             spec,
             hub=session.hub,
@@ -229,10 +231,15 @@ def run_job(
         functions = {
             (worker, 0): launch_of(spec, session.addresses, worker, 0) for worker in range(spec.workers)
         }
-        if costs:
-            costs.start(functions, clock.now())
         session.runtime.start(functions)
-        outcome = supervisor.run()
+        if costs:  # from now on: Lithops may have deployed its runtime first
+            costs.start(functions, clock.now())
+        try:
+            outcome = supervisor.run()
+        except MLLessError as error:
+            if costs:
+                error.add_note(f"it has cost {money(costs.cost(clock.now()))} by {costs.tariff}")
+            raise
         tables = checkpoint.read_snapshot(session.store, checkpoint.RESULT)
         done = clock.now()  # no server is needed any more
         stopped = session.runtime.stop(_GRACE)

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
-from mlless.billing.budget import Budget, Scoring
-from mlless.billing.meter import NOTHING
+from mlless.billing.budget import Budget, Scoring, Spent
 from mlless.clock import Clock
 from mlless.data.dataset import Dataset
 from mlless.data.stream import BatchStream
@@ -146,9 +145,10 @@ class _Training:
         while True:
             before = self._clock.now()
             heldout = self._evaluate(plan.step) if plan.evaluate else None
-            scoring = Scoring(self._clock.now() - before) if plan.evaluate else None
+            seconds = self._clock.now() - before
             record, update = self._step(plan, heldout)
-            self._budget.add_step(self._clock.now(), NOTHING, scoring)
+            scoring = Scoring(seconds=seconds, longest=seconds) if plan.evaluate else None
+            self._budget.add_step(self._clock.now(), Spent(scoring=scoring))
             later = self._decide(plan, following, record, update)
             self._course.step = plan.step + 1
             if self._reason == "diverged":

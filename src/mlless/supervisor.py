@@ -17,10 +17,10 @@ import msgspec
 from mlless import checkpoint, messages
 from mlless.autotuner.decision import Contribution, Observation
 from mlless.autotuner.tuner import Tuner
-from mlless.billing.budget import Budget, Scoring
-from mlless.billing.meter import NOTHING, Meter, Usage
+from mlless.billing.meter import Meter
 from mlless.channels.ports import Hub, KeyValueStore
 from mlless.clock import Clock
+from mlless.costing import Costing
 from mlless.errors import ChannelError, DeadlineExceeded, JobError, ReplicasDiffer, WorkerFailed, WorkerLost
 from mlless.exchange.broadcast import update_key
 from mlless.job import JobSpec
@@ -79,28 +79,17 @@ class Supervisor:
         self._spec, self._hub, self._store, self._runtime, self._clock = spec, hub, store, runtime, clock
         self._version, self._digest, self._listen, self._leavers = version, initial_digest, listen, leavers
         self._meter, self._tuner = meter, tuner
+        assert tuner is None or leavers is nobody, "a tuner and another who lets workers go"
         self._model = model_of(spec.model)
         self._progress = Progress(spec.stop, self._model.null_loss)
         self._reason: str | None = None
         self._start = self._kept = clock.now()
-        self._budget = self._limits()
-        self._scored = NOTHING  # for an evaluation
+        parameters = sum(shape.rows * shape.columns for shape in self._model.shapes)
+        self._costing = Costing(spec, meter, parameters=parameters, start=self._start)
         self._pids: dict[tuple[int, int], int] = {}
         self._ended: list[Ended] = []
         self._left_behind: list[str] = []
         self._step = -1
-
-    def _limits(self) -> Budget | None:
-        stop = self._spec.stop
-        if stop.max_cost is not None and self._meter is not None:
-            self._meter.check_budget(stop.max_cost, self._spec.workers)
-        if stop.max_cost is None and stop.max_time is None:
-            return None
-        deadline = None if stop.max_time is None else self._start + stop.max_time
-        parameters = sum(shape.rows * shape.columns for shape in self._model.shapes)
-        # Published once by every worker and read by all: a mask of bits beside the values is within a fifth.
-        flush = Usage(exchanged=5 * parameters * self._spec.workers**2)
-        return Budget(self._meter, stop.max_cost, deadline, flush)
 
     def request_stop(self, reason: str) -> None:
         """Ask for an orderly end after the step at hand. Safe to call from a signal handler."""
@@ -123,8 +112,7 @@ class Supervisor:
         following = self._plan_after(plan)
         self._greet(plan)
         started_at = self._clock.now() - self._start
-        if self._budget:
-            self._budget.begin(self._clock.now())
+        self._costing.begin(self._clock.now())
         self._hub.broadcast(Commit(-1, (), _known(plan, following)), plan.members)
         while True:
             self._step = plan.step
@@ -143,8 +131,7 @@ class Supervisor:
             if end:
                 reason = self._reason or "epochs"  # a Ctrl-C from now on changes nothing
                 finished = self._await_finished(min(plan.members))
-                passes = (end == "merge") + finished.restored
-                self._use(Usage(exchanged=finished.bytes_in).plus(self._scored, passes))
+                self._costing.add_ending(finished, merged=end == "merge")
                 loss = self._progress.train_loss
                 return Outcome(reason, finished, loss, record, started_at, self._pids, self._ended)
             assert following is not None
@@ -183,7 +170,6 @@ class Supervisor:
                 )
             self._pids[hello.worker, hello.generation] = hello.pid
             missing.discard(hello.worker)
-        self._use(Usage(reads=len(plan.members)))  # of the data set's manifest
 
     def _collect(self, plan: Plan) -> list[Report]:
         """Return the reports of all members, in order of worker id."""
@@ -235,40 +221,19 @@ class Supervisor:
 
     def _charge(self, plan: Plan, reports: list[Report]) -> float | None:
         """Meter the step; return what the job has cost so far."""
-        used = Usage(
-            reads=sum(report.samples > 0 for report in reports),
-            fetched=sum(report.bytes_fetched for report in reports),
-            exchanged=sum(report.bytes_out + report.bytes_in for report in reports),
-        )
-        scoring = None
-        if plan.evaluate:
-            read = sum(report.evaluation.bytes for report in reports if report.evaluation)
-            self._scored = Usage(reads=self._spec.validation_batches, fetched=read)
-            scoring = Scoring(sum(report.times.evaluate for report in reports), self._scored)
-        now = self._clock.now()
-        if self._budget is not None:
-            self._budget.add_step(now, used, scoring)
-        if self._meter is None:
-            return None
         self._hear_of_ends()
-        self._use(used.plus(self._scored, 1 if plan.evaluate else 0))
-        return self._meter.cost(now)
-
-    def _use(self, usage: Usage) -> None:
-        if self._meter is not None:
-            self._meter.use(usage)
+        return self._costing.add_step(plan, reports, self._clock.now())
 
     def _spent(
         self, plan: Plan, following: Plan | None, reports: list[Report]
     ) -> Literal["cost", "time"] | None:
-        """Return which budget allows for no step beyond the ``following``."""
-        if self._budget is None:
+        """Return which budget allows for no step beyond the ``following``, if that makes a difference."""
+        later = self._plan_after(following)
+        if later == self._plan_after(following, end=True):
             return None
         last = next(report for report in reports if report.worker in plan.trainers)
-        return self._budget.spent(
-            self._clock.now(),
-            finisher=(last.worker, last.generation),
-            evaluate=any(one.evaluate for one in _known(following, self._plan_after(following))),
+        return self._costing.spent(
+            self._clock.now(), (last.worker, last.generation), _known(following, later)
         )
 
     def _heldout(self, plan: Plan, reports: list[Report]) -> dict[str, float]:
@@ -316,6 +281,8 @@ class Supervisor:
         """Return the next message; a worker's failure, silent death or delay is an error."""
         while True:
             message = self._hub.receive(_POLL)
+            if self._step <= 0:
+                self._costing.check_start(self._clock.now())
             if message is None and (lost := self._lost(missing)):
                 message = self._hub.receive(0.0)  # its last words may have come meanwhile
                 if message is None:
@@ -375,7 +342,7 @@ def _observation(record: StepRecord, plan: Plan, reports: list[Report]) -> Obser
         time=record.time,
         loss=record.loss,
         workers=tuple(Contribution(one.worker, _busy(one), one.entries) for one in reports),
-        evaluated=plan.evaluate,
+        evaluating=max(report.times.evaluate for report in reports) if plan.evaluate else 0.0,
         heldout=record.heldout,
         merging=record.times.merge,
         exchanged=record.bytes_out + record.bytes_in,

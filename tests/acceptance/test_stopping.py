@@ -36,7 +36,7 @@ def test_target(mlless, ratings, tmp_path):
 
 
 def test_max_time(mlless, clicks, tmp_path):
-    done = mlless("train", clicks.dataset, *ENDLESS, "--max-time", 3, "--out", tmp_path / "run", "--json")
+    done = mlless("train", clicks.dataset, *ENDLESS, "--max-time", 5, "--out", tmp_path / "run", "--json")
     summary = json.loads(done.stdout)
     assert summary["stop_reason"] == "time"
     assert 0.5 <= summary["wall_seconds"] < 10

@@ -31,7 +31,7 @@ def _on_a_terminal(arguments) -> tuple[int, str]:
 
 def test_training_is_shown_as_it_goes(command, clicks, tmp_path):
     code, drawn = _on_a_terminal(
-        [*command, "train", clicks.dataset, "--workers", 2, "--epochs", 1000000, "--max-time", 1.5,
+        [*command, "train", clicks.dataset, "--workers", 2, "--epochs", 1000000, "--max-time", 5,
          "--out", tmp_path / "run"]
     )  # fmt: skip
     assert code == 0

@@ -7,57 +7,15 @@ from pathlib import Path
 import msgspec
 import pytest
 from integration.jobs import job
+from integration.money import DURATIONS, dollars, own_tariff
 
-from mlless.billing.tariff import tariff_names
 from mlless.data.dataset import Dataset
+from mlless.data.partition import partition
+from mlless.data.synthetic import write_ratings
 from mlless.driver import run_job
 from mlless.errors import UsageError
 from mlless.records import StepRecord
 from mlless.testing.virtual import Durations, Simulation, simulate
-
-# A step as published, and an ending that takes as long as a few of them.
-DURATIONS = Durations(
-    work={"step": lambda workers: 1 / (4.438 - 0.2425 * workers), "evaluate": 2e-4, "merge": 1e-7},
-    message=2e-3,
-    request=1e-3,
-    byte=1e-8,
-    fit=0.5,
-)
-ENDLESS = 100_000  # epochs
-
-
-def dollars(done: Simulation) -> float:
-    assert done.bill is not None
-    return done.bill.total
-
-
-@pytest.mark.parametrize("tariff", tariff_names())
-@pytest.mark.parametrize("budget", [0.02, 0.035])
-def test_a_budget_is_used_up_and_holds(ratings: Dataset, tariff: str, budget: float) -> None:
-    spec = job(ratings, workers=6, epochs=ENDLESS, max_cost=budget, tariff=tariff)
-    done = simulate(spec, ratings, DURATIONS)
-    assert done.outcome.stop_reason == "cost"
-    assert 0.98 * budget <= dollars(done) <= budget
-    costs = [record.cost for record in done.records]
-    assert costs == sorted(costs)  # type: ignore[type-var]
-    assert costs[-1] <= dollars(done)  # type: ignore[operator]
-
-
-@pytest.mark.parametrize("seconds", [60.0, 100.0])
-def test_time_is_used_up_and_holds(ratings: Dataset, seconds: float) -> None:
-    spec = job(ratings, workers=6, epochs=ENDLESS, max_time=seconds)
-    done = simulate(spec, ratings, DURATIONS)
-    assert done.outcome.stop_reason == "time"
-    assert 0.97 * seconds <= done.seconds <= seconds
-
-
-def test_whichever_budget_runs_out_first_ends_the_job(ratings: Dataset) -> None:
-    def reason(**limits: float) -> str:
-        spec = job(ratings, workers=6, epochs=ENDLESS, tariff="published-ibm", **limits)
-        return simulate(spec, ratings, DURATIONS).outcome.stop_reason
-
-    assert reason(max_cost=0.01, max_time=1000.0) == "cost"
-    assert reason(max_cost=1.0, max_time=30.0) == "time"
 
 
 def test_a_leaver_is_billed_until_it_has_left(ratings: Dataset) -> None:
@@ -80,14 +38,6 @@ def test_a_leaver_is_billed_until_it_has_left(ratings: Dataset) -> None:
     assert writes.quantity == 3
 
 
-def own_tariff(path: Path, rest: str) -> str:
-    """Write a tariff whose functions cost what AWS Lambda's do; return its path."""
-    entry = 'source = "test"\ndate = "2026-01-01"\n'
-    more = f"{rest}\n{entry}" if rest else ""
-    path.write_text(f'name = "own"\nnote = ""\n[function]\ngb_second = 0.0000166667\n{entry}{more}')
-    return str(path)
-
-
 def test_traffic_is_all_that_was_moved(ratings: Dataset, tmp_path: Path) -> None:
     tariff = own_tariff(tmp_path / "own.toml", "[traffic]\ngb_fetched = 0.02\ngb_exchanged = 0.01")
     spec = job(ratings, workers=3, epochs=3, tariff=tariff)
@@ -100,14 +50,6 @@ def test_traffic_is_all_that_was_moved(ratings: Dataset, tmp_path: Path) -> None
     assert fetched.quantity * 1e9 == pytest.approx(3 * sum(file.bytes for file in manifest.train) + held_out)
     moved = sum(record.bytes_out + record.bytes_in for record in done.records)
     assert exchanged.quantity * 1e9 == pytest.approx(moved + done.outcome.finished.bytes_in)
-
-
-def test_a_budget_holds_where_traffic_is_what_costs(ratings: Dataset, tmp_path: Path) -> None:
-    tariff = own_tariff(tmp_path / "own.toml", "[traffic]\ngb_exchanged = 1.0")
-    spec = job(ratings, workers=6, epochs=ENDLESS, max_cost=0.05, tariff=tariff)
-    done = simulate(spec, ratings, DURATIONS)
-    assert done.outcome.stop_reason == "cost"
-    assert 0.95 * 0.05 <= dollars(done) <= 0.05
 
 
 def test_without_a_tariff_nothing_is_metered(ratings: Dataset) -> None:
@@ -124,33 +66,6 @@ def test_what_needs_a_tariff_says_so(ratings: Dataset) -> None:
         job(ratings, min_workers=2)
     with pytest.raises(UsageError, match="least number of workers: expected 1 to 3, found 4"):
         job(ratings, workers=3, min_workers=4, tuner="published")
-
-
-def test_a_budget_below_the_minimum_charge_is_refused_before_anything_starts(
-    ratings: Dataset, run_folder: Path
-) -> None:
-    spec = job(ratings, workers=3, max_cost=1e-6, tariff="published-ibm")
-    with pytest.raises(UsageError, match="below the minimum charge"):
-        run_job(spec, ratings, run_folder)
-    with pytest.raises(UsageError, match="below the minimum charge"):
-        simulate(spec, ratings, DURATIONS)
-
-
-def test_processes_stay_within_their_budget_and_use_it(ratings: Dataset, run_folder: Path) -> None:
-    # Two functions of 2 GB and two servers: $1.57e-4 a second, so some 8 seconds.
-    budget = 1.25e-3
-    spec = job(ratings, workers=2, epochs=ENDLESS, max_cost=budget, tariff="published-ibm")
-    run = run_job(spec, ratings, run_folder)
-    assert run.summary.stop_reason == "cost"
-    assert run.bill is not None
-    assert run.bill == run.summary.bill
-    # How close it comes is for the virtual clock to show: a machine at its limits may stall in any step.
-    assert 0.5 * budget <= run.bill.total <= 1.25 * budget
-    functions = run.bill.items[0]
-    # Started, ended and billed by tenths of a second, 2 GB each.
-    assert 0 < functions.quantity <= 2 * 2 * (run.summary.wall_seconds + 0.1)
-    costs = [record.cost for record in run.history()]
-    assert costs == sorted(costs)  # type: ignore[type-var]
 
 
 # The published rule waits until the loss has all but come to rest.
@@ -192,6 +107,40 @@ def test_workers_leave_by_decisions_and_never_below_the_floor(
     assert sum(r.samples for r in done.records) == EPOCHS[tuner] * sum(
         file.rows for file in ratings.manifest.train
     )
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """The data set of the others in 180 mini-batches: enough steps to a target for workers to leave."""
+    folder = tmp_path_factory.mktemp("many")
+    write_ratings(folder / "ratings.csv", users=300, items=200, rows=12_000, seed=1)
+    return partition(folder / "ratings.csv", folder / "data", batch_size=60)
+
+
+def to_target(dataset: Dataset, workers: int, tuner: str = "off", **limits: float) -> Simulation:
+    wishes = {"target": "rmse=0.685", "epochs": 60, "tariff": "aws-lambda-x86", "workers": workers}
+    done = simulate(job(dataset, tuner=tuner, **wishes, **limits), dataset, DURATIONS)
+    assert done.outcome.stop_reason == "target"
+    return done
+
+
+def test_economy_saves_and_yet_comes_to_a_target_that_can_be_paid_for_or_reached_in_time(
+    many: Dataset,
+) -> None:
+    off, free = to_target(many, 8), to_target(many, 8, "economy")
+    assert dollars(free) < 0.9 * dollars(off)
+    paid = to_target(many, 8, "economy", max_cost=1.15 * dollars(free))
+    quick = to_target(many, 8, "economy", max_time=1.15 * off.seconds)
+    assert dollars(paid) <= 1.15 * dollars(free)
+    assert quick.seconds <= 1.15 * off.seconds
+
+
+def test_no_fixed_number_of_workers_is_better_in_money_and_time(many: Dataset) -> None:
+    fixed = [to_target(many, workers) for workers in (1, 2, 4, 8)]
+    for tuner in ("published", "economy"):
+        tuned = to_target(many, 8, tuner)
+        for other in fixed:
+            assert dollars(tuned) <= 1.05 * dollars(other) or tuned.seconds <= 1.05 * other.seconds
 
 
 def test_where_servers_dominate_more_workers_stay(ratings: Dataset, tmp_path: Path) -> None:

@@ -26,7 +26,8 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     """One closed step.
 
     ``time`` is when it was closed, in seconds; ``loss`` the mean over its samples, None if all flushed;
-    ``heldout`` the metrics of the model before it, where it was evaluated. ``merging`` are a worker's mean
+    ``heldout`` the metrics of the model before it, where it was evaluated, and ``evaluating`` the seconds by
+    which that made the step longer. ``merging`` are a worker's mean
     seconds of merging the updates of its peers. ``exchanged`` are the bytes of updates that were published
     and read, ``cost`` is the bill so far, in dollars.
     """
@@ -35,7 +36,7 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     time: float
     loss: float | None
     workers: tuple[Contribution, ...]
-    evaluated: bool = False
+    evaluating: float = 0.0
     heldout: dict[str, float] | None = None
     merging: float = 0.0
     exchanged: int = 0
@@ -71,12 +72,14 @@ class Decision(msgspec.Struct, frozen=True):
 class Goal:
     """What the job is to come to.
 
-    ``batches`` is how many mini-batches it has at most, ``budget`` how many dollars.
+    ``batches`` is how many mini-batches it has at most, ``budget`` how many dollars, ``max_time`` how
+    many seconds.
     """
 
     batches: int
     target: Target | None = None
     budget: float | None = None
+    max_time: float | None = None
 
     def lower(self, value: float) -> float:
         """Return a value of the target's metric so that the lower is the better."""
@@ -87,12 +90,12 @@ class Goal:
 class Question:
     """The job after ``step``, with one entry for each step so far whose loss is a number.
 
-    ``members`` counts who took part in a step, ``seconds`` is how long it took (NaN if it also
-    evaluated), ``settled`` how many steps the membership had been what it was. ``heldout`` are pairs of
+    ``members`` counts who took part in a step, ``seconds`` is how long it took without an evaluation,
+    ``settled`` how many steps the membership had been what it was. ``heldout`` are pairs of
     an index into these and the target's metric, so that less is better. ``workers`` are those who would
     go on, with their means over the last steps; at least ``floor`` of them stay. ``knee`` is the index
     that was found when the first one left: what is behind remains so. ``merging`` and ``exchanged`` are
-    those of a step, typical of the last ones.
+    those of a step with as many workers, typical of the last ones. ``time`` is in seconds since the start.
     """
 
     step: int
@@ -108,6 +111,7 @@ class Question:
     merging: float = 0.0
     exchanged: float = 0.0
     cost: float | None = None
+    time: float = 0.0
 
     @property
     def spare(self) -> int:

@@ -17,7 +17,8 @@ def published_knee(losses: Floats) -> int | None:
     """Return the first step whose slope is above SLOPE, once that has been the same for CALLS steps.
 
     The published rule. It knows losses of one scale alone, and a number of steps of the published
-    settings: faster ones may reach any useful target before their slope has come down that far.
+    settings: faster ones may reach any useful target before their slope has come down that far. What comes
+    before the steepest slope is left out, or a loss that rises at first would be past its knee at once.
     """
     found = {_first_above(losses[: len(losses) - back], SLOPE) for back in range(CALLS)}
     return found.pop() if len(found) == 1 else None
@@ -44,5 +45,7 @@ def relative_knee(losses: Floats) -> int | None:
 def _first_above(losses: Floats, slope: float) -> int | None:
     if len(losses) < _LEAST:
         return None
-    above = np.flatnonzero(slopes(losses) > slope)
-    return int(above[0]) if len(above) else None
+    found = slopes(losses)
+    steepest = int(np.argmin(found))
+    above = np.flatnonzero(found[steepest:] > slope)
+    return steepest + int(above[0]) if len(above) else None

@@ -7,14 +7,19 @@ from mlless.autotuner.economy import Economy
 from mlless.autotuner.tuner import Runner, Tuner
 from mlless.billing.meter import Meter
 from mlless.errors import UsageError
-from mlless.job import JobSpec
+from mlless.job import Factorization, JobSpec
 
 
 def open_tuner(spec: JobSpec, meter: Meter | None, runner: Runner) -> Tuner | None:
     """Return the tuner of a job, whose decisions come about in ``runner``; None if it has none."""
     if spec.scaling.policy == "off":
         return None
-    goal = Goal(batches=spec.batches * spec.stop.epochs, target=spec.stop.target, budget=spec.stop.max_cost)
+    goal = Goal(
+        batches=spec.batches * spec.stop.epochs,
+        target=spec.stop.target,
+        budget=spec.stop.max_cost,
+        max_time=spec.stop.max_time,
+    )
     return Tuner(_policy(spec, meter), runner, floor=spec.scaling.min_workers, goal=goal)
 
 
@@ -27,4 +32,5 @@ def _policy(spec: JobSpec, meter: Meter | None) -> Policy:
         from mlless.autotuner.published import Published
     except ModuleNotFoundError as error:
         raise UsageError("the published tuner needs SciPy", cure="run: pip install 'mlless[all]'") from error
-    return Published()
+    # The published losses of factorisations are roots of mean squares; ours are the mean squares.
+    return Published(root=isinstance(spec.model, Factorization))

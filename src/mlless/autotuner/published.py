@@ -22,11 +22,15 @@ _TRACED = 40  # points of a curve in a decision's record
 
 @dataclass(frozen=True)
 class Published:
-    """``interval`` and ``horizon`` in seconds, ``tolerance`` in percent: the published values."""
+    """``interval`` and ``horizon`` in seconds, ``tolerance`` in percent: the published values.
+
+    ``root`` says that losses are mean squares of which the roots are to be looked at.
+    """
 
     interval: float = 20.0
     horizon: float = 10.0
     tolerance: float = 1.0
+    root: bool = False
 
     def due(self, *, steps: int, seconds: float) -> bool:
         """Return whether the interval is over."""
@@ -37,18 +41,21 @@ class Published:
         """Return whether one worker leaves: untested right after the knee, then by the projected losses."""
         if question.spare == 0:
             return question.stay("no worker can be spared")
-        knee = published_knee(question.losses) if question.knee is None else question.knee
+        losses = np.sqrt(np.maximum(question.losses, 0.0)) if self.root else question.losses
+        knee = published_knee(losses) if question.knee is None else question.knee
         if knee is None:
             return question.stay("before the knee", workers=len(question.workers))
-        count = len(question.losses)
+        if question.members[-1] != len(question.workers):
+            return question.stay("the last one is still leaving", knee=knee)
+        count = len(losses)
         times = np.arange(1.0, count + 1)
         changes = np.flatnonzero(np.diff(question.members))
         leavers, why = choose(question.workers, 1)
         if not len(changes):
             return question.leave(leavers, f"past the knee; {why}", knee=knee)
-        reference = fit_reference(times, question.losses)
+        reference = fit_reference(times, losses)
         since = int(changes[-1]) + 1
-        local = fit_local(times[since:] - since, question.losses[since:])
+        local = fit_local(times[since:] - since, losses[since:])
         speed = fit_speed(question.members, question.seconds, question.settled)
         if reference is None or local is None or speed is None:
             return question.stay("too little to tell since the last one left", knee=knee)
@@ -66,12 +73,12 @@ class Published:
             "speed_base": speed.base,
             "speed_slope": speed.slope,
         }
-        curves = _traced("reference", reference, 0, ahead), _traced("local", local, since, ahead)
+        curves = self._traced("reference", reference, 0, ahead), self._traced("local", local, since, ahead)
         if not excess < self.tolerance:
             return question.stay(f"the loss is {excess:.2f} % above its former course", *curves, **numbers)
         return question.leave(leavers, f"the loss keeps to its former course; {why}", *curves, **numbers)
 
-
-def _traced(name: str, curve: Curve, since: int, ahead: float) -> FittedCurve:
-    steps = np.linspace(since + 1.0, ahead, _TRACED)
-    return traced(name, steps, np.array([curve.at(step - since) for step in steps]))
+    def _traced(self, name: str, curve: Curve, since: int, ahead: float) -> FittedCurve:
+        steps = np.linspace(since + 1.0, ahead, _TRACED)
+        losses = np.array([curve.at(step - since) for step in steps])
+        return traced(name, steps, losses**2 if self.root else losses)

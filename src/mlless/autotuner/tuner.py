@@ -69,10 +69,11 @@ class Tuner:
         self._losses.append(seen.loss)
         self._members.append(count)
         self._settled.append(self._settled[-1] + 1 if same else 0)
-        timed = before is not None and not seen.evaluated
-        self._seconds.append(seen.time - before.time if timed and before else np.nan)
+        seconds = np.nan if before is None else seen.time - before.time - seen.evaluating
+        self._seconds.append(max(seconds, 0.0))
 
     def _question(self, seen: Observation) -> Question:
+        alike = [one for one in self._recent if len(one.workers) == len(seen.workers)]
         return Question(
             step=seen.step,
             losses=np.array(self._losses, float),
@@ -84,9 +85,10 @@ class Tuner:
             floor=self._floor,
             goal=self._goal,
             knee=self._knee,
-            merging=float(np.median([one.merging for one in self._recent])),
-            exchanged=float(np.median([one.exchanged for one in self._recent])),
+            merging=float(np.median([one.merging for one in alike])),
+            exchanged=float(np.median([one.exchanged for one in alike])),
             cost=seen.cost,
+            time=seen.time,
         )
 
     def _contributions(self, seen: Observation) -> tuple[Contribution, ...]:

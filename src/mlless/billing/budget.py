@@ -2,73 +2,99 @@
 
 A decision to stop takes effect in two steps: one more is under way when it is taken, and in the next
 everyone flushes. Then the last worker merges, scores the model on all held-out rows (twice, if an earlier
-model turns out to be the best) and stores it, while the others exit.
+model turns out to be the best) and stores it, while the others exit. A step that stalls for longer than
+any lately cannot be foreseen.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from mlless.billing.meter import NOTHING, Meter, Usage
 
 GRACE = 0.5
 WRITES = 3  # of a run: model, history, summary
-# One step to come is expected to be as slow as the slowest so far, half of which these seconds forget.
-_HALF_LIFE = 5.0
+# One step to come is expected to be as slow as the slowest so far, half of which is forgotten after so many
+# seconds and so many steps: stalls recur.
+_HALF_LIFE, _HALF_STEPS = 5.0, 200
 _NEWEST = 0.2  # weight of the newest step in what the others are expected to take
+_WARM = 0.5  # of the time of the first step, in which nothing is warm: what others are expected to take
+_LARGE = 0.9  # of the largest update: of those as large, the newest says what a byte takes
 # A step, the flush, and the one that is taken if the decision waits until the next one.
 _STEPS = 3
-# One in a step to come, and two of the finisher.
+# One in a step to come, and two of the last worker.
 _EVALUATIONS = 3
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Scoring:
-    """What an evaluation took all workers together: seconds, and what was used."""
+    """What an evaluation took: seconds of all workers together and of the slowest, and what was used."""
 
     seconds: float
+    longest: float
     used: Usage = NOTHING
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spent:
+    """A step: what was used, by how many workers, and what moving updates took.
+
+    The mean worker published so many bytes in ``publishing`` seconds, and read so many in ``merging``.
+    """
+
+    used: Usage = NOTHING
+    workers: int = 1
+    published: float = 0.0
+    publishing: float = 0.0
+    read: float = 0.0
+    merging: float = 0.0
+    scoring: Scoring | None = None
 
 
 @dataclass
 class Budget:
     """The most a job may cost, in ``dollars`` by its ``meter``, and its ``deadline``; either may be None.
 
-    ``flush`` is the most that everyone's flush uses, which no step shows. Nor does one show the seconds
-    of ``grace``: for all functions to exit, and for storing the model.
+    ``flush`` is the most bytes that a worker's flush has. ``grace`` are the seconds for what no step shows:
+    for all functions to exit, and for storing the model.
     """
 
     meter: Meter | None = None
     dollars: float | None = None
     deadline: float | None = None
-    flush: Usage = NOTHING
+    flush: int = 0
     grace: float = GRACE
     _closed: float = 0.0
+    _steps: int = 0
     _slowest: float = 0.0
     _typical: float = 0.0
-    _evaluating: float = 0.0
-    _scoring: float = 0.0
-    _step: Usage = NOTHING
-    _evaluation: Usage = NOTHING
+    _last: Spent = field(default_factory=Spent)
+    _largest: Spent = field(default_factory=Spent)
+    _scoring: Scoring = field(default_factory=lambda: Scoring(seconds=0.0, longest=0.0))
 
     def begin(self, now: float) -> None:
         """Take in that the first step begins."""
         self._closed = now
 
-    def add_step(self, now: float, used: Usage, scoring: Scoring | None = None) -> None:
-        """Take in that a step is closed, what was used for it, and for its evaluation if there was one."""
-        seconds = now - self._closed
-        keep = 0.5 ** (seconds / _HALF_LIFE)
-        self._step = used
-        if scoring is not None:
-            self._evaluating, self._evaluation = seconds, scoring.used
-            self._scoring = max(scoring.seconds, 0.5 * self._scoring)
+    def add_step(self, now: float, spent: Spent) -> None:
+        """Take in that a step is closed."""
+        seconds, self._closed, self._last = now - self._closed, now, spent
+        if spent.scoring is not None:
+            seconds = max(seconds - spent.scoring.longest, 0.0)
+            self._scoring = spent.scoring
+        if spent.published + spent.read >= _LARGE * (self._largest.published + self._largest.read):
+            self._largest = spent
+        self._steps += 1
+        if self._steps == 1:
+            self._slowest = self._typical = _WARM * seconds
+        elif self._steps == 2:
+            self._slowest = self._typical = seconds
         else:
+            keep = 0.5 ** min(seconds / _HALF_LIFE, 1 / _HALF_STEPS)
             self._slowest = max(seconds, self._slowest * keep)
-            self._typical += (seconds - self._typical) * (_NEWEST if self._typical else 1.0)
-        self._closed = now
+            self._typical += _NEWEST * (seconds - self._typical)
 
     def ending(self, now: float, *, evaluate: bool) -> tuple[float, float]:
         """Return when all functions but one will have ended, and when that one, the finisher, will have.
@@ -76,18 +102,20 @@ class Budget:
         That is if the job goes on for another step before it ends. ``evaluate`` says that one of the
         steps to come evaluates.
         """
-        slowest = self._slowest or self._evaluating
-        typical = self._typical or self._evaluating
-        first = max(slowest, self._evaluating) if evaluate else slowest
-        committed = now + first + (_STEPS - 1) * typical + self.grace
-        return committed, committed + slowest + 2 * self._scoring
+        large, scoring = self._largest, self._scoring
+        first = self._slowest + (scoring.longest if evaluate else 0.0)
+        flushing = large.publishing * self.flush / large.published if large.published else 0.0
+        committed = now + first + (_STEPS - 1) * self._typical + flushing + self.grace
+        flushed = self.flush * self._last.workers
+        merging = max(self._slowest, large.merging * flushed / large.read if large.read else 0.0)
+        return committed, committed + merging + 2 * scoring.seconds
 
     def cost(self, now: float, *, finisher: Hashable, evaluate: bool) -> float:
         """Return what the job will have cost with that ending; ``finisher`` is who writes the model."""
         assert self.meter is not None, "a job without a tariff"
         committed, finished = self.ending(now, evaluate=evaluate)
-        more = self.flush.plus(Usage(writes=WRITES))
-        more = more.plus(self._step, _STEPS).plus(self._evaluation, _EVALUATIONS)
+        flushes = Usage(writes=WRITES, exchanged=self.flush * self._last.workers**2)
+        more = flushes.plus(self._last.used, _STEPS).plus(self._scoring.used, _EVALUATIONS)
         return self.meter.bill(committed, last=finisher, until=finished, more=more).total
 
     def spent(self, now: float, *, finisher: Hashable, evaluate: bool) -> Literal["cost", "time"] | None:
@@ -97,3 +125,9 @@ class Budget:
         if self.deadline is not None and self.ending(now, evaluate=evaluate)[1] > self.deadline:
             return "time"
         return None
+
+    def over(self, now: float) -> Literal["cost", "time"] | None:
+        """Return what the job has run out of already, if anything."""
+        if self.dollars is not None and self.meter is not None and self.meter.cost(now) > self.dollars:
+            return "cost"
+        return "time" if self.deadline is not None and now > self.deadline else None

@@ -72,6 +72,11 @@ class Meter:
         self._launches: dict[Hashable, _Launch] = {}
         self._used = NOTHING
 
+    @property
+    def tariff(self) -> str:
+        """The tariff's name."""
+        return self._tariff.name
+
     def start(self, functions: Iterable[Hashable], at: float) -> None:
         """Take in that functions start."""
         for function in functions:
@@ -135,7 +140,7 @@ class Meter:
 
     def check_budget(self, dollars: float, functions: int) -> None:
         """Raise UsageError if so many functions cannot be had for ``dollars`` at all."""
-        if dollars < (least := self.minimum(functions)):
+        if dollars < (least := self.minimum(functions)) * (1 - 1e-9):
             raise UsageError(
                 "the budget is below the minimum charge",
                 expected=f"at least ${least:.3g} for {functions} functions by {self._tariff.name}",

@@ -43,7 +43,7 @@ def _told() -> Iterator[None]:
     try:
         yield
     except MLLessError as error:
-        typer.echo(f"error: {error}", err=True)
+        typer.echo("\n".join([f"error: {error}", *getattr(error, "__notes__", [])]), err=True)
         raise typer.Exit(error.exit_code) from None
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # one more would end the interpreter's end

@@ -54,7 +54,7 @@ class LithopsRuntime(HostedRuntime):
         )
         try:
             self._say(Wanted(entry, memory, time_limit, dict(environment)))
-            self._time_limit = self._await_answer("Lithops is not ready", _READY_DEADLINE).time_limit
+            self._ready = self._await_answer("Lithops is not ready", _READY_DEADLINE)
         except BaseException:
             self.stop(0.0)
             raise
@@ -62,7 +62,12 @@ class LithopsRuntime(HostedRuntime):
     @property
     def time_limit(self) -> float | None:
         """Seconds after which Lithops or the cloud ends a function; None if they never do."""
-        return self._time_limit
+        return self._ready.time_limit
+
+    @property
+    def memory(self) -> int | None:
+        """MB of a function by Lithops' configuration, unless other were asked for; None on this machine."""
+        return self._ready.memory
 
     def start(self, functions: Mapping[FunctionId, bytes]) -> None:
         """Start all functions at once; UsageError if Lithops' configuration or the account has no room."""

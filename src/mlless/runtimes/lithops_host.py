@@ -58,7 +58,7 @@ def main(folder: str) -> None:
                             host = Host(msgspec.json.decode(line, type=Wanted), folder)
                         else:
                             host.start(msgspec.json.decode(line, type=list[Start]))
-                        words.append(Ready(host.time_limit))
+                        words.append(Ready(host.time_limit, host.memory))
                     except MLLessError as error:
                         words.append(Refused.of(error))
             words += host.ended() if host else []
@@ -111,6 +111,14 @@ class Host:
         if self._limit is None:
             return None
         return self._limit - (_SETTLING if self._mode == SERVERLESS else 0)
+
+    @property
+    def memory(self) -> int | None:
+        """MB of a function; None on this machine."""
+        if self._mode == LOCALHOST:
+            return None
+        memory = self._wanted.memory or self._config[self._backend].get("runtime_memory")
+        return None if memory is None else int(memory)
 
     def start(self, starts: list[Start]) -> None:
         """Start all functions at once; UsageError if there is no room for them."""
@@ -255,7 +263,14 @@ def _ended(start: Start, future: Any) -> Ended:
         returned = msgspec.json.decode(future.result(), type=Returned)
     except BaseException as error:  # what ended it before or beside our own code, as Lithops tells it
         return Ended(start.worker, start.generation, 1, 0.0, hidden(_told(error)))
-    return Ended(start.worker, start.generation, returned.code, returned.cpu_seconds, returned.cause)
+    return Ended(
+        start.worker,
+        start.generation,
+        returned.code,
+        returned.cpu_seconds,
+        returned.cause,
+        returned.seconds,
+    )
 
 
 def _told(error: BaseException) -> str:

@@ -50,6 +50,11 @@ class Runtime(Protocol):
         """Seconds after which the runtime ends a function; None if it never does."""
         ...
 
+    @property
+    def memory(self) -> int | None:
+        """MB that a function has and is billed for; None where it has what the machine has."""
+        ...
+
     def start(self, functions: Mapping[FunctionId, bytes]) -> None:
         """Start all functions, each with its payload, to run at the same time.
 

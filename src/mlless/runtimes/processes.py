@@ -28,3 +28,8 @@ class ProcessRuntime(HostedRuntime):
     def time_limit(self) -> None:
         """A process may take all the time it needs."""
         return None
+
+    @property
+    def memory(self) -> None:
+        """A process may take what this machine has."""
+        return None

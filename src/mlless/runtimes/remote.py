@@ -18,20 +18,22 @@ _LONGEST = 6000
 
 
 class Returned(msgspec.Struct, frozen=True):
-    """How a function ended: exit code, seconds of CPU, and if it failed its own traceback."""
+    """How a function ended: exit code, seconds of CPU and in all, and if it failed its own traceback."""
 
     code: int
     cpu_seconds: float
+    seconds: float
     cause: str = ""
 
 
 def run(entry: str, payload: str) -> str:
     """Call the function with the dotted name ``entry``; return a ``Returned`` as JSON, whatever happens."""
-    start = time.process_time()
+    began, start = time.monotonic(), time.process_time()
     code, cause = 0, ""
     try:
         function_of(entry)(payload.encode())
     except BaseException as error:  # a worker that exits has failed too, and the driver is to be told how
         code = getattr(error, "exit_code", 1)
         cause = hidden("".join(traceback.format_exception(error)))[-_LONGEST:]
-    return msgspec.json.encode(Returned(code, time.process_time() - start, cause)).decode()
+    returned = Returned(code, time.process_time() - start, time.monotonic() - began, cause)
+    return msgspec.json.encode(returned).decode()

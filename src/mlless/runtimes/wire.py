@@ -30,9 +30,10 @@ class Wanted(msgspec.Struct, frozen=True):
 
 
 class Ready(msgspec.Struct, frozen=True, tag=True):
-    """What was asked for is done; functions end after ``time_limit`` seconds, if there is a limit."""
+    """What was asked for is done; functions end after ``time_limit`` seconds, have ``memory`` MB, if set."""
 
     time_limit: float | None = None
+    memory: int | None = None
 
 
 class Refused(msgspec.Struct, frozen=True, tag=True):

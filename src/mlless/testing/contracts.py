@@ -456,15 +456,18 @@ class RuntimeContract:
     def test_all_functions_run_at_the_same_time(
         self, open_runtime: Callable[[str], Runtime], tmp_path: Path
     ) -> None:
-        """More than there are cores; each waits for all the others."""
+        """More than there are cores; each waits for all the others. How long each ran is told."""
         count = min((os.cpu_count() or 1) + 3, 16)
         runtime = open_runtime(f"{_FUNCTIONS}:meet")
+        before = time.monotonic()
         runtime.start({(n, 0): _task(tmp_path, n, all=count) for n in range(count)})
         ended = _all_ended(runtime, count)
         assert sorted((one.worker, one.generation, one.code) for one in ended) == [
             (n, 0, 0) for n in range(count)
         ]
         assert all(one.cpu_seconds >= 0 for one in ended)
+        elapsed = time.monotonic() - before
+        assert all(one.seconds is not None and 0 <= one.seconds <= elapsed for one in ended)
         assert runtime.ended() == []
         assert runtime.stop(0.0) == []
 

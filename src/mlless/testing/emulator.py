@@ -53,6 +53,11 @@ class EmulatorRuntime:
         """What AWS Lambda allows at most."""
         return 900.0
 
+    @property
+    def memory(self) -> None:
+        """The emulator sets none."""
+        return None
+
     def start(self, functions: Mapping[FunctionId, bytes]) -> None:
         """Start an emulator for each function and call it."""
         started = [_Function(who, payload) for who, payload in functions.items()]

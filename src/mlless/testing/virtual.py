@@ -228,6 +228,11 @@ class VirtualRuntime:
         """A thread may take all the time it needs."""
         return None
 
+    @property
+    def memory(self) -> None:
+        """A thread may take what this machine has."""
+        return None
+
     def start(self, functions: Mapping[FunctionId, bytes]) -> None:
         """Give every function a thread; it moves once the baton comes to it."""
         for (worker, _), payload in functions.items():

@@ -10,7 +10,7 @@ import pytest
 from unit.autotuner.curves_of import contributions, falling, question
 
 from mlless.autotuner.decision import Contribution, Decision, Floats, Goal, Observation, Question
-from mlless.autotuner.economy import Economy
+from mlless.autotuner.economy import DOUBT, Economy
 from mlless.autotuner.knee import published_knee, relative_knee
 from mlless.autotuner.leaver import choose
 from mlless.autotuner.published import Published
@@ -145,6 +145,45 @@ class TestPublished:
         assert decision.numbers["excess"] > 1.0
         assert Published(tolerance=100.0).decide(self.history(0.2)).action == "leave"
 
+    def test_the_local_curve_counts_from_the_last_change_and_both_look_ahead(self) -> None:
+        asked = dataclasses.replace(self.history(0.0), seconds=np.full(600, 0.5))
+        numbers = Published().decide(asked).numbers
+        # Ten seconds at two steps a second.
+        t = 600 + 10 * 2
+        assert numbers["reference"] == pytest.approx(1 / (0.05 * t**1.5 + 0.8) + 0.5, rel=1e-3)
+        assert numbers["projected"] == pytest.approx(numbers["reference"], rel=1e-2)
+        near = Published(horizon=0.0).decide(asked).numbers
+        assert near["reference"] > numbers["reference"]
+        # As far ahead as the curves go that it records.
+        reference, local = Published().decide(asked).curves
+        assert (reference.name, reference.steps[0], reference.steps[-1]) == ("reference", 1, t)
+        assert (local.name, local.steps[0], local.steps[-1]) == ("local", 501, t)
+        assert local.losses[-1] == pytest.approx(numbers["projected"], rel=1e-4)
+
+    def test_only_the_first_goes_untested_however_slow_the_steps_are(self) -> None:
+        losses = np.concatenate([np.linspace(1.0, 0.5, 200), np.full(200, 0.5)])
+        first = Published().decide(question(losses))
+        assert first.action == "leave"
+        # The next look comes before it has gone: those who would stay are one fewer than took part.
+        waiting = dataclasses.replace(question(losses), workers=contributions(9))
+        assert Published().decide(waiting).why == "the last one is still leaving"
+
+    def test_a_loss_that_rises_at_first_is_not_past_its_knee(self) -> None:
+        losses = np.concatenate([np.linspace(1.0, 1.05, 15), 1.05 - 0.0018 * np.arange(300)])
+        assert published_knee(losses) is None
+        flat = np.concatenate([losses, np.full(200, losses[-1])])
+        knee = published_knee(flat)
+        assert knee is not None
+        assert knee > 300
+
+    def test_roots_of_mean_squares_are_looked_at_where_losses_are_those(self) -> None:
+        asked = self.history(0.2)
+        squared = dataclasses.replace(asked, losses=asked.losses**2)
+        plain, root = Published().decide(asked), Published(root=True).decide(squared)
+        assert root.numbers == pytest.approx(plain.numbers)
+        for curve, other in zip(root.curves, plain.curves, strict=True):
+            assert curve.losses == pytest.approx([loss**2 for loss in other.losses], rel=1e-3)
+
     def test_it_looks_every_twenty_seconds(self) -> None:
         assert not Published().due(steps=50, seconds=19.9)
         assert Published().due(steps=50, seconds=20.0)
@@ -192,12 +231,22 @@ class TestEconomy:
         # Everyone reads of everyone: a step of 8 moves 64 / 81 of the bytes of one of 9.
         free = Economy(function=0.0, servers=0.0, traffic=1e-8).decide(asked).numbers
         ratio = free["dollars"] / free["dollars_if_all_stay"]
-        assert ratio == pytest.approx((8 / 9) ** 2 / (8 / 9) ** 0.95)
+        assert ratio == pytest.approx(8 / 9)
 
     def test_the_numbers_are_those_of_the_model(self) -> None:
         numbers = FUNCTIONS.decide(self.asked((10, 9))).numbers
-        ratio = (8 / (8**0.95 * (4.438 - 8 * 0.2425))) / (9 / (9**0.95 * (4.438 - 9 * 0.2425)))
+        ratio = (4.438 - 9 * 0.2425) / (4.438 - 8 * 0.2425)
         assert numbers["dollars"] / numbers["dollars_if_all_stay"] == pytest.approx(ratio, rel=1e-6)
+        # To a target a step of fewer workers is worth a bit more than its share.
+        target = float(falling(900, exponent=0.9)[-1])
+        numbers = FUNCTIONS.decide(self.asked((10, 9), target=target)).numbers
+        ratio *= (8 / 9) ** 0.05
+        assert numbers["dollars"] / numbers["dollars_if_all_stay"] == pytest.approx(ratio, rel=1e-6)
+        # All that is left by the tail, at the speed that was seen.
+        speed = 4.438 - 9 * 0.2425
+        assert numbers["seconds_if_all_stay"] == pytest.approx(numbers["left"] / 9**0.95 / speed, rel=1e-6)
+        # It is too little, and within what is doubted.
+        assert 0.9 * (900 - 240) < DOUBT * numbers["left"] / 9**0.95 < DOUBT * (900 - 240)
 
     def test_with_a_target_and_a_budget_the_quickest_that_can_be_paid_for(self) -> None:
         target = float(falling(400, exponent=0.9)[-1])
@@ -209,6 +258,56 @@ class TestEconomy:
         assert plenty.numbers["seconds"] == min(plenty.numbers["seconds"], scarce.numbers["seconds"])
         assert scarce.numbers["workers"] <= plenty.numbers["workers"]
         assert scarce.action == "leave"
+
+    def heldout(self, asked: Question, **goal: object) -> Question:
+        """Return the question with a held-out metric of 0.3 above the losses, evaluated every 40 steps."""
+        found = tuple((index, float(asked.losses[index]) + 0.3) for index in range(0, len(asked.losses), 40))
+        return dataclasses.replace(asked, heldout=found, goal=Goal(batches=100_000, **goal))  # type: ignore[arg-type]
+
+    def test_a_held_out_target_is_looked_at_by_the_training_loss(self) -> None:
+        asked = self.asked((10, 9))
+        loss = float(falling(900, exponent=0.9)[-1])
+        by_loss = self.asked((10, 9), target=loss)
+        by_metric = self.heldout(asked, target=Target(metric="rmse", value=loss + 0.3))
+        left, expected = (FUNCTIONS.decide(one).numbers["left"] for one in (by_metric, by_loss))
+        assert left == pytest.approx(expected, rel=0.1)
+        turned = tuple((index, -1.0 - value) for index, value in by_metric.heldout)  # more would be better
+        assert FUNCTIONS.decide(dataclasses.replace(by_metric, heldout=turned)).numbers["doubt"] == 1.0
+
+    def test_before_a_target_can_be_seen_a_budget_keeps_everyone(self) -> None:
+        target = Target(metric="rmse", value=0.1)
+        unseen = dataclasses.replace(self.heldout(self.asked((10, 9)), target=target), heldout=())
+        assert FUNCTIONS.decide(unseen).action == "leave"
+        for limit in ({"budget": 1.0}, {"max_time": 1e3}):
+            goal = Goal(batches=100_000, target=target, **limit)  # type: ignore[arg-type]
+            decision = FUNCTIONS.decide(dataclasses.replace(unseen, goal=goal, cost=0.0))
+            assert (decision.action, decision.why) == ("stay", "how far the target is cannot be told yet")
+
+    def test_no_one_leaves_who_is_needed_in_time(self) -> None:
+        asked = self.asked((10, 9), batches=100_000)
+        seconds = FUNCTIONS.decide(asked).numbers["seconds"]
+        for spare, action in ((1.01, "leave"), (0.99, "stay")):
+            goal = Goal(batches=100_000, max_time=asked.time + spare * seconds)
+            decision = FUNCTIONS.decide(dataclasses.replace(asked, goal=goal))
+            assert decision.action == action
+        assert decision.why == "fewer workers may be too late"
+        # A forecast of a target is in doubt.
+        near = float(falling(900, exponent=0.9)[-1])
+        aimed = self.asked((10, 9), target=near)
+        seconds = FUNCTIONS.decide(aimed).numbers["seconds"]
+        for spare, action in ((DOUBT + 0.01, "leave"), (DOUBT - 0.01, "stay")):
+            goal = dataclasses.replace(aimed.goal, max_time=spare * seconds)
+            assert FUNCTIONS.decide(dataclasses.replace(aimed, goal=goal)).action == action
+
+    def test_what_hardly_saves_anything_is_not_worth_it(self) -> None:
+        # Of a function and a server at one price; speed falls with workers, hardly or much.
+        members = np.repeat([10.0, 9.0], 120)
+        losses = falling(240, exponent=0.9, noise=0.001)
+        for slope, action in ((-0.03, "stay"), (-0.2425, "leave")):
+            seconds = 1 / (2.0 + slope * (members - 10.0))
+            asked = question(losses, members=members, seconds=seconds)
+            dear = Economy(function=3.4e-5, servers=3.4e-5)
+            assert dear.decide(asked).action == action
 
     def test_near_the_end_nothing_is_worth_a_change(self) -> None:
         members, _ = course((10, 9), 120)
@@ -297,6 +396,22 @@ class TestTuner:
         policy = self.Letting()
         tuner = Tuner(policy, Inline(), floor=1, goal=goal)
         for step in range(6):
-            tuner.observe(seen(step, 1.0, evaluated=step == 3, heldout={"auc": 0.7} if step == 3 else None))
+            tuner.observe(seen(step, 1.0, heldout={"auc": 0.7} if step == 3 else None))
         assert policy.asked[0].heldout == ((3, -0.7),)
-        assert np.isnan(policy.asked[0].seconds[3])
+
+    def test_the_time_of_an_evaluation_is_not_that_of_its_step(self) -> None:
+        policy = self.Letting()
+        tuner = Tuner(policy, Inline(), floor=1, goal=Goal(batches=99))
+        for step in range(6):
+            tuner.observe(seen(step, 1.0, evaluating=0.25))
+        assert np.isnan(policy.asked[0].seconds[0])
+        assert policy.asked[0].seconds[1:] == pytest.approx(0.75)
+
+    def test_what_a_step_takes_is_that_of_as_many_workers(self) -> None:
+        policy = self.Letting()
+        tuner = Tuner(policy, Inline(), floor=1, goal=Goal(batches=99))
+        for step in range(6):
+            many = step < 4
+            tuner.observe(seen(step, 1.0, workers=6 if many else 4, exchanged=36 if many else 16))
+        assert policy.asked[0].exchanged == 16
+        assert policy.asked[0].time == 5.0

@@ -86,6 +86,15 @@ def test_the_shortest_limit_holds(asked: int | None, configured: int | None, lim
     assert made._seconds() == limit
 
 
+def test_memory_is_what_was_asked_for_or_configured() -> None:
+    assert host().memory == 2048
+    assert host(runtime_memory=256).memory == 256
+    assert host(memory=4096).memory == 4096
+    local = host()
+    local._mode = "localhost"
+    assert local.memory is None
+
+
 def test_errors_below_lithops_become_ours() -> None:
     with pytest.raises(UsageError, match=r"lithops\[aws\]"), _Errors("it does not work"):
         raise ModuleNotFoundError("No module named 'boto3'")

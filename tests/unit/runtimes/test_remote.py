@@ -14,6 +14,7 @@ def returned(entry: str, payload: str = "{}") -> Returned:
 def test_success_is_code_zero() -> None:
     assert returned("msgspec.json:decode").code == 0
     assert returned("msgspec.json:decode").cause == ""
+    assert 0 <= returned("msgspec.json:decode").seconds < 10
 
 
 def test_an_error_carries_its_code_and_traceback() -> None:

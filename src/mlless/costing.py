@@ -1,0 +1,100 @@
+"""PURE: what a job has used, what that costs, and whether its budgets last, as its supervisor sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from mlless.billing.budget import Budget, Scoring, Spent
+from mlless.billing.meter import NOTHING, Meter, Usage
+from mlless.errors import JobError
+from mlless.job import JobSpec
+from mlless.messages import Finished, Plan, Report
+
+
+class Costing:
+    """The books of one job that began at ``start``; nothing costs anything without a ``meter``.
+
+    ``parameters`` is how many the model has. Raises UsageError for a budget below the minimum charge.
+    """
+
+    def __init__(self, spec: JobSpec, meter: Meter | None, *, parameters: int, start: float) -> None:
+        stop = spec.stop
+        if meter is not None and stop.max_cost is not None:
+            meter.check_budget(stop.max_cost, spec.workers)
+        deadline = None if stop.max_time is None else start + stop.max_time
+        # Four bytes a value; a mask of bits and row numbers are within a fifth of that.
+        self._budget = Budget(meter, stop.max_cost, deadline, flush=5 * parameters)
+        self._spec, self._meter, self._start = spec, meter, start
+        self._scored = NOTHING  # for an evaluation
+
+    def begin(self, now: float) -> None:
+        """Take in that all workers are there, each of which has read the data set's manifest."""
+        self._use(Usage(reads=self._spec.workers))
+        self._budget.begin(now)
+
+    def check_start(self, now: float) -> None:
+        """Raise JobError if the job has run out of a budget before it has trained anything."""
+        stop = self._spec.stop
+        match self._budget.over(now):
+            case "cost" if self._meter is not None:
+                spent = f"${self._meter.cost(now):.3g} for {now - self._start:.1f} s of start-up"
+                raise _too_late("budget", f"at most ${stop.max_cost:.3g}", spent, "--max-cost")
+            case "time":
+                spent = f"{now - self._start:.1f} s of start-up"
+                raise _too_late("time", f"at most {stop.max_time:g} s", spent, "--max-time")
+
+    def add_step(self, plan: Plan, reports: Sequence[Report], now: float) -> float | None:
+        """Take in a closed step; return the dollars that the job has cost so far, None without a meter."""
+        out, read = sum(one.bytes_out for one in reports), sum(one.bytes_in for one in reports)
+        used = Usage(
+            reads=sum(one.samples > 0 for one in reports),
+            fetched=sum(one.bytes_fetched for one in reports),
+            exchanged=out + read,
+        )
+        scoring = self._scoring(reports) if plan.evaluate else None
+        workers = len(reports)
+        step = Spent(
+            used=used,
+            workers=workers,
+            published=out / workers,
+            publishing=sum(one.times.publish for one in reports) / workers,
+            read=read / workers,
+            merging=sum(one.times.merge for one in reports) / workers,
+            scoring=scoring,
+        )
+        self._budget.add_step(now, step)
+        self._use(used if scoring is None else used.plus(scoring.used))
+        return None if self._meter is None else self._meter.cost(now)
+
+    def _scoring(self, reports: Sequence[Report]) -> Scoring:
+        read = sum(one.evaluation.bytes for one in reports if one.evaluation)
+        self._scored = Usage(reads=self._spec.validation_batches, fetched=read)
+        seconds = [one.times.evaluate for one in reports]
+        return Scoring(seconds=sum(seconds), longest=max(seconds), used=self._scored)
+
+    def add_ending(self, finished: Finished, *, merged: bool) -> None:
+        """Take in what the last worker used: an evaluation of what it ``merged``, and of a restored model."""
+        self._use(Usage(exchanged=finished.bytes_in).plus(self._scored, merged + finished.restored))
+
+    def spent(
+        self, now: float, finisher: tuple[int, int], ahead: Sequence[Plan]
+    ) -> Literal["cost", "time"] | None:
+        """Return which budget allows for no step beyond those ``ahead``, if any.
+
+        ``finisher`` is the worker, and its generation, that would write the model.
+        """
+        return self._budget.spent(now, finisher=finisher, evaluate=any(one.evaluate for one in ahead))
+
+    def _use(self, usage: Usage) -> None:
+        if self._meter is not None:
+            self._meter.use(usage)
+
+
+def _too_late(what: str, expected: str, found: str, option: str) -> JobError:
+    return JobError(
+        f"the {what} was used up before the first step was over",
+        expected=expected,
+        found=found,
+        cure=f"raise {option}",
+    )
