@@ -50,12 +50,13 @@ class StepRecord(msgspec.Struct, frozen=True):
 
 
 class WorkerSummary(msgspec.Struct, frozen=True):
-    """One launch of a worker. ``cpu_seconds`` is None where its runtime could not tell."""
+    """One launch of a worker; ``cpu_seconds`` and the ``seconds`` billed are None where no one could tell."""
 
     worker: int
     generation: int
     pid: int
     cpu_seconds: float | None
+    seconds: float | None = None
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):

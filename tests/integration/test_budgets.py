@@ -88,6 +88,16 @@ def test_stalls_that_recur_are_reckoned_with(ratings: Dataset, limit: float) -> 
     assert 0.7 * limit <= done.seconds <= limit
 
 
+@pytest.mark.parametrize("limit", [60.0 + 3.7 * n for n in range(6)])
+def test_evaluations_that_take_long_are_reckoned_with(ratings: Dataset, limit: float) -> None:
+    durations = Durations(work={"step": lambda _: 0.3, "evaluate": 1e-2}, message=1e-3)
+    spec = job(ratings, workers=WORKERS, epochs=ENDLESS, max_time=limit)
+    done = simulate(spec, ratings, durations)
+    assert done.outcome.stop_reason == "time"
+    # Twelve seconds of the last worker for each of two evaluations, of which it may need but one.
+    assert limit - 2 * 12 - 8 <= done.seconds <= limit
+
+
 def test_a_flush_that_takes_long_is_reckoned_with(ratings: Dataset) -> None:
     durations = Durations(work={"step": lambda _: 0.2, "merge": 1e-5}, message=1e-3, byte=1e-5)
     for limits in ({"max_time": 100.0}, {"max_cost": 0.03, "tariff": "published-ibm"}):

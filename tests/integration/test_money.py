@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import msgspec
@@ -36,6 +37,20 @@ def test_a_leaver_is_billed_until_it_has_left(ratings: Dataset) -> None:
     evaluations = sum(record.heldout is not None for record in done.records)
     assert reads.quantity == 3 + 4 * 45 + (evaluations + again) * held_out
     assert writes.quantity == 3
+
+
+def test_processes_are_billed_for_what_they_ran(ratings: Dataset, run_folder: Path) -> None:
+    def leave(record: StepRecord) -> tuple[int, ...]:
+        return (1, 2) if record.step == 20 else ()
+
+    spec = job(ratings, workers=3, epochs=30, patience=30, tariff="published-ibm")
+    run = run_job(spec, ratings, run_folder, leavers=leave)
+    assert run.bill is not None
+    ran = [worker.seconds for worker in run.summary.workers]
+    assert all(seconds is not None for seconds in ran)
+    tenths = [math.ceil(10 * seconds - 1e-6) / 10 for seconds in ran]  # type: ignore[operator]
+    assert run.bill.items[0].quantity == pytest.approx(2 * sum(tenths))
+    assert max(ran[1:]) < ran[0]  # type: ignore[operator, type-var]
 
 
 def test_traffic_is_all_that_was_moved(ratings: Dataset, tmp_path: Path) -> None:

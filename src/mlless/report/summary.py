@@ -48,14 +48,14 @@ def summarize(
     spec: JobSpec, outcome: Outcome, totals: Totals, meter: Meter, bill: Bill | None = None
 ) -> Summary:
     """Return the summary of a job that has ended."""
-    cpu = {(one.worker, one.generation): one.cpu_seconds for one in outcome.ended}
+    ended = {(one.worker, one.generation): one for one in outcome.ended}
     return Summary(
         steps=outcome.last.step + 1,
         epochs=outcome.last.epoch,
         wall_seconds=meter.wall(),
         cpu_seconds=meter.cpu(),
         startup_seconds=outcome.started_at,
-        startup_cpu_seconds=meter.startup_cpu(sum(cpu.values())),
+        startup_cpu_seconds=meter.startup_cpu(sum(one.cpu_seconds for one in ended.values())),
         times=totals.times(),
         train_loss=outcome.train_loss,
         heldout=outcome.finished.heldout,
@@ -67,8 +67,10 @@ def summarize(
         bytes_fetched=totals.bytes_fetched,
         entries_published=totals.entries,
         workers=[
-            WorkerSummary(worker, generation, pid, cpu.get((worker, generation)))
-            for (worker, generation), pid in sorted(outcome.pids.items())
+            WorkerSummary(*who, pid, ended[who].cpu_seconds, ended[who].seconds)
+            if who in ended
+            else WorkerSummary(*who, pid, None)
+            for who, pid in sorted(outcome.pids.items())
         ],
         kernels=kernels.NAME,
         version=mlless.__version__,
