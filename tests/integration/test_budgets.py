@@ -160,3 +160,4 @@ def test_processes_come_close_to_their_budget(ratings: Dataset, run_folder: Path
     assert 0 < functions.quantity <= 2 * 2 * (run.summary.wall_seconds + 0.1)
     costs = [record.cost for record in run.history()]
     assert costs == sorted(costs)  # type: ignore[type-var]
+    assert costs[-1] <= run.bill.total  # type: ignore[operator]

@@ -36,6 +36,8 @@ _BOOT = (
 class HostedRuntime:
     """Starts the module ``host`` as a process, whose ``main`` gets the arguments."""
 
+    START_DEADLINE = 60.0  # seconds until the host has to have started what it was told to
+
     def __init__(self, host: str, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
         self._host = subprocess.Popen(
             [sys.executable, "-P", "-c", _BOOT, _PACKAGES, host, *arguments],
@@ -56,9 +58,14 @@ class HostedRuntime:
         self._stopped = False
 
     def start(self, functions: Mapping[FunctionId, bytes]) -> None:
-        """Hand the functions to the host."""
+        """Hand the functions to the host, and wait until it has started them; the error if it refuses."""
         self._say([Start(*who, payload.decode()) for who, payload in functions.items()])
         self._running |= set(functions)
+        try:
+            self._await_answer("the functions were not started", self.START_DEADLINE)
+        except BaseException:
+            self._running -= set(functions)
+            raise
 
     def ended(self) -> list[Ended]:
         """Return the ends the host has told; JobError if the host itself is gone."""

@@ -19,11 +19,10 @@ from collections.abc import Mapping
 
 from mlless.errors import UsageError
 from mlless.runtimes.hosted import HostedRuntime
-from mlless.runtimes.ports import Ended, FunctionId
+from mlless.runtimes.ports import Ended
 from mlless.runtimes.wire import Wanted
 
 _READY_DEADLINE = 120.0  # to load Lithops and its clients
-_START_DEADLINE = 900.0  # Lithops deploys a runtime when it is first used, which takes minutes
 
 
 class LithopsRuntime(HostedRuntime):
@@ -32,7 +31,10 @@ class LithopsRuntime(HostedRuntime):
     ``memory`` (MB) and ``time_limit`` (seconds) override Lithops' configuration, whose place Lithops
     finds by itself: LITHOPS_CONFIG_FILE, .lithops_config, ~/.lithops/config. Without any, functions
     are processes of this machine. ``environment`` holds variables for the functions.
+    ``start`` raises UsageError if Lithops' configuration or the account has no room for all of them.
     """
+
+    START_DEADLINE = 900.0  # Lithops deploys a runtime when it is first used, which takes minutes
 
     def __init__(
         self, entry: str, memory: int | None, time_limit: int | None, environment: Mapping[str, str]
@@ -68,15 +70,6 @@ class LithopsRuntime(HostedRuntime):
     def memory(self) -> int | None:
         """MB of a function by Lithops' configuration, unless other were asked for; None on this machine."""
         return self._ready.memory
-
-    def start(self, functions: Mapping[FunctionId, bytes]) -> None:
-        """Start all functions at once; UsageError if Lithops' configuration or the account has no room."""
-        super().start(functions)
-        try:
-            self._await_answer("Lithops did not start the functions", _START_DEADLINE)
-        except BaseException:
-            self._running -= set(functions)
-            raise
 
     def stop(self, grace: float) -> list[Ended]:
         """Wait, then end what is left: processes at once, functions of a cloud when they notice."""

@@ -1,9 +1,9 @@
 """The process that worker processes are forked from: NumPy and the worker are loaded once.
 
-Reads a list of Start a line from its standard input, forks, and writes an Ended a line to its
-standard output. When its input closes, because the driver has closed it or has died, it kills what still
-runs, removes FOLDER, if one is named, and exits. Workers start from here, never from the user's
-main module: a notebook, a REPL and a script without a main guard all work.
+Reads a list of Start a line from its standard input, forks, says that it is Ready, and writes an Ended
+a line to its standard output. When its input closes, because the driver has closed it or has died, it
+kills what still runs, removes FOLDER, if one is named, and exits. Workers start from here, never from the
+user's main module: a notebook, a REPL and a script without a main guard all work.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from collections.abc import Callable
 import msgspec
 
 from mlless.runtimes.ports import Ended
-from mlless.runtimes.wire import Start, encode, function_of
+from mlless.runtimes.wire import Ready, Start, encode, function_of
 
 _GRACE = 1.0  # seconds between asking and killing
 
@@ -50,12 +50,13 @@ def main(entry: str, folder: str) -> None:
             if not data:
                 break
             *lines, buffer = (buffer + data).split(b"\n")
-            starts = [start for line in lines for start in msgspec.json.decode(line, type=list[Start])]
-            for start in starts:
-                pid = os.fork()
-                if pid == 0:
-                    _become(function, start, [commands, output, wake_read, wake_write])
-                running[pid] = start, time.monotonic()
+            for line in lines:
+                for start in msgspec.json.decode(line, type=list[Start]):
+                    pid = os.fork()
+                    if pid == 0:
+                        _become(function, start, [commands, output, wake_read, wake_write])
+                    running[pid] = start, time.monotonic()
+                os.write(output, encode(Ready()))
     _kill(running, output)
     if folder:
         shutil.rmtree(folder, ignore_errors=True)
