@@ -17,11 +17,10 @@ from mlless import checkpoint
 from mlless.artifact import FORMAT as ARTIFACT_FORMAT
 from mlless.artifact import MODEL, Artifact, Description, read_artifact, write_artifact
 from mlless.autotuner.opening import open_tuner
-from mlless.billing.budget import WRITES
-from mlless.billing.meter import MEMORY, Bill, Usage
+from mlless.billing.meter import MEMORY, Bill
 from mlless.billing.meter import Meter as CostMeter
 from mlless.channels.opening import open_objects
-from mlless.clock import SystemClock
+from mlless.clock import Clock, SystemClock
 from mlless.data.dataset import Dataset, open_dataset
 from mlless.data.manifest import Clicks
 from mlless.deployment import EMBEDDED, Deployment
@@ -41,7 +40,7 @@ from mlless.report.summary import Meter, summarize
 from mlless.report.wording import money
 from mlless.runtimes.background import BackgroundRunner
 from mlless.session import open_session
-from mlless.supervisor import Leavers, Supervisor, nobody, note_ends
+from mlless.supervisor import Leavers, Supervisor, final_bill, nobody
 
 _GRACE = 10.0  # seconds for workers to exit once the model is there
 _LIMIT_MARGIN = 10.0  # seconds before a function's time limit in which a job comes to its end
@@ -210,10 +209,8 @@ def run_job(
             listen(record)
 
         clock = SystemClock()
-        costs = None
-        if spec.tariff is not None:
-            memory = deployment.memory or session.runtime.memory or MEMORY
-            costs = CostMeter(spec.tariff, opened=clock.now(), memory=memory)
+        memory = deployment.memory or session.runtime.memory or MEMORY
+        costs = CostMeter(spec.tariff, opened=clock.now(), memory=memory) if spec.tariff else None
         supervisor = Supervisor(
             spec,
             hub=session.hub,
@@ -234,26 +231,29 @@ def run_job(
         session.runtime.start(functions)
         if costs:  # from now on: Lithops may have deployed its runtime first
             costs.start(functions, clock.now())
-        try:
+        with _telling_costs(costs, clock):
             outcome = supervisor.run()
-        except MLLessError as error:
-            if costs:
-                error.add_note(f"it has cost {money(costs.cost(clock.now()))} by {costs.tariff}")
-            raise
         tables = checkpoint.read_snapshot(session.store, checkpoint.RESULT)
         done = clock.now()  # no server is needed any more
         stopped = session.runtime.stop(_GRACE)
         outcome.ended += stopped
-        bill = None
-        if costs:
-            note_ends(costs, stopped, clock.now())
-            costs.use(Usage(writes=WRITES))
-            bill = costs.bill(done)
+        bill = final_bill(costs, stopped, now=clock.now(), done=done)
         _write_model(out, _artifact(spec, dataset, tables))
         summary = summarize(spec, outcome, totals, meter, bill)
         write_summary(out, summary)
         history.keep()
     return Run(str(out), summary)
+
+
+@contextmanager
+def _telling_costs(costs: CostMeter | None, clock: Clock) -> Iterator[None]:
+    """Note on an error what the job has cost: it is to be paid for all the same."""
+    try:
+        yield
+    except MLLessError as error:
+        if costs is not None:
+            error.add_note(f"it has cost {money(costs.cost(clock.now()))} by {costs.tariff}")
+        raise
 
 
 def _artifact(spec: JobSpec, dataset: Dataset, tables: dict[str, Floats]) -> Artifact:

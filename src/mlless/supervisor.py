@@ -17,7 +17,8 @@ import msgspec
 from mlless import checkpoint, messages
 from mlless.autotuner.decision import Contribution, Observation
 from mlless.autotuner.tuner import Tuner
-from mlless.billing.meter import Meter
+from mlless.billing.budget import WRITES
+from mlless.billing.meter import Bill, Meter, Usage
 from mlless.channels.ports import Hub, KeyValueStore
 from mlless.clock import Clock
 from mlless.costing import Costing
@@ -323,6 +324,18 @@ def note_ends(meter: Meter | None, ended: Collection[Ended], now: float) -> None
     if meter is not None:
         for one in ended:
             meter.end((one.worker, one.generation), now, ran=one.seconds)
+
+
+def final_bill(meter: Meter | None, ended: Collection[Ended], *, now: float, done: float) -> Bill | None:
+    """Return the bill of a job whose last functions have ``ended`` by ``now``, None without a meter.
+
+    No server was needed any more once it was ``done``; what is left is to write the run's files.
+    """
+    if meter is None:
+        return None
+    note_ends(meter, ended, now)
+    meter.use(Usage(writes=WRITES))
+    return meter.bill(done)
 
 
 def _failed(failure: Failure) -> WorkerFailed:

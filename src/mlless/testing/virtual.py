@@ -19,8 +19,7 @@ import numpy as np
 from mlless import checkpoint
 from mlless.autotuner.decision import Decision
 from mlless.autotuner.opening import open_tuner
-from mlless.billing.budget import WRITES
-from mlless.billing.meter import MEMORY, Bill, Meter, Usage
+from mlless.billing.meter import MEMORY, Bill, Meter
 from mlless.channels.ports import Bytes
 from mlless.data.dataset import Dataset
 from mlless.deployment import Addresses
@@ -33,7 +32,7 @@ from mlless.models import model_of
 from mlless.records import StepRecord
 from mlless.replica import Replica
 from mlless.runtimes.ports import Ended, FunctionId
-from mlless.supervisor import Leavers, Outcome, Supervisor, nobody, note_ends
+from mlless.supervisor import Leavers, Outcome, Supervisor, final_bill, nobody
 from mlless.worker import Identity, Worker
 
 _VERSION = "virtual"
@@ -352,11 +351,7 @@ def simulate(
         runtime.start(functions)
         outcome = supervisor.run()
         tables = checkpoint.read_snapshot(store, checkpoint.RESULT)
-        bill = None
-        if meter:
-            note_ends(meter, runtime.stop(10.0), role.time)
-            meter.use(Usage(writes=WRITES))
-            bill = meter.bill(role.time)
+        bill = final_bill(meter, runtime.stop(10.0), now=role.time, done=role.time)
         return Simulation(outcome, tables, records, role.time, bill)
     finally:
         runtime.stop(10.0)
