@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from mlless.billing.budget import Budget, Scoring, Spent
+from mlless.billing.amount import money
+from mlless.billing.budget import WRITES, Budget, Scoring, StepUse
 from mlless.billing.meter import NOTHING, Meter, Usage
 from mlless.errors import JobError
 from mlless.job import JobSpec
@@ -13,20 +14,27 @@ from mlless.messages import Finished, Plan, Report
 
 
 class Costing:
-    """The books of one job that began at ``start``; nothing costs anything without a ``meter``.
+    """The books of one job; nothing costs anything without a ``meter``.
 
     ``parameters`` is how many the model has. Raises UsageError for a budget below the minimum charge.
     """
 
-    def __init__(self, spec: JobSpec, meter: Meter | None, *, parameters: int, start: float) -> None:
+    def __init__(self, spec: JobSpec, meter: Meter | None, *, parameters: int) -> None:
         stop = spec.stop
         if meter is not None and stop.max_cost is not None:
-            meter.check_budget(stop.max_cost, spec.workers)
-        deadline = None if stop.max_time is None else start + stop.max_time
+            # Everyone reads the manifest and a mini-batch; the first model and the last are evaluated.
+            reads = 2 * spec.workers + 2 * spec.validation_batches
+            meter.check_budget(stop.max_cost, spec.workers, Usage(reads=reads, writes=WRITES))
         # Four bytes a value; a mask of bits and row numbers are within a fifth of that.
-        self._budget = Budget(meter, stop.max_cost, deadline, flush=5 * parameters)
-        self._spec, self._meter, self._start = spec, meter, start
+        self._budget = Budget(meter, stop.max_cost, flush=5 * parameters)
+        self._spec, self._meter, self._start = spec, meter, 0.0
         self._scored = NOTHING  # for an evaluation
+
+    def open(self, now: float) -> None:
+        """Take in that functions have started: from now on time counts."""
+        self._start = now
+        if self._spec.stop.max_time is not None:
+            self._budget.deadline = now + self._spec.stop.max_time
 
     def begin(self, now: float) -> None:
         """Take in that all workers are there, each of which has read the data set's manifest."""
@@ -38,11 +46,12 @@ class Costing:
         stop = self._spec.stop
         match self._budget.over(now):
             case "cost" if self._meter is not None:
-                spent = f"${self._meter.cost(now):.3g} for {now - self._start:.1f} s of start-up"
-                raise _too_late("budget", f"at most ${stop.max_cost:.3g}", spent, "--max-cost")
+                spent = f"{money(self._meter.cost(now))} for {now - self._start:.1f} s of start-up"
+                raise _too_late("budget", f"at most {money(stop.max_cost or 0.0)}", spent, "--max-cost")
             case "time":
                 spent = f"{now - self._start:.1f} s of start-up"
-                raise _too_late("time", f"at most {stop.max_time:g} s", spent, "--max-time")
+                option = "--max-time, or the functions' --time-limit"
+                raise _too_late("time", f"at most {stop.max_time:g} s", spent, option)
 
     def add_step(self, plan: Plan, reports: Sequence[Report], now: float) -> float | None:
         """Take in a closed step; return the dollars that the job has cost so far, None without a meter."""
@@ -52,9 +61,9 @@ class Costing:
             fetched=sum(one.bytes_fetched for one in reports),
             exchanged=out + read,
         )
-        scoring = self._scoring(reports) if plan.evaluate else None
+        scoring = self._add_scoring(reports) if plan.evaluate else None
         workers = len(reports)
-        step = Spent(
+        step = StepUse(
             used=used,
             workers=workers,
             published=out / workers,
@@ -67,7 +76,7 @@ class Costing:
         self._use(used if scoring is None else used.plus(scoring.used))
         return None if self._meter is None else self._meter.cost(now)
 
-    def _scoring(self, reports: Sequence[Report]) -> Scoring:
+    def _add_scoring(self, reports: Sequence[Report]) -> Scoring:
         read = sum(one.evaluation.bytes for one in reports if one.evaluation)
         self._scored = Usage(reads=self._spec.validation_batches, fetched=read)
         seconds = [one.times.evaluate for one in reports]

@@ -17,6 +17,7 @@ from mlless import checkpoint
 from mlless.artifact import FORMAT as ARTIFACT_FORMAT
 from mlless.artifact import MODEL, Artifact, Description, read_artifact, write_artifact
 from mlless.autotuner.opening import open_tuner
+from mlless.billing.amount import money
 from mlless.billing.meter import MEMORY, Bill
 from mlless.billing.meter import Meter as CostMeter
 from mlless.channels.opening import open_objects
@@ -24,7 +25,7 @@ from mlless.clock import Clock, SystemClock
 from mlless.data.dataset import Dataset, open_dataset
 from mlless.data.manifest import Clicks
 from mlless.deployment import EMBEDDED, Deployment
-from mlless.errors import ChannelError, MLLessError, UsageError
+from mlless.errors import ChannelError, UsageError
 from mlless.interrupts import interruptible
 from mlless.job import Compression, JobSpec, MergeRule
 from mlless.kernels.arrays import Floats
@@ -37,7 +38,6 @@ from mlless.records import StepRecord, Summary
 from mlless.replica import Replica
 from mlless.report.history import HISTORY, HistoryFile, Totals, read_history, write_summary
 from mlless.report.summary import Meter, summarize
-from mlless.report.wording import money
 from mlless.runtimes.background import BackgroundRunner
 from mlless.session import open_session
 from mlless.supervisor import Leavers, Supervisor, final_bill, nobody
@@ -59,6 +59,10 @@ class Run:
     def __repr__(self) -> str:
         heldout = ", ".join(f"{name} {value:.4f}" for name, value in self.summary.heldout.items())
         return f"<Run {self.location}: {self.summary.steps} steps, {heldout or 'nothing held out'}>"
+
+    def __fspath__(self) -> str:
+        """Return the location: a run can be given wherever its folder is asked for."""
+        return self.location
 
     @property
     def bill(self) -> Bill | None:
@@ -229,19 +233,20 @@ def run_job(
             (worker, 0): launch_of(spec, session.addresses, worker, 0) for worker in range(spec.workers)
         }
         session.runtime.start(functions)
+        started = meter.wall()
         if costs:  # from now on: Lithops may have deployed its runtime first
             costs.start(functions, clock.now())
         with _telling_costs(costs, clock):
             outcome = supervisor.run()
-        tables = checkpoint.read_snapshot(session.store, checkpoint.RESULT)
-        done = clock.now()  # no server is needed any more
-        stopped = session.runtime.stop(_GRACE)
-        outcome.ended += stopped
-        bill = final_bill(costs, stopped, now=clock.now(), done=done)
-        _write_model(out, _artifact(spec, dataset, tables))
-        summary = summarize(spec, outcome, totals, meter, bill)
-        write_summary(out, summary)
-        history.keep()
+            tables = checkpoint.read_snapshot(session.store, checkpoint.RESULT)
+            done = clock.now()  # no server is needed any more
+            stopped = session.runtime.stop(_GRACE)
+            outcome.ended += stopped
+            bill = final_bill(costs, stopped, now=clock.now(), done=done)
+            _write_model(out, _artifact(spec, dataset, tables))
+            summary = summarize(spec, outcome, totals, meter, started, bill)
+            write_summary(out, summary)
+            history.keep()
     return Run(str(out), summary)
 
 
@@ -250,7 +255,7 @@ def _telling_costs(costs: CostMeter | None, clock: Clock) -> Iterator[None]:
     """Note on an error what the job has cost: it is to be paid for all the same."""
     try:
         yield
-    except MLLessError as error:
+    except BaseException as error:  # also an interrupt, or what a listener raises
         if costs is not None:
             error.add_note(f"it has cost {money(costs.cost(clock.now()))} by {costs.tariff}")
         raise

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
-from mlless.billing.budget import Budget, Scoring, Spent
+from mlless.billing.budget import Budget, Scoring, StepUse
 from mlless.clock import Clock
 from mlless.data.dataset import Dataset
 from mlless.data.stream import BatchStream
@@ -148,7 +148,7 @@ class _Training:
             seconds = self._clock.now() - before
             record, update = self._step(plan, heldout)
             scoring = Scoring(seconds=seconds, longest=seconds) if plan.evaluate else None
-            self._budget.add_step(self._clock.now(), Spent(scoring=scoring))
+            self._budget.add_step(self._clock.now(), StepUse(scoring=scoring))
             later = self._decide(plan, following, record, update)
             self._course.step = plan.step + 1
             if self._reason == "diverged":

@@ -66,6 +66,9 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     ``startup_cpu_seconds`` are the part before the first step; ``times`` says where that of the
     steps went. ``heldout`` is that of the model that was written, which is the one after
     ``model_step`` steps; ``restored`` says that it is an earlier and better one than the last.
+    ``seconds`` is how long it took from the start of its functions until the model was there, on the clock
+    of its steps. ``members`` are the numbers of workers in the order in which they took part, ``last_look``
+    is what the auto-tuner's last look came to.
     ``stop_reason``: ``epochs``, ``target``, ``patience``, ``time``, ``cost``, ``interrupted`` or
     ``diverged``.
     """
@@ -91,3 +94,6 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     job: JobSpec
     bill: Bill | None = None
+    seconds: float = 0.0
+    members: tuple[int, ...] = ()
+    last_look: str | None = None

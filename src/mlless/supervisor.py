@@ -45,13 +45,14 @@ def nobody(record: StepRecord) -> Collection[int]:
 
 @dataclass
 class Outcome:
-    """How a job ended. ``stop_reason`` as in ``records.Summary``."""
+    """How a job ended. ``stop_reason`` as in ``records.Summary``; ``seconds`` until the model was there."""
 
     stop_reason: str
     finished: Finished
     train_loss: float | None
     last: StepRecord
     started_at: float
+    seconds: float
     pids: dict[tuple[int, int], int] = field(default_factory=dict)
     ended: list[Ended] = field(default_factory=list)
 
@@ -86,7 +87,7 @@ class Supervisor:
         self._reason: str | None = None
         self._start = self._kept = clock.now()
         parameters = sum(shape.rows * shape.columns for shape in self._model.shapes)
-        self._costing = Costing(spec, meter, parameters=parameters, start=self._start)
+        self._costing = Costing(spec, meter, parameters=parameters)
         self._pids: dict[tuple[int, int], int] = {}
         self._ended: list[Ended] = []
         self._left_behind: list[str] = []
@@ -97,7 +98,9 @@ class Supervisor:
         self._reason = self._reason or reason
 
     def run(self) -> Outcome:
-        """Lead the job to its end; JobError or ChannelError if it cannot get there."""
+        """Lead the job, whose functions have started, to its end; JobError or ChannelError if it fails."""
+        self._start = self._kept = self._clock.now()
+        self._costing.open(self._start)
         try:
             return self._run()
         except Exception as error:  # one who interrupts does not wait for a bus: its closing tells enough
@@ -134,7 +137,8 @@ class Supervisor:
                 finished = self._await_finished(min(plan.members))
                 self._costing.add_ending(finished, merged=end == "merge")
                 loss = self._progress.train_loss
-                return Outcome(reason, finished, loss, record, started_at, self._pids, self._ended)
+                seconds = self._clock.now() - self._start
+                return Outcome(reason, finished, loss, record, started_at, seconds, self._pids, self._ended)
             assert following is not None
             plan, following = following, later
 

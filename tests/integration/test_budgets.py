@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
@@ -15,6 +16,8 @@ from mlless.billing.tariff import tariff_names
 from mlless.data.dataset import Dataset
 from mlless.driver import run_job
 from mlless.errors import JobError, UsageError
+from mlless.records import StepRecord
+from mlless.runtimes.processes import ProcessRuntime
 from mlless.testing.virtual import Durations, simulate
 
 WORKERS = 6
@@ -95,7 +98,19 @@ def test_evaluations_that_take_long_are_reckoned_with(ratings: Dataset, limit: f
     done = simulate(spec, ratings, durations)
     assert done.outcome.stop_reason == "time"
     # Twelve seconds of the last worker for each of two evaluations, of which it may need but one.
-    assert limit - 2 * 12 - 8 <= done.seconds <= limit
+    assert limit - 12 - 8 <= done.seconds <= limit
+
+
+def test_a_cold_first_evaluation_is_not_taken_for_all_others(ratings: Dataset) -> None:
+    scored = count()
+
+    def evaluation(rows: int) -> float:
+        return 1e-3 * rows * (50 if next(scored) < len(ratings.manifest.validation) else 1)
+
+    durations = Durations(work={"step": lambda _: 0.3, "evaluate": evaluation}, message=1e-3)
+    spec = job(ratings, workers=WORKERS, epochs=ENDLESS, max_time=140.0)
+    done = simulate(spec, ratings, durations)
+    assert 0.9 * 140.0 <= done.seconds <= 140.0
 
 
 def test_a_flush_that_takes_long_is_reckoned_with(ratings: Dataset) -> None:
@@ -106,25 +121,49 @@ def test_a_flush_that_takes_long_is_reckoned_with(ratings: Dataset) -> None:
         assert 0.85 <= share <= 1.0
 
 
-def test_a_job_that_fails_tells_what_it_has_cost(ratings: Dataset, run_folder: Path) -> None:
-    def fail(record: object) -> None:
-        if record.step == 20:  # type: ignore[attr-defined]
-            raise JobError("oh no")
+@pytest.mark.parametrize("error", [JobError("oh no"), ValueError("oh no"), KeyboardInterrupt("oh no")])
+def test_a_job_that_fails_tells_what_it_has_cost(
+    ratings: Dataset, run_folder: Path, error: BaseException
+) -> None:
+    def fail(record: StepRecord) -> None:
+        if record.step == 20:
+            raise error
 
     spec = job(ratings, workers=2, epochs=ENDLESS, tariff="published-ibm")
-    with pytest.raises(JobError, match="oh no") as failed:
+    with pytest.raises(type(error), match="oh no") as failed:
         run_job(spec, ratings, run_folder, listen=fail)
     (note,) = failed.value.__notes__
     assert re.fullmatch(r"it has cost \$0\.0\d+ by IBM Cloud Functions, as published", note)
 
 
+def test_the_time_that_a_runtime_takes_to_start_is_not_the_jobs(ratings: Dataset, run_folder: Path) -> None:
+    start = ProcessRuntime.start
+
+    def slow(self: ProcessRuntime, functions: dict) -> None:
+        start(self, functions)
+        time.sleep(1.5)  # as long as it takes, with functions that have not begun to be billed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ProcessRuntime, "start", slow)
+        spec = job(ratings, workers=2, epochs=ENDLESS, max_time=1.4)
+        run = run_job(spec, ratings, run_folder)
+    assert run.summary.stop_reason == "time"
+    assert run.summary.startup_seconds > 1.5
+    assert run.summary.seconds < run.summary.wall_seconds - 1.4
+
+
 def test_a_budget_that_makes_no_difference_is_no_reason_to_end(ratings: Dataset) -> None:
     plain = simulate(job(ratings, workers=WORKERS, epochs=2, tariff="published-ibm"), ratings, DURATIONS)
-    for limits in ({"max_cost": 1.02 * dollars(plain)}, {"max_time": 1.02 * plain.seconds}):
-        spec = job(ratings, workers=WORKERS, epochs=2, tariff="published-ibm", **limits)
-        done = simulate(spec, ratings, DURATIONS)
-        same = len(done.records) == len(plain.records)
-        assert (done.outcome.stop_reason == "epochs") == same
+    shares = []
+    for share in (1.05, 1.1, 1.15, 1.2, 1.3, 1.5):
+        for limits in ({"max_cost": share * dollars(plain)}, {"max_time": share * plain.seconds}):
+            spec = job(ratings, workers=WORKERS, epochs=2, tariff="published-ibm", **limits)
+            done = simulate(spec, ratings, DURATIONS)
+            ended = done.outcome.stop_reason == "epochs"
+            assert ended == (len(done.records) == len(plain.records))
+            shares.append((share, ended))
+    assert {share for share, ended in shares if not ended} <= {1.05, 1.1, 1.15, 1.2}
+    assert (1.5, True) in shares
 
 
 def test_a_budget_holds_where_traffic_is_what_costs(ratings: Dataset, tmp_path: Path) -> None:

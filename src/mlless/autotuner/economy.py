@@ -100,6 +100,8 @@ class Economy:
         money = time * (counts * self.function + self.servers)
         money += steps * self.traffic * question.exchanged * (counts / present) ** 2
         in_time, payable = _within(question, work.doubt * time, work.doubt * money)
+        if not money[-1] > 0:
+            return question.stay("nothing costs anything", **numbers)
         if payable.any():
             best = int(np.argmin(np.where(payable, time, np.inf)))
         elif in_time.any():
@@ -124,8 +126,10 @@ class Economy:
             return question.stay("fewer workers may be too late", **numbers)
         if probe and gain < -PROBE:
             return question.stay("fewer workers would cost more unless they were much quicker", **numbers)
-        if not probe and (count == 0 or gain < GAIN):
+        if not probe and count == 0:
             return question.stay(f"{present} workers are the cheapest", **numbers)
+        if not probe and gain < GAIN and not payable.any():
+            return question.stay(f"{counts[best]:.0f} workers would save too little", **numbers)
         leavers, why = choose(question.workers, count)
         reason = (
             "to see what one less does"

@@ -20,7 +20,9 @@ WRITES = 3  # of a run: model, history, summary
 # seconds and so many steps: stalls recur.
 _HALF_LIFE, _HALF_STEPS = 5.0, 200
 _NEWEST = 0.2  # weight of the newest step in what the others are expected to take
-_WARM = 0.5  # of the time of the first step, in which nothing is warm: what others are expected to take
+# Of the time of the first step and of the first evaluation, in which nothing is warm: what others are
+# expected to take.
+_WARM = 0.5
 _LARGE = 0.9  # of the largest update: of those as large, the newest says what a byte takes
 # A step, the flush, and the one that is taken if the decision waits until the next one.
 _STEPS = 3
@@ -36,9 +38,13 @@ class Scoring:
     longest: float
     used: Usage = NOTHING
 
+    def warm(self) -> Scoring:
+        """Return what the next one is expected to take, if this was the first."""
+        return Scoring(seconds=_WARM * self.seconds, longest=_WARM * self.longest, used=self.used)
+
 
 @dataclass(frozen=True, kw_only=True)
-class Spent:
+class StepUse:
     """A step: what was used, by how many workers, and what moving updates took.
 
     The mean worker published so many bytes in ``publishing`` seconds, and read so many in ``merging``.
@@ -66,26 +72,26 @@ class Budget:
     deadline: float | None = None
     flush: int = 0
     grace: float = GRACE
-    _closed: float = 0.0
-    _steps: int = 0
-    _slowest: float = 0.0
-    _typical: float = 0.0
-    _last: Spent = field(default_factory=Spent)
-    _largest: Spent = field(default_factory=Spent)
-    _scoring: Scoring = field(default_factory=lambda: Scoring(seconds=0.0, longest=0.0))
+    _closed: float = field(default=0.0, init=False)
+    _steps: int = field(default=0, init=False)
+    _slowest: float = field(default=0.0, init=False)
+    _typical: float = field(default=0.0, init=False)
+    _last: StepUse = field(default_factory=StepUse, init=False)
+    _largest: StepUse = field(default_factory=StepUse, init=False)
+    _scoring: Scoring = field(default_factory=lambda: Scoring(seconds=0.0, longest=0.0), init=False)
 
     def begin(self, now: float) -> None:
         """Take in that the first step begins."""
         self._closed = now
 
-    def add_step(self, now: float, spent: Spent) -> None:
+    def add_step(self, now: float, step: StepUse) -> None:
         """Take in that a step is closed."""
-        seconds, self._closed, self._last = now - self._closed, now, spent
-        if spent.scoring is not None:
-            seconds = max(seconds - spent.scoring.longest, 0.0)
-            self._scoring = spent.scoring
-        if spent.published + spent.read >= _LARGE * (self._largest.published + self._largest.read):
-            self._largest = spent
+        seconds, self._closed, self._last = now - self._closed, now, step
+        if step.scoring is not None:
+            seconds = max(seconds - step.scoring.longest, 0.0)
+            self._scoring = step.scoring if self._steps else step.scoring.warm()
+        if step.published + step.read >= _LARGE * (self._largest.published + self._largest.read):
+            self._largest = step
         self._steps += 1
         if self._steps == 1:
             self._slowest = self._typical = _WARM * seconds

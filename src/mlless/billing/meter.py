@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from mlless.billing.amount import money
 from mlless.billing.tariff import Tariff
 from mlless.errors import UsageError
 
@@ -36,6 +37,10 @@ class Bill(msgspec.Struct, frozen=True):
     tariff: str
     items: tuple[Item, ...]
     total: float
+
+    def __str__(self) -> str:
+        items = ", ".join(f"{item.what} {money(item.amount)}" for item in self.items)
+        return f"{money(self.total)} by {self.tariff}: {items}"
 
 
 class Usage(NamedTuple):
@@ -113,19 +118,27 @@ class Meter:
             items.append(_item("invocations", len(self._launches), "", price.million_invocations / 1e6))
         for server in self._tariff.servers:
             items.append(_item(server.name, (max(at, until) - self._opened) / 3600, "h", server.hour))
-        used = self._used.plus(more)
+        items += self._items(self._used.plus(more))
+        return Bill(self._tariff.name, tuple(items), math.fsum(item.amount for item in items))
+
+    def price(self, usage: Usage) -> float:
+        """Return the dollars for so many requests and so much traffic."""
+        return math.fsum(item.amount for item in self._items(usage))
+
+    def rate(self, functions: int) -> float:
+        """Return the dollars a second of so many functions and of the servers."""
+        servers = sum(server.hour for server in self._tariff.servers) / 3600
+        return functions * self._gb * self._tariff.function.gb_second + servers
+
+    def _items(self, used: Usage) -> list[Item]:
+        items = []
         if requests := self._tariff.requests:
             items.append(_item("object store, reads", used.reads, "", requests.thousand_reads / 1e3))
             items.append(_item("object store, writes", used.writes, "", requests.thousand_writes / 1e3))
         if traffic := self._tariff.traffic:
             items.append(_item("object store, traffic", used.fetched / 1e9, "GB", traffic.gb_fetched))
             items.append(_item("updates, traffic", used.exchanged / 1e9, "GB", traffic.gb_exchanged))
-        return Bill(self._tariff.name, tuple(items), math.fsum(item.amount for item in items))
-
-    def rate(self, functions: int) -> float:
-        """Return the dollars a second of so many functions and of the servers."""
-        servers = sum(server.hour for server in self._tariff.servers) / 3600
-        return functions * self._gb * self._tariff.function.gb_second + servers
+        return items
 
     @property
     def traffic_rate(self) -> float:
@@ -138,13 +151,14 @@ class Meter:
         shortest = _billed(0.0, price.granularity, price.minimum)
         return functions * (shortest * self._gb * price.gb_second + price.million_invocations / 1e6)
 
-    def check_budget(self, dollars: float, functions: int) -> None:
-        """Raise UsageError if so many functions cannot be had for ``dollars`` at all."""
-        if dollars < (least := self.minimum(functions)) * (1 - 1e-9):
+    def check_budget(self, dollars: float, functions: int, usage: Usage = NOTHING) -> None:
+        """Raise UsageError if so many functions, and what every job uses, cannot be had for ``dollars``."""
+        least = self.minimum(functions) + self.price(usage)
+        if dollars < least * (1 - 1e-9):
             raise UsageError(
                 "the budget is below the minimum charge",
-                expected=f"at least ${least:.3g} for {functions} functions by {self._tariff.name}",
-                found=f"${dollars:.3g}",
+                expected=f"at least {money(least)} for {functions} functions by {self._tariff.name}",
+                found=money(dollars),
                 cure="raise --max-cost, or use fewer --workers",
             )
 

@@ -80,6 +80,11 @@ class Tariff(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     requests: RequestPrice | None = None
     traffic: TrafficPrice | None = None
 
+    def __post_init__(self) -> None:
+        names = [server.name for server in self.servers]
+        if len(set(names)) < len(names):
+            raise ValueError("two servers of one name")
+
 
 def _prices(*values: float) -> None:
     if not all(0 <= value < math.inf for value in values):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
@@ -25,17 +26,22 @@ def report(
 ) -> None:
     """Write a page that tells of runs: loss, workers, time, bytes, the bill, and what the tuner did.
 
-    Several runs are drawn into the same charts. The page is one file that opens anywhere, without a network;
-    each chart lies beside it as a PNG.
+    Several runs are drawn into the same charts; those that have not come to their end are left out. The page
+    is one file that opens anywhere, without a network; each chart lies beside it as a PNG.
     """
     from mlless.cli.console import console, say
     from mlless.errors import UsageError
 
+    os.environ["MPLBACKEND"] = "agg"  # whatever the user's is: nothing is shown on a screen
     try:
         from mlless.report.comparison.page import write_report
+        from mlless.report.comparison.recorded import is_finished
     except ModuleNotFoundError as error:
         raise UsageError(
             "a report needs Matplotlib and Jinja", cure="run: pip install 'mlless[all]'"
         ) from error
-    page = write_report(runs, out)
-    say(console(), [("report", page)])
+    finished = [run for run in runs if is_finished(run)] or runs
+    for run in runs:
+        if run not in finished:
+            typer.echo(f"left out {run}: it is under way, or has failed", err=True)
+    say(console(), [("report", write_report(finished, out))])

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from mlless.billing.amount import money
 from mlless.data.manifest import Manifest, Ratings
 from mlless.deployment import Deployment, hidden
 from mlless.job import Adagrad, Factorization, JobSpec
 from mlless.records import StepTimes, Summary
-from mlless.report.wording import count, duration, metrics, money, size
+from mlless.report.wording import count, duration, metrics, size
 
 Line = tuple[str, str]  # a label and what is said under it
 
@@ -35,6 +36,9 @@ def opening(spec: JobSpec, manifest: Manifest, deployment: Deployment) -> Iterat
         yield "model", f"logistic regression: {count(model.features, 'feature')}"
     yield "optimizer", f"{_optimizer(spec)}, l2 {model.l2:.3g}"
     yield "workers", f"{spec.workers}, {_sync(spec)}"
+    if spec.scaling.policy != "off":
+        least = count(spec.scaling.min_workers, "worker")
+        yield "tuner", f"{spec.scaling.policy}: lets workers go, down to {least}"
     if deployment != Deployment():
         yield "where", where(deployment)
     yield "until", _until(spec)
@@ -81,6 +85,8 @@ def closing(summary: Summary, manifest: Manifest, folder: str) -> Iterator[Line]
         yield "result", f"{metrics(summary.heldout)} on {count(held_out, 'held-out ' + thing_of(manifest))}"
     elif summary.train_loss is not None:
         yield "result", f"training loss {summary.train_loss:.4f}; nothing was held out to check it on"
+    if summary.job.scaling.policy != "off":
+        yield "workers", _left(summary)
     took = f"{count(summary.steps, 'step')}, {summary.epochs:.1f} epochs, {duration(summary.wall_seconds)}"
     yield "ended", f"{why_ended(summary)} ({took})"
     which = f" (the best: as it was after step {summary.model_step})" if summary.restored else ""
@@ -89,8 +95,15 @@ def closing(summary: Summary, manifest: Manifest, folder: str) -> Iterator[Line]
     yield "traffic", f"{published}, mini-batches {size(summary.bytes_fetched)}"
     yield "time", f"{shares(summary.times)} (mean over workers)"
     if summary.bill is not None:
-        items = ", ".join(f"{item.what} {money(item.amount)}" for item in summary.bill.items)
-        yield "cost", f"{money(summary.bill.total)} by {summary.bill.tariff}: {items}"
+        yield "cost", str(summary.bill)
+
+
+def _left(summary: Summary) -> str:
+    """Return how many workers there were in turn, or why no one left."""
+    counts = " → ".join(map(str, summary.members))
+    if len(summary.members) > 1:
+        return counts
+    return f"{counts}, no one left: {summary.last_look or 'the job was over before the tuner looked'}"
 
 
 def why_ended(summary: Summary) -> str:
@@ -104,9 +117,11 @@ def why_ended(summary: Summary) -> str:
         case "patience":
             return f"no better in {count(stop.patience or 0, 'evaluation')}"
         case "time" if stop.max_time:
-            return f"time is up: {duration(stop.max_time)}"
+            return f"no time for another step within {duration(stop.max_time)}"
+        case "cost" if stop.max_cost and summary.bill and summary.bill.total > stop.max_cost:
+            return f"the budget of {money(stop.max_cost)} was exceeded: the ending cost more than foreseen"
         case "cost" if stop.max_cost:
-            return f"the budget of {money(stop.max_cost)} is used up"
+            return f"no money for another step within {money(stop.max_cost)}"
         case "diverged":
             return "the model diverged"
         case reason:

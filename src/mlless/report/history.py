@@ -21,12 +21,14 @@ _ACTIVITIES = StepTimes.__struct_fields__
 
 @dataclass
 class Totals:
-    """Sums over a run's steps."""
+    """Sums over a run's steps, and what became of its workers."""
 
     bytes_out: int = 0
     bytes_in: int = 0
     bytes_fetched: int = 0
     entries: int = 0
+    members: list[int] = field(default_factory=list)
+    last_look: str | None = None
     _seconds: list[float] = field(default_factory=lambda: [0.0] * len(_ACTIVITIES))
 
     def add(self, record: StepRecord) -> None:
@@ -35,6 +37,10 @@ class Totals:
         self.bytes_in += record.bytes_in
         self.bytes_fetched += record.bytes_fetched
         self.entries += record.entries
+        if record.workers not in self.members[-1:]:
+            self.members.append(record.workers)
+        if record.decision is not None:
+            self.last_look = record.decision.why
         for number, name in enumerate(_ACTIVITIES):
             self._seconds[number] += getattr(record.times, name)
 

@@ -18,10 +18,11 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from mlless.billing.amount import money
 from mlless.job import Factorization, JobSpec
 from mlless.records import StepRecord
 from mlless.report.history import Totals
-from mlless.report.wording import count, duration, metrics, money, size
+from mlless.report.wording import count, duration, metrics, size
 
 Listener = Callable[[StepRecord], None]
 
@@ -98,6 +99,16 @@ def _main(heldout: dict[str, float]) -> float:
     return next(iter(heldout.values()))
 
 
+def _left(record: StepRecord) -> str | None:
+    """Return the line of workers that are to leave, if any are."""
+    decision = record.decision
+    if decision is None or not decision.workers:
+        return None
+    who = ", ".join(map(str, decision.workers))
+    thing = "worker" if len(decision.workers) == 1 else "workers"
+    return f"step {record.step:6d}  {thing} {who} of {record.workers} to leave: {decision.why}"
+
+
 def _evaluated(course: Course, record: StepRecord) -> str:
     """Return the line of an evaluation."""
     loss = "" if record.train_loss is None else f"  train {course.loss_name} {record.train_loss:.4f}"
@@ -118,6 +129,8 @@ class _Plain:
     def hear(self, record: StepRecord) -> None:
         if self._course.add(record):
             self._console.print(Text(_evaluated(self._course, record)), soft_wrap=True)
+        if line := _left(record):
+            self._console.print(Text(line), soft_wrap=True)
 
 
 class _Display:
@@ -134,6 +147,8 @@ class _Display:
             text = Text(_evaluated(self._course, record))
             text.highlight_regex(r"best$", "green")
             self._console.print(text, soft_wrap=True)
+        if line := _left(record):
+            self._console.print(Text(line), soft_wrap=True)
 
     def render(self) -> RenderableType:
         course, record = self._course, self._course.last

@@ -45,16 +45,16 @@ def _children() -> float:
 
 
 def summarize(
-    spec: JobSpec, outcome: Outcome, totals: Totals, meter: Meter, bill: Bill | None = None
+    spec: JobSpec, outcome: Outcome, totals: Totals, meter: Meter, started: float, bill: Bill | None = None
 ) -> Summary:
-    """Return the summary of a job that has ended."""
+    """Return the summary of a job that has ended, whose functions had started after so many seconds."""
     ended = {(one.worker, one.generation): one for one in outcome.ended}
     return Summary(
         steps=outcome.last.step + 1,
         epochs=outcome.last.epoch,
         wall_seconds=meter.wall(),
         cpu_seconds=meter.cpu(),
-        startup_seconds=outcome.started_at,
+        startup_seconds=started + outcome.started_at,
         startup_cpu_seconds=meter.startup_cpu(sum(one.cpu_seconds for one in ended.values())),
         times=totals.times(),
         train_loss=outcome.train_loss,
@@ -76,4 +76,7 @@ def summarize(
         version=mlless.__version__,
         job=spec,
         bill=bill,
+        seconds=outcome.seconds,
+        members=tuple(totals.members),
+        last_look=totals.last_look,
     )

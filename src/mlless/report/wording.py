@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 
@@ -52,13 +51,3 @@ def metrics(values: Mapping[str, float]) -> str:
     'log_loss 0.4512, auc 0.7800'
     """
     return ", ".join(f"{name} {value:.4f}" for name, value in values.items())
-
-
-def money(dollars: float) -> str:
-    """Return an amount with the digits that matter: jobs cost cents, or less.
-
-    >>> money(0.0123456)
-    '$0.0123'
-    """
-    digits = 2 if dollars >= 1 or dollars <= 0 else min(2 - math.floor(math.log10(dollars)), 9)
-    return f"${dollars:.{digits}f}"

@@ -61,6 +61,10 @@ def test_a_tariff_of_ones_own(tmp_path: Path) -> None:
     ("change", "message"),
     [
         (
+            ("[[servers]]", '[[servers]]\nname = "redis"\nhour = 1.0\nsource = "x"\ndate = "y"\n[[servers]]'),
+            "two servers",
+        ),
+        (
             (
                 "[[servers]]",
                 '[traffic]\nsource = "contract"\ndate = "2026-01-01"\ngb_exchanged = -0.1\n[[servers]]',

@@ -5,7 +5,7 @@ import pytest
 from mlless.billing.meter import Bill, Item
 from mlless.billing.tariff import load_tariff
 from mlless.deployment import Deployment
-from mlless.job import Stop, Sync, Target
+from mlless.job import Scaling, Stop, Sync, Target
 from mlless.records import StepTimes
 from mlless.report.account import closing, opening, shares, why_ended
 
@@ -65,8 +65,8 @@ def test_closing_without_held_out_rows(summary, manifest):
         ("epochs", Stop(epochs=1), "1 epoch done"),
         ("target", Stop(epochs=1, target=Target(metric="rmse", value=0.85)), "target reached: rmse 0.85"),
         ("patience", Stop(epochs=1, patience=3), "no better in 3 evaluations"),
-        ("time", Stop(epochs=1, max_time=5), "time is up: 5.0 s"),
-        ("cost", Stop(epochs=1, max_cost=0.25), "the budget of $0.250 is used up"),
+        ("time", Stop(epochs=1, max_time=5), "no time for another step within 5.0 s"),
+        ("cost", Stop(epochs=1, max_cost=0.25), "no money for another step within $0.250"),
         ("diverged", Stop(epochs=1), "the model diverged"),
         ("interrupted", Stop(epochs=1), "interrupted"),
     ],
@@ -82,6 +82,27 @@ def test_closing_itemises_the_bill(summary, manifest):
     told = dict(closing(summary(bill=bill), manifest(), "runs/r"))
     assert told["cost"] == "$0.0410 by a tariff: functions $0.0410, invocations $0.00000500"
     assert "cost" not in dict(closing(summary(), manifest(), "runs/r"))
+
+
+def test_a_budget_that_was_exceeded_is_told_as_such(summary, job):
+    spec = job(stop=Stop(epochs=1, max_cost=0.01), tariff=load_tariff("published-ibm"))
+    told = why_ended(summary(stop_reason="cost", job=spec, bill=Bill("t", (), 0.0123)))
+    assert told == "the budget of $0.0100 was exceeded: the ending cost more than foreseen"
+
+
+def test_what_became_of_the_workers_is_told_where_there_is_a_tuner(summary, job, manifest):
+    spec = job(workers=4, scaling=Scaling(policy="published", min_workers=2))
+    assert (
+        dict(opening(spec, manifest(), Deployment()))["tuner"]
+        == "published: lets workers go, down to 2 workers"
+    )
+    told = dict(closing(summary(job=spec, members=(4, 3, 2)), manifest(), "r"))
+    assert told["workers"] == "4 → 3 → 2"
+    told = dict(closing(summary(job=spec, members=(4,), last_look="before the knee"), manifest(), "r"))
+    assert told["workers"] == "4, no one left: before the knee"
+    told = dict(closing(summary(job=spec, members=(4,)), manifest(), "r"))
+    assert told["workers"] == "4, no one left: the job was over before the tuner looked"
+    assert "workers" not in dict(closing(summary(members=(2,)), manifest(), "r"))
 
 
 def test_shares_of_no_time_at_all():

@@ -7,6 +7,7 @@ import time
 import pytest
 from rich.console import Console
 
+from mlless.autotuner.decision import Decision
 from mlless.billing.tariff import load_tariff
 from mlless.job import Stop
 from mlless.report.progress import Course, progress
@@ -83,6 +84,17 @@ def test_live_display_shows_what_it_costs(job, step):
         hear(step(0, cost=0.0123, time=10.0, heldout={"rmse": 1.0}))
     assert "$0.0123 of at most $0.500, $4.43 an hour" in file.getvalue()
     assert "held-out rmse 1.0000  10.0 s  $0.0123  best" in re.sub(r"\x1b\[[0-9;]*m", "", file.getvalue())
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_workers_that_are_to_leave_are_told(job, step, terminal):
+    file = io.StringIO()
+    gone = Decision(20, "leave", (3, 5), "they cost more than they bring", {})
+    with progress(job(), Console(file=file, width=100, force_terminal=terminal)) as hear:
+        hear(step(21, workers=6, decision=gone))
+        hear(step(22, workers=6, decision=Decision(21, "stay", (), "all are needed", {})))
+    assert "step     21  workers 3, 5 of 6 to leave: they cost more than they bring" in file.getvalue()
+    assert "all are needed" not in file.getvalue()
 
 
 def test_a_live_display_hears_of_a_step_in_next_to_no_time(job, step):

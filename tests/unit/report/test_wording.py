@@ -4,8 +4,9 @@ import doctest
 
 import pytest
 
+from mlless.billing.amount import money
 from mlless.report import wording
-from mlless.report.wording import count, duration, metrics, money, size
+from mlless.report.wording import count, duration, metrics, size
 
 
 def test_examples():

@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
@@ -21,9 +20,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullFormatter, StrMethodFormatter
 
-from mlless.job import Factorization
 from mlless.records import StepTimes
-from mlless.report.comparison.look import INK, MUTED, RULES, STYLES, color_of, style_of
+from mlless.report.comparison.look import INK, MUTED, STYLES, color_of, style_of, styled
 from mlless.report.comparison.recorded import (
     Axis,
     Floats,
@@ -41,9 +39,10 @@ _SMALL, _WIDE = (4.5, 3.1), (9.2, 3.5)  # inches
 _POINTS, _BINS = 500, 120
 _FEW = 40  # points of a line up to which each is marked
 _STEEP = 0.05  # of a run's course: what the metric falls by before it is off the chart
+_HAIR = 0.1  # of a worker
+_LONGEST = 36  # characters of a name in a chart
 _SEEN = 8  # steps after which a chart of decisions begins
 _OVER: dict[Axis, str] = {"steps": "steps", "seconds": "time", "dollars": "money"}
-_SPELT = {"rmse": "RMSE", "log_loss": "log loss", "auc": "AUC"}
 # Activities and their colours; waiting, which no one wants, is grey.
 _ACTIVITIES = {
     name: color_of(number)
@@ -62,28 +61,17 @@ class Key:
 
 @dataclass(frozen=True)
 class Chart:
-    """A figure, the name of its files, its title and its legend."""
+    """A figure, the name of its files, its title and its legend, for which a PNG is so many inches higher."""
 
     name: str
     title: str
     figure: Figure
     keys: tuple[Key, ...]
-
-
-def metrics_of(runs: Sequence[Recorded]) -> list[str]:
-    """Return what the metrics of runs are called on charts."""
-    return list(dict.fromkeys(name for run in runs for name in _metrics(run)))
-
-
-def _metrics(run: Recorded) -> dict[str, str]:
-    """Return the metrics of a run by what they are called on charts."""
-    loss = "MSE" if isinstance(run.summary.job.model, Factorization) else "log loss"
-    heldout = {f"Held-out {_SPELT[metric]}": metric for metric in run.summary.job.metrics}
-    return {f"Training {loss}": "train_loss", **heldout}
+    legend: float
 
 
 def metric_chart(runs: Sequence[Recorded], name: str, axis: Axis) -> Chart | None:
-    """Return a metric of ``metrics_of`` over an axis; None where no run has it there."""
+    """Return the metric of that name over an axis; None where no run has it there."""
     lines = [_metric_line(run, name, axis) for run in runs]
     seen = [line for line in lines if len(line.x)]
     if not seen:
@@ -105,13 +93,13 @@ def metric_chart(runs: Sequence[Recorded], name: str, axis: Axis) -> Chart | Non
 
 
 def _metric_line(run: Recorded, name: str, axis: Axis) -> Series:
-    metric = _metrics(run).get(name)
+    metric = run.metrics.get(name)
     return metric_over(run, metric, axis) if metric else Series(np.empty(0), np.empty(0))
 
 
 def _target(run: Recorded, name: str) -> float | None:
     target = run.summary.job.stop.target
-    return target.value if target is not None and target.metric == _metrics(run).get(name) else None
+    return target.value if target is not None and target.metric == run.metrics.get(name) else None
 
 
 def workers_chart(runs: Sequence[Recorded]) -> Chart:
@@ -121,7 +109,7 @@ def workers_chart(runs: Sequence[Recorded]) -> Chart:
     with _drawn(_SMALL) as axes:
         for number, line in enumerate(lines):
             # Lines that would lie on one another are set apart by a hair.
-            shifted = line.y + 0.03 * (number - (len(runs) - 1) / 2)
+            shifted = line.y + _HAIR * ((number + 0.5) / len(runs) - 0.5)
             axes.plot(line.x / scale, shifted, drawstyle="steps-pre", **_line(runs, number))
         axes.set_ylim(0, 1.12 * max(line.y.max() for line in lines) + 0.2)
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
@@ -231,18 +219,19 @@ def decisions_chart(run: Recorded, name: str) -> Chart:
             color = color_of(kinds.index(curve.name))
             axes.plot(curve.steps, curve.losses, color=color, linewidth=1.3, label=f"{curve.name} curve")
         for record in run.decided:
-            if record.decision in leaving:
+            if record.decision is not None and record.decision.action == "leave":
                 # It takes effect two steps after the one at whose end it was there.
                 axes.axvline(record.step + 3, color=INK, linewidth=0.9, linestyle="--", label="workers leave")
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.set_xlim(left=_SEEN)
-        late = losses[min(_SEEN, len(losses) - 1) :]
+        seen = min(_SEEN, max(1, len(losses) // 2))
+        axes.set_xlim(left=seen)
+        late = losses[seen - 1 :]
         room = 0.05 * np.ptp(late) or 1e-3
         axes.set_ylim(late.min() - room, late.max() + room)
         axes.set_xlabel("steps, on a logarithmic scale")
-        axes.set_ylabel(next(iter(_metrics(run))))
+        axes.set_ylabel(next(reversed(run.metrics)))
         return _done(axes, f"decisions-{name}", f"What the tuner of {run.name} saw")
 
 
@@ -268,19 +257,21 @@ def speed_chart(run: Recorded, name: str) -> Chart | None:
 
 @contextmanager
 def _drawn(size: tuple[float, float]) -> Iterator[Axes]:
-    with mpl.rc_context(RULES):
+    with styled():
         yield Figure(figsize=size, layout="constrained").add_subplot()
 
 
 def _done(axes: Axes, name: str, title: str) -> Chart:
     """Return the chart, with the title and the legend that its PNG needs."""
-    figure = axes.get_figure(root=True)
-    assert figure is not None
+    figure = axes.figure
+    assert isinstance(figure, Figure)
     handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))  # once a label
     axes.set_title(title)
-    columns = min(len(handles), int(figure.get_size_inches()[0]))
+    longest = max(map(len, handles), default=0)
+    columns = max(1, min(len(handles), int(figure.get_figwidth() / (0.6 + 0.075 * longest))))
     figure.legend(handles.values(), handles.keys(), loc="outside lower left", ncols=columns)
-    return Chart(name, title, figure, tuple(_key(label, handle) for label, handle in handles.items()))
+    keys = tuple(_key(label, handle) for label, handle in handles.items())
+    return Chart(name, title, figure, keys, 0.17 * -(-len(handles) // columns))
 
 
 def _key(label: str, handle: Line2D | PolyCollection | BarContainer) -> Key:
@@ -299,7 +290,10 @@ def _line(runs: Sequence[Recorded], number: int) -> dict[str, Any]:
 
 
 def _label(name: str) -> str:
-    """Return a label that Matplotlib does not take for a hidden one."""
+    """Return a name that fits, and that Matplotlib does not take for one to be hidden."""
+    if len(name) > _LONGEST:
+        half = _LONGEST // 2
+        name = f"{name[:half]}…{name[-half:]}"
     return f" {name}" if name.startswith("_") else name
 
 
@@ -316,7 +310,7 @@ def _bars(
     for part, widths in parts.items():
         axes.barh(places, widths, left=left, height=0.62, color=colors[part], label=_label(part))
         left = left + np.array(widths)
-    axes.set_yticks(places, names)
+    axes.set_yticks(places, [_label(name) for name in names])
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="y", visible=False)
     axes.grid(axis="x", visible=True)

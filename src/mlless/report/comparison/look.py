@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import matplotlib as mpl
@@ -87,11 +89,23 @@ def theme(*, dark: bool) -> Iterator[str]:
         yield f"--c{color.removeprefix('#')}: {in_the_dark if dark else color};"
 
 
-def png(figure: Figure) -> bytes:
-    """Return the figure as a PNG, with its legends; the same figure gives the same bytes."""
-    target = io.BytesIO()
-    with mpl.rc_context(RULES):
+@contextmanager
+def styled() -> Iterator[None]:
+    """Draw by these rules alone, whatever a user's own settings of Matplotlib are."""
+    with mpl.rc_context(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)  # of a run's name
+        mpl.rcdefaults()
+        mpl.rcParams.update(RULES)
+        yield
+
+
+def png(figure: Figure, legend: float) -> bytes:
+    """Return the figure as a PNG, higher by the inches of its legend; the same figure, the same bytes."""
+    target, height = io.BytesIO(), figure.get_figheight()
+    with styled():
+        figure.set_figheight(height + legend)
         figure.savefig(target, format="png", dpi=_RESOLUTION, metadata={"Software": None})
+        figure.set_figheight(height)
     return target.getvalue()
 
 
@@ -105,13 +119,18 @@ def svg(figure: Figure, name: str) -> str:
     for axes in figure.axes:
         axes.set_title("", loc="left")
     target = io.StringIO()
-    with mpl.rc_context(RULES):
+    with styled():
         figure.savefig(target, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator")))
     text = target.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", text, flags=re.DOTALL)
-    text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", text)
     text = re.sub(
-        r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', r'<svg viewBox="\1" aria-hidden="true">', text, count=1
+        r'<svg [^>]*?viewBox="(.*?)"[^>]*>', r'<svg viewBox="\1" aria-hidden="true">', text, count=1
     )
-    return re.sub("|".join(_DARK), lambda found: variable(found[0]), text)
+    return re.sub(r"<[^>]+>", lambda tag: _themed(tag[0], name), text)
+
+
+def _themed(tag: str, name: str) -> str:
+    """Return a tag with ids of its figure's own, and with variables for colours."""
+    tag = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", tag)
+    return re.sub("|".join(_DARK), lambda found: variable(found[0]), tag)

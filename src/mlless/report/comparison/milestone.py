@@ -1,17 +1,20 @@
-"""What runs are compared by: when each first came to a value of the metric that all of them came to."""
+"""What runs are compared by: where each first came to a value of a metric that all of them came to."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from mlless.billing.amount import money
 from mlless.report.comparison.recorded import Point, Recorded, points
-from mlless.report.wording import duration, money
+from mlless.report.wording import duration
+
+_TIE = 0.02  # a lead that says nothing
 
 
 @dataclass(frozen=True)
 class Milestone:
-    """A value of a metric of which less is better, and where each run first came to it, by name."""
+    """A value of a metric, and where each run first came to it, by name."""
 
     metric: str
     level: float
@@ -21,24 +24,52 @@ class Milestone:
 def milestone_of(runs: Sequence[Recorded]) -> Milestone | None:
     """Return the target that all runs had and met, or else the best that all of them came to.
 
-    None where they have no metric in common, or one of them has no value of it.
+    It is of the first metric that all of them have, held-out ones first. None where there is none, or where
+    they were trained on different data.
     """
-    (metric, *others) = {run.metric for run in runs}
-    courses = {run.name: points(run, metric) for run in runs}
-    if others or not all(courses.values()):
+    if len({run.summary.job.fingerprint for run in runs}) > 1:
         return None
-    level = max(min(point.value for point in course) for course in courses.values())
+    courses = {name: [points(run, metric) for run in runs] for name, metric in runs[0].metrics.items()}
+    common = [name for name in courses if all(name in run.metrics for run in runs) and all(courses[name])]
     (target, *different) = {run.summary.job.stop.target for run in runs}
-    if target is not None and not different and target.metric == metric:
-        level = max(level, target.value)
-    arrivals = {
-        name: next(point for point in course if point.value <= level) for name, course in courses.items()
-    }
-    return Milestone(metric, level, arrivals)
+    aimed = [name for name in common if target and not different and runs[0].metrics[name] == target.metric]
+    for name in (*aimed, *common):
+        metric = runs[0].metrics[name]
+        sign = -1.0 if metric == "auc" else 1.0  # so that less is better
+        level = max(min(sign * point.value for point in course) for course in courses[name])
+        if target and name in aimed:
+            level = max(level, sign * target.value)
+        arrivals = [_arrival(course, sign, level) for course in courses[name]]
+        return Milestone(metric, sign * level, {run.name: at for run, at in zip(runs, arrivals, strict=True)})
+    return None
 
 
-def verdict(milestone: Milestone) -> str:
-    """Return in a sentence or two which run came there the quickest, and which the cheapest."""
+def _arrival(course: Sequence[Point], sign: float, level: float) -> Point:
+    """Return where a course first comes to the level: between two evaluations on the line through them.
+
+    Else one that comes there a hair sooner would lead by as much as lies between two evaluations.
+    """
+    index = next(index for index, point in enumerate(course) if sign * point.value <= level)
+    here = course[index]
+    if index == 0:
+        return here
+    before = course[index - 1]
+    share = (sign * before.value - level) / (sign * (before.value - here.value))
+
+    def between(then: float, now: float) -> float:
+        return then + share * (now - then)
+
+    dollars = None
+    if before.dollars is not None and here.dollars is not None:
+        dollars = between(before.dollars, here.dollars)
+    seconds = between(before.seconds, here.seconds)
+    return Point(sign * level, between(before.steps, here.steps), seconds, dollars)
+
+
+def verdict(runs: Sequence[Recorded], milestone: Milestone | None) -> str:
+    """Return in a few sentences which run came to the milestone the quickest, and which the cheapest."""
+    if milestone is None:
+        return "These runs are not to be compared: they have no metric on the same rows in common."
     what = f"{milestone.metric} {milestone.level:.4f}"
     seconds = {name: point.seconds for name, point in milestone.arrivals.items()}
     dollars = {name: point.dollars for name, point in milestone.arrivals.items() if point.dollars is not None}
@@ -46,13 +77,18 @@ def verdict(milestone: Milestone) -> str:
         (name,) = seconds
         cost = f", for {money(dollars[name])}" if dollars else ""
         return f"Came to {what} in {duration(seconds[name])}{cost}."
-    told = [f"All came to {what}.", f"The quickest was {_leader(seconds, duration)}."]
+    told = [f"All came to {what}.", _leader("quickest", seconds, duration)]
     if len(dollars) == len(seconds):
-        told.append(f"The cheapest was {_leader(dollars, money)}.")
+        told.append(_leader("cheapest", dollars, money))
+        if len({run.summary.job.tariff for run in runs}) > 1:
+            told.append("They are priced by different tariffs.")
     return " ".join(told)
 
 
-def _leader(values: Mapping[str, float], worded: Callable[[float], str]) -> str:
+def _leader(what: str, values: Mapping[str, float], worded: Callable[[float], str]) -> str:
     (name, least), (_, second), *_ = sorted(values.items(), key=lambda item: item[1])
     less = 1 - least / second if second else 0.0
-    return f"{name} ({worded(least)}, {less:.0%} less than the next)"
+    if less < _TIE:
+        close = [name for name, value in values.items() if value * (1 - _TIE) <= least]
+        return f"Equally the {what} were {' and '.join(close)} ({worded(least)})."
+    return f"The {what} was {name} ({worded(least)}, {less:.0%} less than the next)."

@@ -6,6 +6,7 @@ to the browser. Every chart lies beside it as a PNG.
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,21 +18,28 @@ import msgspec
 
 import mlless
 from mlless.autotuner.decision import Decision
+from mlless.billing.amount import money
 from mlless.billing.meter import Item
 from mlless.channels.opening import open_objects
 from mlless.channels.ports import ObjectStore
 from mlless.errors import UsageError
-from mlless.locations import Location
+from mlless.locations import Location, folder_of, is_remote
 from mlless.report.account import why_ended
 from mlless.report.comparison import charts, look
 from mlless.report.comparison.charts import Chart, Key
 from mlless.report.comparison.milestone import Milestone, milestone_of, verdict
 from mlless.report.comparison.recorded import Recorded, read_runs
-from mlless.report.wording import count, duration, metrics, money, size
+from mlless.report.wording import count, duration, metrics, size
 
 PAGE = "index.html"
+_FORECAST = {
+    "economy": "What it expects still to be paid is for functions, servers and traffic; requests, of which "
+    "any number of workers makes as many, are left out.",
+    "published": "It compares the losses that both curves expect ten seconds ahead.",
+}
 _MARK = '<meta name="generator" content="mlless report">'
-_PICTURE = re.compile(r'href="([a-z0-9-]+\.png)"')
+_PICTURE = re.compile(r'<a href="([a-z0-9-]+\.png)">PNG</a></figcaption>')
+Places = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
 
 @dataclass(frozen=True)
@@ -70,36 +78,39 @@ class Section:
         return legends.pop() if len(legends) == 1 else ()
 
 
-def write_report(runs: Iterable[Location], out: Location) -> str:
+def write_report(runs: Places, out: Location = "report") -> str:
     """Write a page that tells of runs and compares them, and a PNG of each chart; return where the page is.
 
-    ``out`` is a folder or a URL. A report that is there is replaced. Raises UsageError for what is no
-    finished run, for more runs than can be told apart, and where something else is in the way.
+    ``runs`` are what ``train`` has returned, or where they are; ``out`` is a folder or a URL. A report that
+    is there is replaced. Raises UsageError for a run that has not come to its end, for more runs than can be
+    told apart, and where something else is in the way; DatasetError where there is no run.
     """
-    places = list(runs)
+    places = [os.fspath(run) for run in ([runs] if isinstance(runs, str | os.PathLike) else runs)]
     if not 1 <= len(places) <= look.MOST:
         raise UsageError("number of runs", expected=f"1 to {look.MOST}", found=str(len(places)))
     recorded = read_runs(places)
+    if not is_remote(out) and folder_of(out).is_file():
+        raise UsageError("a file is in the report's place", where=str(out), cure="choose another --out")
     objects = open_objects(out)
     former = _former(objects, str(out))
     sections = list(_sections(recorded))
-    page = _page(recorded, sections)
-    objects.delete(former)
-    for picture in (picture for section in sections for picture in section.pictures):
+    pictures = [picture for section in sections for picture in section.pictures]
+    objects.put(PAGE, _page(recorded, sections).encode())  # first: it is whole without its pictures
+    for picture in pictures:
         objects.put(picture.file, picture.png)
-    objects.put(PAGE, page.encode())
+    objects.delete(former - {picture.file for picture in pictures})
     return f"{out}/{PAGE}"
 
 
-def _former(objects: ObjectStore, out: str) -> list[str]:
+def _former(objects: ObjectStore, out: str) -> set[str]:
     """Return the pictures of the report that is there; UsageError if it is something else."""
     present = objects.names()
     if not present:
-        return []
+        return set()
     page = objects.get(PAGE).decode(errors="replace") if PAGE in present else ""
     if _MARK not in page:
         raise UsageError("something else is in the report's place", where=out, cure="choose another --out")
-    return [name for name in set(_PICTURE.findall(page)) if name in present]
+    return set(_PICTURE.findall(page)) & present
 
 
 def _page(runs: Sequence[Recorded], sections: Sequence[Section]) -> str:
@@ -121,16 +132,16 @@ def _sections(runs: Sequence[Recorded]) -> Iterator[Section]:
     milestone = milestone_of(runs)
     yield Section(
         title="At a glance",
-        told=verdict(milestone) if milestone else "These runs have no metric in common to compare them by.",
+        told=verdict(runs, milestone),
         head=["", *(run.name for run in runs)],
         rows=list(_glance(runs, milestone)),
     )
-    for name in charts.metrics_of(runs):
+    for name in dict.fromkeys(name for run in runs for name in reversed(run.metrics)):
         found = [charts.metric_chart(runs, name, axis) for axis in ("steps", "seconds", "dollars")]
         if pictures := _pictures(found):
             yield Section(
                 title=name,
-                told="The steepest part at the start is cut off. A dotted line is a target.",
+                told="The steepest part at the start is cut off. A target is a dotted line.",
                 pictures=pictures,
             )
     yield Section(
@@ -160,19 +171,19 @@ def _pictures(drawn: Iterable[Chart | None]) -> list[Picture]:
 
 
 def _picture(chart: Chart) -> Picture:
-    png = look.png(chart.figure)  # first, for the SVG goes without a legend
+    png = look.png(chart.figure, chart.legend)  # first, for the SVG goes without a legend
     return Picture(chart, f"{chart.name}.png", png, look.svg(chart.figure, chart.name))
 
 
 def _glance(runs: Sequence[Recorded], milestone: Milestone | None) -> Iterator[list[str]]:
     yield ["result", *(metrics(run.summary.heldout) or "-" for run in runs)]
-    if milestone:
+    if milestone and len(runs) > 1:
         points = [milestone.arrivals[run.name] for run in runs]
         to = f"to {milestone.metric} {milestone.level:.4f}:"
-        yield [f"{to} steps", *(count(point.steps) for point in points)]
+        yield [f"{to} steps", *(count(round(point.steps)) for point in points)]
         yield [f"{to} time", *_against([point.seconds for point in points], duration)]
         yield [f"{to} money", *_against([point.dollars for point in points], money)]
-    yield ["whole run: time", *(duration(run.history[-1].time) for run in runs)]
+    yield ["whole run: time", *_against([run.seconds for run in runs], duration)]
     bills = [run.summary.bill for run in runs]
     yield ["whole run: money", *_against([bill.total if bill else None for bill in bills], money)]
     yield ["workers", *(_course(run) for run in runs)]
@@ -204,11 +215,12 @@ def _tuning(run: Recorded, name: str) -> Section:
     stayed = "; ".join(f"{why} ({count(times, 'time')})" for why, times in reasons.most_common(4))
     return Section(
         title=f"What the tuner of {run.name} did",
-        told=f"{count(len(looks), 'look')}, by the rule {run.summary.job.scaling.policy}. "
-        + (f"Otherwise all stayed: {stayed}." if stayed else ""),
+        told=f"The rule {run.summary.job.scaling.policy} looked {count(len(looks), 'time')}. "
+        + (f"All stayed most of the time: {stayed}. " if stayed else "")
+        + _FORECAST.get(run.summary.job.scaling.policy, ""),
         pictures=_pictures([charts.decisions_chart(run, name), charts.speed_chart(run, name)]),
-        head=["step", "who left", "why", "numbers"],
-        rows=[[count(one.step), _who(one), one.why, _numbers(one)] for one in leaving],
+        head=["step", "who left", "why", "forecast"],
+        rows=[[count(one.step), _who(one), one.why, _forecast(one)] for one in leaving],
         more=f"All {count(len(looks), 'look')}",
         more_head=["step", "came to", "why", "numbers"],
         more_rows=[[count(one.step), one.action, one.why, _numbers(one)] for one in looks],
@@ -217,6 +229,18 @@ def _tuning(run: Recorded, name: str) -> Section:
 
 def _who(decision: Decision) -> str:
     return ", ".join(map(str, decision.workers)) or "nobody"
+
+
+def _forecast(decision: Decision) -> str:
+    """Return what a decision expected, in words."""
+    numbers = decision.numbers
+    if "dollars" in numbers:
+        with_fewer = f"{money(numbers['dollars'])} and {duration(numbers['seconds'])} to go"
+        if_all = f"{money(numbers['dollars_if_all_stay'])} and {duration(numbers['seconds_if_all_stay'])}"
+        return f"{with_fewer}, {if_all} if all stay"
+    if "excess" in numbers:
+        return f"loss {numbers['projected']:.4g}, {numbers['reference']:.4g} on its former course"
+    return "-"
 
 
 def _numbers(decision: Decision) -> str:

@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 
 from mlless.channels.opening import open_objects
 from mlless.errors import DatasetError, MissingObject, UsageError
+from mlless.job import Factorization
 from mlless.locations import Location, absolute
 from mlless.records import StepRecord, Summary
 from mlless.report.history import HISTORY, SUMMARY, read_history, read_summary
 
 Floats = NDArray[np.float64]
+_SPELT = {"rmse": "RMSE", "log_loss": "log loss", "auc": "AUC"}
 Axis = Literal["steps", "seconds", "dollars"]
 
 
@@ -30,10 +32,17 @@ class Recorded:
     history: Sequence[StepRecord]
 
     @property
-    def metric(self) -> str:
-        """The metric that picks the best model: held-out if something was held out."""
+    def metrics(self) -> dict[str, str]:
+        """Its metrics by what they are called: held-out ones, the first picks the model, and the loss."""
         job = self.summary.job
-        return job.metrics[0] if job.validation_batches else "train_loss"
+        loss = "MSE" if isinstance(job.model, Factorization) else "log loss"
+        heldout = {f"Held-out {_SPELT[metric]}": metric for metric in job.metrics}
+        return {**heldout, f"Training {loss}": "train_loss"}
+
+    @property
+    def seconds(self) -> float:
+        """How long it took, the ending included."""
+        return self.summary.seconds or self.history[-1].time
 
     @property
     def decided(self) -> list[StepRecord]:
@@ -46,7 +55,7 @@ class Point:
     """A value of a metric, and what had been done, had gone by and was due when it was known."""
 
     value: float
-    steps: int
+    steps: float
     seconds: float
     dollars: float | None
 
@@ -59,11 +68,19 @@ class Series:
     y: Floats
 
 
+def is_finished(location: Location) -> bool:
+    """Return whether a run has come to its end; DatasetError if there is none."""
+    found = open_objects(location).names()
+    if not {SUMMARY, HISTORY} & found:
+        raise DatasetError("no run here", where=str(location), expected="what mlless train leaves behind")
+    return SUMMARY in found
+
+
 def read_runs(locations: Iterable[Location]) -> list[Recorded]:
     """Return runs from their files.
 
-    Raises UsageError for the same run twice or a place without a finished run, DatasetError for a file
-    that is damaged.
+    Raises UsageError for the same run twice or one that has not come to its end, DatasetError for a place
+    without a run and for a file that is damaged.
     """
     places = [absolute(location) for location in locations]
     if len(set(places)) < len(places):
@@ -72,15 +89,8 @@ def read_runs(locations: Iterable[Location]) -> list[Recorded]:
 
 
 def _read(place: str, name: str) -> Recorded:
-    found = open_objects(place).names()
-    if SUMMARY not in found:
-        under_way = HISTORY in found
-        raise UsageError(
-            "this run has not come to its end" if under_way else "no run here",
-            where=place,
-            expected=f"{SUMMARY} and {HISTORY}, as mlless train leaves them",
-            found=HISTORY + " alone" if under_way else "neither",
-        )
+    if not is_finished(place):
+        raise UsageError("this run is under way, or has failed", where=place, found=f"{HISTORY} alone")
     try:
         recorded = Recorded(name, place, read_summary(place), read_history(place))
     except (msgspec.DecodeError, MissingObject) as error:
@@ -94,7 +104,7 @@ def _read(place: str, name: str) -> Recorded:
 
 def _names(places: list[str]) -> list[str]:
     """Return for each place as many of its last parts as tell it from the others."""
-    parts = [place.split("/") for place in places]
+    parts = [place.encode(errors="replace").decode().split("/") for place in places]
     for length in range(1, max(map(len, parts)) + 1):
         names = ["/".join(part[-length:]) for part in parts]
         if len(set(names)) == len(names):
@@ -115,7 +125,7 @@ def points(run: Recorded, metric: str) -> list[Point]:
     summary, last = run.summary, run.history[-1]
     if metric in summary.heldout and not summary.restored:
         dollars = last.cost if summary.bill is None else summary.bill.total
-        found.append(Point(summary.heldout[metric], summary.model_step, last.time, dollars))
+        found.append(Point(summary.heldout[metric], summary.model_step, run.seconds, dollars))
     return found
 
 
@@ -136,8 +146,10 @@ def workers_over_time(run: Recorded) -> Series:
 
 
 def cost_over_time(run: Recorded) -> Series:
-    """Return the bill so far over time; nothing without a tariff."""
-    return _series([(record.time, record.cost) for record in run.history if record.cost is not None])
+    """Return the bill so far over time, up to the last one; nothing without a tariff."""
+    known = [(record.time, record.cost) for record in run.history if record.cost is not None]
+    bill = run.summary.bill
+    return _series(known if bill is None else [*known, (run.seconds, bill.total)])
 
 
 def speeds(run: Recorded) -> dict[int, float]:

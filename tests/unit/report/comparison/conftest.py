@@ -10,8 +10,14 @@ from mlless.report.comparison.recorded import Recorded
 from mlless.report.history import HistoryFile, write_summary
 
 TAIL = FittedCurve("tail", (10.0, 20.0, 30.0), (0.9, 0.8, 0.7))
+LEFT_TO_PAY = {"dollars": 0.02, "seconds": 9.0, "dollars_if_all_stay": 0.03, "seconds_if_all_stay": 8.0}
 LEFT = Decision(
-    22, "leave", (3, 4), "because", {"knee": 9.0, "speed_base": 12.0, "speed_slope": -1.0}, (TAIL,)
+    22,
+    "leave",
+    (3, 4),
+    "because",
+    {"knee": 9.0, "speed_base": 12.0, "speed_slope": -1.0, **LEFT_TO_PAY},
+    (TAIL,),
 )
 STAYED = Decision(12, "stay", (), "before the knee", {"workers": 4.0})
 
@@ -30,7 +36,7 @@ def history(step):
                 time=pace * (number + 1),
                 loss=1.0 / (1 + number) + 0.5,
                 train_loss=1.0 / (1 + number) + 0.5,
-                heldout={metric: 1.0 / (1 + number) + 0.8 - better} if number % 10 == 0 else None,
+                heldout={metric: 1.0 / (1 + number) + 0.8 - better} if metric and number % 10 == 0 else None,
                 workers=2 if tuned and number >= 26 else 4,
                 cost=None if price is None else price * pace * (number + 1),
                 decision={13: STAYED, 23: LEFT}.get(number) if tuned else None,

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import re
 import shutil
 import sys
 import xml.etree.ElementTree as ET
 
+import matplotlib
 import pytest
 
 from mlless.billing.tariff import load_tariff
-from mlless.errors import UsageError
+from mlless.channels.folder import Folder
+from mlless.driver import Run
+from mlless.errors import ChannelError, UsageError
 from mlless.job import Scaling
-from mlless.report.comparison import look
+from mlless.report.comparison import charts, look
 from mlless.report.comparison.page import PAGE, write_report
+from mlless.report.comparison.recorded import read_runs
 
 IBM = load_tariff("published-ibm")
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -49,9 +54,10 @@ def test_it_says_what_came_of_the_runs(page):
     assert "whole run: money $4.00 $2.00 (× 0.50)" in text
     assert "workers 4 4 → 2" in text
     assert "functions $3.60 (90 GB-s) $1.80 (90 GB-s)" in text
-    assert "What the tuner of tuned did 2 looks, by the rule economy." in text
-    assert "Otherwise all stayed: before the knee (1 time)." in text
-    assert "22 3, 4 because knee 9, speed base 12, speed slope -1" in text
+    assert "What the tuner of tuned did The rule economy looked 2 times." in text
+    assert "All stayed most of the time: before the knee (1 time)." in text
+    assert "22 3, 4 because $0.0200 and 9.0 s to go, $0.0300 and 8.0 s if all stay" in text
+    assert "22 leave because knee 9, speed base 12, speed slope -1, dollars 0.02," in text
     assert "workers 2 4 scaling.policy off economy" in text
 
 
@@ -109,6 +115,62 @@ def test_a_former_report_is_replaced_and_nothing_else_touched(page, place, tmp_p
     assert not (tmp_path / "report" / "decisions-2.png").exists()
 
 
+def test_a_report_that_failed_half_way_can_be_written_again(stored, tmp_path, monkeypatch):
+    put, written = Folder.put, []
+
+    def failing(self, path, data):
+        written.append(path)
+        if len(written) == 3:
+            raise ChannelError("disk full")
+        put(self, path, data)
+
+    run = stored()
+    with monkeypatch.context() as patch:
+        patch.setattr(Folder, "put", failing)
+        with pytest.raises(ChannelError, match="disk full"):
+            write_report([run], tmp_path / "report")
+    assert written[0] == PAGE
+    write_report([run], tmp_path / "report")
+    linked = re.findall(r'href="([^"#]+)"', (tmp_path / "report" / PAGE).read_text())
+    assert {path.name for path in (tmp_path / "report").iterdir()} == {*linked, PAGE}
+
+
+def test_the_names_of_all_runs_are_on_every_picture(stored, tmp_path):
+    names = [f"ml-20m-isp-workers-{number:02d}-seed-1-and-what-else-was-tried" for number in range(9)]
+    runs = read_runs([stored(name) for name in names])
+    for chart in (charts.workers_chart(runs), charts.bytes_chart(runs, read=True), charts.split_chart(runs)):
+        figure = chart.figure
+        figure.set_figheight(figure.get_figheight() + chart.legend)
+        with look.styled():
+            figure.savefig(io.BytesIO(), format="png")
+            (legend,) = figure.legends
+            box, frame = legend.get_window_extent(), figure.bbox
+        assert len(legend.get_texts()) == len(chart.keys)
+        assert (box.x0, box.y0) >= (frame.x0, frame.y0)
+        assert box.x1 <= frame.x1
+        assert box.y1 <= frame.y1 - 0.3 * frame.height  # there is room for the chart as well
+        assert figure.axes[0].bbox.height > 0.25 * frame.height
+
+
+def test_a_users_own_settings_change_nothing(page, place, tmp_path):
+    with matplotlib.rc_context({"text.usetex": True, "savefig.bbox": "tight", "xtick.labelsize": 30}):
+        write_report([place / "fixed", place / "tuned"], tmp_path / "report")
+        assert matplotlib.rcParams["text.usetex"] is True
+    assert (tmp_path / "report" / PAGE).read_text() == page.replace(str(place), str(place))
+    for path in (place / "report").glob("*.png"):
+        assert (tmp_path / "report" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_runs_are_given_as_they_are_returned_or_one_alone(stored, tmp_path, monkeypatch, summary):
+    monkeypatch.chdir(tmp_path)
+    folder = stored()
+    assert write_report(Run(str(folder), summary())) == f"report/{PAGE}"
+    assert write_report([Run(str(folder), summary())], "second") == f"second/{PAGE}"
+    assert write_report(str(folder), "third") == f"third/{PAGE}"
+    with pytest.raises(UsageError, match="a file is in the report's place"):
+        write_report(folder, folder / "summary.json")
+
+
 @pytest.mark.parametrize("name", [PAGE, "thesis.tex"])
 def test_something_else_in_its_place_is_kept(stored, tmp_path, name):
     (tmp_path / "report").mkdir()
@@ -119,11 +181,27 @@ def test_something_else_in_its_place_is_kept(stored, tmp_path, name):
 
 
 def test_names_are_shown_and_not_obeyed(stored, tmp_path):
-    names = ["<script>alert(1)</script>", "_hidden", "$x^2$", "a&b", "%s {0} {{ 7 * 7 }}"]
+    names = [
+        "<script>alert(1)</script>",
+        "_hidden",
+        "$x^2$",
+        "a&b",
+        "%s {0} {{ 7 * 7 }}",
+        '#1a6fb5 id="q url(#x)',
+        "\u96ea",
+    ]
     write_report([stored(name.replace("/", "|")) for name in names], tmp_path / "report")
     page = (tmp_path / "report" / PAGE).read_text()
     assert "<script" not in page
-    for name in ("&lt;script&gt;alert(1)&lt;|script&gt;", "_hidden", "$x^2$", "a&amp;b", "{{ 7 * 7 }}"):
+    for name in (
+        "&lt;script&gt;alert(1)&lt;|script&gt;",
+        "_hidden",
+        "$x^2$",
+        "a&amp;b",
+        "{{ 7 * 7 }}",
+        "#1a6fb5 id=",
+        "\u96ea",
+    ):
         assert page.count(name) > 5, name
     for drawing in re.findall(r"<svg.*?</svg>", page, re.DOTALL):
         ET.fromstring(drawing.replace("xlink:href", "href"))
@@ -136,7 +214,9 @@ def test_a_run_of_one_step_and_no_metric(stored, tmp_path, job, step):
         lines[1].replace(b'"train_loss":1.0', b'"train_loss":null') + b"\n"
     )
     write_report([folder], tmp_path / "report")
-    assert "1 steps" not in told((tmp_path / "report" / PAGE).read_text())
+    text = told((tmp_path / "report" / PAGE).read_text())
+    assert "not to be compared" in text
+    assert "4 epochs done" in text
 
 
 def test_more_runs_than_can_be_told_apart_are_refused(stored, tmp_path):

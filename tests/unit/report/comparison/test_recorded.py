@@ -38,10 +38,10 @@ class TestReading:
             read_runs([folder, f"{folder}/../one"])
 
     def test_what_is_no_finished_run_is_refused(self, stored, tmp_path):
-        with pytest.raises(UsageError, match="no run here"):
+        with pytest.raises(DatasetError, match="no run here"):
             read_runs([tmp_path / "nowhere"])
         (stored() / SUMMARY).unlink()
-        with pytest.raises(UsageError, match="has not come to its end"):
+        with pytest.raises(UsageError, match="under way, or has failed"):
             read_runs([tmp_path / "one"])
 
     @pytest.mark.parametrize("name", [HISTORY, SUMMARY])
