@@ -35,7 +35,15 @@ def test_training_is_shown_as_it_goes(command, clicks, tmp_path):
          "--out", tmp_path / "run"]
     )  # fmt: skip
     assert code == 0
-    for words in ("training", "of at most 1000000", "steps/s", "best", "published", "Ctrl-C", "time is up"):
+    for words in (
+        "training",
+        "of at most 1000000",
+        "steps/s",
+        "best",
+        "published",
+        "Ctrl-C",
+        "no time for another step",
+    ):
         assert words in drawn
     assert drawn.rstrip().endswith(f"mlless predict {tmp_path / 'run'} FILE\x1b[0m")
     assert drawn.count("\x1b[?25l") == drawn.count("\x1b[?25h") == 1  # the cursor was hidden and is back

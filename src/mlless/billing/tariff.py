@@ -31,9 +31,9 @@ class FunctionPrice(_Entry, frozen=True, kw_only=True):
     minimum: float = 0.0
 
     def __post_init__(self) -> None:
-        _prices(self.gb_second, self.million_invocations, self.minimum)
+        _prices(gb_second=self.gb_second, million_invocations=self.million_invocations, minimum=self.minimum)
         if not 0 < self.granularity < math.inf:
-            raise ValueError("granularity: seconds above 0")
+            raise ValueError(f"granularity is to be seconds above 0, not {self.granularity}")
 
 
 class ServerPrice(_Entry, frozen=True, kw_only=True):
@@ -43,7 +43,7 @@ class ServerPrice(_Entry, frozen=True, kw_only=True):
     hour: float
 
     def __post_init__(self) -> None:
-        _prices(self.hour)
+        _prices(hour=self.hour)
 
 
 class RequestPrice(_Entry, frozen=True, kw_only=True):
@@ -53,7 +53,7 @@ class RequestPrice(_Entry, frozen=True, kw_only=True):
     thousand_writes: float
 
     def __post_init__(self) -> None:
-        _prices(self.thousand_reads, self.thousand_writes)
+        _prices(thousand_reads=self.thousand_reads, thousand_writes=self.thousand_writes)
 
 
 class TrafficPrice(_Entry, frozen=True, kw_only=True):
@@ -67,7 +67,7 @@ class TrafficPrice(_Entry, frozen=True, kw_only=True):
     gb_exchanged: float = 0.0
 
     def __post_init__(self) -> None:
-        _prices(self.gb_fetched, self.gb_exchanged)
+        _prices(gb_fetched=self.gb_fetched, gb_exchanged=self.gb_exchanged)
 
 
 class Tariff(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -86,9 +86,10 @@ class Tariff(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             raise ValueError("two servers of one name")
 
 
-def _prices(*values: float) -> None:
-    if not all(0 <= value < math.inf for value in values):
-        raise ValueError("a price or time: a number from 0")
+def _prices(**values: float) -> None:
+    for name, value in values.items():
+        if not 0 <= value < math.inf:
+            raise ValueError(f"{name} is to be a number from 0, not {value}")
 
 
 def _book() -> dict[str, str]:
@@ -111,7 +112,9 @@ def tariff_text(name: str) -> str:
         return book[name]
     try:
         return Path(name).read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise UsageError("not a tariff", where=name, expected="text in TOML", found="other bytes") from error
+    except OSError as error:
         raise UsageError(
             "no such tariff", expected=f"{', '.join(sorted(book))}, or a TOML file", found=name
         ) from error
@@ -122,4 +125,5 @@ def load_tariff(name: str) -> Tariff:
     try:
         return msgspec.toml.decode(tariff_text(name), type=Tariff)
     except msgspec.DecodeError as error:
-        raise UsageError("not a tariff", where=name, found=str(error)) from error
+        cure = "mlless tariff aws-lambda-x86 prints one to start from"
+        raise UsageError(f"not a tariff: {error}", where=name, cure=cure) from error

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from mlless.billing.tariff import Tariff
 
 EXAMPLES = """[bold]Examples[/bold]
 
@@ -25,7 +28,12 @@ def tariff(
     from mlless.cli.console import console, say
 
     if name is None:
-        say(console(), [(one, load_tariff(one).name) for one in tariff_names()], width=20)
+        say(console(), [(one, _summary(load_tariff(one))) for one in tariff_names()], width=20)
         return
     load_tariff(name)  # or the error it is
     typer.echo(tariff_text(name), nl=False)
+
+
+def _summary(tariff: Tariff) -> str:
+    servers = ", ".join(f"{server.name} ${server.hour:g} an hour" for server in tariff.servers)
+    return f"{tariff.name}: ${tariff.function.gb_second:g} a GB-second; {servers or 'no server'}"
