@@ -36,4 +36,5 @@ def tariff(
 
 def _summary(tariff: Tariff) -> str:
     servers = ", ".join(f"{server.name} ${server.hour:g} an hour" for server in tariff.servers)
-    return f"{tariff.name}: ${tariff.function.gb_second:g} a GB-second; {servers or 'no server'}"
+    functions = f"{tariff.function.gb_second:.10f}".rstrip("0")
+    return f"{tariff.name}: ${functions} a GB-second; {servers or 'no server'}"
