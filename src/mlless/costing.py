@@ -30,6 +30,11 @@ class Costing:
         self._spec, self._meter, self._start = spec, meter, 0.0
         self._scored = NOTHING  # for an evaluation
 
+    @property
+    def limited(self) -> bool:
+        """Whether there is a budget of money or of time."""
+        return self._budget.dollars is not None or self._budget.deadline is not None
+
     def open(self, now: float) -> None:
         """Take in that functions have started: from now on time counts."""
         self._start = now
@@ -55,6 +60,8 @@ class Costing:
 
     def add_step(self, plan: Plan, reports: Sequence[Report], now: float) -> float | None:
         """Take in a closed step; return the dollars that the job has cost so far, None without a meter."""
+        if self._meter is None and self._budget.deadline is None:
+            return None
         out, read = sum(one.bytes_out for one in reports), sum(one.bytes_in for one in reports)
         used = Usage(
             reads=sum(one.samples > 0 for one in reports),

@@ -233,6 +233,8 @@ class Supervisor:
         self, plan: Plan, following: Plan | None, reports: list[Report]
     ) -> Literal["cost", "time"] | None:
         """Return which budget allows for no step beyond the ``following``, if that makes a difference."""
+        if not self._costing.limited:
+            return None
         later = self._plan_after(following)
         if later == self._plan_after(following, end=True):
             return None
