@@ -71,7 +71,7 @@ class Economy:
         members, seconds, settled = question.members, question.seconds, question.settled
         speed = fit_speed(members, seconds, settled, merging=question.merging)
         if speed is None or members[-1] != present or speed.least != present:
-            return question.stay("too little to tell since the last one left", knee=knee)
+            return question.stay("too little has been seen of this number of workers", knee=knee)
         if tail is None:
             return question.stay("the loss does not fall", knee=knee)
         work, curve = _work(question, tail, progress), _traced(tail, progress, present)
