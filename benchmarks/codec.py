@@ -34,6 +34,7 @@ from mlless.exchange.filter import SignificanceFilter
 from mlless.exchange.update import Update, entries
 from mlless.job import Adagrad, Compression, Factorization, Nesterov, Sync
 from mlless.kernels.arrays import TableUpdate
+from mlless.models.base import Moment
 from mlless.models.factorization import FactorizationModel
 from mlless.replica import Replica
 
@@ -88,7 +89,7 @@ def train(
         for replica, significant in zip(replicas, filters, strict=True):
             batch = stream.next()
             publish = significant.prepare(step, batch.touched)
-            _, sent = model.step(replica, batch.arrays, optimizer, step, workers, publish)
+            _, sent = model.step(replica, batch.arrays, optimizer, Moment(step, 0, workers), publish)
             updates.append(significant.take(publish, sent))
         packed = {str(n): codec.pack(update, "none") for n, update in enumerate(updates)}
         for replica in replicas:

@@ -45,6 +45,7 @@ from mlless.exchange.update import Update, entries
 from mlless.job import Adagrad, Sync
 from mlless.kernels import native, twin
 from mlless.kernels.arrays import Sent
+from mlless.models.base import Moment
 from mlless.models.optimizers import rule_of
 from mlless.replica import Replica, coefficients
 
@@ -91,8 +92,8 @@ class Trainer:
         """Step along the batch's gradient and publish."""
         publish = self.filter.prepare(step, batch.touched)
         optimizer = Adagrad(learning_rate=0.1, damping=0.0 if isinstance(batch, RatingsBatch) else 8.0)
-        rule = rule_of(optimizer, step=step, members=4, samples=len(batch))
-        common = (rule, publish.threshold, int(publish.half), *publish.outboxes)
+        rule = rule_of(optimizer, Moment(step, 0, 4), damping=1.0 / len(batch))
+        common = (rule, publish.threshold, publish.mode, *publish.outboxes)
         tables = [table.rows for table in self.replica.tables]
         if isinstance(batch, RatingsBatch):
             _, *sent = self.kernels.factorization_step(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -26,11 +28,13 @@ from mlless.data.dataset import Dataset, open_dataset
 from mlless.data.manifest import Clicks
 from mlless.deployment import EMBEDDED, Deployment
 from mlless.errors import ChannelError, UsageError
-from mlless.interrupts import interruptible
+from mlless.interrupts import Interrupts, interruptible
 from mlless.job import Compression, JobSpec, MergeRule
 from mlless.kernels.arrays import Floats
 from mlless.launch import launch_of
+from mlless.local import begin, train_here
 from mlless.locations import Location, absolute, folder_of, is_remote
+from mlless.messages import Finished
 from mlless.models import model_of
 from mlless.prediction import Predictor
 from mlless.recipes import Wishes, job_of
@@ -40,7 +44,7 @@ from mlless.report.history import HISTORY, HistoryFile, Totals, read_history, wr
 from mlless.report.summary import Meter, summarize
 from mlless.runtimes.background import BackgroundRunner
 from mlless.session import open_session
-from mlless.supervisor import Leavers, Supervisor, final_bill, nobody
+from mlless.supervisor import Leavers, Outcome, Supervisor, final_bill, nobody
 
 _GRACE = 10.0  # seconds for workers to exit once the model is there
 _LIMIT_MARGIN = 10.0  # seconds before a function's time limit in which a job comes to its end
@@ -194,17 +198,7 @@ def run_job(
     """
     check_run_folder(out, overwrite)
     meter, totals = Meter(), Totals()
-    model = model_of(spec.model)
-    replica = Replica(model.shapes)
-    replica.restore(model.initial(np.random.Generator(np.random.PCG64(spec.seed))))
-    size = sum(table.shared.nbytes for table in replica.tables)
-    with (
-        interruptible() as interrupts,
-        open_session(deployment, spec, size) as session,
-        HistoryFile(out) as history,
-    ):
-        spec = within_limit(spec, session.runtime.time_limit)
-        checkpoint.save_snapshot(session.store, checkpoint.INITIAL, replica.snapshot())
+    with interruptible() as interrupts, HistoryFile(out) as history:
 
         def hear(record: StepRecord) -> None:
             meter.mark_start()
@@ -212,42 +206,83 @@ def run_job(
             history.add(record)
             listen(record)
 
-        clock = SystemClock()
-        memory = deployment.memory or session.runtime.memory or MEMORY
-        costs = CostMeter(spec.tariff, opened=clock.now(), memory=memory) if spec.tariff else None
-        supervisor = Supervisor(
-            spec,
-            hub=session.hub,
-            store=session.store,
-            runtime=session.runtime,
-            clock=clock,
-            version=mlless.__version__,
-            initial_digest=replica.digest(),
-            listen=hear,
-            leavers=leavers,
-            meter=costs,
-            tuner=open_tuner(spec, costs, BackgroundRunner()),
-        )
-        interrupts.ask = lambda: supervisor.request_stop("interrupted")
-        functions = {
-            (worker, 0): launch_of(spec, session.addresses, worker, 0) for worker in range(spec.workers)
-        }
-        session.runtime.start(functions)
-        started = meter.wall()
-        if costs:  # from now on: Lithops may have deployed its runtime first
-            costs.start(functions, clock.now())
-        with _telling_costs(costs, clock):
-            outcome = supervisor.run()
-            tables = checkpoint.read_snapshot(session.store, checkpoint.RESULT)
-            done = clock.now()  # no server is needed any more
-            stopped = session.runtime.stop(_GRACE)
-            outcome.ended += stopped
-            bill = final_bill(costs, stopped, now=clock.now(), done=done)
+        def finish(outcome: Outcome, tables: dict[str, Floats], started: float, bill: Bill | None) -> Run:
             _write_model(out, _artifact(spec, dataset, tables))
             summary = summarize(spec, outcome, totals, meter, started, bill)
             write_summary(out, summary)
             history.keep()
-    return Run(str(out), summary)
+            return Run(str(out), summary)
+
+        if _is_for_here(spec, deployment) and leavers is nobody:
+            outcome, tables = _run_here(spec, dataset, hear, interrupts)
+            return finish(outcome, tables, meter.wall() - outcome.seconds, None)
+        model = model_of(spec.model)
+        replica = Replica(model.shapes)
+        replica.restore(model.initial(np.random.Generator(np.random.PCG64(spec.seed))))
+        size = sum(table.shared.nbytes for table in replica.tables)
+        with open_session(deployment, spec, size) as session:
+            spec = within_limit(spec, session.runtime.time_limit)
+            checkpoint.save_snapshot(session.store, checkpoint.INITIAL, replica.snapshot())
+            clock = SystemClock()
+            memory = deployment.memory or session.runtime.memory or MEMORY
+            costs = CostMeter(spec.tariff, opened=clock.now(), memory=memory) if spec.tariff else None
+            supervisor = Supervisor(
+                spec,
+                hub=session.hub,
+                store=session.store,
+                runtime=session.runtime,
+                clock=clock,
+                version=mlless.__version__,
+                initial_digest=replica.digest(),
+                listen=hear,
+                leavers=leavers,
+                meter=costs,
+                tuner=open_tuner(spec, costs, BackgroundRunner()),
+            )
+            interrupts.ask = lambda: supervisor.request_stop("interrupted")
+            functions = {
+                (worker, 0): launch_of(spec, session.addresses, worker, 0) for worker in range(spec.workers)
+            }
+            session.runtime.start(functions)
+            started = meter.wall()
+            if costs:  # from now on: Lithops may have deployed its runtime first
+                costs.start(functions, clock.now())
+            with _telling_costs(costs, clock):
+                outcome = supervisor.run()
+                tables = checkpoint.read_snapshot(session.store, checkpoint.RESULT)
+                done = clock.now()  # no server is needed any more
+                stopped = session.runtime.stop(_GRACE)
+                outcome.ended += stopped
+                bill = final_bill(costs, stopped, now=clock.now(), done=done)
+                return finish(outcome, tables, started, bill)
+
+
+def _is_for_here(spec: JobSpec, deployment: Deployment) -> bool:
+    """Return whether this process trains by itself: one worker that nothing asks to be elsewhere."""
+    return spec.workers == 1 and deployment == LOCAL and spec.tariff is None
+
+
+def _run_here(
+    spec: JobSpec, dataset: Dataset, hear: Listener, interrupts: Interrupts
+) -> tuple[Outcome, dict[str, Floats]]:
+    """Train in this process; return how it ended and the model's tables."""
+    clock, asked = SystemClock(), threading.Event()
+    interrupts.ask = asked.set
+    start, course = clock.now(), begin(spec.model, spec.seed)
+    ending = train_here(
+        spec,
+        dataset,
+        course,
+        clock=clock,
+        listen=hear,
+        stop=lambda: "interrupted" if asked.is_set() else None,
+    )
+    finished = Finished(0, 0, ending.model_step, ending.heldout, ending.restored, 0)
+    seconds = clock.now() - start
+    outcome = Outcome(
+        ending.stop_reason, finished, ending.train_loss, ending.last, 0.0, seconds, {(0, 0): os.getpid()}
+    )
+    return outcome, course.replica.snapshot()
 
 
 @contextmanager

@@ -1,11 +1,13 @@
-"""Scores a replica on the held-out part of a data set, or on a slice of it."""
+"""Scores a replica on held-out mini-batches."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 import numpy as np
 
 from mlless.clock import Clock
-from mlless.data.dataset import Dataset
+from mlless.data.batches import Batch
 from mlless.kernels.arrays import Floats
 from mlless.messages import Sums
 from mlless.models import Model
@@ -14,11 +16,11 @@ from mlless.replica import Replica
 
 
 def score_heldout(
-    model: Model, replica: Replica, dataset: Dataset, clock: Clock, *, rank: int = 0, of: int = 1
+    model: Model, replica: Replica, batches: Iterable[Batch], clock: Clock
 ) -> tuple[Sums, Floats, Floats]:
-    """Return the held-out sums of ``shared`` over every ``of``-th batch, with targets and scores."""
+    """Return the held-out sums of ``shared`` over ``batches``, with targets and scores."""
     total, targets, scores = None, [], []
-    for batch in dataset.batches(dataset.manifest.validation[rank::of]):
+    for batch in batches:
         sums, target, score = model.evaluate(replica, batch.arrays)
         total = sums if total is None else add(total, sums)
         targets.append(target)

@@ -81,17 +81,22 @@ class Logistic(_Value, frozen=True, kw_only=True, tag="lr", tag_field="kind"):
 class Adagrad(_Value, frozen=True, kw_only=True, tag="adagrad", tag_field="kind"):
     """Duchi, Hazan and Singer (2011), one accumulator an entry, local to each worker.
 
-    ``damping`` is FTRL's beta (McMahan et al., 2013): a step is
-    ``learning_rate * g / (sqrt(sum of g^2) + damping * members^(1/4) / batch size)``.
+    A step is ``learning_rate * fading^epoch * g / (sqrt(sum of g^2) + damping * scale)``. ``damping`` is
+    FTRL's beta (McMahan et al., 2013), its scale the model's. With ``warmup`` the rate of step t is
+    multiplied by ``(t + 1) / sqrt(members)`` as long as that is below 1.
     """
 
     learning_rate: float
     damping: float = 0.0
+    fading: float = 1.0
+    warmup: bool = False
 
     def __post_init__(self) -> None:
         _require(
             _finite(self.learning_rate, above=0), "learning rate", "a number above 0", self.learning_rate
         )
+        _require(_finite(self.damping, least=0), "damping", "a number from 0", self.damping)
+        _require(0 < self.fading <= 1, "fading of the rate", "a number above 0, up to 1", self.fading)
 
 
 class Nesterov(_Value, frozen=True, kw_only=True, tag="nesterov", tag_field="kind"):
@@ -190,9 +195,10 @@ class Deadlines(_Value, frozen=True, kw_only=True):
 
 
 class JobSpec(_Value, frozen=True, kw_only=True):
-    """One job, whole. ``batches`` and ``validation_batches`` are counts of the data set's files.
+    """One job, whole. A mini-batch is made of ``span`` training files of the data set, one after the other.
 
-    With a ``tariff`` the job is metered by it, wherever it runs.
+    ``batches`` counts the mini-batches, ``validation_batches`` the files that are held out. With a
+    ``tariff`` the job is metered by it, wherever it runs.
     """
 
     dataset: str
@@ -205,6 +211,7 @@ class JobSpec(_Value, frozen=True, kw_only=True):
     stop: Stop
     workers: int
     seed: int
+    span: int = 1
     deadlines: Deadlines = Deadlines()
     tariff: Tariff | None = None
     scaling: Scaling = Scaling()
@@ -233,6 +240,11 @@ class JobSpec(_Value, frozen=True, kw_only=True):
             _require(
                 target.metric in metrics, "target", f"one of {', '.join(sorted(metrics))}", target.metric
             )
+
+    @property
+    def positions(self) -> int:
+        """How many mini-batches all epochs have together."""
+        return self.batches * self.stop.epochs
 
     @property
     def metrics(self) -> tuple[str, ...]:

@@ -1,40 +1,41 @@
 """One replica and no peers: the training of one worker in the process that asks for it.
 
-The same arithmetic, plans, filter and stopping as a job with one worker, without its messages: the
-same spec and data set give the same model, bit for bit. What is more, a training can go on from
-where another has ended: step count, optimizer state and tables are kept, and the tables may grow.
+The same steps, plans and stopping as a job with one worker, without its messages: the same spec and
+data set give the same model, bit for bit. What is more, a training can go on from where another has
+ended: step count, optimizer state and tables are kept, and the tables may grow.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from mlless.billing.budget import Budget, Scoring, StepUse
 from mlless.clock import Clock
+from mlless.data.batches import Batch, RatingsBatch
 from mlless.data.dataset import Dataset
-from mlless.data.stream import BatchStream
-from mlless.errors import NotFinite
-from mlless.exchange.codec import pack
+from mlless.data.stream import KEPT
 from mlless.exchange.filter import SignificanceFilter
-from mlless.exchange.update import Update, entries
 from mlless.heldout import score_heldout
-from mlless.job import Adagrad, Factorization, JobSpec, Logistic
+from mlless.job import Adagrad, Factorization, JobSpec, Logistic, Sync
 from mlless.kernels.arrays import Floats
 from mlless.membership import next_plan
-from mlless.messages import Plan
+from mlless.messages import Plan, Sums
 from mlless.models import model_of
+from mlless.models.base import Moment
 from mlless.records import StepRecord, StepTimes
-from mlless.replica import Replica
-from mlless.stopping import Progress
+from mlless.replica import Replica, Undo
+from mlless.stepping import Laps, Stepper, Taken
+from mlless.stopping import Progress, goes_back
 
 _STILL = 1e-30  # a learning rate that fills the optimizer's state and moves nothing
 
-Listener = Callable[[StepRecord], bool | None]
+Listener = Callable[[StepRecord], object]
 
 
 @dataclass
@@ -54,7 +55,7 @@ class Ending:
     """How a training ended; the names are those of ``records.Summary``."""
 
     stop_reason: str
-    epochs: float
+    last: StepRecord
     train_loss: float | None
     heldout: dict[str, float]
     model_step: int
@@ -73,31 +74,41 @@ def resume(spec: Factorization | Logistic, step: int, tables: dict[str, Floats])
     """Return the course of a model of which only the tables are known."""
     replica = Replica(model_of(spec).shapes)
     replica.restore(tables)
+    for table in replica.tables:
+        table.last[:] = step - 1  # whatever pulls at a row in every step has done so until now
     return Course(step, replica, remembers=False)
 
 
 def grow(course: Course, spec: Factorization | Logistic, seed: int) -> Course:
     """Return the course with the tables of ``spec``, whose further rows start as new ones do."""
-    model = model_of(spec)
-    if model.shapes == course.replica.shapes:
-        return course
-    replica = Replica(model.shapes)
-    replica.restore(model.initial(np.random.Generator(np.random.PCG64([seed, course.step]))))
-    for table, before in zip(replica.tables, course.replica.tables, strict=True):
-        table.rows.data[: before.shape.rows] = before.rows.data
-    return Course(course.step, replica, course.remembers)
+    replica = course.replica
+    further = {
+        shape.name: shape.rows - table.shape.rows
+        for shape, table in zip(model_of(spec).shapes, replica.tables, strict=True)
+    }
+    if any(further.values()):
+        generator = np.random.Generator(np.random.PCG64([seed, course.step]))
+        replica.grow(model_of(spec).initial(generator, further), last=course.step - 1)
+    return course
 
 
 def train_here(
-    spec: JobSpec, dataset: Dataset, course: Course, *, clock: Clock, listen: Listener = lambda record: None
+    spec: JobSpec,
+    dataset: Dataset,
+    course: Course,
+    *,
+    clock: Clock,
+    listen: Listener = lambda record: None,
+    stop: Callable[[], str | None] = lambda: None,
 ) -> Ending:
     """Train ``course`` on; its replica then holds the result, with no residual left.
 
-    ``listen`` hears of every step and may return True to end the training in order.
+    ``listen`` hears of every step and may return True to end the training in order; so does a reason
+    that ``stop`` gives. Where a training that goes on diverges, its start is kept.
     """
     if not course.remembers:
         recall(spec, dataset, course)
-    return _Training(spec, dataset, course, clock, listen).run()
+    return _Training(spec, dataset, course, clock, listen, stop).run()
 
 
 def recall(spec: JobSpec, dataset: Dataset, course: Course) -> None:
@@ -110,11 +121,13 @@ def recall(spec: JobSpec, dataset: Dataset, course: Course) -> None:
     if not isinstance(spec.optimizer, Adagrad):
         return
     still = msgspec.structs.replace(spec.optimizer, learning_rate=_STILL)
-    model, keep = model_of(spec.model), SignificanceFilter(spec.sync, course.replica)
+    silent = Sync(significance=0.0, half=False, merge="sum")
+    model, keep = model_of(spec.model), SignificanceFilter(silent, course.replica)
+    moment = Moment(course.step, 0, 1)
     for file in dataset.manifest.train:
         batch = dataset.read(file)
         publish = keep.prepare(course.step, batch.touched)._replace(threshold=np.inf)
-        model.step(course.replica, batch.arrays, still, course.step, 1, publish)
+        model.step(course.replica, batch.arrays, still, moment, publish)
     for table in course.replica.tables:
         table.residual[:] = 0
 
@@ -123,15 +136,21 @@ class _Training:
     """One run from a course's present step to its end."""
 
     def __init__(
-        self, spec: JobSpec, dataset: Dataset, course: Course, clock: Clock, listen: Listener
+        self,
+        spec: JobSpec,
+        dataset: Dataset,
+        course: Course,
+        clock: Clock,
+        listen: Listener,
+        stop: Callable[[], str | None],
     ) -> None:
-        self._spec, self._dataset, self._course, self._clock = spec, dataset, course, clock
-        self._listen = listen
-        self._model = model_of(spec.model)
-        self._filter = SignificanceFilter(spec.sync, course.replica)
-        self._stream = BatchStream(dataset, spec)
-        self._progress = Progress(spec.stop)
-        self._best: dict[str, Floats] = {}
+        self._spec, self._course, self._clock, self._listen, self._stop = spec, course, clock, listen, stop
+        self._dataset, self._model, self._laps = dataset, model_of(spec.model), Laps(clock)
+        self._stepper = Stepper(spec, dataset, course.replica, clock, self._laps)
+        self._progress = Progress(spec.stop, self._model.null_loss)
+        held_out = sum(file.bytes for file in dataset.manifest.validation)
+        self._heldout = list(self._read_heldout()) if held_out <= KEPT else None
+        self._best = Undo(course.replica, self._moved_rows())
         self._reason: str | None = None
         self._start = clock.now()
         # No function has to exit, and no model to be stored.
@@ -139,24 +158,23 @@ class _Training:
         self._budget.begin(self._start)
 
     def run(self) -> Ending:
-        """Take step after step until the one in which all of the residual is flushed."""
+        """Take step after step until the one in which what is pending is settled."""
         plan: Plan = Plan(step=self._course.step, members=(0,), position=0, evaluate=True)
         following = self._after(plan)
+        self._laps.restart()
         while True:
             before = self._clock.now()
             heldout = self._evaluate(plan.step) if plan.evaluate else None
             seconds = self._clock.now() - before
-            record, update = self._step(plan, heldout)
+            self._laps.lap("evaluate")
+            taken = self._stepper.flush(plan) if plan.flush else self._stepper.train(plan, 0)
+            record = self._close(plan, taken, heldout)
             scoring = Scoring(seconds=seconds, longest=seconds) if plan.evaluate else None
             self._budget.add_step(self._clock.now(), StepUse(scoring=scoring))
-            later = self._decide(plan, following, record, update)
+            later = self._decide(plan, following, record, taken)
             self._course.step = plan.step + 1
-            if self._reason == "diverged":
-                return self._finish(record, merged=False)
-            assert update is not None
-            self._merge(update)
-            if following is None:
-                return self._finish(record, merged=True)
+            if self._reason == "diverged" or following is None:
+                return self._finish(record)
             plan, following = following, later
 
     def _after(self, plan: Plan | None) -> Plan | None:
@@ -166,56 +184,53 @@ class _Training:
         end = self._reason is not None
         return next_plan(plan, batches=spec.batches, epochs=spec.stop.epochs, end=end)
 
+    def _moved_rows(self) -> tuple[NDArray[np.uint32], ...] | None:
+        """Return the rows of each table that little data for a large model can move, None for all."""
+        files = self._dataset.manifest.train
+        few = sum(file.rows for file in files) < self._course.replica.tables[0].shape.rows
+        batches = [self._dataset.read(file) for file in files] if few else []
+        ratings = [batch for batch in batches if isinstance(batch, RatingsBatch)]
+        if not ratings:  # L2 pulls at every row of a model of clicks
+            return None
+        users, items = ([one.users for one in ratings], [one.items for one in ratings])
+        return np.unique(np.concatenate(users)), np.unique(np.concatenate(items))
+
+    def _read_heldout(self) -> Iterable[Batch]:
+        return self._dataset.batches(self._dataset.manifest.validation)
+
     def _evaluate(self, step: int) -> dict[str, float]:
-        sums, _, _ = score_heldout(self._model, self._course.replica, self._dataset, self._clock)
-        heldout = self._model.metrics(sums)
+        heldout = self._model.metrics(self._score()[0])
         if self._progress.add_evaluation(step, heldout):
-            self._best = self._course.replica.snapshot()
+            self._best.keep()
         return heldout
 
-    def _step(self, plan: Plan, heldout: dict[str, float] | None) -> tuple[StepRecord, Update | None]:
-        """Take the step, up to what it publishes: None if a parameter is no longer a finite number."""
-        spec, replica = self._spec, self._course.replica
-        update: Update | None = None
-        samples, loss, start = 0, None, self._clock.now()
-        try:
-            if plan.flush:
-                self._model.settle(replica, spec.optimizer, plan.step - 1)
-                update = self._filter.flush()
-            else:
-                batch = self._stream.take(plan.position).batch
-                publish = self._filter.prepare(plan.step, batch.touched)
-                total, sent = self._model.step(replica, batch.arrays, spec.optimizer, plan.step, 1, publish)
-                samples, loss = len(batch), total / len(batch)
-                update = self._filter.take(publish, sent)
-        except NotFinite:
-            update = None
+    def _close(self, plan: Plan, taken: Taken, heldout: dict[str, float] | None) -> StepRecord:
+        spec = self._spec
+        loss = taken.loss / taken.samples if taken.samples else None
         if loss is not None:
             self._progress.add_step(loss)
-        now = self._clock.now()
         return StepRecord(
             step=plan.step,
             epoch=min((plan.position + len(plan.trainers)) / spec.batches, spec.stop.epochs),
-            time=now - self._start,
+            time=self._clock.now() - self._start,
             loss=loss,
             train_loss=self._progress.train_loss,
             heldout=heldout,
             workers=1,
-            samples=samples,
-            entries=entries(update or ()),
+            samples=taken.samples,
+            entries=0,
             bytes_out=0,
             bytes_in=0,
-            bytes_fetched=0,
-            times=StepTimes(0.0, now - start, 0.0, 0.0, 0.0, 0.0, 0.0),
-        ), update
+            bytes_fetched=taken.fetched,
+            times=StepTimes(*msgspec.structs.astuple(self._laps.take())),
+        )
 
-    def _decide(
-        self, plan: Plan, following: Plan | None, record: StepRecord, update: Update | None
-    ) -> Plan | None:
+    def _decide(self, plan: Plan, following: Plan | None, record: StepRecord, taken: Taken) -> Plan | None:
         """Return the plan of the step after the following one: decisions take effect there, as in a job."""
-        if self._listen(record):
+        if self._listen(record) is True:
             self._reason = self._reason or "callback"
-        if self._progress.diverged(finite=update is not None):
+        self._reason = self._reason or self._stop()
+        if self._progress.diverged(finite=taken.finite):
             self._reason = "diverged"
         elif record.loss is not None:
             evaluate = any(one is not None and one.evaluate for one in (following, self._after(following)))
@@ -223,26 +238,25 @@ class _Training:
             self._reason = self._reason or self._progress.reason(evaluated=plan.evaluate, spent=spent)
         return self._after(following)
 
-    def _merge(self, update: Update) -> None:
-        self._course.replica.merge({"own": pack(update, "none")}, self._spec.sync.merge, 1)
-
-    def _finish(self, last: StepRecord, *, merged: bool) -> Ending:
+    def _finish(self, last: StepRecord) -> Ending:
         """Leave the better of the model as it is now and the best one."""
-        heldout = self._exact() if merged else {}
-        value = next(iter(heldout.values()), None)
-        best = self._progress.best
-        restored = best is not None and (not merged or (value is not None and best.value < value))
-        step = last.step + 1
+        diverged = self._reason == "diverged"
+        heldout = {} if diverged else self._exact()
+        best, step = self._progress.best, last.step + 1
+        restored = best is not None and (diverged or goes_back(best, heldout))
         if restored and best is not None:
-            self._course.replica.restore(self._best)
+            self._best.restore()
             heldout, step = self._exact(), best.step
-        if not merged:  # what led astray is forgotten
+        if diverged:  # what led astray is forgotten
             for table in self._course.replica.tables:
                 table.state[:] = 0
             self._course.remembers = False
-        reason = self._reason or "epochs"
-        return Ending(reason, last.epoch, self._progress.train_loss, heldout, step, restored)
+        heldout = {name: value for name, value in heldout.items() if math.isfinite(value)}
+        return Ending(self._reason or "epochs", last, self._progress.train_loss, heldout, step, restored)
+
+    def _score(self) -> tuple[Sums, Floats, Floats]:
+        batches = self._read_heldout() if self._heldout is None else self._heldout
+        return score_heldout(self._model, self._course.replica, batches, self._clock)
 
     def _exact(self) -> dict[str, float]:
-        scored = score_heldout(self._model, self._course.replica, self._dataset, self._clock)
-        return self._model.exact(*scored)
+        return self._model.exact(*self._score())

@@ -6,12 +6,14 @@ Where they come from is told in docs/decisions/0003-defaults.md.
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Literal
 
 import msgspec
 
 from mlless.billing.tariff import load_tariff
 from mlless.data.manifest import Clicks, Manifest, Ratings
+from mlless.data.partition import default_batch_size
 from mlless.errors import UsageError
 from mlless.job import (
     Adagrad,
@@ -28,6 +30,11 @@ from mlless.job import (
     Target,
 )
 
+EPOCHS = {"mf": 20, "lr": 20}  # at most, where held-out rows tell when to stop
+MF_EPOCHS_BLIND = 12  # where none are
+MF_RATE, MF_FADING, MF_DAMPING, MF_L2, MF_START = 0.3, 0.88, 2.0, 0.04, 0.01
+ALONE = 25_000  # ratings that one worker alone takes at a time, about,
+LEAST_BATCHES = 30  # in no fewer steps an epoch than these
 WORKERS = 4  # unless there are fewer mini-batches; a fixed number, so that a seed means the same everywhere
 SIGNIFICANCE = {"mf": 0.7, "lr": 0.35}
 FACTORS = 20
@@ -95,23 +102,30 @@ def job_of(wishes: Wishes, manifest: Manifest, location: str, *, least_steps: in
         )
     if fitting == "lr" and wishes.factors is not None:
         raise UsageError("--factors is for ratings", found=manifest.kind)
+    workers = min(WORKERS, len(manifest.train)) if wishes.workers is None else wishes.workers
+    span = _span(manifest) if workers == 1 and wishes.optimizer == "adagrad" else 1
+    batches = -(-len(manifest.train) // span)
+    longer = _times(wishes, fitting, batches, least_steps)
+    # The training loss of few rows, or of a fading rate, tells nobody when to stop.
+    blind = not manifest.validation and (fitting == "mf" or least_steps > 0)
     model: Factorization | Logistic
     if isinstance(shape, Ratings):
         model = _factorization(wishes, shape)
-        optimizer, merge, stop = _ratings_recipe(wishes)
+        optimizer, merge, stop = _ratings_recipe(wishes, blind, longer)
     else:
         model = _logistic(wishes, shape, sum(file.rows for file in manifest.train))
-        optimizer, merge, stop = _clicks_recipe(wishes)
+        optimizer, merge, stop = _clicks_recipe(wishes, blind, longer)
     return JobSpec(
         dataset=location,
         fingerprint=manifest.fingerprint,
-        batches=len(manifest.train),
+        batches=batches,
         validation_batches=len(manifest.validation),
         model=model,
         optimizer=optimizer,
-        sync=_sync(wishes, SIGNIFICANCE[fitting], wishes.merge or merge),
-        stop=_of_few_rows(stop, wishes, manifest, least_steps) if least_steps else stop,
-        workers=min(WORKERS, len(manifest.train)) if wishes.workers is None else wishes.workers,
+        sync=_sync(wishes, SIGNIFICANCE[fitting], wishes.merge or merge, alone=workers == 1),
+        stop=stop,
+        workers=workers,
+        span=span,
         seed=wishes.seed,
         deadlines=Deadlines(),
         tariff=None if wishes.tariff is None else load_tariff(wishes.tariff),
@@ -133,7 +147,7 @@ def _factorization(wishes: Wishes, shape: Ratings) -> Factorization:
     # The published settings centre ratings and leave their scale; ours standardise, so that one set of
     # defaults serves every rating scale.
     adagrad = wishes.optimizer == "adagrad"
-    l2 = wishes.l2 if wishes.l2 is not None else 0.06 if adagrad else 0.0
+    l2 = wishes.l2 if wishes.l2 is not None else MF_L2 if adagrad else 0.0
     return Factorization(
         users=shape.users,
         items=shape.items,
@@ -143,6 +157,7 @@ def _factorization(wishes: Wishes, shape: Ratings) -> Factorization:
         deviation=shape.deviation if adagrad else 1.0,
         low=shape.low,
         high=shape.high,
+        initial_deviation=MF_START if adagrad else 0.1,
     )
 
 
@@ -152,49 +167,66 @@ def _logistic(wishes: Wishes, shape: Clicks, rows: int) -> Logistic:
     return Logistic(features=shape.table_rows, l2=l2, intercept=math.log(share / (1.0 - share)))
 
 
-def _ratings_recipe(wishes: Wishes) -> tuple[Adagrad | Nesterov, MergeRule, Stop]:
-    if wishes.optimizer == "nesterov":
-        return Nesterov(learning_rate=_or(wishes.learning_rate, 8.0)), "sum", _stop(wishes, 30, 3)
-    return Adagrad(learning_rate=_or(wishes.learning_rate, 0.1)), "sqrt-members", _stop(wishes, 30, 3)
+def _span(manifest: Manifest) -> int:
+    """Return how many files of ratings one worker alone takes as a mini-batch.
+
+    Large steps change each row less often, which is most of the work. A size that was asked for is kept.
+    """
+    rows = sum(file.rows for file in manifest.train)
+    if manifest.kind != "ratings" or manifest.made.batch_size != default_batch_size(rows):
+        return 1
+    return span_of(rows)
 
 
-def _clicks_recipe(wishes: Wishes) -> tuple[Adagrad | Nesterov, MergeRule, Stop]:
+def span_of(rows: int) -> int:
+    """Return how many mini-batches of the default size one worker takes at a time, of so many ratings."""
+    size = default_batch_size(rows)
+    return max(1, min(ALONE // size, rows // size // LEAST_BATCHES))
+
+
+def _times(wishes: Wishes, model: Literal["mf", "lr"], batches: int, least_steps: int) -> int:
+    """Return by how much epochs are multiplied where there are so few mini-batches in one."""
+    return 1 if wishes.epochs is not None else max(1, math.ceil(least_steps / (EPOCHS[model] * batches)))
+
+
+def _ratings_recipe(wishes: Wishes, blind: bool, longer: int) -> tuple[Adagrad | Nesterov, MergeRule, Stop]:
     if wishes.optimizer == "nesterov":
-        return Nesterov(learning_rate=_or(wishes.learning_rate, 0.5)), "mean", _stop(wishes, 20, 2)
-    return (
-        Adagrad(learning_rate=_or(wishes.learning_rate, 0.1), damping=8.0),
-        "sqrt-publishers",
-        _stop(wishes, 20, 2),
-    )
+        stop = _stop(wishes, 30, 3, blind, longer)
+        return Nesterov(learning_rate=_or(wishes.learning_rate, 8.0)), "sum", stop
+    rate, fading = _or(wishes.learning_rate, MF_RATE), MF_FADING ** (1 / longer)
+    optimizer = Adagrad(learning_rate=rate, damping=MF_DAMPING, fading=fading, warmup=True)
+    epochs = MF_EPOCHS_BLIND if blind else EPOCHS["mf"]
+    return optimizer, "sqrt-members", _stop(wishes, epochs, 3, blind, longer)
+
+
+def _clicks_recipe(wishes: Wishes, blind: bool, longer: int) -> tuple[Adagrad | Nesterov, MergeRule, Stop]:
+    stop = _stop(wishes, EPOCHS["lr"], 2, blind, longer)
+    if wishes.optimizer == "nesterov":
+        return Nesterov(learning_rate=_or(wishes.learning_rate, 0.5)), "mean", stop
+    return Adagrad(learning_rate=_or(wishes.learning_rate, 0.1), damping=8.0), "sqrt-publishers", stop
 
 
 def _or(wish: float | None, default: float) -> float:
     return default if wish is None else wish
 
 
-def _stop(wishes: Wishes, epochs: int, patience: int) -> Stop:
+def _stop(wishes: Wishes, epochs: int, patience: int, blind: bool, longer: int) -> Stop:
+    tired: int | None = patience * longer
+    if wishes.patience is not None:
+        tired = wishes.patience
+    elif wishes.epochs is not None or blind:  # who asks for a number of epochs gets them
+        tired = None
     return Stop(
-        epochs=epochs if wishes.epochs is None else wishes.epochs,
+        epochs=epochs * longer if wishes.epochs is None else wishes.epochs,
         target=parse_target(wishes.target) if wishes.target else None,
-        # Who asks for a number of epochs gets them; the best model is kept all the same.
-        patience=wishes.patience if wishes.patience is not None or wishes.epochs is not None else patience,
+        patience=tired,
         max_time=wishes.max_time,
         max_cost=wishes.max_cost,
     )
 
 
-def _of_few_rows(stop: Stop, wishes: Wishes, manifest: Manifest, least_steps: int) -> Stop:
-    times = 1
-    if wishes.epochs is None:
-        times = max(1, math.ceil(least_steps / (stop.epochs * len(manifest.train))))
-    patience = stop.patience
-    if patience is not None and wishes.patience is None:
-        # The training loss of small mini-batches is too noisy to tell when to stop.
-        patience = patience * times if manifest.validation else None
-    return msgspec.structs.replace(stop, epochs=stop.epochs * times, patience=patience)
-
-
-def _sync(wishes: Wishes, significance: float, merge: MergeRule) -> Sync:
+def _sync(wishes: Wishes, significance: float, merge: MergeRule, *, alone: bool) -> Sync:
+    """Return how workers agree; one alone, who has nobody to publish to, holds nothing back."""
     if wishes.sync == "bsp":
         if wishes.significance:
             raise UsageError(
@@ -203,6 +235,10 @@ def _sync(wishes: Wishes, significance: float, merge: MergeRule) -> Sync:
                 found=str(wishes.significance),
             )
         return Sync(significance=0.0, half=False, merge=merge, compression=wishes.compression)
+    if alone:
+        if wishes.significance:
+            warnings.warn("one worker publishes nothing: significance has no effect", stacklevel=2)
+        return Sync(significance=0.0, half=False, merge=merge)
     significance = _or(wishes.significance, significance)
     return Sync(significance=significance, half=significance > 0, merge=merge, compression=wishes.compression)
 

@@ -38,17 +38,38 @@ class Table:
 
     shape: TableShape
     rows: Rows
+    room: Floats  # the rows and those that it may grow by
 
     @classmethod
-    def zeros(cls, shape: TableShape) -> Table:
-        """Return a table of zeros that no step has touched, its rows aligned to cache lines."""
+    def zeros(cls, shape: TableShape, room: int = 0) -> Table:
+        """Return a table of zeros that no step has touched, its rows aligned to cache lines.
+
+        There is room for so many rows, if it is to grow.
+        """
         used = 3 * shape.columns + 1
         stride = used if used <= 4 else -(-used // _LINE) * _LINE
-        memory = np.zeros(shape.rows * stride + _LINE, np.float32)
+        room = max(room, shape.rows)
+        memory = np.zeros(room * stride + _LINE, np.float32)
         start = -(memory.ctypes.data // memory.itemsize) % _LINE
-        data = memory[start : start + shape.rows * stride].reshape(shape.rows, stride)
+        data = memory[start : start + room * stride].reshape(room, stride)
         data.view(np.int32)[:, 3 * shape.columns] = -1
-        return cls(shape, Rows(data, stride))
+        return cls(shape, Rows(data[: shape.rows], stride), data)
+
+    def grown(self, further: Floats, last: int) -> Table:
+        """Return the table with ``further`` rows that count as touched in the step ``last``.
+
+        Its memory is this table's where there is room, else half as much again: many rows that come a
+        few at a time then cost no more than if they came at once.
+        """
+        before, rows = self.shape.rows, self.shape.rows + len(further)
+        shape = TableShape(self.shape.name, rows, self.shape.columns)
+        if rows <= len(self.room):
+            table = Table(shape, Rows(self.room[:rows], self.rows.stride), self.room)
+        else:
+            table = Table.zeros(shape, rows + rows // 2)
+            table.rows.data[:before] = self.rows.data
+        table.shared[before:], table.last[before:] = further, last
+        return table
 
     def _section(self, number: int) -> Floats:
         columns = self.shape.columns
@@ -138,9 +159,33 @@ class Replica:
             table.shared[:] = array
             table.residual[:] = 0
 
+    def grow(self, further: Mapping[str, Floats], last: int) -> None:
+        """Add ``further`` rows to the tables, as they start; they count as touched in the step ``last``."""
+        self.tables = tuple(table.grown(further[table.shape.name], last) for table in self.tables)
+
     def digest(self) -> str:
         """Return a digest of the bits of ``shared``."""
         digest = hashlib.blake2b(digest_size=8)
         for table in self.tables:
             digest.update(np.ascontiguousarray(table.shared).data)
         return digest.hexdigest()
+
+
+class Undo:
+    """Goes back to what ``shared`` was when it was last kept; ``rows`` of each table, or all of them."""
+
+    def __init__(self, replica: Replica, rows: Sequence[NDArray[np.integer]] | None = None) -> None:
+        self._replica = replica
+        everything = [slice(None)] * len(replica.tables)
+        self._rows: Sequence[NDArray[np.integer] | slice] = everything if rows is None else rows
+        self._kept: list[Floats] = []
+
+    def keep(self) -> None:
+        """Remember ``shared`` as it is now."""
+        self._kept = [t.shared[rows].copy() for t, rows in zip(self._replica.tables, self._rows, strict=True)]
+
+    def restore(self) -> None:
+        """Set ``shared`` to what was kept, and ``residual`` to zero."""
+        for table, rows, kept in zip(self._replica.tables, self._rows, self._kept, strict=True):
+            table.shared[rows] = kept
+            table.residual[rows] = 0

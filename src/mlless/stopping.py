@@ -21,7 +21,7 @@ class Progress:
     """
 
     rules: Stop
-    null_loss: float = 0.0
+    null_loss: float
     train_loss: float | None = None
     first_loss: float | None = None
     best: Score | None = None
@@ -38,11 +38,11 @@ class Progress:
     def add_evaluation(self, step: int, heldout: dict[str, float]) -> bool:
         """Take in the evaluation of the model before ``step``; return whether it is the best so far.
 
-        Without held-out data the training loss stands in.
+        Without held-out data the training loss stands in; a start without any is the worst that there is.
         """
         self.heldout = heldout
-        value = next(iter(heldout.values()), self.train_loss if step else math.inf)
-        if value is not None and (self.best is None or better(value, self.best.value)):
+        value = next(iter(heldout.values()), math.inf if self.train_loss is None else self.train_loss)
+        if self.best is None or better(value, self.best.value):
             self.best, self.since_best = Score(step, value), 0
             return True
         self.since_best += 1
@@ -74,6 +74,12 @@ class Progress:
         if evaluated and rules.patience is not None and self.since_best >= rules.patience:
             return "patience"
         return None
+
+
+def goes_back(best: Score | None, heldout: dict[str, float]) -> bool:
+    """Return whether the ``best`` model so far beats the one at the end, of these held-out metrics."""
+    value = next(iter(heldout.values()), None)
+    return best is not None and value is not None and better(best.value, value)
 
 
 def better(value: float, best: float) -> bool:

@@ -19,6 +19,7 @@ from mlless.exchange.filter import SignificanceFilter
 from mlless.job import JobSpec
 from mlless.membership import batch_at
 from mlless.models import model_of
+from mlless.models.base import Moment
 from mlless.records import StepRecord
 from mlless.replica import Replica
 from mlless.testing.virtual import Durations, simulate
@@ -52,7 +53,7 @@ def oracle(spec: JobSpec, dataset: Dataset) -> dict[str, bytes]:
     for replica in replicas:
         replica.restore(start)
     filters = [SignificanceFilter(spec.sync, replica) for replica in replicas]
-    total, position, step = spec.batches * spec.stop.epochs, 0, 0
+    total, position, step, samples = spec.batches * spec.stop.epochs, 0, 0, [1] * spec.workers
     while position < total:
         updates = []
         for rank, (replica, significance) in enumerate(zip(replicas, filters, strict=True)):
@@ -61,15 +62,18 @@ def oracle(spec: JobSpec, dataset: Dataset) -> dict[str, bytes]:
             index = batch_at(position + rank, batches=spec.batches, seed=spec.seed)
             batch = dataset.read(dataset.manifest.train[index])
             publish = significance.prepare(step, batch.touched)
-            _, sent = model.step(replica, batch.arrays, spec.optimizer, step, spec.workers, publish)
+            moment = Moment(step, position // spec.batches, spec.workers)
+            _, sent = model.step(replica, batch.arrays, spec.optimizer, moment, publish)
+            samples[rank] = len(batch)
             update = significance.take(publish, sent)
             updates.append(pack(update, "none"))
         for replica in replicas:
             replica.merge(dict(zip("1234", updates, strict=False)), spec.sync.merge, spec.workers)
         position, step = position + spec.workers, step + 1
     updates = []
-    for replica, significance in zip(replicas, filters, strict=True):
-        model.settle(replica, spec.optimizer, step - 1)
+    last = Moment(step - 1, spec.stop.epochs - 1, spec.workers)
+    for replica, significance, size in zip(replicas, filters, samples, strict=True):
+        model.settle(replica, spec.optimizer, last, size)
         updates.append(pack(significance.flush(), "none"))
     replicas[0].merge(dict(zip("1234", updates, strict=False)), spec.sync.merge, spec.workers)
     return {name: array.tobytes() for name, array in replicas[0].snapshot().items()}

@@ -98,7 +98,13 @@ def test_a_job_survives_json(spec: JobSpec) -> None:
 def test_a_job_names_what_it_holds_in_json() -> None:
     found = json.loads(encode_job(job()))
     assert found["model"]["kind"] == "mf"
-    assert found["optimizer"] == {"kind": "adagrad", "learning_rate": 0.1, "damping": 0.0}
+    assert found["optimizer"] == {
+        "kind": "adagrad",
+        "learning_rate": 0.1,
+        "damping": 0.0,
+        "fading": 1.0,
+        "warmup": False,
+    }
     assert json.loads(encode_job(job(LR)))["model"]["kind"] == "lr"
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import msgspec
 import numpy as np
 import pytest
 
 from mlless.clock import SystemClock
 from mlless.local import begin, grow, resume, train_here
+from mlless.messages import Plan
 from mlless.models import model_of
 from mlless.recipes import Wishes, job_of
+from mlless.stepping import Laps, Stepper
 from mlless.testing.virtual import Durations, simulate
 
 
@@ -56,17 +60,59 @@ def test_grown_tables_keep_what_was_learnt(ratings):
     course = begin(spec.model, 0)
     train_here(spec, ratings, course, clock=SystemClock())
     wider = msgspec.structs.replace(spec.model, users=spec.model.users + 5, items=spec.model.items + 1)
+    sizes = [table.shape.rows for table in course.replica.tables]
+    learnt = [table.rows.data.view(np.uint32).copy() for table in course.replica.tables]
     grown = grow(course, wider, seed=1)
     assert grown.step == course.step
-    for before, after in zip(course.replica.tables, grown.replica.tables, strict=True):
-        rows = before.shape.rows
-        np.testing.assert_array_equal(
-            after.rows.data[:rows].view(np.uint32), before.rows.data.view(np.uint32)
-        )
-        assert (after.last[rows:] == -1).all()
+    for rows, before, after in zip(sizes, learnt, grown.replica.tables, strict=True):
+        np.testing.assert_array_equal(after.rows.data[:rows].view(np.uint32), before)
+        assert (after.last[rows:] == course.step - 1).all()
         assert not after.state[rows:].any()
         assert after.shared[rows:, :-1].any()
-    assert grow(grown, wider, seed=1) is grown
+        assert len(after.rows.data) == after.shape.rows
+    memory = [table.rows.data.ctypes.data for table in grown.replica.tables]
+    wider = msgspec.structs.replace(wider, users=wider.users + 1)
+    assert [table.rows.data.ctypes.data for table in grow(grown, wider, seed=1).replica.tables] == memory
+
+
+def test_little_data_that_diverges_leaves_a_large_model_as_it_was(ratings):
+    """Only what little data can move is kept to go back to; a bad start elsewhere stays what it is."""
+    spec = spec_for(ratings, epochs=1)
+    wide = msgspec.structs.replace(spec.model, users=100_000)
+    course = begin(wide, 0)
+    before = course.replica.snapshot()
+    bad = msgspec.structs.replace(spec_for(ratings, optimizer="nesterov", learning_rate=1e4), model=wide)
+    ending = train_here(bad, ratings, course, clock=SystemClock())
+    assert ending.stop_reason == "diverged"
+    for name, table in course.replica.snapshot().items():
+        np.testing.assert_array_equal(table, before[name])
+
+
+@pytest.mark.parametrize("kind", ["ratings", "clicks"])
+def test_a_later_training_that_diverges_keeps_the_model(request, kind):
+    dataset = request.getfixturevalue(kind)
+    spec = spec_for(dataset, epochs=2)
+    course = begin(spec.model, 0)
+    train_here(spec, dataset, course, clock=SystemClock())
+    before = course.replica.snapshot()
+    unseen = dataclasses.replace(dataset, manifest=msgspec.structs.replace(dataset.manifest, validation=()))
+    bad = spec_for(unseen, optimizer="nesterov", learning_rate=1e30)
+    ending = train_here(bad, unseen, course, clock=SystemClock())
+    assert (ending.stop_reason, ending.restored) == ("diverged", True)
+    for name, table in course.replica.snapshot().items():
+        np.testing.assert_array_equal(table, before[name])
+    assert all(not table.residual.any() for table in course.replica.tables)
+
+
+def test_l2_is_not_applied_again_for_steps_before_the_model_was_saved(clicks):
+    spec = spec_for(clicks, optimizer="nesterov", l2=0.5, epochs=1)
+    course = begin(spec.model, 0)
+    train_here(spec, clicks, course, clock=SystemClock())
+    again = resume(spec.model, course.step, course.replica.snapshot())
+    stepper = Stepper(spec, clicks, again.replica, SystemClock(), Laps(SystemClock()))
+    stepper.flush(Plan(step=course.step, members=(0,), position=0, flush=(0,)))
+    for name, table in again.replica.snapshot().items():
+        np.testing.assert_array_equal(table, course.replica.snapshot()[name])
 
 
 def test_a_model_without_memory_is_not_thrown_about(ratings):

@@ -18,7 +18,7 @@ from mlless.exchange.update import Update, entries
 from mlless.job import Adagrad, Compression, Factorization, Logistic, MergeRule, Nesterov, Sync
 from mlless.kernels.arrays import ClicksArrays, RatingsArrays, TableUpdate
 from mlless.models import model_of
-from mlless.models.base import BatchArrays, Model
+from mlless.models.base import BatchArrays, Model, Moment
 from mlless.replica import Replica, Table, TableShape, coefficients
 
 SHAPES = (TableShape("users", 9, 4), TableShape("items", 6, 4))
@@ -232,11 +232,11 @@ class Member:
     def train(self, batch: BatchArrays, optimizer: Adagrad | Nesterov, step: int, members: int) -> Update:
         touched = (len(batch[0] if isinstance(batch, RatingsArrays) else batch[2]), len(batch[2]))
         ready = self.publisher.prepare(step, touched if isinstance(batch, RatingsArrays) else (touched[0], 1))
-        _, sent = self.model.step(self.replica, batch, optimizer, step, members, ready)
+        _, sent = self.model.step(self.replica, batch, optimizer, Moment(step, 0, members), ready)
         return self.publisher.take(ready, sent)
 
     def flush(self, optimizer: Adagrad | Nesterov, step: int) -> Update:
-        self.model.settle(self.replica, optimizer, step)
+        self.model.settle(self.replica, optimizer, Moment(step, 0, 2), 40)
         return self.publisher.flush()
 
 

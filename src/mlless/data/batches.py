@@ -7,6 +7,7 @@ once, and its update comes out in row order without sorting.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
@@ -17,6 +18,8 @@ from numpy.typing import NDArray
 
 from mlless.errors import DatasetError
 from mlless.kernels.arrays import ClicksArrays, RatingsArrays
+
+_DENSE = 16  # ids up to so many times their number are looked up in a table
 
 LocalIds = NDArray[np.uint16] | NDArray[np.uint32]
 
@@ -37,6 +40,11 @@ class RatingsBatch:
 
     def __len__(self) -> int:
         return len(self.ratings)
+
+    @property
+    def nbytes(self) -> int:
+        """The memory it takes."""
+        return _size(self)
 
     @property
     def arrays(self) -> RatingsArrays:
@@ -72,6 +80,11 @@ class ClicksBatch:
         return len(self.labels)
 
     @property
+    def nbytes(self) -> int:
+        """The memory it takes."""
+        return _size(self)
+
+    @property
     def arrays(self) -> ClicksArrays:
         """The batch as the kernels take it."""
         index = self.feature_index
@@ -88,10 +101,33 @@ class ClicksBatch:
 Batch = RatingsBatch | ClicksBatch
 
 
+def joined(batches: Sequence[Batch]) -> Batch:
+    """Return ratings of several mini-batches, in their order, as one; a single one of any kind as it is."""
+    if len(batches) == 1:
+        return batches[0]
+    ratings = [batch for batch in batches if isinstance(batch, RatingsBatch)]
+    assert len(ratings) == len(batches), "only mini-batches of ratings are joined"
+    users = [np.repeat(one.users, np.diff(one.user_starts)) for one in ratings]
+    items = [one.items[one.item_index] for one in ratings]
+    return group_ratings(
+        np.concatenate(users).astype(np.int64),
+        np.concatenate(items).astype(np.int64),
+        np.concatenate([one.ratings for one in ratings]),
+    )
+
+
+def _arrays(batch: Batch) -> dict[str, NDArray[Any]]:
+    named = {field.name: getattr(batch, field.name) for field in fields(batch)}
+    return {name: array for name, array in named.items() if array is not None}
+
+
+def _size(batch: Batch) -> int:
+    return sum(array.nbytes for array in _arrays(batch).values())
+
+
 def encode_batch(batch: Batch) -> bytes:
     """Return the batch as a safetensors file."""
-    named = {field.name: getattr(batch, field.name) for field in fields(batch)}
-    return safetensors.numpy.save({name: array for name, array in named.items() if array is not None})
+    return safetensors.numpy.save(_arrays(batch))
 
 
 def decode_batch(kind: str, data: bytes | memoryview, where: str) -> Batch:
@@ -137,7 +173,16 @@ def _views(data: bytes | memoryview) -> dict[str, NDArray[Any]]:
 
 def local_ids(ids: NDArray[np.int64]) -> tuple[NDArray[np.uint32], LocalIds]:
     """Return the distinct ``ids`` in ascending order, and for each id its place among them."""
-    unique, inverse = np.unique(ids, return_inverse=True)
+    top = int(ids.max(initial=-1)) + 1
+    if top <= _DENSE * len(ids):  # a table of all that there might be is quicker than a sort
+        marks = np.zeros(top, np.bool_)
+        marks[ids] = True
+        unique = np.flatnonzero(marks)
+        places = np.empty(top, np.uint32)
+        places[unique] = np.arange(len(unique), dtype=np.uint32)
+        inverse: NDArray[Any] = places[ids]
+    else:
+        unique, inverse = np.unique(ids, return_inverse=True)
     if len(unique) <= 1 << 16:
         return unique.astype(np.uint32), inverse.astype(np.uint16)
     return unique.astype(np.uint32), inverse.astype(np.uint32)
@@ -147,12 +192,13 @@ def group_ratings(
     users: NDArray[np.int64], items: NDArray[np.int64], ratings: NDArray[np.float32]
 ) -> RatingsBatch:
     """Return the rows as a batch grouped by user; rows of one user keep their order."""
-    order = np.argsort(users, kind="stable")
-    distinct, starts = np.unique(users[order], return_index=True)
+    distinct, place = local_ids(users)
+    order = np.argsort(place, kind="stable")  # of 16 bits each it takes one pass over them
+    counts = np.bincount(place, minlength=len(distinct))
     unique_items, item_index = local_ids(items[order])
     return RatingsBatch(
-        users=distinct.astype(np.uint32),
-        user_starts=np.append(starts, len(users)).astype(np.uint32),
+        users=distinct,
+        user_starts=np.append(0, np.cumsum(counts)).astype(np.uint32),
         items=unique_items,
         item_index=item_index,
         ratings=ratings[order].astype(np.float32),

@@ -10,15 +10,17 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from mlless.data.batches import Batch
+from mlless.data.batches import Batch, joined
 from mlless.data.dataset import Dataset
 from mlless.job import JobSpec
 from mlless.membership import batch_at
 
+KEPT = 512 << 20  # bytes of mini-batches that one worker, who comes back to all of them, keeps in memory
+
 
 @dataclass
 class Fetched:
-    """A mini-batch and the bytes it was read from."""
+    """A mini-batch and the bytes that were read for it, 0 if it was still in memory."""
 
     batch: Batch
     bytes: int
@@ -30,6 +32,8 @@ class BatchStream:
     def __init__(self, dataset: Dataset, spec: JobSpec) -> None:
         self._dataset = dataset
         self._spec = spec
+        self._kept: dict[int, Batch] = {}
+        self._room = KEPT if spec.workers == 1 else 0
         self._background = ThreadPoolExecutor(1, "fetch") if dataset.objects.distant else None
         self._ahead: dict[int, Callable[[], Fetched]] = {}
 
@@ -51,5 +55,12 @@ class BatchStream:
 
     def _fetch(self, position: int) -> Fetched:
         index = batch_at(position, batches=self._spec.batches, seed=self._spec.seed)
-        file = self._dataset.manifest.train[index]
-        return Fetched(self._dataset.read(file), file.bytes)
+        if index in self._kept:
+            return Fetched(self._kept[index], 0)
+        span = self._spec.span
+        files = self._dataset.manifest.train[index * span : (index + 1) * span]
+        batch = joined([self._dataset.read(file) for file in files])
+        if batch.nbytes <= self._room:
+            self._room -= batch.nbytes
+            self._kept[index] = batch
+        return Fetched(batch, sum(file.bytes for file in files))

@@ -153,7 +153,7 @@ class Trained(CallbackSupportMixin, BaseEstimator):
         course = grow(self._course, spec.model, spec.seed) if goes_on else begin(spec.model, spec.seed)
         self._course, self._model = course, spec.model
         ending = train_here(spec, dataset, course, clock=SystemClock(), listen=audience.hear)
-        return ending.stop_reason, ending.epochs, ending.heldout
+        return ending.stop_reason, ending.last.epoch, ending.heldout
 
     def _train_elsewhere(
         self, spec: JobSpec, dataset: Dataset, audience: Audience

@@ -16,7 +16,7 @@ from mlless.errors import NotFinite
 from mlless.exchange.update import Update
 from mlless.job import Sync
 from mlless.kernels.arrays import Outbox, Sent, TableUpdate
-from mlless.kernels.twin import publish
+from mlless.kernels.twin import FLOATS, HALVES, MERGED, publish
 from mlless.models.base import Filter
 from mlless.replica import Replica
 
@@ -24,22 +24,28 @@ HEADROOM = 10  # the last step's largest change becomes 2^10 of a float16's 2^16
 
 
 class SignificanceFilter:
-    """One worker's filter over a replica's tables, with the memory its updates are written to."""
+    """One worker's filter over a replica's tables, with the memory its updates are written to.
 
-    def __init__(self, sync: Sync, replica: Replica) -> None:
+    Who is ``alone`` has nobody to publish to: each change goes straight into ``shared``.
+    """
+
+    def __init__(self, sync: Sync, replica: Replica, *, alone: bool = False) -> None:
         self._sync = sync
         self._replica = replica
+        self._mode = MERGED if alone else HALVES if sync.half else FLOATS
         self._exponents = [0] * len(replica.tables)
         self._outboxes = [_outbox(table.shape.columns, 0) for table in replica.tables]
 
     def prepare(self, step: int, touched: Sequence[int]) -> Filter:
         """Return the filter of a step that touches at most so many rows of each table."""
+        if self._mode == MERGED:
+            return Filter(0.0, MERGED, self._outboxes)
         for number, (table, rows) in enumerate(zip(self._replica.tables, touched, strict=True)):
             if len(self._outboxes[number].rows) < rows:
                 self._outboxes[number] = _outbox(table.shape.columns, rows)
         return Filter(
             self._sync.significance / math.sqrt(step + 1),
-            self._sync.half,
+            self._mode,
             [box._replace(exponent=e) for box, e in zip(self._outboxes, self._exponents, strict=True)],
         )
 
@@ -55,24 +61,33 @@ class SignificanceFilter:
         ):
             if not part[3]:
                 raise NotFinite(f"a parameter of table {table.shape.name} is no longer a finite number")
-            update.append(_contents(box, Sent(*part), filled.half))
-            if filled.half and part[2] > 0:
+            if filled.mode == MERGED:
+                continue
+            update.append(_contents(box, Sent(*part), filled.mode == HALVES))
+            if filled.mode == HALVES and part[2] > 0:
                 self._exponents[number] = max(-100, min(100, HEADROOM - math.frexp(part[2])[1]))
         return tuple(update)
 
-    def flush(self) -> Update:
-        """Return the whole residual in float32 and leave none behind."""
+    def flush(self, moved: bool = True) -> Update:
+        """Return the whole residual in float32 and leave none behind.
+
+        ``moved`` says whether any may be there though no step has moved it.
+        """
+        if self._mode == MERGED and not moved:
+            return ()
+        mode = MERGED if self._mode == MERGED else FLOATS
         update = []
         for table in self._replica.tables:
             shape = table.shape
             box = _outbox(shape.columns, shape.rows)
             ids = np.arange(shape.rows, dtype=np.uint32)
             residual = np.ascontiguousarray(table.residual)
-            sent = publish(ids, table.shared, residual, 0.0, 0, box)
+            sent = publish(ids, table.shared, residual, 0.0, mode, box)
             if not sent.finite:
                 raise NotFinite(f"a parameter of table {shape.name} is no longer a finite number")
             table.residual[:] = residual
-            update.append(_contents(box, sent, half=False))
+            if mode == FLOATS:
+                update.append(_contents(box, sent, half=False))
         return tuple(update)
 
 

@@ -153,6 +153,7 @@ INLINE float of_half(uint16_t half)
 /* ---- optimizer and filter: what happens to one touched row ---- */
 
 enum { ADAGRAD = 0, NESTEROV = 1 };
+enum { FLOATS = 0, HALVES = 1, MERGED = 2 }; /* what becomes of a change, see arrays.py */
 
 typedef struct {
     int kind, step;
@@ -171,7 +172,7 @@ typedef struct {
     void *values;
     Py_ssize_t n_rows, n_values, room; /* room: how many values there is place for */
     float threshold, scale, unscale;
-    int half;
+    int mode;
     marks largest, finite; /* sizes of floats order like their bits */
 } Outbox;
 
@@ -249,16 +250,21 @@ INLINE void round_to_half(const part *value, words *half, part *rounded)
 }
 
 /* Move some entries, in place, and say which are significant and what of them is to be sent. */
-INLINE void change_part(const part *shared, part *residual, part *state, const part *g, const Rule *rule, Outbox *out,
+INLINE void change_part(part *shared, part *residual, part *state, const part *g, const Rule *rule, Outbox *out,
                         truths *finite, truths *largest, truths *sent, truths *values, const part *steps)
 {
     move_part(rule, shared, residual, state, g, steps);
     truths size = (truths)*residual & INT32_MAX, kept = {0}, larger;
+    *finite &= size < 0x7f800000;
+    if (out->mode == MERGED) {
+        *shared += *residual;
+        *residual = (part){0};
+        return;
+    }
     part least = out->threshold * (part)((truths)*shared & INT32_MAX);
     *sent = (part)size > least;
-    *finite &= size < 0x7f800000;
     *values = (truths)*residual;
-    if (out->half) {
+    if (out->mode == HALVES) {
         part scaled = *residual * out->scale, rounded;
         words half;
         round_to_half(&scaled, &half, &rounded);
@@ -283,9 +289,9 @@ INLINE void change_lanes(float *row, const int columns, const float *g, const Ru
     Py_ssize_t n = out->n_values;
     float spare[MAX_COLUMNS + LANES]; /* lanes are written whole: not past the end of the outbox */
     void *values = out->values;
-    const int tight = n + blocks * LANES > out->room;
+    const int half = out->mode == HALVES, tight = n + blocks * LANES > out->room;
     if (tight)
-        values = out->half ? (void *)((uint16_t *)spare - n) : (void *)(spare - n);
+        values = half ? (void *)((uint16_t *)spare - n) : (void *)(spare - n);
     *last = rule->step;
 
     /* Those that may repeat others are read before any is written. */
@@ -295,24 +301,30 @@ INLINE void change_lanes(float *row, const int columns, const float *g, const Ru
         const int at = start_of(b, columns), is_last = b == blocks - 1;
         lanes x = is_last ? x_last : *(const lanes *)(shared + at), r = is_last ? r_last : *(const lanes *)(residual + at);
         lanes s = is_last ? s_last : *(const lanes *)(state + at), d = is_last ? g_last : *(const lanes *)(g + at);
-        marks sent, picked;
+        marks sent = {0}, picked = {0};
         for (int w = 0; w < LANES / WIDE; w++)
             change_part((part *)&x + w, (part *)&r + w, (part *)&s + w, (part *)&d + w, rule, out,
                         (truths *)&out->finite + w, (truths *)&out->largest + w, (truths *)&sent + w,
                         (truths *)&picked + w, &steps);
         *(lanes *)(residual + at) = r;
         *(lanes *)(state + at) = s;
+        if (out->mode == MERGED) {
+            *(lanes *)(shared + at) = x;
+            continue;
+        }
 
         uint32_t bits = gather_bits(&sent), fresh = is_last ? bits >> repeated << repeated : bits;
         mask[b] = (uint8_t)(is_last ? bits >> repeated : bits);
         pick(&picked, &picked, &packing[fresh]);
-        if (out->half)
+        if (half)
             *(shorts *)((uint16_t *)values + n) = __builtin_convertvector(picked, shorts);
         else
             *(marks *)((float *)values + n) = picked;
         n += counting[fresh];
     }
-    if (tight && out->half)
+    if (out->mode == MERGED)
+        return;
+    if (tight && half)
         memcpy((uint16_t *)out->values + out->n_values, spare, sizeof(uint16_t) * (size_t)(n - out->n_values));
     else if (tight)
         memcpy((float *)out->values + out->n_values, spare, sizeof(float) * (size_t)(n - out->n_values));
@@ -332,11 +344,16 @@ INLINE void change_entries(float *row, const int columns, const float *g, const 
     *last = rule->step;
     for (int i = 0; i < columns; i++) {
         float r = moved(rule, shared[i], residual[i], state + i, g[i], steps), kept = 0.0f;
-        uint32_t sent = fabsf(r) > out->threshold * fabsf(shared[i]);
         int32_t size = (int32_t)(bits_of(r) & 0x7fffffff);
         out->finite[0] &= size < 0x7f800000 ? -1 : 0;
+        if (out->mode == MERGED) {
+            shared[i] += r;
+            residual[i] = 0.0f;
+            continue;
+        }
+        uint32_t sent = fabsf(r) > out->threshold * fabsf(shared[i]);
         /* Every entry is written and only a sent one moves on: the outbox has room for one too many. */
-        if (out->half) {
+        if (out->mode == HALVES) {
             uint16_t half = half_of(r * out->scale);
             ((uint16_t *)out->values)[n] = half;
             kept = r - of_half(half) * out->unscale;
@@ -350,6 +367,8 @@ INLINE void change_entries(float *row, const int columns, const float *g, const 
         mask |= sent << i;
         n += sent;
     }
+    if (out->mode == MERGED)
+        return;
     out->masks[out->n_rows] = (uint8_t)mask;
     out->rows[out->n_rows] = id;
     out->n_rows += mask != 0;
@@ -379,21 +398,24 @@ INLINE void change_column(Table table, const uint32_t *ids, const float *g, cons
         *last = rule->step;
     }
     for (int w = 0; w < LANES; w += WIDE)
-        change_part((const part *)(x + w), (part *)(r + w), (part *)(s + w), (const part *)(g + w), rule, out,
+        change_part((part *)(x + w), (part *)(r + w), (part *)(s + w), (const part *)(g + w), rule, out,
                     (truths *)&out->finite + w / WIDE, (truths *)&out->largest + w / WIDE, (truths *)(sent + w),
                     (truths *)(values + w), (const part *)(steps + w));
     for (int i = 0; i < LANES; i++) {
         float *row = table.data + (size_t)ids[i] * table.stride;
+        row[0] = x[i];
         row[1] = r[i];
         row[2] = s[i];
     }
+    if (out->mode == MERGED)
+        return;
     uint32_t bits = gather_bits((const marks *)sent);
     marks picked;
     pick(&picked, (const marks *)ids, &packing[bits]);
     *(marks *)(out->rows + out->n_rows) = picked;
     memset(out->masks + out->n_rows, 1, LANES);
     pick(&picked, (const marks *)values, &packing[bits]);
-    if (out->half)
+    if (out->mode == HALVES)
         *(shorts *)((uint16_t *)out->values + out->n_values) = __builtin_convertvector(picked, shorts);
     else
         *(marks *)((float *)out->values + out->n_values) = picked;
@@ -1074,24 +1096,26 @@ static int as_clicks(const Py_buffer *labels, const Py_buffer *starts, const Py_
 }
 
 static int as_outbox(const Py_buffer *rows, const Py_buffer *masks, const Py_buffer *values, Py_ssize_t touched,
-                     int columns, double threshold, int half, int exponent, Outbox *out)
+                     int columns, double threshold, int mode, int exponent, Outbox *out)
 {
-    if (exponent <= -120 || exponent >= 120)
+    const Py_ssize_t width = mode == HALVES ? 2 : 4;
+    if (exponent <= -120 || exponent >= 120 || mode < FLOATS || mode > MERGED)
         return 0;
     out->rows = rows->buf;
     out->masks = masks->buf;
     out->values = values->buf;
     out->n_rows = out->n_values = 0;
-    out->room = values->len / (half ? 2 : 4);
+    out->room = values->len / width;
     out->threshold = (float)threshold;
-    out->half = half;
+    out->mode = mode;
     out->scale = ldexpf(1.0f, exponent);
     out->unscale = ldexpf(1.0f, -exponent);
     out->largest = (marks){0};
     out->finite = (marks){0} - 1;
+    if (mode == MERGED) /* nothing is sent */
+        return 1;
     return holds(rows, 4) && holds(values, 4) && rows->len >= 4 * touched &&
-           masks->len >= touched * ((columns + 7) / 8) &&
-           values->len >= (half ? 2 : 4) * (touched * columns + 1);
+           masks->len >= touched * ((columns + 7) / 8) && values->len >= width * (touched * columns + 1);
 }
 
 #define RELEASE(views) \
@@ -1111,14 +1135,14 @@ static PyObject *factorization_step(PyObject *self, PyObject *args)
     (void)self;
     Py_buffer v[13] = {{0}};
     Py_ssize_t user_stride, item_stride, width;
-    int columns, half, user_exponent, item_exponent;
+    int columns, mode, user_exponent, item_exponent;
     Rule rule;
     double centre, scale, l2, gradient_scale, threshold;
     PyObject *result = NULL;
     if (!PyArg_ParseTuple(args, "(w*n)(w*n)i(y*y*y*y*ny*)dddd(iffffi)di(w*w*w*i)(w*w*w*i)", &v[0], &user_stride, &v[1],
                           &item_stride, &columns, &v[2], &v[3], &v[4], &v[5], &width, &v[6], &centre, &scale, &l2,
                           &gradient_scale, &rule.kind, &rule.rate, &rule.epsilon, &rule.momentum, &rule.decay,
-                          &rule.step, &threshold, &half, &v[7], &v[8], &v[9], &user_exponent, &v[10], &v[11], &v[12],
+                          &rule.step, &threshold, &mode, &v[7], &v[8], &v[9], &user_exponent, &v[10], &v[11], &v[12],
                           &item_exponent))
         goto done;
     Table users, items;
@@ -1133,8 +1157,8 @@ static PyObject *factorization_step(PyObject *self, PyObject *args)
         invalid("the mini-batch is damaged or larger than the tables");
         goto done;
     }
-    if (!as_outbox(&v[7], &v[8], &v[9], batch.n_users, columns, threshold, half, user_exponent, &user_out) ||
-        !as_outbox(&v[10], &v[11], &v[12], batch.n_items, columns, threshold, half, item_exponent, &item_out)) {
+    if (!as_outbox(&v[7], &v[8], &v[9], batch.n_users, columns, threshold, mode, user_exponent, &user_out) ||
+        !as_outbox(&v[10], &v[11], &v[12], batch.n_items, columns, threshold, mode, item_exponent, &item_out)) {
         invalid("the outbox is too small");
         goto done;
     }
@@ -1181,13 +1205,13 @@ static PyObject *logistic_step(PyObject *self, PyObject *args)
     (void)self;
     Py_buffer v[14] = {{0}};
     Py_ssize_t stride, intercept_stride, width;
-    int half, exponent, intercept_exponent;
+    int mode, exponent, intercept_exponent;
     Rule rule;
     double threshold;
     PyObject *arrays, *result = NULL;
     if (!PyArg_ParseTuple(args, "(w*n)(w*n)O!(iffffi)di(w*w*w*i)(w*w*w*i)", &v[0], &stride, &v[1],
                           &intercept_stride, &PyTuple_Type, &arrays, &rule.kind, &rule.rate, &rule.epsilon,
-                          &rule.momentum, &rule.decay, &rule.step, &threshold, &half, &v[7], &v[8], &v[9],
+                          &rule.momentum, &rule.decay, &rule.step, &threshold, &mode, &v[7], &v[8], &v[9],
                           &exponent, &v[10], &v[11], &v[12], &intercept_exponent) ||
         !PyArg_ParseTuple(arrays, "y*y*y*y*nz*z*", &v[2], &v[3], &v[4], &v[5], &width, &v[6], &v[13]))
         goto done;
@@ -1203,8 +1227,8 @@ static PyObject *logistic_step(PyObject *self, PyObject *args)
         invalid("the mini-batch is damaged or larger than the tables");
         goto done;
     }
-    if (!as_outbox(&v[7], &v[8], &v[9], batch.n_features, 1, threshold, half, exponent, &out) ||
-        !as_outbox(&v[10], &v[11], &v[12], 1, 1, threshold, half, intercept_exponent, &intercept_out)) {
+    if (!as_outbox(&v[7], &v[8], &v[9], batch.n_features, 1, threshold, mode, exponent, &out) ||
+        !as_outbox(&v[10], &v[11], &v[12], 1, 1, threshold, mode, intercept_exponent, &intercept_out)) {
         invalid("the outbox is too small");
         goto done;
     }

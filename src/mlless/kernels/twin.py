@@ -26,6 +26,7 @@ from mlless.kernels.arrays import (
 )
 
 ADAGRAD, NESTEROV = 0, 1
+FLOATS, HALVES, MERGED = 0, 1, 2  # what becomes of a change, see `Outbox`
 # Of an update's bytes, whose layout stands in exchange/codec.py.
 _MAGIC, _VERSION = b"MU", 1
 _HEAD, _PART = struct.Struct("<2sBBBI"), struct.Struct("<IIIb")
@@ -45,7 +46,7 @@ def factorization_step(
     gradient_scale: float,
     rule: Rule,
     threshold: float,
-    half: int,
+    mode: int,
     user_out: Outbox,
     item_out: Outbox,
 ) -> tuple[float, Sent, Sent]:
@@ -74,8 +75,8 @@ def factorization_step(
     factor = np.float32(gradient_scale)
     return (
         float(np.square(error, dtype=np.float64).sum()),
-        change_rows(users, columns, batch.users, p_sum * factor, rule, threshold, half, user_out),
-        change_rows(items, columns, batch.items, q_sum * factor, rule, threshold, half, item_out),
+        change_rows(users, columns, batch.users, p_sum * factor, rule, threshold, mode, user_out),
+        change_rows(items, columns, batch.items, q_sum * factor, rule, threshold, mode, item_out),
     )
 
 
@@ -108,7 +109,7 @@ def logistic_step(
     batch: ClicksArrays,
     rule: Rule,
     threshold: float,
-    half: int,
+    mode: int,
     out: Outbox,
     intercept_out: Outbox,
 ) -> tuple[float, Sent, Sent]:
@@ -136,8 +137,8 @@ def logistic_step(
     free = rule._replace(decay=0.0)
     return (
         float(losses.sum()),
-        change_rows(features, 1, batch.features, gradient[:, None], rule, threshold, half, out),
-        change_rows(intercept, 1, np.zeros(1, np.uint32), mean, free, threshold, half, intercept_out),
+        change_rows(features, 1, batch.features, gradient[:, None], rule, threshold, mode, out),
+        change_rows(intercept, 1, np.zeros(1, np.uint32), mean, free, threshold, mode, intercept_out),
     )
 
 
@@ -156,7 +157,7 @@ def change_rows(
     direction: Floats,
     rule: Rule,
     threshold: float,
-    half: int,
+    mode: int,
     out: Outbox,
 ) -> Sent:
     """Move the rows ``ids`` along ``direction`` (rows x columns), then publish what is significant."""
@@ -185,20 +186,25 @@ def change_rows(
             residual[:] = (shared + residual + change) / shrink - shared
         else:
             residual += change
-        sent = publish(ids, shared, residual, threshold, half, out)
+        sent = publish(ids, shared, residual, threshold, mode, out)
     table.data[ids, : 3 * columns] = sections.reshape(len(ids), 3 * columns)
     return sent
 
 
-def publish(ids: Ids, shared: Floats, residual: Floats, threshold: float, half: int, out: Outbox) -> Sent:
+def publish(ids: Ids, shared: Floats, residual: Floats, threshold: float, mode: int, out: Outbox) -> Sent:
     """Fill the outbox with the entries where ``|residual| > threshold * |shared|``.
 
     Their residual becomes zero or, in half precision, what rounding left of it; an entry that
-    rounds to zero is kept back. Halves saturate: the excess, too, stays in the residual.
+    rounds to zero is kept back. Halves saturate: the excess, too, stays in the residual. ``MERGED``
+    sends nothing: all of the residual goes into ``shared``.
     """
-    chosen = np.abs(residual) > np.float32(threshold) * np.abs(shared)
     finite = bool(np.isfinite(residual).all())
-    if half:
+    if mode == MERGED:
+        shared += residual
+        residual[:] = 0
+        return Sent(0, 0, 0.0, int(finite))
+    chosen = np.abs(residual) > np.float32(threshold) * np.abs(shared)
+    if mode == HALVES:
         scaled = residual * np.float32(2.0**out.exponent)
         halves = np.clip(scaled, np.float32(-65504), np.float32(65504)).astype(np.float16)
         chosen &= halves != 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -16,11 +16,22 @@ BatchArrays = RatingsArrays | ClicksArrays
 
 
 class Filter(NamedTuple):
-    """The fused filter's part of a step: publish where ``|residual| > threshold * |shared|``."""
+    """The fused filter's part of a step: publish where ``|residual| > threshold * |shared|``.
+
+    ``mode`` is how: in float32 or float16, or straight into ``shared`` (see ``kernels.arrays.Outbox``).
+    """
 
     threshold: float
-    half: bool
+    mode: int
     outboxes: Sequence[Outbox]
+
+
+class Moment(NamedTuple):
+    """When a step is taken: its number and epoch, both from 0, and how many members train in it."""
+
+    step: int
+    epoch: int
+    members: int
 
 
 class Model(Protocol):
@@ -36,8 +47,10 @@ class Model(Protocol):
         """What a constant prediction loses on average, in the units of ``step``'s loss."""
         ...
 
-    def initial(self, generator: np.random.Generator) -> dict[str, Floats]:
-        """Return x_0, table by table."""
+    def initial(
+        self, generator: np.random.Generator, rows: Mapping[str, int] | None = None
+    ) -> dict[str, Floats]:
+        """Return x_0, table by table: of all rows, or as that of so many further ``rows``."""
         ...
 
     def step(
@@ -45,8 +58,7 @@ class Model(Protocol):
         replica: Replica,
         batch: BatchArrays,
         optimizer: Adagrad | Nesterov,
-        step: int,
-        members: int,
+        moment: Moment,
         publish: Filter,
     ) -> tuple[float, tuple[Sent, ...]]:
         """Move the replica along the batch's gradient and fill the outboxes, one a table.
@@ -56,8 +68,11 @@ class Model(Protocol):
         """
         ...
 
-    def settle(self, replica: Replica, optimizer: Adagrad | Nesterov, step: int) -> None:
-        """Bring every row's pending change (L2 of the steps that passed it by) up to ``step``."""
+    def settle(self, replica: Replica, optimizer: Adagrad | Nesterov, moment: Moment, samples: int) -> bool:
+        """Bring every row's pending change (L2 of the steps that passed it by) up to ``moment``.
+
+        ``samples`` is the size of the mini-batch then. Returns whether any row may have changed.
+        """
         ...
 
     def evaluate(self, replica: Replica, batch: BatchArrays) -> tuple[Sums, Floats, Floats]:

@@ -7,6 +7,7 @@ filtered and shared like everything else.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from mlless import kernels
 from mlless.job import Adagrad, Factorization, Nesterov
 from mlless.kernels.arrays import Floats, RatingsArrays, Sent
 from mlless.messages import Sums
-from mlless.models.base import BatchArrays, Filter
+from mlless.models.base import BatchArrays, Filter, Moment
 from mlless.models.optimizers import rule_of
 from mlless.replica import Replica, TableShape
 
@@ -35,11 +36,14 @@ class FactorizationModel:
         """The variance of the ratings as far as the scaling knows it."""
         return self.spec.deviation**2
 
-    def initial(self, generator: np.random.Generator) -> dict[str, Floats]:
+    def initial(
+        self, generator: np.random.Generator, rows: Mapping[str, int] | None = None
+    ) -> dict[str, Floats]:
         """Return normal factors and zero biases."""
         arrays = {}
         for shape in self.shapes:
-            array = generator.standard_normal((shape.rows, shape.columns), np.float32)
+            count = shape.rows if rows is None else rows[shape.name]
+            array = generator.standard_normal((count, shape.columns), np.float32)
             array *= np.float32(self.spec.initial_deviation)
             array[:, -1] = 0
             arrays[shape.name] = array
@@ -50,13 +54,13 @@ class FactorizationModel:
         replica: Replica,
         batch: BatchArrays,
         optimizer: Adagrad | Nesterov,
-        step: int,
-        members: int,
+        moment: Moment,
         publish: Filter,
     ) -> tuple[float, tuple[Sent, ...]]:
         """Step along the batch's gradient: summed for Adagrad, which has no scale; else of the mean.
 
-        The gradient of the mean squared error has a factor of 2, and so has the published one.
+        The gradient of the mean squared error has a factor of 2, and so has the published one. Damping
+        is divided by the square root of the members, as measured.
         """
         assert isinstance(batch, RatingsArrays)
         spec, (users, items) = self.spec, replica.tables
@@ -70,15 +74,16 @@ class FactorizationModel:
             1.0 / spec.deviation,
             spec.l2,
             2.0 / len(batch.ratings) if mean else 1.0,
-            rule_of(optimizer, step=step, members=members, samples=len(batch.ratings)),
+            rule_of(optimizer, moment, damping=1.0 / math.sqrt(moment.members)),
             publish.threshold,
-            int(publish.half),
+            publish.mode,
             *publish.outboxes,
         )
         return loss * spec.deviation**2, (sent[0], sent[1])
 
-    def settle(self, replica: Replica, optimizer: Adagrad | Nesterov, step: int) -> None:
+    def settle(self, replica: Replica, optimizer: Adagrad | Nesterov, moment: Moment, samples: int) -> bool:
         """Do nothing: L2 is per rating, so an untouched row has nothing pending."""
+        return False
 
     def evaluate(self, replica: Replica, batch: BatchArrays) -> tuple[Sums, Floats, Floats]:
         """Return the squared error of clipped predictions. Targets and scores are not needed."""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 
 from mlless import kernels
 from mlless.job import Adagrad, Logistic, Nesterov
-from mlless.kernels.arrays import ClicksArrays, Floats, Sent
+from mlless.kernels.arrays import ClicksArrays, Floats, Rule, Sent
 from mlless.messages import Sums
-from mlless.models.base import BatchArrays, Filter
+from mlless.models.base import BatchArrays, Filter, Moment
 from mlless.models.optimizers import rule_of, settle_decay
 from mlless.replica import Replica, TableShape
 
@@ -31,11 +32,14 @@ class LogisticModel:
         rarer = 1.0 / (1.0 + math.exp(min(size, 700.0)))
         return math.log1p(math.exp(-size)) + rarer * size
 
-    def initial(self, generator: np.random.Generator) -> dict[str, Floats]:
+    def initial(
+        self, generator: np.random.Generator, rows: Mapping[str, int] | None = None
+    ) -> dict[str, Floats]:
         """Return zero weights and the log-odds of the training part."""
+        features, intercept = (s.rows if rows is None else rows[s.name] for s in self.shapes)
         return {
-            "features": np.zeros((self.spec.features, 1), np.float32),
-            "intercept": np.full((1, 1), self.spec.intercept, np.float32),
+            "features": np.zeros((features, 1), np.float32),
+            "intercept": np.full((intercept, 1), self.spec.intercept, np.float32),
         }
 
     def step(
@@ -43,8 +47,7 @@ class LogisticModel:
         replica: Replica,
         batch: BatchArrays,
         optimizer: Adagrad | Nesterov,
-        step: int,
-        members: int,
+        moment: Moment,
         publish: Filter,
     ) -> tuple[float, tuple[Sent, ...]]:
         """Step along the batch's mean gradient; L2 in proximal form for the steps a row has missed."""
@@ -54,18 +57,22 @@ class LogisticModel:
             features.rows,
             intercept.rows,
             batch,
-            rule_of(optimizer, step=step, members=members, samples=len(batch.labels), decay=self.spec.l2),
+            self._rule(optimizer, moment, len(batch.labels)),
             publish.threshold,
-            int(publish.half),
+            publish.mode,
             *publish.outboxes,
         )
         return loss, (sent[0], sent[1])
 
-    def settle(self, replica: Replica, optimizer: Adagrad | Nesterov, step: int) -> None:
-        """Apply the L2 pull of the steps that passed a row by, damping aside."""
+    def settle(self, replica: Replica, optimizer: Adagrad | Nesterov, moment: Moment, samples: int) -> bool:
+        """Apply the L2 pull of the steps that passed a row by."""
         if self.spec.l2 > 0:
-            rule = rule_of(optimizer, step=step, members=1, samples=1, decay=self.spec.l2)
-            settle_decay(replica.tables[0], rule._replace(epsilon=0.0))
+            settle_decay(replica.tables[0], self._rule(optimizer, moment, samples))
+        return self.spec.l2 > 0
+
+    def _rule(self, optimizer: Adagrad | Nesterov, moment: Moment, samples: int) -> Rule:
+        """Return the kernel's rule; damping grows as measured: with members^(1/4), of the mean gradient."""
+        return rule_of(optimizer, moment, damping=moment.members**0.25 / samples, decay=self.spec.l2)
 
     def evaluate(self, replica: Replica, batch: BatchArrays) -> tuple[Sums, Floats, Floats]:
         """Return log loss (weighted) and score histograms, with labels and margins for the exact metrics."""

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from mlless.job import Adagrad, Nesterov
 from mlless.kernels.arrays import Rule
 from mlless.kernels.twin import ADAGRAD, NESTEROV
+from mlless.models.base import Moment
 from mlless.replica import Table
 
 
-def rule_of(
-    optimizer: Adagrad | Nesterov, *, step: int, members: int, samples: int, decay: float = 0.0
-) -> Rule:
+def rule_of(optimizer: Adagrad | Nesterov, moment: Moment, *, damping: float, decay: float = 0.0) -> Rule:
     """Return the kernel's rule for one step.
 
-    ``samples`` is the batch's size, ``decay`` the L2 strength applied for each step since a row was
-    last touched. Adagrad's damping is scaled as measured: by members^(1/4) / samples.
+    ``damping`` is the model's scale of the optimizer's, ``decay`` the L2 strength applied for each step
+    since a row was last touched.
     """
     if isinstance(optimizer, Nesterov):
-        return Rule(NESTEROV, optimizer.learning_rate, 0.0, optimizer.momentum, decay, step)
-    damping = optimizer.damping * members**0.25 / samples
-    return Rule(ADAGRAD, optimizer.learning_rate, damping, 0.0, decay, step)
+        return Rule(NESTEROV, optimizer.learning_rate, 0.0, optimizer.momentum, decay, moment.step)
+    rate = optimizer.learning_rate * optimizer.fading**moment.epoch
+    if optimizer.warmup:
+        rate *= min(1.0, (moment.step + 1) / math.sqrt(moment.members))
+    return Rule(ADAGRAD, rate, optimizer.damping * damping, 0.0, decay, moment.step)
 
 
 def settle_decay(table: Table, rule: Rule) -> None:

@@ -16,6 +16,7 @@ from mlless.exchange.filter import HEADROOM, SignificanceFilter
 from mlless.exchange.update import Update
 from mlless.job import Adagrad, Factorization, Logistic, MergeRule, Sync
 from mlless.kernels.arrays import ClicksArrays, Floats, RatingsArrays, Sent
+from mlless.models.base import Moment
 from mlless.models.factorization import FactorizationModel
 from mlless.models.logistic import LogisticModel
 from mlless.replica import Replica, TableShape
@@ -52,7 +53,7 @@ def train(
     replica: Replica, publisher: SignificanceFilter, arrays: RatingsArrays, step: int, rate: float = 0.1
 ) -> Update:
     ready = publisher.prepare(step, (len(arrays.users), len(arrays.items)))
-    _, sent = MODEL.step(replica, arrays, Adagrad(learning_rate=rate), step, 3, ready)
+    _, sent = MODEL.step(replica, arrays, Adagrad(learning_rate=rate), Moment(step, 0, 3), ready)
     return publisher.take(ready, sent)
 
 
@@ -133,7 +134,7 @@ def test_an_insignificant_change_adds_up_until_it_is_published() -> None:
     published = []
     for step in range(12):
         ready = publisher.prepare(15, (1, 1))  # a threshold of 4 / sqrt(16) = 1 of the weight of 1
-        _, sent = model.step(replica, arrays, Adagrad(learning_rate=0.3), step, 1, ready)
+        _, sent = model.step(replica, arrays, Adagrad(learning_rate=0.3), Moment(step, 0, 1), ready)
         published.append(dense(publisher.take(ready, sent), model.shapes)[0][0, 0])
     first = next(n for n, value in enumerate(published) if value)
     assert first > 1

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tests.unit.kernels.conftest import Problems, clone, contents, outbox, published
+from tests.unit.kernels.conftest import Problems, clone, contents, merge, outbox, published
 
 from mlless.kernels import twin
-from mlless.kernels.arrays import Floats, Rows, Rule
+from mlless.kernels.arrays import Floats, Outbox, Rows, Rule, TableUpdate
+from mlless.kernels.twin import FLOATS, MERGED
 
 COLUMNS = (2, 3, 8, 9, 11, 12, 21, 33, 40, 65, 100, 256)
 
@@ -429,3 +430,70 @@ class TestThreshold:
                 expected &= (residual * np.float32(8)).astype(np.float16) != 0
             np.testing.assert_array_equal(box.rows[: sent[0]], np.flatnonzero(expected))
             assert (features.data[:, 1][~expected] == residual[~expected]).all()
+
+
+class TestMergedAtOnce:
+    """A change that goes straight into ``shared`` is one that is published whole and merged."""
+
+    @given(case=cases)
+    @settings(max_examples=60)
+    @pytest.mark.parametrize("name", ["native", "numpy"])
+    def test_ratings(self, native: ModuleType, name: str, case: Case) -> None:
+        kernel = native if name == "native" else twin
+        problems = Problems(case.seed)
+        users, items = problems.table(13, case.columns), problems.table(17, case.columns)
+        batch = problems.ratings(13, 17, touched=case.touched, count=case.ratings, width=case.width)
+        step = (case.columns, batch, 3.5, 0.9, case.l2, 0.5, case.rule, 0.0)
+        merged, published = [clone(users), clone(items)], [clone(users), clone(items)]
+        nothing = outbox(0, case.columns)
+        loss, *sent = kernel.factorization_step(*merged, *step, MERGED, nothing, nothing)
+        assert [tuple(one) for one in sent] == [(0, 0, 0.0, 1)] * 2
+        boxes = [outbox(len(ids), case.columns) for ids in (batch.users, batch.items)]
+        same, *sent = kernel.factorization_step(*published, *step, FLOATS, *boxes)
+        assert same == loss
+        self.compare(kernel, merged, published, boxes, sent, case.columns)
+
+    @given(case=cases, valued=st.booleans())
+    @settings(max_examples=60)
+    @pytest.mark.parametrize("name", ["native", "numpy"])
+    def test_clicks(self, native: ModuleType, name: str, case: Case, valued: bool) -> None:
+        kernel = native if name == "native" else twin
+        problems = Problems(case.seed)
+        features, intercept = problems.table(40, 1), problems.table(1, 1)
+        batch = problems.clicks(
+            40, touched=case.touched[0] * 3, rows=9, entries=case.ratings, width=case.width, valued=valued
+        )
+        merged, published = [clone(features), clone(intercept)], [clone(features), clone(intercept)]
+        nothing = outbox(0, 1)
+        loss, *sent = kernel.logistic_step(*merged, batch, case.rule, 0.0, MERGED, nothing, nothing)
+        assert [tuple(one) for one in sent] == [(0, 0, 0.0, 1)] * 2
+        boxes = [outbox(len(batch.features) + 8, 1), outbox(9, 1)]
+        same, *sent = kernel.logistic_step(*published, batch, case.rule, 0.0, FLOATS, *boxes)
+        assert same == loss
+        self.compare(kernel, merged, published, boxes, sent, 1)
+
+    @staticmethod
+    def compare(
+        kernel: ModuleType,
+        merged: list[Rows],
+        published: list[Rows],
+        boxes: list[Outbox],
+        sent: Any,
+        columns: int,
+    ) -> None:
+        for ours, theirs, box, part in zip(merged, published, boxes, sent, strict=True):
+            rows, values, *_ = part
+            update = TableUpdate(box.rows[:rows], box.masks[:rows], box.values[:values])
+            merge(kernel, theirs, columns, [update], np.ones(1, np.float32), False)
+            for mine, other in zip(sections(ours, columns), sections(theirs, columns), strict=True):
+                np.testing.assert_array_equal(mine, other)
+
+    def test_what_is_not_finite_is_told(self, kernel: ModuleType) -> None:
+        problems = Problems(1)
+        features, intercept = problems.table(40, 1), problems.table(1, 1)
+        batch = problems.clicks(40, touched=20, rows=9, entries=50, width=2, valued=True)
+        features.data[int(batch.features[3]), 1] = np.inf
+        _, sent, _ = kernel.logistic_step(
+            features, intercept, batch, SMALLEST.rule, 0.0, MERGED, outbox(0, 1), outbox(0, 1)
+        )
+        assert not sent[3]

@@ -14,7 +14,7 @@ from mlless.job import Adagrad, Factorization, Nesterov, Sync
 from mlless.kernels.arrays import RatingsArrays
 from mlless.messages import Sums
 from mlless.models import model_of
-from mlless.models.base import add
+from mlless.models.base import Moment, add
 from mlless.models.factorization import FactorizationModel
 from mlless.models.optimizers import rule_of
 from mlless.replica import Replica
@@ -102,7 +102,7 @@ def step(
 ) -> float:
     publisher = SignificanceFilter(SILENT, replica)
     ready = publisher.prepare(number, (len(arrays.users), len(arrays.items)))
-    loss, _ = model.step(replica, arrays, optimizer, number, 1, ready)
+    loss, _ = model.step(replica, arrays, optimizer, Moment(number, 0, 1), ready)
     return loss
 
 
@@ -240,7 +240,7 @@ def test_settle_has_nothing_to_do() -> None:
     model = FactorizationModel(spec())
     replica = started(model, 1)
     before = [table.rows.data.tobytes() for table in replica.tables]
-    model.settle(replica, Adagrad(learning_rate=0.1), 10)
+    assert not model.settle(replica, Adagrad(learning_rate=0.1), Moment(10, 0, 1), 9)
     assert [table.rows.data.tobytes() for table in replica.tables] == before
 
 
@@ -261,7 +261,26 @@ def test_the_start_is_normal_factors_and_zero_biases_and_depends_on_the_seed_alo
         assert array.tobytes() == again[name].tobytes() != other[name].tobytes()
 
 
-def test_damping_follows_members_and_batch_size() -> None:
-    rule = rule_of(Adagrad(learning_rate=0.2, damping=8.0), step=3, members=16, samples=100, decay=0.5)
-    assert rule == (0, 0.2, 8.0 * 2 / 100, 0.0, 0.5, 3)
-    assert rule_of(Nesterov(learning_rate=0.2, momentum=0.7), step=3, members=16, samples=100)[3] == 0.7
+def test_the_rate_fades_by_epochs_and_warms_up_by_steps() -> None:
+    optimizer = Adagrad(learning_rate=0.2, damping=8.0, fading=0.5, warmup=True)
+    assert rule_of(optimizer, Moment(9, 2, 16), damping=0.25, decay=0.5) == (0, 0.05, 2.0, 0.0, 0.5, 9)
+    assert rule_of(optimizer, Moment(0, 0, 16), damping=0.25).rate == pytest.approx(0.2 / 4)
+    assert rule_of(optimizer, Moment(2, 0, 16), damping=0.25).rate == pytest.approx(0.2 * 3 / 4)
+    assert rule_of(optimizer, Moment(0, 0, 1), damping=0.25).rate == 0.2
+    nesterov = Nesterov(learning_rate=0.2, momentum=0.7)
+    assert rule_of(nesterov, Moment(3, 5, 16), damping=1.0) == (1, 0.2, 0.0, 0.7, 0.0, 3)
+
+
+def test_damping_is_divided_by_the_root_of_the_members() -> None:
+    """The first step of an entry is rate * g / (|g| + damping / sqrt(members))."""
+    model = FactorizationModel(spec(l2=0.0))
+    arrays, changes = batch(*triples(np.random.default_rng(3), 20)), {}
+    for members in (1, 4):
+        replica = started(model, 3)
+        replica.restore(replica.snapshot())
+        ready = SignificanceFilter(SILENT, replica).prepare(0, (len(arrays.users), len(arrays.items)))
+        optimizer = Adagrad(learning_rate=0.5, damping=3.0)
+        model.step(replica, arrays, optimizer, Moment(0, 0, members), ready)
+        changes[members] = replica.tables[1].residual.astype(np.float64)
+    gradient = changes[1] * 3.0 / (0.5 - np.abs(changes[1]))  # from |u| = .5 |g| / (|g| + 3)
+    np.testing.assert_allclose(changes[4], 0.5 * gradient / (np.abs(gradient) + 1.5), rtol=1e-3, atol=1e-6)

@@ -12,7 +12,7 @@ from mlless.job import Adagrad, Logistic, Nesterov, Sync
 from mlless.kernels.arrays import ClicksArrays
 from mlless.messages import Sums
 from mlless.models import model_of
-from mlless.models.base import add
+from mlless.models.base import Moment, add
 from mlless.models.logistic import BINS, LogisticModel, area_under_curve, probabilities
 from mlless.models.optimizers import rule_of, settle_decay
 from mlless.replica import Replica, Table, TableShape
@@ -78,7 +78,7 @@ def step(
 ) -> float:
     publisher = SignificanceFilter(sync, replica)
     ready = publisher.prepare(number, (len(arrays.features), 1))
-    loss, _ = model.step(replica, arrays, optimizer, number, 1, ready)
+    loss, _ = model.step(replica, arrays, optimizer, Moment(number, 0, 1), ready)
     return loss
 
 
@@ -179,9 +179,9 @@ class TestSettle:
         weights, free = parameters(replica)
         shared, state = table.shared.copy(), table.state.copy()
         missed = 10.0 - table.last
-        model.settle(replica, optimizer, 10)
+        assert model.settle(replica, optimizer, Moment(10, 0, 16), 8)
         if isinstance(optimizer, Adagrad):
-            root = np.sqrt(state[:, 0].astype(np.float64))
+            root = np.sqrt(state[:, 0].astype(np.float64)) + optimizer.damping * 2 / 8
             eta = np.divide(0.2, root, out=np.zeros_like(root), where=root > 0)
         else:
             eta = np.full(FEATURES, optimizer.learning_rate)
@@ -192,7 +192,7 @@ class TestSettle:
         assert table.shared.tobytes() == shared.tobytes(), "only a merge writes shared"
         assert table.state.tobytes() == state.tobytes()
         before = table.residual.copy()
-        model.settle(replica, optimizer, 10)
+        model.settle(replica, optimizer, Moment(10, 0, 16), 8)
         np.testing.assert_allclose(table.residual, before, atol=1e-6)
         del intercept
 
@@ -200,7 +200,7 @@ class TestSettle:
         model = LogisticModel(Logistic(features=FEATURES, l2=0.0, intercept=0.0))
         replica = started(model, 1)
         before = replica.tables[0].rows.data.tobytes()
-        model.settle(replica, Adagrad(learning_rate=0.1), 5)
+        assert not model.settle(replica, Adagrad(learning_rate=0.1), Moment(5, 0, 1), 1)
         assert replica.tables[0].rows.data.tobytes() == before
 
     @pytest.mark.parametrize("kind", [0, 1])
@@ -208,7 +208,9 @@ class TestSettle:
         """Settling equals a step of zero gradient, for rows whose momentum is spent."""
         random = np.random.default_rng(5)
         model = LogisticModel(Logistic(features=FEATURES, l2=0.2, intercept=0.0))
-        optimizer = Nesterov(learning_rate=0.3, momentum=0.0) if kind else Adagrad(learning_rate=0.3)
+        optimizer = (
+            Nesterov(learning_rate=0.3, momentum=0.0) if kind else Adagrad(learning_rate=0.3, damping=2.0)
+        )
         settled, stepped = started(model, 5), started(model, 5)
         for replica in (settled, stepped):
             replica.tables[0].state[:] = 0 if kind else 0.5
@@ -224,14 +226,14 @@ class TestSettle:
             None,
         )
         step(model, stepped, nothing, optimizer, 6)
-        model.settle(settled, optimizer, 6)
+        model.settle(settled, optimizer, Moment(6, 0, 1), 1)
         assert settled.tables[0].residual.tobytes() == stepped.tables[0].residual.tobytes()
 
     def test_columns_settle_row_by_row(self) -> None:
         table = Table.zeros(TableShape("wide", 3, 2))
         table.shared[:] = 1
         table.last[:] = [0, 4, 9]
-        settle_decay(table, rule_of(Nesterov(learning_rate=1.0), step=9, members=1, samples=1, decay=1.0))
+        settle_decay(table, rule_of(Nesterov(learning_rate=1.0), Moment(9, 0, 1), damping=1.0, decay=1.0))
         np.testing.assert_allclose(
             table.shared + table.residual, np.array([[0.1] * 2, [1 / 6] * 2, [1.0] * 2]), rtol=1e-6
         )
