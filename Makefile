@@ -37,7 +37,7 @@ build: .venv/dev  ## source distribution and wheel in dist/
 	@touch $@
 
 .venv/dev: .venv/bin/python pyproject.toml setup.py requirements.lock src/mlless/kernels/native.c
-	$(RUN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[all,dev]'
+	$(RUN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[dev]'
 ifneq ($(filter Linux-x86_64 Linux-aarch64,$(shell uname -sm | tr ' ' '-')),)
 	$(RUN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target .venv/rie $(RIE)
 endif

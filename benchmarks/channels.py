@@ -38,7 +38,9 @@ def main() -> None:
         for turn in range(asked.repeats):
             for label, dataset, places in settings(asked):
                 out = Path(folder) / f"{label}-{turn}"
-                run = mlless.train(dataset, out=out, workers=asked.workers, epochs=asked.epochs, **places)
+                run = mlless.train(
+                    dataset, out=out, workers=asked.workers, epochs=asked.epochs, verbose=False, **places
+                )
                 results.setdefault(label, []).append(run.summary)
                 digest = hashlib.sha256((out / "model.safetensors").read_bytes()).hexdigest()[:12]
                 if digests.setdefault(label, digest) != digest:

@@ -57,7 +57,7 @@ def figure(
         for file, rows in (("test.tsv", test), ("train.tsv", train)):
             (folder / file).write_bytes(b"".join(lines[row] for row in rows))
         mlless.partition(folder / "train.tsv", folder / "data", format="criteo", numeric=scaling)
-        run = mlless.train(folder / "data", out=folder / "run", workers=workers)
+        run = mlless.train(folder / "data", out=folder / "run", workers=workers, verbose=False)
         return run.model().evaluate_file(folder / "test.tsv")
 
 

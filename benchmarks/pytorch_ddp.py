@@ -144,6 +144,7 @@ def _mlless(data: Path, folder: str, sync: Literal["bsp", "isp"], options: argpa
         model="mf",
         out=Path(folder) / f"run-{sync}",
         overwrite=True,
+        verbose=False,
         workers=options.workers,
         sync=sync,
         significance=options.significance if sync == "isp" else None,

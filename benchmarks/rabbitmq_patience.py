@@ -58,6 +58,7 @@ def train(broker: Broker, folder: Path, seconds: float) -> str:
             folder / "data",
             out=folder / "run",
             overwrite=True,
+            verbose=False,
             workers=2,
             epochs=1_000_000,
             patience=1_000_000,

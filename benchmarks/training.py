@@ -53,6 +53,7 @@ def _train(
         model="mf" if kind == "ratings" else "lr",
         out=out,
         overwrite=True,
+        verbose=False,
         workers=workers,
         sync="bsp" if sync == "bsp" else "isp",
         epochs=epochs,

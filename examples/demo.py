@@ -42,7 +42,7 @@ held_out = sum(file.rows for file in manifest.validation)
 print(f"{dataset.location}: {len(manifest.train)} mini-batches to train on, {held_out:,} ratings held out.")
 
 headline(f"3. Train with {WORKERS} workers that share only significant updates (ISP)")
-settings = {"workers": WORKERS, "factors": 8, "epochs": EPOCHS, "tariff": "aws-lambda-x86", "show": True}
+settings = {"workers": WORKERS, "factors": 8, "epochs": EPOCHS, "tariff": "aws-lambda-x86"}
 isp = mlless.train(folder / "data", out=folder / "isp", sync="isp", **settings)
 
 headline("4. Train again, sharing every update (BSP)")

@@ -6,24 +6,18 @@ URL or, of the embedded channel, a folder.
 
 from __future__ import annotations
 
-import re
-from typing import Literal
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 import msgspec
 
-from mlless.errors import UsageError
+from mlless.errors import UsageError, hidden
+from mlless.options import Option
 
 EMBEDDED = "embedded"
+_WHERE = "Where it runs"
 _REDIS = ("redis", "rediss", "unix")
 _RABBITMQ = ("amqp", "amqps")
-# Rather too much than too little: a password may hold what would have had to be escaped.
-_SECRET = re.compile(r"(?<=://)([^:,\s]*):([^,\s]*)@|((?:password|secret|token|key)=)[^&,\s]*", re.IGNORECASE)
-
-
-def hidden(text: str) -> str:
-    """Return ``text`` with the passwords of the URLs in it replaced, fit to be shown or logged."""
-    return _SECRET.sub(lambda m: f"{m[3]}***" if m[3] else f"{m[1]}:***@", text)
 
 
 def scheme(address: str) -> str:
@@ -53,31 +47,38 @@ class Addresses(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Deployment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What a user asks for.
+    """Where a user wants a job to run: a store and a bus for its functions to meet at, and their runtime."""
 
-    Attributes
-    ----------
-    store
-        ``embedded``, or the URLs of one or more Redis or Valkey servers, separated by commas or blanks.
-    bus
-        ``embedded``, or the URL of a Redis or RabbitMQ. By default the first server of the store.
-    runtime
-        ``processes`` of this machine, or ``lithops``, by the configuration that Lithops itself finds.
-    memory
-        MB that a function gets; None leaves it to the runtime.
-    time_limit
-        Seconds after which a runtime ends a function; None leaves it to the runtime.
-    """
-
-    store: str = EMBEDDED
-    bus: str | None = None
-    runtime: Literal["processes", "lithops"] = "processes"
-    memory: int | None = None
-    time_limit: int | None = None
+    store: Annotated[
+        str,
+        Option(
+            _WHERE,
+            "Redis or Valkey for updates, or several: redis://HOST:6379; embedded: files of this machine.",
+            metavar="URL",
+        ),
+    ] = EMBEDDED
+    bus: Annotated[
+        str | None,
+        Option(
+            _WHERE,
+            "Redis or RabbitMQ for messages, as in amqp://HOST.",
+            "the first server of the store",
+            metavar="URL",
+        ),
+    ] = None
+    runtime: Annotated[
+        Literal["processes", "lithops"],
+        Option(_WHERE, "Processes of this machine, or cloud functions by Lithops' own configuration."),
+    ] = "processes"
+    memory: Annotated[
+        int | None, Option(_WHERE, "Memory of a function.", "what the runtime gives", metavar="MB")
+    ] = None
+    time_limit: Annotated[
+        int | None,
+        Option(_WHERE, "Time after which a function is ended.", "what the runtime gives", metavar="SECONDS"),
+    ] = None
 
     def __post_init__(self) -> None:
-        if self.runtime not in ("processes", "lithops"):  # from Python anything can be asked for
-            raise UsageError("no such runtime", expected="processes or lithops", found=str(self.runtime))
         _check(self.servers, "a store", _REDIS)
         _check((self.meeting,), "a bus", _REDIS + _RABBITMQ)
         for what, value in (("memory", self.memory), ("time limit", self.time_limit)):

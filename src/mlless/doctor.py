@@ -22,7 +22,7 @@ from mlless.channels.embedded_store import make_folder
 from mlless.channels.opening import open_hub, open_link, open_objects, open_store
 from mlless.channels.ports import Hub, KeyValueStore
 from mlless.channels.redis_health import OLDEST, Health, inspect
-from mlless.deployment import EMBEDDED, Addresses, Deployment, hidden, is_redis
+from mlless.deployment import EMBEDDED, Addresses, Deployment, is_redis
 from mlless.errors import (
     CodecError,
     DatasetError,
@@ -31,6 +31,7 @@ from mlless.errors import (
     MLLessError,
     WorkerFailed,
     WorkerLost,
+    hidden,
 )
 from mlless.interrupts import interruptible
 from mlless.job import Deadlines

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, Unpack, overload
 
 import msgspec
 import numpy as np
@@ -26,25 +26,32 @@ from mlless.channels.opening import open_objects
 from mlless.clock import Clock, SystemClock
 from mlless.data.dataset import Dataset, open_dataset
 from mlless.data.manifest import Clicks
-from mlless.deployment import EMBEDDED, Deployment
-from mlless.errors import ChannelError, UsageError
+from mlless.deployment import Deployment
+from mlless.errors import ChannelError, UsageError, not_installed
 from mlless.interrupts import Interrupts, interruptible
-from mlless.job import Compression, JobSpec, MergeRule
+from mlless.job import JobSpec
 from mlless.kernels.arrays import Floats
 from mlless.launch import launch_of
 from mlless.local import begin, train_here
 from mlless.locations import Location, absolute, folder_of, is_remote
 from mlless.messages import Finished
 from mlless.models import model_of
+from mlless.options import made, takes_options
 from mlless.prediction import Predictor
-from mlless.recipes import Wishes, job_of
+from mlless.recipes import job_of
 from mlless.records import StepRecord, Summary
 from mlless.replica import Replica
 from mlless.report.history import HISTORY, HistoryFile, Totals, read_history, write_summary
+from mlless.report.progress import progress
 from mlless.report.summary import Meter, summarize
 from mlless.runtimes.background import BackgroundRunner
 from mlless.session import open_session
 from mlless.supervisor import Leavers, Outcome, Supervisor, final_bill, nobody
+from mlless.train_options import TrainOptions
+from mlless.wishes import Wishes
+
+if TYPE_CHECKING:
+    import pandas
 
 _GRACE = 10.0  # seconds for workers to exit once the model is there
 _LIMIT_MARGIN = 10.0  # seconds before a function's time limit in which a job comes to its end
@@ -77,9 +84,30 @@ class Run:
         """Return the trained model, ready to score."""
         return Predictor(read_artifact(self.location))
 
-    def history(self) -> list[StepRecord]:
-        """Return the record of every step."""
-        return read_history(self.location)
+    @overload
+    def history(self, *, frame: Literal[False] = False) -> list[StepRecord]: ...
+
+    @overload
+    def history(self, *, frame: Literal[True]) -> pandas.DataFrame: ...
+
+    def history(self, *, frame: bool = False) -> list[StepRecord] | pandas.DataFrame:
+        """Return the record of every step; as a ``frame`` of pandas, one row a step.
+
+        Its columns are the fields of ``StepRecord``; for what these hold in turn ``times_wait``,
+        ``heldout_rmse``, ``decision_action`` and their like. What a step has not is NaN.
+        """
+        records = read_history(self.location)
+        if not frame:
+            return records
+        try:
+            import pandas
+        except ModuleNotFoundError as error:
+            raise not_installed("a history as a frame", "pandas") from error
+        rows = [
+            {name: value for name, value in row.items() if name not in ("heldout", "decision") or value}
+            for row in msgspec.to_builtins(records)
+        ]
+        return pandas.json_normalize(rows, sep="_", max_level=1)
 
     @property
     def folder(self) -> Path:
@@ -89,90 +117,58 @@ class Run:
         return Path(self.location)
 
 
+@takes_options(Wishes, Deployment)
 def train(
     dataset: Location,
     *,
     out: Location,
-    model: Literal["mf", "lr"] | None = None,
-    workers: int | None = None,
-    sync: Literal["bsp", "isp"] = "isp",
-    significance: float | None = None,
-    factors: int | None = None,
-    optimizer: Literal["adagrad", "nesterov"] = "adagrad",
-    learning_rate: float | None = None,
-    l2: float | None = None,
-    merge: MergeRule | None = None,
-    compression: Compression = "none",
-    epochs: int | None = None,
-    patience: int | None = None,
-    target: str | None = None,
-    max_time: float | None = None,
-    max_cost: float | None = None,
-    tariff: str | None = None,
-    tuner: Literal["off", "published", "economy"] = "off",
-    min_workers: int | None = None,
-    seed: int = 0,
-    store: str = EMBEDDED,
-    bus: str | None = None,
-    runtime: Literal["processes", "lithops"] = "processes",
-    memory: int | None = None,
-    time_limit: int | None = None,
     overwrite: bool = False,
-    show: bool = False,
+    verbose: bool = True,
     listen: Listener = lambda record: None,
+    **options: Unpack[TrainOptions],
 ) -> Run:
-    """Train a model on a partitioned data set with worker processes; return the run.
+    """Train a model on a partitioned data set with worker processes, or functions elsewhere.
 
-    What is left None follows from the data set, or is the measured default for the model. ``store``
-    to ``time_limit`` say where it runs, see ``Deployment``. Only what is given here counts: settings
-    in files and variables are for the command line. ``dataset`` and ``out`` are folders, or URLs of
-    prefixes in an object store; ``out`` then holds ``model.safetensors``, ``history.jsonl`` and
-    ``summary.json``. ``show`` tells how it goes: live on a terminal, else in a line an evaluation.
-    ``listen`` hears of every step.
     A Ctrl-C or SIGTERM does not raise: the run comes back with the model so far and the
     ``summary.stop_reason`` ``interrupted``. A second one raises KeyboardInterrupt.
+
+    Parameters
+    ----------
+    dataset : str, path or Dataset
+        The data set's folder, or the URL of its prefix in an object store.
+    out : str or path
+        The run's folder or URL: for ``model.safetensors``, ``history.jsonl`` and ``summary.json``.
+    overwrite : bool, default False
+        Whether to replace a run that is there.
+    verbose : bool, default True
+        Tell how it goes: live on a terminal, elsewhere in a line an evaluation.
+    listen : callable
+        Hears of every step: it is called with its ``StepRecord``.
+    **options
+        See below. Only what is given here counts: settings in files and variables are for the command line.
+
+    Returns
+    -------
+    Run
+        Where the files are, and the summary.
+
+    Raises
+    ------
+    UsageError
+        What was asked for does not fit the data set, or does not go together.
+    MLLessError
+        The training failed; its class says how.
     """
-    wishes = Wishes(
-        model=model,
-        workers=workers,
-        sync=sync,
-        significance=significance,
-        factors=factors,
-        optimizer=optimizer,
-        learning_rate=learning_rate,
-        l2=l2,
-        merge=merge,
-        compression=compression,
-        epochs=epochs,
-        patience=patience,
-        target=target,
-        max_time=max_time,
-        max_cost=max_cost,
-        tariff=tariff,
-        tuner=tuner,
-        min_workers=min_workers,
-        seed=seed,
-    )
-    deployment = Deployment(store=store, bus=bus, runtime=runtime, memory=memory, time_limit=time_limit)
+    wishes, deployment = made(Wishes, options), made(Deployment, options)
     data = open_dataset(dataset)
     spec = plan_job(wishes, data)
-    with _shown(spec, listen) if show else nullcontext(listen) as hear:
-        return run_job(spec, data, out, overwrite=overwrite, listen=hear, deployment=deployment)
-
-
-@contextmanager
-def _shown(spec: JobSpec, listen: Listener) -> Iterator[Listener]:
-    try:
-        from mlless.report.progress import progress
-    except ModuleNotFoundError as error:
-        raise UsageError("showing progress needs rich", cure="run: pip install 'mlless[all]'") from error
-    with progress(spec) as display:
+    with progress(spec) if verbose else nullcontext(listen) as display:
 
         def hear(record: StepRecord) -> None:
             display(record)
             listen(record)
 
-        yield hear
+        return run_job(spec, data, out, overwrite=overwrite, listen=hear, deployment=deployment)
 
 
 def plan_job(wishes: Wishes, dataset: Dataset, *, least_steps: int = 0) -> JobSpec:

@@ -22,6 +22,16 @@ Errors of other libraries are turned into these at the port where they arise.
 
 from __future__ import annotations
 
+import re
+
+# Rather too much than too little: a password may hold what would have had to be escaped.
+_SECRET = re.compile(r"(?<=://)([^:,\s]*):([^,\s]*)@|((?:password|secret|token|key)=)[^&,\s]*", re.IGNORECASE)
+
+
+def hidden(text: str) -> str:
+    """Return ``text`` with the passwords of the URLs in it replaced, fit to be shown or logged."""
+    return _SECRET.sub(lambda m: f"{m[3]}***" if m[3] else f"{m[1]}:***@", text)
+
 
 class MLLessError(Exception):
     """An error a user can act on: ``what (where): expected ..., found .... cure``."""
@@ -111,3 +121,11 @@ class ReplicasDiffer(JobError):
 
 class NotFinite(JobError):
     """A parameter or its change became NaN or infinite."""
+
+
+def not_installed(what: str, *packages: str) -> UsageError:
+    """Return the error of a part that needs packages which are not here: it names them as pip does."""
+    return UsageError(
+        f"{what} needs {' and '.join(packages)}",
+        cure=f"install what is missing: pip install {' '.join(packages)}",
+    )

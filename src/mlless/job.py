@@ -251,6 +251,10 @@ class JobSpec(_Value, frozen=True, kw_only=True):
         """The held-out metrics of the model, the one that picks the best model first."""
         return ("rmse",) if isinstance(self.model, Factorization) else ("log_loss", "auc")
 
+    def on_scale(self, loss: float) -> float:
+        """Return a training loss on the scale of the first metric: the root, where it is of squares."""
+        return math.sqrt(loss) if isinstance(self.model, Factorization) else loss
+
 
 def encode_job(spec: JobSpec) -> bytes:
     """Return the spec as JSON."""

@@ -10,8 +10,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlless.deployment import hidden
-from mlless.errors import UsageError
+from mlless.errors import UsageError, hidden
 
 Location = str | Path
 SCHEMES = ("s3", "gs", "az")

@@ -17,7 +17,6 @@ from mlless.data.partition import default_batch_size
 from mlless.errors import UsageError
 from mlless.job import (
     Adagrad,
-    Compression,
     Deadlines,
     Factorization,
     JobSpec,
@@ -29,6 +28,7 @@ from mlless.job import (
     Sync,
     Target,
 )
+from mlless.wishes import Wishes
 
 EPOCHS = {"mf": 20, "lr": 20}  # at most, where held-out rows tell when to stop
 MF_EPOCHS_BLIND = 12  # where none are
@@ -48,30 +48,6 @@ HELD_OUT = 0.1
 PARTIAL_EPOCHS = {"mf": 6, "lr": 1}
 
 
-class Wishes(msgspec.Struct, frozen=True, kw_only=True):
-    """What a user may ask of a training; None is for "what is known to work well"."""
-
-    model: Literal["mf", "lr"] | None = None
-    workers: int | None = None
-    sync: Literal["bsp", "isp"] = "isp"
-    significance: float | None = None
-    factors: int | None = None
-    optimizer: Literal["adagrad", "nesterov"] = "adagrad"
-    learning_rate: float | None = None
-    l2: float | None = None
-    merge: MergeRule | None = None
-    compression: Compression = "none"
-    epochs: int | None = None
-    patience: int | None = None
-    target: str | None = None
-    max_time: float | None = None
-    max_cost: float | None = None
-    tariff: str | None = None
-    tuner: Literal["off", "published", "economy"] = "off"
-    min_workers: int | None = None
-    seed: int = 0
-
-
 def held_out_share(model: Literal["mf", "lr"], rows: int) -> float:
     """Return the share of so many rows in memory that is set aside to tell when to stop."""
     return HELD_OUT if rows >= LEAST_HELD_OUT[model] else 0.0
@@ -82,16 +58,19 @@ def clicks_l2(rows: float) -> float:
     return 8.0 / rows
 
 
+def workers_of(wishes: Wishes, manifest: Manifest | None = None) -> int:
+    """Return how many workers are to train on a data set, or on any while none is named."""
+    if isinstance(wishes.workers, int):
+        return wishes.workers
+    return WORKERS if manifest is None else min(WORKERS, len(manifest.train))
+
+
 def job_of(wishes: Wishes, manifest: Manifest, location: str, *, least_steps: int = 0) -> JobSpec:
     """Return the whole job; UsageError if the wishes do not fit the data set or each other.
 
     ``least_steps`` above 0 is for data sets that may be tiny: epochs and patience that were not asked
     for are multiplied until they come to so many steps, and without held-out rows all of them are taken.
     """
-    try:  # from Python anything can be asked for
-        wishes = msgspec.convert(msgspec.structs.asdict(wishes), Wishes)
-    except msgspec.ValidationError as error:
-        raise UsageError("not a training that can be asked for", found=str(error)) from error
     shape = manifest.shape
     fitting: Literal["mf", "lr"] = "mf" if isinstance(shape, Ratings) else "lr"
     if wishes.model not in (None, fitting):
@@ -102,7 +81,7 @@ def job_of(wishes: Wishes, manifest: Manifest, location: str, *, least_steps: in
         )
     if fitting == "lr" and wishes.factors is not None:
         raise UsageError("--factors is for ratings", found=manifest.kind)
-    workers = min(WORKERS, len(manifest.train)) if wishes.workers is None else wishes.workers
+    workers = workers_of(wishes, manifest)
     span = _span(manifest) if workers == 1 and wishes.optimizer == "adagrad" else 1
     batches = -(-len(manifest.train) // span)
     longer = _times(wishes, fitting, batches, least_steps)

@@ -48,8 +48,8 @@ def test_config_speaks_to_a_person_in_the_layout_of_the_file(mlless, folder):
     lines = mlless("config", cwd=folder).stdout.splitlines()
     assert lines[0] == "# file: mlless.toml"
     assert [" ".join(line.split()) for line in lines if "mlless.toml" in line][1:] == [
-        "workers = 1 # mlless.toml",
         "factors = 3 # mlless.toml",
+        "workers = 1 # mlless.toml",
         "epochs = 2 # mlless.toml",
         'store = "redis://me:***@127.0.0.1:1" # mlless.toml',
     ]
@@ -66,7 +66,7 @@ WRONG = [
     (
         [],
         {"WORKERS": "few"},
-        "MLLESS_WORKERS: not a value of this setting: expected a whole number, found few",
+        "MLLESS_WORKERS: not a value of this setting: expected a whole number or auto, found few",
     ),
     (["--store", "http://u:s3cret@h"], {}, "store from --store: not the address of a store"),
     (["--memory", "9"], {}, "memory from --memory: processes of this machine have no memory to be set"),

@@ -9,7 +9,7 @@ def test_runs_side_by_side(mlless, ratings, clicks, tmp_path):
     done = mlless("report", ratings.run, clicks.run, cwd=tmp_path)
     assert done.stdout == "report    report/index.html\n"
     page = (tmp_path / "report" / "index.html").read_text()
-    for told in ("Training MSE", "Training log loss", "Held-out AUC", "not to be compared"):
+    for told in ("Training RMSE", "Training log loss", "Held-out AUC", "not to be compared"):
         assert told in page
     assert (tmp_path / "report" / "held-out-auc-over-steps.png").stat().st_size > 5_000
 

@@ -124,9 +124,9 @@ class TestLithops(RuntimeContract):
         eventually(lambda: not any(temporary.iterdir()), "the files go", within=60)
 
 
-def test_without_lithops_its_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_lithops_the_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UsageError, match=r"pip install 'mlless\[lithops\]'"):
+    with pytest.raises(UsageError, match="pip install lithops"):
         LithopsRuntime("mlless.launch:main", None, None, {})
 
 

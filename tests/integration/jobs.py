@@ -51,7 +51,7 @@ class DriverProcess:
         channels.mkdir(exist_ok=True)
         self.channels = channels
         call = f"{dataset.location!r}, model='mf', workers={workers}, epochs=100000, out={str(run)!r}"
-        call += f", **{places!r}"
+        call += f", verbose=False, **{places!r}"
         code = (
             "import mlless\n"
             f"run = mlless.train({call}, listen=lambda record: print('step', record.step, flush=True))\n"

@@ -76,7 +76,7 @@ def test_everything_is_there(page: Page) -> None:
     assert page.title() == "bsp, isp, tuned – MLLess report"
     text = page.inner_text("main")
     for title in (
-        "At a glance", "Training MSE", "Held-out RMSE", "Workers and money", "What the tuner of tuned did",
+        "At a glance", "Training RMSE", "Held-out RMSE", "Workers and money", "What the tuner of tuned did",
         "Time", "Bytes", "Bill", "Settings",
     ):  # fmt: skip
         assert title in text

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from integration.jobs import job
 
+import mlless
 from mlless.artifact import MODEL
 from mlless.data.dataset import Dataset
 from mlless.driver import Run, run_job
+from mlless.errors import UsageError
 from mlless.exchange.codec import pack
 from mlless.exchange.filter import SignificanceFilter
 from mlless.job import JobSpec
@@ -206,3 +208,39 @@ def test_a_missing_compiler_gives_one_warning_and_the_twin() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("numpy 1 mlless runs without its compiled kernels")
+
+
+def test_train_tells_how_it_goes_unless_it_is_to_be_silent(
+    ratings: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mlless.train(ratings.location, out=tmp_path / "one", workers="auto", epochs=2, factors=4)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    assert all(
+        line.startswith("epoch ") and "train rmse" in line and "held-out rmse" in line for line in lines
+    )
+    mlless.train(ratings.location, out=tmp_path / "two", workers=2, epochs=1, factors=4, verbose=False)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_history_as_a_frame_has_a_row_a_step(ratings: Dataset, run_folder: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    wishes = {"epochs": 2, "tariff": "aws-lambda-x86", "tuner": "economy"}
+    run = run_job(job(ratings, workers=2, **wishes), ratings, run_folder)
+    frame, records = run.history(frame=True), run.history()
+    assert isinstance(frame, pandas.DataFrame)
+    assert list(frame["step"]) == [record.step for record in records]
+    assert list(frame["times_wait"]) == [record.times.wait for record in records]
+    assert list(frame["loss"].isna()) == [record.loss is None for record in records]
+    evaluated = [record.heldout["rmse"] for record in records if record.heldout]
+    assert list(frame["heldout_rmse"].dropna()) == evaluated
+    assert not {"times", "heldout", "decision"} & set(frame.columns)
+
+
+def test_without_pandas_a_frame_says_what_to_install(
+    ratings: Dataset, run_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = run_job(job(ratings, workers=1, epochs=1), ratings, run_folder)
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(UsageError, match=r"needs pandas\. Install what is missing: pip install pandas"):
+        run.history(frame=True)

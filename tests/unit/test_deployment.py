@@ -6,9 +6,9 @@ import msgspec
 import pytest
 
 from mlless.data.dataset import Dataset
-from mlless.deployment import EMBEDDED, Addresses, Deployment, hidden
+from mlless.deployment import EMBEDDED, Addresses, Deployment
 from mlless.driver import plan_job, within_limit
-from mlless.errors import UsageError
+from mlless.errors import UsageError, hidden
 from mlless.recipes import Wishes
 
 REDIS = "redis://:s3cret@one:6379/0"
@@ -48,7 +48,6 @@ def test_store_and_bus_may_be_of_different_kinds() -> None:
         ({"store": REDIS, "bus": EMBEDDED, "runtime": "lithops"}, "the embedded bus reaches no further"),
         ({"memory": 512}, "processes of this machine have no memory to be set"),
         ({"time_limit": 60}, "processes of this machine have no time limit"),
-        ({"store": REDIS, "runtime": "aws"}, "no such runtime: expected processes or lithops, found aws"),
     ],
 )
 def test_what_cannot_work_is_refused(wrong: dict[str, object], told: str) -> None:

@@ -6,7 +6,7 @@ from mlless.autotuner.decision import Goal, Policy
 from mlless.autotuner.economy import Economy
 from mlless.autotuner.tuner import Runner, Tuner
 from mlless.billing.meter import Meter
-from mlless.errors import UsageError
+from mlless.errors import not_installed
 from mlless.job import Factorization, JobSpec
 
 
@@ -31,6 +31,6 @@ def _policy(spec: JobSpec, meter: Meter | None) -> Policy:
     try:
         from mlless.autotuner.published import Published
     except ModuleNotFoundError as error:
-        raise UsageError("the published tuner needs SciPy", cure="run: pip install 'mlless[all]'") from error
+        raise not_installed("the published tuner", "scipy") from error
     # The published losses of factorisations are roots of mean squares; ours are the mean squares.
     return Published(root=isinstance(spec.model, Factorization))

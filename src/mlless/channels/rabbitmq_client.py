@@ -15,14 +15,14 @@ from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from mlless.errors import ChannelError, Disconnected, UsageError
+from mlless.errors import ChannelError, Disconnected, UsageError, not_installed
 
 try:
     import pika
     from pika import exceptions
     from pika.adapters.utils.connection_workflow import AMQPConnectorException
 except ModuleNotFoundError as error:
-    raise UsageError("a RabbitMQ bus needs pika", cure="run: pip install 'mlless[rabbitmq]'") from error
+    raise not_installed("a RabbitMQ bus", "pika") from error
 
 _T = TypeVar("_T")
 _Channel = Any  # pika has no types

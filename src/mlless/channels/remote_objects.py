@@ -15,8 +15,7 @@ from obstore.store import AzureStore, GCSStore, S3Store
 
 from mlless.channels.aws_settings import aws_settings
 from mlless.channels.ports import Bytes
-from mlless.deployment import hidden
-from mlless.errors import ChannelError, MissingObject
+from mlless.errors import ChannelError, MissingObject, hidden
 from mlless.locations import Prefix
 
 if TYPE_CHECKING:

@@ -11,10 +11,6 @@ def main() -> None:
     """Run the command line."""
     try:
         from mlless.cli.app import app
-    except ModuleNotFoundError as error:
-        if error.name not in ("typer", "rich"):
-            raise
-        sys.exit(f"error: the command line needs {error.name}: pip install 'mlless[all]'")
     except KeyboardInterrupt:  # while it loads; later the commands see to it
         sys.exit(INTERRUPTED)
     app(prog_name="mlless")

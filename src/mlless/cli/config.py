@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
+import msgspec
 import typer
 
-from mlless.cli.options import ConfigFile, Place, Training, given, spread, unless_given
-
-if TYPE_CHECKING:
-    from mlless.cli.settings import Setting, Settings
+from mlless.cli.options import with_settings
+from mlless.cli.settings import OPTIONS, TABLES, Setting, Settings
 
 EXAMPLES = """[bold]Examples[/bold]
 
@@ -22,11 +20,9 @@ EXAMPLES = """[bold]Examples[/bold]
 Of file, variables (MLLESS_WORKERS for --workers) and options each goes over the one before."""
 
 
-@spread
+@with_settings(*OPTIONS)
 def config(
-    training: Training,
-    place: Place,
-    config: ConfigFile = None,
+    settings: Settings,
     json: Annotated[bool, typer.Option("--json", help="Print the settings as JSON.")] = False,
 ) -> None:
     """Print the settings with which these options would train, and where each is from.
@@ -34,10 +30,7 @@ def config(
     Passwords are not shown.
     """
     from mlless.cli.console import print_json
-    from mlless.cli.settings import merge
 
-    arguments = {"train": given(training), "deployment": given(place)}
-    settings = merge(config, os.environ, arguments)
     settings.deployment()  # or the error it is
     if json:
         print_json(_values(settings))
@@ -47,32 +40,23 @@ def config(
 
 
 def _values(settings: Settings) -> dict[str, object]:
-    from mlless.cli.settings import TABLES
-
-    file = str(settings.file) if settings.file else None
-    tables = {
-        table: {one.name: {"value": one.shown, "from": one.origin} for one in settings.table(table)}
-        for table in TABLES
-    }
-    return {"file": file, **tables}
+    shown = {name: {"value": one.shown, "from": one.origin} for name, one in settings.all.items()}
+    tables = {table: {name: shown[name] for name in options} for table, options in TABLES.items()}
+    return {"file": str(settings.file) if settings.file else None, **tables}
 
 
 def _lines(settings: Settings) -> Iterator[str]:
     """Yield the settings as a file of them would say it."""
-    from mlless.cli.settings import TABLES
-
-    texts = {one: _assignment(one) for one in settings.all}
+    texts = {name: _assignment(one) for name, one in settings.all.items()}
     width = max(map(len, texts.values()))
     yield f"# file: {settings.file or 'none'}"
-    for table in TABLES:
+    for table, options in TABLES.items():
         yield f"\n[{table}]"
-        for one in settings.table(table):
-            yield f"{texts[one]:<{width}}  # {one.origin}"
+        for name in options:
+            yield f"{texts[name]:<{width}}  # {settings.all[name].origin}"
 
 
 def _assignment(setting: Setting) -> str:
-    import msgspec
-
     if setting.value is None:
-        return f"# {setting.name}: {unless_given(setting.name)}"
-    return f"{setting.name} = {msgspec.json.encode(setting.shown).decode()}"
+        return f"# {setting.option.name}: {setting.option.unless_given}"
+    return f"{setting.option.name} = {msgspec.json.encode(setting.shown).decode()}"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import closing
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mlless.cli.options import ConfigFile, Place, given, spread
+from mlless.cli.options import with_settings
+from mlless.cli.settings import TABLES, Settings
 
 if TYPE_CHECKING:
     from mlless.doctor import Finding
@@ -27,17 +27,15 @@ _MARKS = {"ok": "✓", "warning": "!", "failed": "✗"}
 _COLOURS = {"ok": "green", "warning": "yellow", "failed": "red"}
 
 
-@spread
+@with_settings("workers", *TABLES["deployment"])
 def doctor(
-    place: Place,
+    settings: Settings,
     dataset: Annotated[
         str | None, typer.Argument(metavar="[DATASET]", help="A data set that is to be read as well.")
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Functions to start.", show_default="4")] = None,
     out: Annotated[
         str | None, typer.Option(metavar="PLACE", help="A run's folder or URL, to be written to as well.")
     ] = None,
-    config: ConfigFile = None,
     json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
     """Check that store, bus, data set and functions work, end to end, and how quick they are.
@@ -45,15 +43,13 @@ def doctor(
     Every check does the real thing, under a name of its own, and leaves nothing behind.
     """
     from mlless.cli.console import print_json
-    from mlless.cli.settings import merge
     from mlless.doctor import examine
-    from mlless.recipes import WORKERS
+    from mlless.recipes import workers_of
 
-    train = {} if workers is None else {"workers": workers}
-    settings = merge(config, os.environ, {"train": train, "deployment": given(place)})
-    many = settings.wishes().workers or WORKERS
     findings = []
-    with closing(examine(settings.deployment(), workers=many, dataset=dataset, out=out)) as coming:
+    with closing(
+        examine(settings.deployment(), workers=workers_of(settings.wishes()), dataset=dataset, out=out)
+    ) as coming:
         for finding in coming:
             findings.append(finding)
             if not json:

@@ -1,46 +1,43 @@
 """Settings: a TOML file, over it ``MLLESS_*`` variables, over them arguments; and where each is from.
 
-They are the fields of ``recipes.Wishes``, in the file's table ``[train]``, and of
-``deployment.Deployment``, in its table ``[deployment]``. The name of a variable is that of the field.
+They are the options that ``Wishes`` declares, in the file's table ``[train]``, and those of ``Deployment``,
+in its table ``[deployment]``.
 """
 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any
 
-import msgspec
-
-from mlless.deployment import Deployment, hidden
-from mlless.errors import UsageError
-from mlless.recipes import Wishes
+from mlless.deployment import Deployment
+from mlless.errors import UsageError, hidden
+from mlless.options import Declared, declared, made, nearest
+from mlless.wishes import Wishes
 
 DEFAULT = "default"
 FILE = "mlless.toml"
-TABLES: dict[str, type[Wishes | Deployment]] = {"train": Wishes, "deployment": Deployment}
-_FIELDS = {
-    (table, field.name): field for table, kind in TABLES.items() for field in msgspec.structs.fields(kind)
+TABLES = {
+    table: {one.name: one for one in declared(kind)}
+    for table, kind in (("train", Wishes), ("deployment", Deployment))
 }
+OPTIONS = {name: one for options in TABLES.values() for name, one in options.items()}
 _PREFIX = "MLLESS_"
-_VARIABLES = {f"{_PREFIX}{name.upper()}": (table, name) for table, name in _FIELDS}
+_VARIABLES = {f"{_PREFIX}{name.upper()}": name for name in OPTIONS}
 # Variables of the same prefix that others read.
 _OTHERS = frozenset(
     f"{_PREFIX}{name}"
     for name in ("CHANNEL_DIR", "CONFIG", "DEBUG", "KERNELS", "MOVIELENS_URL", "RIE", "TEST_ALL")
 )
-_WORDS = {int: "a whole number", float: "a number", str: "text"}
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting's value, and what it is from: a file, a variable, an argument, or the default."""
+    """What an option is set to, and what from: a file, a variable, an argument, or the default."""
 
-    table: str
-    name: str
+    option: Declared
     value: Any
     origin: str
 
@@ -52,47 +49,41 @@ class Setting:
 
 @dataclass(frozen=True)
 class Settings:
-    """All settings, merged. ``file`` is the one that was read, if any."""
+    """All settings, merged, by name. ``file`` is the one that was read, if any."""
 
     file: Path | None
-    all: tuple[Setting, ...]
-
-    def table(self, name: str) -> list[Setting]:
-        """Return the settings of one table."""
-        return [setting for setting in self.all if setting.table == name]
+    all: Mapping[str, Setting]
 
     def wishes(self) -> Wishes:
         """Return what to train."""
-        return msgspec.convert({one.name: one.value for one in self.table("train")}, Wishes)
+        return made(Wishes, {name: one.value for name, one in self.all.items()})
 
     def deployment(self) -> Deployment:
         """Return where to; UsageError names what was set, and where, if it does not go together."""
-        settings = self.table("deployment")
         try:
-            return msgspec.convert({one.name: one.value for one in settings}, Deployment)
+            return made(Deployment, {name: one.value for name, one in self.all.items()})
         except UsageError as error:
-            where = ", ".join(f"{one.name} from {one.origin}" for one in settings if one.origin != DEFAULT)
+            where = ", ".join(
+                f"{name} from {self.all[name].origin}"
+                for name in TABLES["deployment"]
+                if self.all[name].origin != DEFAULT
+            )
             raise UsageError(
                 error.what, where=where, expected=error.expected, found=error.found, cure=error.cure
             ) from error
 
 
-def merge(
-    file: Path | None, environment: Mapping[str, str], arguments: Mapping[str, Mapping[str, object]]
-) -> Settings:
+def merge(file: Path | None, environment: Mapping[str, str], arguments: Mapping[str, object]) -> Settings:
     """Return the settings; UsageError for whatever there is no such setting for, or not of its type.
 
-    ``arguments`` are by table and name. ``file`` None looks for one where the environment says, then
-    in the working directory.
+    ``arguments`` are by name. ``file`` None looks for one where the environment says, then in the working
+    directory.
     """
     path = _file(file, environment)
-    merged = {
-        (table, name): Setting(table, name, field.default, DEFAULT)
-        for (table, name), field in _FIELDS.items()
-    }
-    for layer in (_of_file(path) if path else [], _of_environment(environment), _of_arguments(arguments)):
-        merged |= {(one.table, one.name): one for one in layer}
-    return Settings(path, tuple(merged.values()))
+    merged = {name: Setting(one, one.default, DEFAULT) for name, one in OPTIONS.items()}
+    for layer in (_of_file(path) if path else (), _of_environment(environment), _of_arguments(arguments)):
+        merged |= {one.option.name: one for one in layer}
+    return Settings(path, merged)
 
 
 def _file(file: Path | None, environment: Mapping[str, str]) -> Path | None:
@@ -103,7 +94,7 @@ def _file(file: Path | None, environment: Mapping[str, str]) -> Path | None:
     return Path(FILE) if Path(FILE).exists() else None
 
 
-def _of_file(path: Path) -> list[Setting]:
+def _of_file(path: Path) -> Iterator[Setting]:
     try:
         with path.open("rb") as file:
             tables = tomllib.load(file)
@@ -111,73 +102,42 @@ def _of_file(path: Path) -> list[Setting]:
         raise UsageError(f"cannot read the settings: {error.strerror}", where=str(path)) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError("not a TOML file", where=str(path), found=str(error)) from error
-    settings = []
     for table, content in tables.items():
         if table not in TABLES:
-            home = next((f"put it into the table [{t}]" for t, name in _FIELDS if name == table), None)
-            raise UsageError(
-                f"no such table: {table}", where=str(path), cure=home or _nearest(table, list(TABLES))
-            )
+            cure = _home(table) or nearest(table, list(TABLES))
+            raise UsageError(f"no such table: {table}", where=str(path), cure=cure)
         if not isinstance(content, dict):
             raise UsageError(
                 "not a table", where=str(path), expected=f"[{table}]", found=hidden(f"{table} = {content!r}")
             )
         for name, value in content.items():
-            if (table, name) not in _FIELDS:
-                names = [known for t, known in _FIELDS if t == table]
-                home = next((f"put it into the table [{t}]" for t, known in _FIELDS if known == name), None)
-                raise UsageError(
-                    f"no such setting: {table}.{name}", where=str(path), cure=home or _nearest(name, names)
-                )
-            value = _converted(table, name, value, f"{path}: {table}.{name}", strict=True)
-            settings.append(Setting(table, name, value, str(path)))
-    return settings
+            if name not in TABLES[table]:
+                cure = _home(name) or nearest(name, list(TABLES[table]))
+                raise UsageError(f"no such setting: {table}.{name}", where=str(path), cure=cure)
+            yield _setting(name, value, str(path), f"{path}: {table}.{name}", strict=True)
 
 
-def _of_environment(environment: Mapping[str, str]) -> list[Setting]:
-    settings = []
+def _home(name: str) -> str | None:
+    """Return where a setting belongs that stands in the wrong place of a file; None if there is none."""
+    return next((f"put it into the table [{table}]" for table in TABLES if name in TABLES[table]), None)
+
+
+def _of_environment(environment: Mapping[str, str]) -> Iterator[Setting]:
     for variable, text in environment.items():
         if not variable.startswith(_PREFIX) or variable in _OTHERS:
             continue
         if variable not in _VARIABLES:
             known = [one.removeprefix(_PREFIX) for one in (*_VARIABLES, *sorted(_OTHERS))]
-            cure = _nearest(variable.removeprefix(_PREFIX), known, _PREFIX)
+            cure = nearest(variable.removeprefix(_PREFIX), known, _PREFIX)
             raise UsageError(f"no such variable: {variable}", cure=cure)
         if text:  # one that is empty counts as not set
-            table, name = _VARIABLES[variable]
-            value = _converted(table, name, text, variable, strict=False)
-            settings.append(Setting(table, name, value, variable))
-    return settings
+            yield _setting(_VARIABLES[variable], text, variable, variable, strict=False)
 
 
-def _of_arguments(arguments: Mapping[str, Mapping[str, object]]) -> list[Setting]:
-    return [
-        Setting(table, name, value, "--" + name.replace("_", "-"))
-        for table, values in arguments.items()
-        for name, value in values.items()
-    ]
+def _of_arguments(arguments: Mapping[str, object]) -> Iterator[Setting]:
+    for name, value in arguments.items():
+        yield _setting(name, value, OPTIONS[name].flag, OPTIONS[name].flag, strict=False)
 
 
-def _converted(table: str, name: str, value: object, where: str, *, strict: bool) -> Any:
-    """Return the value in its setting's type; ``strict`` is for values that come with a type."""
-    kind = _type(_FIELDS[table, name].type)
-    try:
-        return msgspec.convert(value, kind, strict=strict)
-    except msgspec.ValidationError as error:
-        expected = _WORDS[kind] if kind in _WORDS else "one of " + ", ".join(get_args(kind))
-        found = value if isinstance(value, str) else repr(value)
-        raise UsageError(
-            "not a value of this setting", where=where, expected=expected, found=hidden(found) or "nothing"
-        ) from error
-
-
-def _type(annotation: Any) -> Any:
-    """Return a field's type without None: what is not wanted is not set."""
-    if get_origin(annotation) is Literal or annotation in _WORDS:
-        return annotation
-    return Union[tuple(one for one in get_args(annotation) if one is not type(None))]  # noqa: UP007
-
-
-def _nearest(name: str, known: list[str], prefix: str = "") -> str:
-    close = get_close_matches(name, known, n=1)
-    return f"did you mean {prefix}{close[0]}?" if close else f"there are {prefix}{f', {prefix}'.join(known)}"
+def _setting(name: str, given: object, origin: str, where: str, *, strict: bool) -> Setting:
+    return Setting(OPTIONS[name], OPTIONS[name].value(given, where, strict=strict), origin)

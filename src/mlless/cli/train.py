@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mlless.cli.codes import DIVERGED, INTERRUPTED
-from mlless.cli.options import ConfigFile, Place, Training, given, spread
+from mlless.cli.options import with_settings
+from mlless.cli.settings import OPTIONS, Settings
 
 if TYPE_CHECKING:
     from mlless.records import Summary
@@ -28,7 +28,7 @@ EXAMPLES = """[bold]Examples[/bold]
 0 trained, 130 interrupted (Ctrl-C; the model so far is saved), 7 diverged, others: an error"""
 
 
-@spread
+@with_settings(*OPTIONS)
 def train(
     dataset: Annotated[
         str, typer.Argument(metavar="DATASET", help="A data set made with mlless partition: a folder or URL.")
@@ -37,9 +37,7 @@ def train(
         str,
         typer.Option(help="The run's folder or URL, for model.safetensors, history.jsonl, summary.json."),
     ],
-    training: Training,
-    place: Place,
-    config: ConfigFile = None,
+    settings: Settings,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run's folder.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON, and only it.")] = False,
 ) -> None:
@@ -49,13 +47,11 @@ def train(
     The best model by the held-out metric is kept.
     """
     from mlless.cli.console import commands, console, print_json, quote, say
-    from mlless.cli.settings import merge
     from mlless.data.dataset import open_dataset
     from mlless.driver import check_run_folder, plan_job, run_job
     from mlless.report.account import closing, opening
     from mlless.report.progress import progress
 
-    settings = merge(config, os.environ, {"train": given(training), "deployment": given(place)})
     deployment = settings.deployment()
     data = open_dataset(dataset)
     spec = plan_job(settings.wishes(), data)

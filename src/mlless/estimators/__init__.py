@@ -5,12 +5,12 @@ The only room that imports scikit-learn (extra ``sklearn``).
 
 from __future__ import annotations
 
+from mlless.errors import not_installed
+
 try:
     import sklearn  # noqa: F401 (only to say what is missing)
 except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(
-        "the estimators need scikit-learn: pip install 'mlless[sklearn]'", name="sklearn"
-    ) from error
+    raise ModuleNotFoundError(str(not_installed("an estimator", "scikit-learn")), name="sklearn") from error
 
 from mlless.estimators.callbacks import Callback
 from mlless.estimators.factorization import MatrixFactorization

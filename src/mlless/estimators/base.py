@@ -29,8 +29,8 @@ from mlless.estimators.callbacks import Audience, CallbackSupportMixin
 from mlless.job import Factorization, JobSpec, Logistic
 from mlless.local import Course, begin, grow, resume, train_here
 from mlless.locations import Location
-from mlless.recipes import Wishes
 from mlless.records import StepRecord
+from mlless.wishes import Wishes
 
 Data = Any  # an array, a SciPy sparse matrix, a frame, a data set or its folder
 Arrays = Mapping[str, NDArray[np.generic]]

@@ -25,7 +25,7 @@ from mlless.job import Factorization
 from mlless.kernels.arrays import Floats
 from mlless.prediction import Predictor
 from mlless.ranking import Seen
-from mlless.recipes import Wishes
+from mlless.wishes import Wishes
 
 
 class MatrixFactorization(RegressorMixin, Trained):

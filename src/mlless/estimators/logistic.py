@@ -22,7 +22,7 @@ from mlless.estimators.callbacks import with_callbacks
 from mlless.estimators.labelled import labels_of, relative, rows_of, two_classes
 from mlless.job import JobSpec, Logistic
 from mlless.models.logistic import probabilities
-from mlless.recipes import Wishes
+from mlless.wishes import Wishes
 
 Doubles = NDArray[np.float64]
 _FLOATS = [np.float64, np.float32]

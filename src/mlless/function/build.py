@@ -33,6 +33,8 @@ _REQUIREMENTS = "requirements.txt"
 _SOURCE = "mlless"
 # What Lithops' own handler imports, beside what a worker has anyway.
 _LITHOPS = ("awslambdaric", "boto3", "cloudpickle", "pika", "ps-mem", "psutil", "requests", "six", "tblib")
+# What mlless requires for the command line and for reading raw files, and a worker never imports.
+_NOT_FOR_WORKERS = ("pyarrow", "rich", "typer")
 _INSTALL = "pip install --no-cache-dir --no-deps --target /function"
 _LINUX = {"x86_64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
 # Tests of other packages and the second of two bindings, a fifth of the size, are never imported.
@@ -93,7 +95,9 @@ def worker_requirements() -> list[str]:
         required: list[str] = project["dependencies"]
     else:
         required = importlib.metadata.requires("mlless") or []
-    return sorted(_pinned(line) for line in required if "extra ==" not in line)
+    return sorted(
+        _pinned(line) for line in required if "extra ==" not in line and not line.startswith(_NOT_FOR_WORKERS)
+    )
 
 
 def size_of(folder: Path) -> int:

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from mlless.billing.amount import money
 from mlless.data.manifest import Manifest, Ratings
-from mlless.deployment import Deployment, hidden
+from mlless.deployment import Deployment
+from mlless.errors import hidden
 from mlless.job import Adagrad, Factorization, JobSpec
 from mlless.records import StepTimes, Summary
 from mlless.report.wording import count, duration, metrics, size
@@ -84,7 +85,8 @@ def closing(summary: Summary, manifest: Manifest, folder: str) -> Iterator[Line]
     if summary.heldout:
         yield "result", f"{metrics(summary.heldout)} on {count(held_out, 'held-out ' + thing_of(manifest))}"
     elif summary.train_loss is not None:
-        yield "result", f"training loss {summary.train_loss:.4f}; nothing was held out to check it on"
+        loss = f"{summary.job.metrics[0]} {summary.job.on_scale(summary.train_loss):.4f}"
+        yield "result", f"train {loss}; nothing was held out to check it on"
     if summary.job.scaling.policy != "off":
         yield "workers", _left(summary)
     took = f"{count(summary.steps, 'step')}, {summary.epochs:.1f} epochs, {duration(summary.wall_seconds)}"

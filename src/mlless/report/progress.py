@@ -33,7 +33,7 @@ _WINDOW = 12  # refreshes over which steps a second are counted
 @contextmanager
 def progress(spec: JobSpec, console: Console | None = None) -> Iterator[Listener]:
     """Give the listener of a job whose course is shown on ``console``, or on standard output."""
-    console = console or Console(highlight=False)
+    console = console or Console(highlight=False, force_jupyter=False)  # a notebook gets plain lines
     course = Course(spec)
     if not console.is_terminal:
         plain = _Plain(course, console)
@@ -49,9 +49,7 @@ class Course:
 
     def __init__(self, spec: JobSpec) -> None:
         self.spec = spec
-        ratings = isinstance(spec.model, Factorization)
-        self.loss_name = "MSE" if ratings else "log loss"
-        self.thing = "rating" if ratings else "row"
+        self.thing = "rating" if isinstance(spec.model, Factorization) else "row"
         self.started = time.monotonic()
         self.totals = Totals()
         self.steps = self.samples = 0
@@ -75,6 +73,12 @@ class Course:
         if record.heldout and (not self.best or _main(record.heldout) < _main(self.best)):
             self.best, self.best_epoch = record.heldout, epoch
         return True
+
+    @property
+    def training(self) -> str:
+        """The smoothed training loss, by the metric that held-out rows are scored by."""
+        loss = self.last.train_loss if self.last else None
+        return f"{self.spec.metrics[0]} {'-' if loss is None else f'{self.spec.on_scale(loss):.4f}'}"
 
     @property
     def phase(self) -> str:
@@ -111,8 +115,7 @@ def _left(record: StepRecord) -> str | None:
 
 def _evaluated(course: Course, record: StepRecord) -> str:
     """Return the line of an evaluation."""
-    loss = "" if record.train_loss is None else f"  train {course.loss_name} {record.train_loss:.4f}"
-    start = f"epoch {course.evaluated_at:5.1f}  step {record.step:6d}{loss}"
+    start = f"epoch {course.evaluated_at:5.1f}  step {record.step:6d}  train {course.training}"
     spent = duration(record.time) + (f"  {money(record.cost)}" if record.cost is not None else "")
     if not record.heldout:
         return f"{start}  {spent}"
@@ -162,8 +165,7 @@ class _Display:
         top.add_row(self._spinner, ProgressBar(total=1.0, completed=course.fraction, width=28), where)
         facts = Table.grid(padding=(0, 1))
         facts.add_column(style="dim", min_width=9)
-        loss = "-" if record.train_loss is None else f"{record.train_loss:.4f}"
-        facts.add_row("train", f"{course.loss_name} {loss}")
+        facts.add_row("train", course.training)
         if course.best:
             best = f"best {_main(course.best):.4f} at epoch {course.best_epoch:.1f}"
             facts.add_row("held out", f"{metrics(course.heldout)} ({best})")

@@ -17,7 +17,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 
-from mlless.errors import UsageError
+from mlless.errors import UsageError, not_installed
 from mlless.runtimes.hosted import HostedRuntime
 from mlless.runtimes.ports import Ended
 from mlless.runtimes.wire import Wanted
@@ -40,9 +40,7 @@ class LithopsRuntime(HostedRuntime):
         self, entry: str, memory: int | None, time_limit: int | None, environment: Mapping[str, str]
     ) -> None:
         if importlib.util.find_spec("lithops") is None:
-            raise UsageError(
-                "the runtime lithops is not installed", cure="install it: pip install 'mlless[lithops]'"
-            )
+            raise not_installed("the runtime lithops", "lithops")
         named = os.environ.get("LITHOPS_CONFIG_FILE")
         if named and not os.path.isfile(named):
             # Lithops would take it for no configuration at all, and start processes of this machine.

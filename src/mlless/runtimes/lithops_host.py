@@ -23,8 +23,7 @@ from lithops.config import default_config, load_config
 from lithops.constants import JOBS_PREFIX, LOCALHOST, SERVERLESS
 from lithops.utils import BackendType
 
-from mlless.deployment import hidden
-from mlless.errors import JobError, MLLessError, UsageError
+from mlless.errors import JobError, MLLessError, UsageError, hidden
 from mlless.runtimes.ports import ONE_THREAD, Ended
 from mlless.runtimes.remote import Returned, run
 from mlless.runtimes.wire import Ready, Refused, Start, Wanted, encode

@@ -10,7 +10,7 @@ import traceback
 
 import msgspec
 
-from mlless.deployment import hidden
+from mlless.errors import hidden
 from mlless.runtimes.wire import function_of
 
 # Lithops hands back up to 8 KB with a function's status; what is longer costs a request to its storage.

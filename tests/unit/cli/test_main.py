@@ -14,12 +14,6 @@ def _main(monkeypatch, *arguments):
     return left.value.code
 
 
-def test_without_typer_it_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "typer", None)
-    monkeypatch.delitem(sys.modules, "mlless.cli.app", raising=False)
-    assert _main(monkeypatch) == "error: the command line needs typer: pip install 'mlless[all]'"
-
-
 def test_an_unexpected_error_keeps_its_traceback(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "argv", ["mlless", "evaluate", str(tmp_path), str(tmp_path)])
     monkeypatch.setattr("mlless.prediction.load", lambda run: 1 // 0)

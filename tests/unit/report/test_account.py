@@ -55,7 +55,7 @@ def test_closing_says_which_model_was_kept(summary, manifest):
 
 def test_closing_without_held_out_rows(summary, manifest):
     told = dict(closing(summary(heldout={}), manifest(validation=()), "runs/r"))
-    assert told["result"] == "training loss 0.5000; nothing was held out to check it on"
+    assert told["result"] == "train rmse 0.7071; nothing was held out to check it on"
     assert "result" not in dict(closing(summary(heldout={}, train_loss=None), manifest(), "runs/r"))
 
 

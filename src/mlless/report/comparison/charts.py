@@ -98,8 +98,7 @@ def _metric_line(run: Recorded, name: str, axis: Axis) -> Series:
 
 
 def _target(run: Recorded, name: str) -> float | None:
-    target = run.summary.job.stop.target
-    return target.value if target is not None and target.metric == run.metrics.get(name) else None
+    return run.target[1] if run.target and run.target[0] == run.metrics.get(name) else None
 
 
 def workers_chart(runs: Sequence[Recorded]) -> Chart:

@@ -31,16 +31,17 @@ def milestone_of(runs: Sequence[Recorded]) -> Milestone | None:
         return None
     courses = {name: [points(run, metric) for run in runs] for name, metric in runs[0].metrics.items()}
     common = [name for name in courses if all(name in run.metrics for run in runs) and all(courses[name])]
-    (target, *different) = {run.summary.job.stop.target for run in runs}
-    aimed = [name for name in common if target and not different and runs[0].metrics[name] == target.metric]
+    (target, *different) = {run.target for run in runs}
+    aimed = [name for name in common if target and not different and runs[0].metrics[name] == target[0]]
     for name in (*aimed, *common):
         metric = runs[0].metrics[name]
         sign = -1.0 if metric == "auc" else 1.0  # so that less is better
         level = max(min(sign * point.value for point in course) for course in courses[name])
         if target and name in aimed:
-            level = max(level, sign * target.value)
+            level = max(level, sign * target[1])
         arrivals = [_arrival(course, sign, level) for course in courses[name]]
-        return Milestone(metric, sign * level, {run.name: at for run, at in zip(runs, arrivals, strict=True)})
+        spelt = f"train {runs[0].summary.job.metrics[0]}" if metric == "train_loss" else metric
+        return Milestone(spelt, sign * level, {run.name: at for run, at in zip(runs, arrivals, strict=True)})
     return None
 
 

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from mlless.channels.opening import open_objects
 from mlless.errors import DatasetError, MissingObject, UsageError
-from mlless.job import Factorization
 from mlless.locations import Location, absolute
 from mlless.records import StepRecord, Summary
 from mlless.report.history import HISTORY, SUMMARY, read_history, read_summary
@@ -35,9 +34,17 @@ class Recorded:
     def metrics(self) -> dict[str, str]:
         """Its metrics by what they are called: held-out ones, the first picks the model, and the loss."""
         job = self.summary.job
-        loss = "MSE" if isinstance(job.model, Factorization) else "log loss"
         heldout = {f"Held-out {_SPELT[metric]}": metric for metric in job.metrics}
-        return {**heldout, f"Training {loss}": "train_loss"}
+        return {**heldout, f"Training {_SPELT[job.metrics[0]]}": "train_loss"}
+
+    @property
+    def target(self) -> tuple[str, float] | None:
+        """The metric that it was to come to, and the value on the scale of its points; None without one."""
+        job = self.summary.job
+        aim = job.stop.target
+        if aim is None:
+            return None
+        return aim.metric, job.on_scale(aim.value) if aim.metric == "train_loss" else aim.value
 
     @property
     def seconds(self) -> float:
@@ -120,7 +127,7 @@ def points(run: Recorded, metric: str) -> list[Point]:
     found = [
         Point(value, record.step, record.time, record.cost)
         for record in run.history
-        if (value := _value(record, metric)) is not None and np.isfinite(value)
+        if (value := _value(run, record, metric)) is not None and np.isfinite(value)
     ]
     summary, last = run.summary, run.history[-1]
     if metric in summary.heldout and not summary.restored:
@@ -129,8 +136,10 @@ def points(run: Recorded, metric: str) -> list[Point]:
     return found
 
 
-def _value(record: StepRecord, metric: str) -> float | None:
-    return record.train_loss if metric == "train_loss" else (record.heldout or {}).get(metric)
+def _value(run: Recorded, record: StepRecord, metric: str) -> float | None:
+    if metric != "train_loss":
+        return (record.heldout or {}).get(metric)
+    return None if record.train_loss is None else run.summary.job.on_scale(record.train_loss)
 
 
 def metric_over(run: Recorded, metric: str, axis: Axis) -> Series:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from mlless.billing.tariff import load_tariff
@@ -76,7 +78,7 @@ def test_without_a_common_metric_or_the_same_data_there_is_none(recorded, job, l
     assert "not to be compared" in told(recorded(), clicks)
     assert milestone_of([clicks]).metric == "log_loss"
     assert milestone_of([recorded("one"), recorded("two", {"job": job(fingerprint="1")})]) is None
-    # Both have a training loss; but one is in squares of ratings.
+    # Both have a training loss; but of ratings it is the root of squares.
     no_rows = {"validation_batches": 0}
     ratings = recorded("r", {"job": job(**no_rows), "heldout": {}}, metric=None)
     clicks = recorded("c", {"job": job(model=lr, **no_rows), "heldout": {}}, metric=None)
@@ -87,8 +89,8 @@ def test_where_one_has_no_held_out_rows_the_training_loss_is_compared(recorded, 
     bare = recorded("bare", {"job": job(validation_batches=0), "heldout": {}}, metric=None)
     for runs in ([bare], [recorded(), bare]):
         found = milestone_of(runs)
-        assert found.metric == "train_loss"
-        assert found.level == pytest.approx(0.5 + 1 / 40)
+        assert found.metric == "train rmse"
+        assert found.level == pytest.approx(math.sqrt(0.5 + 1 / 40))
 
 
 def test_a_target_of_any_metric_is_what_runs_are_compared_by(recorded, job, lr):
@@ -99,7 +101,7 @@ def test_a_target_of_any_metric_is_what_runs_are_compared_by(recorded, job, lr):
     assert found.arrivals["one"].steps == 0
     loss = {"job": job(stop=Stop(epochs=4, target=Target(metric="train_loss", value=0.6)))}
     found = milestone_of([recorded("one", loss), recorded("two", loss)])
-    assert (found.metric, found.level) == ("train_loss", 0.6)
+    assert (found.metric, found.level) == ("train rmse", pytest.approx(math.sqrt(0.6)))
     assert found.arrivals["one"].steps == pytest.approx(9)
 
 

@@ -1,0 +1,37 @@
+"""The options of ``mlless.train`` by type, for editors and type checkers; None is "not given".
+
+Made from their declarations by tools/write_options.py.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypedDict
+
+
+class TrainOptions(TypedDict, total=False):
+    """What ``mlless.train`` takes by name: the fields of ``Wishes`` and of ``Deployment``."""
+
+    model: Literal["mf", "lr"] | None
+    factors: int | None
+    optimizer: Literal["adagrad", "nesterov"] | None
+    learning_rate: float | None
+    l2: float | None
+    seed: int | None
+    workers: int | Literal["auto"] | None
+    sync: Literal["bsp", "isp"] | None
+    significance: float | None
+    merge: Literal["sum", "mean", "sqrt-members", "sqrt-publishers"] | None
+    compression: Literal["none", "zstd"] | None
+    epochs: int | None
+    patience: int | None
+    target: str | None
+    max_time: float | None
+    max_cost: float | None
+    tariff: str | None
+    tuner: Literal["off", "published", "economy"] | None
+    min_workers: int | None
+    store: str | None
+    bus: str | None
+    runtime: Literal["processes", "lithops"] | None
+    memory: int | None
+    time_limit: int | None

@@ -1,0 +1,93 @@
+"""What a user may ask of a training. Whatever is left open, ``recipes`` decides."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from mlless.job import Compression, MergeRule
+from mlless.options import Option
+
+_MODEL = "What to train"
+_SYNC = "Workers and what they exchange"
+_STOP = "When to stop: whichever comes first"
+_MONEY = "What it costs"
+
+
+class Wishes(msgspec.Struct, frozen=True, kw_only=True):
+    """What a user may ask of a training; None and ``auto`` are for "what is known to work well"."""
+
+    model: Annotated[
+        Literal["mf", "lr"] | None,
+        Option(
+            _MODEL,
+            "Matrix factorisation of ratings, or logistic regression on clicks.",
+            "follows from the data set",
+        ),
+    ] = None
+    factors: Annotated[int | None, Option(_MODEL, "Factors of mf.", "20")] = None
+    optimizer: Annotated[
+        Literal["adagrad", "nesterov"], Option(_MODEL, "Adagrad, or Nesterov's momentum as it was published.")
+    ] = "adagrad"
+    learning_rate: Annotated[
+        float | None, Option(_MODEL, "Step size of the optimizer.", "with adagrad 0.3 for mf, 0.1 for lr")
+    ] = None
+    l2: Annotated[
+        float | None, Option(_MODEL, "Strength of L2 regularisation.", "0.04 for mf, 8 / rows for lr")
+    ] = None
+    seed: Annotated[int, Option(_MODEL, "Decides the start and the order of mini-batches.")] = 0
+    workers: Annotated[
+        int | Literal["auto"] | None,
+        Option(_SYNC, "Number of worker functions; auto: as many as suit the data set.", metavar="N"),
+    ] = "auto"
+    sync: Annotated[
+        Literal["bsp", "isp"], Option(_SYNC, "bsp: publish every change; isp: only the significant ones.")
+    ] = "isp"
+    significance: Annotated[
+        float | None,
+        Option(_SYNC, "ISP's threshold v: 0 publishes every change.", "0.7 for mf, 0.35 for lr; none alone"),
+    ] = None
+    merge: Annotated[
+        MergeRule | None,
+        Option(_SYNC, "How the updates of workers are put together.", "follows from model and optimizer"),
+    ] = None
+    compression: Annotated[
+        Compression,
+        Option(_SYNC, "Compression of updates: zstd saves a tenth to a fifth of the bytes, and costs time."),
+    ] = "none"
+    epochs: Annotated[int | None, Option(_STOP, "Passes over the data.", "at most 20")] = None
+    patience: Annotated[
+        int | None,
+        Option(_STOP, "Evaluations in a row without a new best.", "3 for mf, 2 for lr; none with --epochs"),
+    ] = None
+    target: Annotated[
+        str | None,
+        Option(
+            _STOP,
+            "Held-out rmse, log_loss or auc, as in rmse=0.87; or train_loss (of mf the mean square).",
+            metavar="METRIC=VALUE",
+        ),
+    ] = None
+    max_time: Annotated[
+        float | None, Option(_STOP, "How long it may take, the ending included.", metavar="SECONDS")
+    ] = None
+    max_cost: Annotated[
+        float | None,
+        Option(_STOP, "What it may cost by --tariff, the ending included.", metavar="DOLLARS"),
+    ] = None
+    tariff: Annotated[
+        str | None,
+        Option(
+            _MONEY,
+            "Prices to meter by, wherever it runs: one of mlless tariff, or a TOML file.",
+            metavar="NAME",
+        ),
+    ] = None
+    tuner: Annotated[
+        Literal["off", "published", "economy"],
+        Option(
+            _MONEY, "Lets workers go: once the loss no longer needs them, or so that the rest costs least."
+        ),
+    ] = "off"
+    min_workers: Annotated[int | None, Option(_MONEY, "Workers that the tuner keeps at least.", "1")] = None

@@ -1,0 +1,69 @@
+"""Writes what is made from the declared options: the types of ``mlless.train``, and the page of settings.
+
+    python tools/write_options.py
+
+The tests fail while either is not up to date.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+
+from mlless.cli.settings import OPTIONS, TABLES
+from mlless.options import Declared, spelt, worded
+
+ROOT = Path(__file__).parents[1]
+TYPES = ROOT / "src" / "mlless" / "train_options.py"
+PAGE = ROOT / "docs" / "configuration.md"
+_TABLES = re.compile(
+    r"(?<=<!-- options: made by tools/write_options.py -->\n).*?(?=<!-- end of options -->)", re.DOTALL
+)
+
+
+def types() -> str:
+    """Return the module of the types."""
+    fields = "".join(f"    {name}: {spelt(one.type)} | None\n" for name, one in OPTIONS.items())
+    return f'''"""The options of ``mlless.train`` by type, for editors and type checkers; None is "not given".
+
+Made from their declarations by tools/write_options.py.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypedDict
+
+
+class TrainOptions(TypedDict, total=False):
+    """What ``mlless.train`` takes by name: the fields of ``Wishes`` and of ``Deployment``."""
+
+{fields}'''
+
+
+def page(text: str) -> str:
+    """Return the text of the page with its tables of settings made anew."""
+    return _TABLES.sub(lambda _: "\n".join([*_rows(), "", ""]), text)
+
+
+def _rows() -> Iterator[str]:
+    for table, options in TABLES.items():
+        yield f"\n`[{table}]`\n"
+        yield "| setting | value | unless it is set | what it is |"
+        yield "| --- | --- | --- | --- |"
+        for group, members in groupby(options.values(), lambda one: one.option.group):
+            yield f"| **{group}** | | | |"
+            yield from map(_row, members)
+
+
+def _row(one: Declared) -> str:
+    value = worded(one.type).removeprefix("one of ")
+    if one.option.metavar:
+        value = f"{value} ({one.option.metavar})"
+    return f"| `{one.name}` | {value} | {one.unless_given} | {one.option.help} |"
+
+
+if __name__ == "__main__":
+    TYPES.write_text(types())
+    PAGE.write_text(page(PAGE.read_text()))
