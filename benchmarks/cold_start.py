@@ -23,10 +23,10 @@ from mlless.data.synthetic import write_ratings
 from mlless.deployment import Deployment
 from mlless.driver import plan_job, run_job
 from mlless.function.build import PACKAGE, build, size_of
-from mlless.recipes import Wishes
 from mlless.records import StepRecord
 from mlless.runtimes.ports import FunctionId
 from mlless.testing.emulator import EmulatorRuntime
+from mlless.wishes import Wishes
 
 ROUNDS = 5
 SIZE, COLD_START = 120e6, 1.5  # targets: bytes unzipped, seconds to the first step

@@ -61,6 +61,8 @@ def clicks_l2(rows: float) -> float:
 def workers_of(wishes: Wishes, manifest: Manifest | None = None) -> int:
     """Return how many workers are to train on a data set, or on any while none is named."""
     if isinstance(wishes.workers, int):
+        if wishes.workers < 1:
+            raise UsageError("number of workers", expected="at least 1", found=str(wishes.workers))
         return wishes.workers
     return WORKERS if manifest is None else min(WORKERS, len(manifest.train))
 

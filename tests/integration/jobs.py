@@ -13,7 +13,8 @@ import msgspec
 
 from mlless.data.dataset import Dataset
 from mlless.job import JobSpec
-from mlless.recipes import Wishes, job_of
+from mlless.recipes import job_of
+from mlless.wishes import Wishes
 
 PATIENCE = 20.0  # seconds after which a test gives up on an event
 

@@ -9,7 +9,7 @@ from mlless.data.dataset import Dataset
 from mlless.deployment import EMBEDDED, Addresses, Deployment
 from mlless.driver import plan_job, within_limit
 from mlless.errors import UsageError, hidden
-from mlless.recipes import Wishes
+from mlless.wishes import Wishes
 
 REDIS = "redis://:s3cret@one:6379/0"
 

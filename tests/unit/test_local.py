@@ -12,9 +12,10 @@ from mlless.clock import SystemClock
 from mlless.local import begin, grow, resume, train_here
 from mlless.messages import Plan
 from mlless.models import model_of
-from mlless.recipes import Wishes, job_of
+from mlless.recipes import job_of
 from mlless.stepping import Laps, Stepper
 from mlless.testing.virtual import Durations, simulate
+from mlless.wishes import Wishes
 
 
 def spec_for(dataset, **wishes):

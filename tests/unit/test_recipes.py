@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import msgspec
@@ -12,7 +13,9 @@ from mlless.data.dataset import Dataset
 from mlless.data.manifest import Clicks, Ratings
 from mlless.errors import UsageError
 from mlless.job import Adagrad, Factorization, JobSpec, Logistic, Nesterov, Target, decode_job, encode_job
-from mlless.recipes import SIGNIFICANCE, Wishes, held_out_share, job_of, parse_target
+from mlless.options import declared
+from mlless.recipes import SIGNIFICANCE, held_out_share, job_of, parse_target, workers_of
+from mlless.wishes import Wishes
 
 
 def made(dataset: Dataset, **wishes: Any) -> JobSpec:
@@ -174,3 +177,31 @@ class TestFewRows:
     def test_some_are_held_out_from_a_number_of_rows_on(self):
         assert [held_out_share("lr", rows) for rows in (4999, 5000)] == [0.0, 0.1]
         assert [held_out_share("mf", rows) for rows in (199, 200)] == [0.0, 0.1]
+
+
+@pytest.mark.parametrize("wish", ["auto", None])
+def test_the_number_of_workers_is_found_if_it_is_left_open(ratings: Dataset, wish: Any) -> None:
+    assert made(ratings, workers=wish).workers == workers_of(Wishes(workers=wish), ratings.manifest)
+    few = msgspec.structs.replace(ratings.manifest, train=ratings.manifest.train[:2])
+    assert workers_of(Wishes(workers=wish), few) <= 2
+    assert workers_of(Wishes(workers=wish)) >= 1
+    assert workers_of(Wishes(workers=3), few) == 3
+    with pytest.raises(UsageError, match="expected at least 1, found 0"):
+        workers_of(Wishes(workers=0))
+
+
+@pytest.mark.parametrize("kind", ["ratings", "clicks"])
+def test_what_is_said_of_defaults_is_what_holds(kind: str, request: pytest.FixtureRequest) -> None:
+    spec = made(request.getfixturevalue(kind), workers=4)
+    said = {one.name: one.unless_given for one in declared(Wishes)}
+    holds = {
+        "learning_rate": spec.optimizer.learning_rate,
+        "significance": spec.sync.significance,
+        "epochs": spec.stop.epochs,
+        "patience": spec.stop.patience,
+        "min_workers": spec.scaling.min_workers,
+    }
+    if isinstance(spec.model, Factorization):
+        holds |= {"factors": spec.model.factors, "l2": spec.model.l2}
+    for name, value in holds.items():
+        assert re.search(rf"(?<![\d.]){value:g}(?![\d.]\d)", said[name]), (name, value)
