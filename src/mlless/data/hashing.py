@@ -36,6 +36,11 @@ def mix(h: Hashes) -> Hashes:
     return h
 
 
+def hash_numbers(numbers: NDArray[np.int64], states: Hashes | np.uint64) -> Hashes:
+    """Return the hash of each number: what SplitMix64 gives after so many steps from its state."""
+    return mix(numbers.astype(np.uint64) * np.uint64(_GOLDEN) + states)
+
+
 def hash_tokens(text: Bytes, starts: Places, ends: Places, states: Hashes) -> Hashes:
     """Return the hash of each token ``text[starts[n]:ends[n]]``, from the state ``states[n]``."""
     lengths = ends - starts

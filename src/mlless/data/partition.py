@@ -7,7 +7,6 @@ that order are the validation part, the others the training part.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +29,6 @@ Progress = Callable[[float, str], None]
 
 VALIDATION = 0.1
 _BUCKET = 32 << 20  # bytes of raw rows held at a time, about
-_MOST_BUCKETS = 128
 _PASS_1 = 0.5  # the share of the work, for progress
 
 
@@ -144,9 +142,9 @@ class _Partitioning:
 
     def run(self, intake: Intake[R]) -> None:
         """Write the data set."""
-        spool = Spool(self.spool_folder, intake.rows, _buckets(self.source), self.options.seed)
+        spool = Spool(self.spool_folder, intake.rows, self.options.seed, _BUCKET)
         skipped = self._scatter(intake, spool)
-        held_out = round(spool.rows * self.options.validation)
+        held_out = spool.hold_out(round(spool.rows * self.options.validation))
         self._check_rows(spool.rows, held_out, skipped)
         intake.settle(after(spool.shuffled(keep=True), held_out))
         batch_size = self.options.batch_size or default_batch_size(spool.rows - held_out)
@@ -221,12 +219,6 @@ class _Partitioning:
             like=self.options.like,
             skipped=skipped,
         )
-
-
-def _buckets(source: Source) -> int:
-    """Return how many buckets keep each near `_BUCKET` bytes, going by the size of the source."""
-    unpacked = 12 if source.layout == "parquet" else 6 if source.packed else 1
-    return min(max(math.ceil(source.bytes * unpacked / _BUCKET), 1), _MOST_BUCKETS)
 
 
 def _silent(fraction: float, what: str) -> None:

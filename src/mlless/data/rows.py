@@ -9,6 +9,8 @@ from typing import Generic, Protocol, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from mlless.data.hashing import Hashes, hash_numbers
+
 Column = NDArray[np.generic]
 
 
@@ -31,12 +33,16 @@ class Rows(Protocol):
         ...
 
     def columns(self) -> tuple[Column, ...]:
-        """Return the arrays that make up the rows."""
+        """Return the arrays that make up the rows; their sizes add up when rows are joined."""
         ...
 
     @classmethod
     def of(cls, columns: Sequence[Column]) -> Self:
         """Return the rows that ``columns`` make up."""
+        ...
+
+    def hashes(self, state: np.uint64) -> Hashes:
+        """Return the hash of what each row is about, from a state: the same for rows of the same."""
         ...
 
 
@@ -89,6 +95,10 @@ class RatingsRows:
             ratings[0].astype(np.float32, copy=False) if ratings else None,
         )
 
+    def hashes(self, state: np.uint64) -> Hashes:
+        """Return the hash of each row's pair of user and item."""
+        return hash_numbers(self.items, hash_numbers(self.users, state))
+
 
 @dataclass(frozen=True, slots=True)
 class ClicksRows:
@@ -139,20 +149,24 @@ class ClicksRows:
         )
 
     def columns(self) -> tuple[Column, ...]:
-        """Return labels, numbers, starts, indices and values."""
-        return self.labels, self.numbers, self.starts, self.indices, self.values
+        """Return labels, numbers, lengths, indices and values."""
+        return self.labels, self.numbers, np.diff(self.starts), self.indices, self.values
 
     @classmethod
     def of(cls, columns: Sequence[Column]) -> ClicksRows:
         """Return the rows that ``columns`` make up."""
-        labels, numbers, starts, indices, values = columns
+        labels, numbers, lengths, indices, values = columns
         return cls(
             labels.astype(np.uint8, copy=False),
             numbers.astype(np.int64, copy=False),
-            starts.astype(np.int64, copy=False),
+            starts_of(lengths.astype(np.int64, copy=False)),
             indices.astype(np.uint32, copy=False),
             values.astype(np.float32, copy=False),
         )
+
+    def hashes(self, state: np.uint64) -> Hashes:
+        """Return the hash of each row's number: no two rows are the same."""
+        return hash_numbers(self.numbers, state)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +221,10 @@ class ColumnRows:
             numeric.astype(np.float32, copy=False).reshape(rows, -1),
             categories.astype(np.uint32, copy=False).reshape(rows, -1),
         )
+
+    def hashes(self, state: np.uint64) -> Hashes:
+        """Return the hash of each row's number: no two rows are the same."""
+        return hash_numbers(self.numbers, state)
 
 
 def starts_of(lengths: NDArray[np.int64]) -> NDArray[np.int64]:

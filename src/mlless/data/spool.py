@@ -1,87 +1,225 @@
-"""A uniform shuffle of more rows than fit in memory.
+"""A uniform shuffle of more rows than fit in memory, which also holds a part of them out.
 
-Every row goes to a bucket drawn at random, a file; then one bucket at a time is read back and
-permuted. This equals sorting all rows by an independent random key whose leading digits are
-the bucket, hence a uniform permutation (Sanders, "Random permutations on distributed, external
-and hierarchical memory", Information Processing Letters, 1998).
+Every row has a keyed hash of what it is (`Rows.hashes`). Rows go to files, buckets, by the leading digit of
+the hash; a bucket that is too large to be read back at once is scattered anew by the next digit. Then one
+bucket at a time is read and permuted. This equals sorting all rows by a random key whose leading digits are
+the buckets, hence a uniform permutation (Sanders, "Random permutations on distributed, external and
+hierarchical memory", Information Processing Letters, 1998). Held out are the rows of the smallest hashes.
+
+Ratings of one user for one item have the same hash. So they meet in one bucket, where they are counted, and
+either all of them are held out or none is.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Generic
 
 import numpy as np
+from numpy.typing import NDArray
 
-from mlless.data.rows import Column, R
+from mlless.data.hashing import Hashes
+from mlless.data.rows import R
 from mlless.data.staging import writing
 
 _SIZE = np.dtype("<i8")
+_DIGIT = 7  # bits of the hash
 
 
 class Spool(Generic[R]):
-    """Rows on their way through the shuffle, in ``buckets`` files of a new ``folder``.
+    """Rows on their way through the shuffle: in memory, or if they are too many in files of a new ``folder``.
 
-    The draws are one per row, in order, so they do not depend on how the rows come in.
+    At most about ``bound`` bytes of rows are read back at once, however many there are. The order depends
+    on the rows, their order in the source, ``seed`` and ``bound``, not on how the rows come in.
     """
 
-    def __init__(self, folder: Path, kind: type[R], buckets: int, seed: int) -> None:
-        self.folder, self.kind, self.buckets = folder, kind, buckets
-        self.rows = 0
-        *self._orders, draws = np.random.SeedSequence(seed).spawn(buckets + 1)
-        self._draws = np.random.default_rng(draws)
-        self._dtypes: list[np.dtype[np.generic]] = []
+    def __init__(self, folder: Path, kind: type[R], seed: int, bound: int) -> None:
+        self.folder, self.kind, self.seed, self.bound = folder, kind, seed, bound
+        self.dtypes: list[np.dtype[np.generic]] = []
+        self.state = hash_state(seed)
+        self.largest_group = (
+            0  # rows of the same hash; it and ``repeats`` are known after a whole ``shuffled``
+        )
+        self.repeats = 0  # rows that are not the first of their hash
+        self._last = -1  # the greatest hash that is held out
+        self._all: _Bucket[R] = _Bucket(self, ())
         with writing(folder):
             folder.mkdir()
 
+    @property
+    def rows(self) -> int:
+        """The number of rows so far."""
+        return self._all.rows
+
     def add(self, rows: R) -> None:
-        """Put each of the rows into a bucket."""
+        """Take in ``rows``."""
         if not len(rows):
             return
-        self.rows += len(rows)
-        self._dtypes = [column.dtype for column in rows.columns()]
-        bucket = (self._draws.random(len(rows)) * self.buckets).astype(np.int64)
-        rows = rows.take(np.argsort(bucket, kind="stable"))
-        ends = np.cumsum(np.bincount(bucket, minlength=self.buckets))
-        start = 0
-        for number, end in enumerate(ends.tolist()):
-            if end > start:
-                self._append(number, rows.part(start, end).columns())
-            start = end
+        self.dtypes = [column.dtype for column in rows.columns()]
+        if self._all.bytes + _bytes(rows) > self.bound:
+            self._all.split()
+        self._all.add(rows)
+
+    def hold_out(self, wanted: int) -> int:
+        """Hold ``wanted`` rows out and return how many they are: rows of one hash are kept together."""
+        before = 0
+        for bucket in self._all.leaves() if wanted else ():
+            if before + bucket.rows >= wanted:
+                hashes = next(bucket.read()).hashes(self.state)
+                self._last, held_out = boundary(hashes, bucket.rows, wanted - before)
+                return before + held_out
+            before += bucket.rows
+        return 0
 
     def shuffled(self, *, keep: bool = False) -> Iterator[R]:
-        """Yield all rows in random order, a bucket at a time, and delete the files unless to ``keep``."""
-        for number, order in enumerate(self._orders):
-            path = self._path(number)
-            if path.exists():
-                rows = self.kind.join(self._pieces(path))
-                if not keep:
-                    path.unlink()
-                yield rows.take(np.random.default_rng(order).permutation(len(rows)))
+        """Yield all rows in random order, those held out first; delete the files unless to ``keep`` them."""
+        groups = largest = 0
+        for bucket in self._all.leaves():
+            for number, rows in enumerate(bucket.read()):
+                hashes = rows.hashes(self.state)
+                sizes = np.unique(hashes, return_counts=True)[1]
+                if not number:  # what is read in several parts is one group
+                    groups += len(sizes)
+                    largest = max(largest, int(sizes.max()) if len(sizes) > 1 else bucket.rows)
+                draws = np.random.SeedSequence(self.seed, spawn_key=(*bucket.digits, number))
+                yield rows.take(random_order(hashes, self._last, draws))
+            if not keep:
+                bucket.forget()
+        self.largest_group, self.repeats = largest, self.rows - groups
 
-    def _path(self, bucket: int) -> Path:
-        return self.folder / str(bucket)
 
-    def _append(self, bucket: int, columns: Sequence[Column]) -> None:
-        with writing(self._path(bucket)), self._path(bucket).open("ab") as file:
-            file.write(np.array([len(column) for column in columns], _SIZE).tobytes())
-            for column in columns:
-                file.write(np.ascontiguousarray(column).data)
+class _Bucket(Generic[R]):
+    """The rows whose hashes begin with ``digits``: in a file, or in a bucket for each next digit.
 
-    def _pieces(self, path: Path) -> list[R]:
-        with writing(path):
-            data = path.read_bytes()
-        pieces, at = [], 0
-        while at < len(data):
-            sizes = np.frombuffer(data, _SIZE, len(self._dtypes), at).tolist()
-            at += len(sizes) * _SIZE.itemsize
-            columns = []
-            for size, dtype in zip(sizes, self._dtypes, strict=True):
-                columns.append(np.frombuffer(data, dtype, size, at))
-                at += size * dtype.itemsize
-            pieces.append(self.kind.of(columns))
-        return pieces
+    All rows, those that begin with no digits, are in memory instead of a file.
+    """
+
+    def __init__(self, spool: Spool[R], digits: tuple[int, ...]) -> None:
+        self.spool, self.digits = spool, digits
+        self.path = spool.folder / "-".join(map(str, ("rows", *digits)))
+        self.rows = self.bytes = 0
+        self.held: list[R] = []
+        self.parts: list[_Bucket[R]] = []
+
+    def add(self, rows: R) -> None:
+        """Put the rows where they belong."""
+        self.rows += len(rows)
+        self.bytes += _bytes(rows)
+        if self.parts:
+            self._scatter(rows)
+        elif not self.digits:
+            self.held.append(rows)
+        else:
+            columns = rows.columns()
+            with writing(self.path), self.path.open("ab") as file:
+                file.write(np.array([len(column) for column in columns], _SIZE).tobytes())
+                for column in columns:
+                    file.write(np.ascontiguousarray(column).data)
+
+    def forget(self) -> None:
+        """Remove the rows from memory or disk."""
+        self.held = []
+        self.path.unlink(missing_ok=True)
+
+    def split(self) -> None:
+        """Give each next digit a bucket, unless that is done."""
+        if self.parts:
+            return
+        self.parts = [_Bucket(self.spool, (*self.digits, digit)) for digit in range(1 << _DIGIT)]
+        if self.rows:
+            for rows in self._gathered():
+                self._scatter(rows)
+            self.forget()
+
+    def leaves(self) -> Iterator[_Bucket[R]]:
+        """Yield the buckets that hold rows themselves, in order; split those that are too large."""
+        if self.bytes > self.spool.bound and not self.parts and not self._alike:
+            self.split()
+        for part in self.parts:
+            yield from part.leaves()
+        if self.rows and not self.parts:
+            yield self
+
+    def read(self) -> Iterator[R]:
+        """Yield the rows: all at once, or in parts if they are too many, which are then alike."""
+        if len(self.held) > 1:
+            self.held = [self.spool.kind.join(self.held)]
+        most = max(self.rows * self.spool.bound // self.bytes, 1)
+        return cut(self._pieces(), even_sizes(self.rows, most))
+
+    @cached_property
+    def _alike(self) -> bool:
+        """Whether the rows cannot be told apart by their hashes, so that to split them is no use."""
+        hashes = (piece.hashes(self.spool.state) for piece in self._pieces())
+        first = next(hashes)
+        no_digit_left = len(self.digits) == 64 // _DIGIT
+        return no_digit_left or all(
+            bool((some == first[0]).all()) for some in itertools.chain([first], hashes)
+        )
+
+    def _scatter(self, rows: R) -> None:
+        shift = 64 - _DIGIT * (len(self.digits) + 1)
+        leading = rows.hashes(self.spool.state) >> np.uint64(shift)
+        digits = (leading % np.uint64(len(self.parts))).astype(np.uint8)
+        rows = rows.take(np.argsort(digits, kind="stable"))
+        counts = np.bincount(digits, minlength=len(self.parts)).tolist()
+        start = 0
+        for part, count in zip(self.parts, counts, strict=True):
+            if count:
+                part.add(rows.part(start, start + count))
+            start += count
+
+    def _gathered(self) -> Iterator[R]:
+        """Yield the rows in as few parts as the bound allows: to scatter small ones would take long."""
+        held: list[R] = []
+        size = 0
+        for piece in self._pieces():
+            size += _bytes(piece)
+            if held and size > self.spool.bound:
+                yield self.spool.kind.join(held)
+                held, size = [], _bytes(piece)
+            held.append(piece)
+        yield self.spool.kind.join(held)
+
+    def _pieces(self) -> Iterator[R]:
+        """Yield the rows as they were added."""
+        if not self.digits:
+            yield from self.held
+            return
+        dtypes = self.spool.dtypes
+        with writing(self.path), self.path.open("rb") as file:
+            while len(sizes := np.fromfile(file, _SIZE, len(dtypes))):
+                columns = zip(dtypes, sizes.tolist(), strict=True)
+                yield self.spool.kind.of([np.fromfile(file, dtype, size) for dtype, size in columns])
+
+
+def _bytes(rows: R) -> int:
+    return sum(column.nbytes for column in rows.columns())
+
+
+def hash_state(seed: int) -> np.uint64:
+    """Return the state from which ``Rows.hashes`` starts for a seed."""
+    return np.uint64(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0])
+
+
+def boundary(hashes: Hashes, rows: int, wanted: int) -> tuple[int, int]:
+    """Return the greatest hash to hold out, and how many rows that holds out: near to ``wanted``.
+
+    ``hashes`` are those of all ``rows``, or of some where all are the same. ``wanted`` is at least 1.
+    """
+    place = min(wanted, len(hashes)) - 1
+    at = int(np.partition(hashes, place)[place])
+    fewer, more = int((hashes < at).sum()), rows - int((hashes > at).sum())
+    return (at, more) if more - wanted < wanted - fewer else (at - 1, fewer)
+
+
+def random_order(hashes: Hashes, last: int, draws: np.random.SeedSequence) -> NDArray[np.intp]:
+    """Return a random order of rows in which those come first whose hash is at most ``last``."""
+    order = np.random.default_rng(draws).permutation(len(hashes))
+    return order[np.argsort(hashes[order] > last, kind="stable")]
 
 
 def after(stream: Iterator[R], rows: int) -> Iterator[R]:
@@ -104,7 +242,7 @@ def cut(stream: Iterator[R], sizes: Sequence[int]) -> Iterator[R]:
             while missing > 0:
                 held.append(next(stream))
                 missing -= len(held[-1])
-            rows, at = type(held[0]).join(held), 0
+            rows, at = held[0] if len(held) == 1 else type(held[0]).join(held), 0
         yield rows.part(at, at + size)
         at += size
 
