@@ -133,7 +133,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 
 def to_target(dataset: Dataset, workers: int, tuner: str = "off", **limits: float) -> Simulation:
-    wishes = {"target": "rmse=0.685", "epochs": 60, "tariff": "aws-lambda-x86", "workers": workers}
+    wishes = {"target": "rmse=0.665", "epochs": 60, "tariff": "aws-lambda-x86", "workers": workers}
     done = simulate(job(dataset, tuner=tuner, **wishes, **limits), dataset, DURATIONS)
     assert done.outcome.stop_reason == "target"
     return done
