@@ -1,8 +1,9 @@
 """The model file: tables, original ids, and what is needed to score with them. No pickle.
 
 A safetensors file ``model.safetensors``: the tables by name (float32), for ratings ``user_ids`` and
-``item_ids`` (int64, the original id of each row), and a JSON description as metadata. Nothing in it
-depends on when or where it was written, so the same seed gives the same file.
+``item_ids`` (the original id of each row: int64, or text as ``mlless.data.ids.pack`` has it), and a JSON
+description as metadata. Nothing in it depends on when or where it was written, so the same seed gives the
+same file.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from mlless.channels.opening import open_objects
-from mlless.data.dataset import RatingIds
 from mlless.data.features import FeatureMap
+from mlless.data.ids import RatingIds, pack, unpack
 from mlless.errors import DatasetError, MissingObject
 from mlless.job import Factorization, Logistic
 from mlless.kernels.arrays import Floats
@@ -68,7 +69,7 @@ def write_artifact(run: Location, artifact: Artifact) -> None:
     """Write the model file of a run, whole or not at all."""
     arrays: dict[str, NDArray[np.generic]] = dict(artifact.tables)
     if artifact.ids is not None:
-        arrays |= {"user_ids": artifact.ids.users, "item_ids": artifact.ids.items}
+        arrays |= pack("user_ids", artifact.ids.users) | pack("item_ids", artifact.ids.items)
     arrays |= artifact.extras
     metadata = {_KEY: msgspec.json.encode(artifact.description).decode()}
     if artifact.notes:
@@ -105,16 +106,25 @@ def read_artifact(run: Location) -> Artifact:
     ids = None
     if isinstance(description.model, Factorization):
         model = description.model
-        users, items = arrays.get("user_ids"), arrays.get("item_ids")
-        _require(path, "user_ids", users, np.int64, (model.users,))
-        _require(path, "item_ids", items, np.int64, (model.items,))
-        ids = RatingIds(users=np.asarray(users, np.int64), items=np.asarray(items, np.int64))
+        try:
+            ids = RatingIds(unpack(arrays, "user_ids", model.users), unpack(arrays, "item_ids", model.items))
+        except ValueError as error:
+            raise DatasetError(
+                "the model's ids are not what its description says",
+                where=path,
+                found=str(error),
+                cure="train it again",
+            ) from error
     tables: dict[str, Floats] = {}
     for shape in model_of(description.model).shapes:
         table = arrays.get(shape.name)
         _require(path, shape.name, table, np.float32, (shape.rows, shape.columns))
         tables[shape.name] = np.asarray(table, np.float32)
-    extras = {name: array for name, array in arrays.items() if name not in {*tables, "user_ids", "item_ids"}}
+    extras = {
+        name: array
+        for name, array in arrays.items()
+        if name not in tables and not name.startswith(("user_ids", "item_ids"))
+    }
     return Artifact(description, tables, ids, extras, metadata.get(_NOTES, ""))
 
 

@@ -17,7 +17,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from mlless.artifact import Artifact, read_artifact
 from mlless.data.batches import RatingsBatch
-from mlless.data.dataset import Dataset, IdIndex, open_dataset
+from mlless.data.dataset import Dataset, open_dataset
+from mlless.data.ids import NO_IDS, IdIndex, Ids, RatingIds, Rows, ids_of
 from mlless.data.manifest import File
 from mlless.data.readers import Source, open_source, read_clicks, read_columns, read_ratings
 from mlless.data.rows import Chunk, ClicksRows
@@ -29,7 +30,6 @@ from mlless.models.logistic import area_under_curve, probabilities
 from mlless.ranking import Seen, top_items
 
 Part = Literal["all", "train", "validation"]
-Ids = NDArray[np.int64]
 _BLOCK = 1 << 16  # rows scored at a time: bounds the memory of gathered factors
 _USERS = 1 << 12  # users recommended to at a time
 
@@ -42,7 +42,7 @@ class Predictions:
     the share of the source that is read; ``skipped`` malformed lines were left out since the run before.
     """
 
-    keys: tuple[NDArray[np.integer], ...]
+    keys: tuple[NDArray[np.integer] | Ids, ...]
     values: Floats
     done: float
     skipped: int = 0
@@ -137,10 +137,10 @@ class Predictor:
         done = 0
         for batch in dataset.batches(files_of(dataset, "all")):
             done += len(batch)
-            keys: tuple[NDArray[np.integer], ...]
+            keys: tuple[NDArray[np.integer] | Ids, ...]
             if isinstance(batch, RatingsBatch):
                 assert ids is not None
-                pairs = original_ids(batch, ids.users, ids.items)
+                pairs = original_ids(batch, ids)
                 keys, values = pairs, self.predict_ratings(*pairs)
             else:
                 features = batch.features[batch.feature_index]
@@ -153,10 +153,7 @@ class Predictor:
             raise UsageError(
                 "this model does not predict ratings", expected="a model of ratings (mf)", found="lr"
             )
-        for ids in (np.asarray(users), np.asarray(items)):
-            if ids.size and ids.dtype.kind not in "iu":
-                raise UsageError("not ids", expected="whole numbers", found=f"{ids.dtype}")
-        wide_users, wide_items = np.asarray(users, np.int64), np.asarray(items, np.int64)
+        wide_users, wide_items = ids_of(users, "users"), ids_of(items, "items")
         if wide_users.shape != wide_items.shape or wide_users.ndim != 1:
             raise UsageError(
                 "users and items must pair up",
@@ -175,11 +172,11 @@ class Predictor:
             raise UsageError("this model does not recommend", expected="a model of ratings (mf)", found="lr")
         if n < 1:
             raise UsageError("number of recommendations", expected="at least 1", found=str(n))
-        return self._factorization.recommend(np.asarray(users, np.int64), n, seen)
+        return self._factorization.recommend(ids_of(users, "users"), n, seen)
 
     def all_users(self) -> Iterator[tuple[Ids, float]]:
         """Yield the original ids of all users of the model in blocks, with the share that is through."""
-        users = self.artifact.ids.users if self.artifact.ids is not None else np.zeros(0, np.int64)
+        users = self.artifact.ids.users if self.artifact.ids is not None else NO_IDS
         for at in range(0, len(users), _USERS):
             yield users[at : at + _USERS], min((at + _USERS) / len(users), 1.0)
 
@@ -192,10 +189,11 @@ class Predictor:
         pairs = [(np.zeros(0, np.int64), np.zeros(0, np.int64))]
         for batch in dataset.batches(files_of(dataset, "all")):
             assert isinstance(batch, RatingsBatch)
-            pairs.append(original_ids(batch, users, items))  # rows here, not ids
-        user_rows, item_rows = (np.concatenate(column) for column in zip(*pairs, strict=True))
-        known = (user_rows >= 0) & (item_rows >= 0)
-        return Seen.of(user_rows[known], item_rows[known], count=len(self.artifact.tables["users"]))
+            user_rows, item_rows = batch.rows()
+            pairs.append((users[user_rows], items[item_rows]))
+        seen_by, seen = (np.concatenate(column) for column in zip(*pairs, strict=True))
+        known = (seen_by >= 0) & (seen >= 0)
+        return Seen.of(seen_by[known], seen[known], count=len(self.artifact.tables["users"]))
 
     def predict_clicks(
         self, row_starts: ArrayLike, features: ArrayLike, values: ArrayLike | None = None
@@ -315,7 +313,7 @@ class Predictor:
             if isinstance(batch, RatingsBatch):
                 assert ids is not None
                 assert self._factorization is not None
-                users, items = original_ids(batch, ids.users, ids.items)
+                users, items = original_ids(batch, ids)
                 yield (
                     batch.ratings.astype(np.float64),
                     self._factorization.predict(users, items).astype(np.float64),
@@ -338,7 +336,7 @@ class _Factorization:
         self._p = np.vstack([artifact.tables["users"], np.zeros((1, model.factors + 1), np.float32)])
         self._q = np.vstack([artifact.tables["items"], np.zeros((1, model.factors + 1), np.float32)])
 
-    def rows(self, users: Ids, items: Ids) -> tuple[Ids, Ids]:
+    def rows(self, users: Ids, items: Ids) -> tuple[Rows, Rows]:
         return self._users.find(users), self._items.find(items)
 
     def predict(self, users: Ids, items: Ids) -> Floats:
@@ -353,7 +351,8 @@ class _Factorization:
     def recommend(self, users: Ids, n: int, seen: Seen | None) -> tuple[Ids, Floats]:
         rows = self._users.find(users)
         best, scores = top_items(self._p, self._q[:-1], rows=rows, n=n, seen=seen)
-        return np.where(best >= 0, self._item_ids[best], -1), self._ratings(scores)
+        left = -1 if self._item_ids.dtype == np.int64 else ""
+        return np.where(best >= 0, self._item_ids[best], left), self._ratings(scores)
 
     def _ratings(self, scores: Floats) -> Floats:
         rating = self._model.centre + self._model.deviation * scores
@@ -361,11 +360,10 @@ class _Factorization:
         return clipped
 
 
-def original_ids(batch: RatingsBatch, users: Ids, items: Ids) -> tuple[Ids, Ids]:
+def original_ids(batch: RatingsBatch, ids: RatingIds) -> tuple[Ids, Ids]:
     """Return the original user and item of each rating in a batch."""
-    starts: Ids = batch.user_starts.astype(np.int64)
-    counts = starts[1:] - starts[:-1]
-    return np.repeat(users[batch.users], counts), items[batch.items][batch.item_index]
+    users, items = batch.rows()
+    return ids.users[users], ids.items[items]
 
 
 def files_of(dataset: Dataset, part: Part) -> tuple[File, ...]:

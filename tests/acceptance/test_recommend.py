@@ -21,7 +21,7 @@ def test_what_was_rated_is_left_out(mlless, ratings, tmp_path):
     rows, dataset = rows_in(out.read_text()), open_dataset(ratings.dataset)
     ids, seen = dataset.ids(), set()
     for file in dataset.manifest.train + dataset.manifest.validation:
-        users, items = original_ids(dataset.read(file), ids.users, ids.items)
+        users, items = original_ids(dataset.read(file), ids)
         seen |= set(zip(users.tolist(), items.tolist(), strict=True))
     left = {user for user in ids.users.tolist() if sum(one == user for one, _ in seen) < len(ids.items)}
     assert {int(row["user"]) for row in rows} == left

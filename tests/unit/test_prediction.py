@@ -7,7 +7,8 @@ import pytest
 
 import mlless
 from mlless.artifact import FORMAT, Artifact, Description, write_artifact
-from mlless.data.dataset import RatingIds, open_dataset
+from mlless.data.dataset import open_dataset
+from mlless.data.ids import RatingIds
 from mlless.errors import DatasetError, InputError, UsageError
 from mlless.job import Factorization, Logistic
 from mlless.prediction import Predictions, Predictor, evaluate, load

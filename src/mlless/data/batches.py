@@ -52,6 +52,10 @@ class RatingsBatch:
         index = self.item_index
         return RatingsArrays(self.users, self.user_starts, self.items, index, index.itemsize, self.ratings)
 
+    def rows(self) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
+        """Return the table rows of the user and of the item of each rating."""
+        return np.repeat(self.users, np.diff(self.user_starts)), self.items[self.item_index]
+
     @property
     def touched(self) -> tuple[int, int]:
         """How many rows of the tables users and items a step on this batch moves."""

@@ -7,43 +7,19 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-import numpy as np
 import safetensors
 import safetensors.numpy
-from numpy.typing import NDArray
 
 from mlless.channels.opening import open_objects
 from mlless.channels.ports import ObjectStore
 from mlless.data.batches import Batch, decode_batch
-from mlless.data.manifest import MANIFEST, File, Manifest, decode_manifest
+from mlless.data.ids import RatingIds, unpack
+from mlless.data.manifest import MANIFEST, File, Manifest, Ratings, decode_manifest
 from mlless.errors import DatasetError, MissingObject
 from mlless.locations import Location, absolute, folder_of, is_remote
 
 _AHEAD = 4  # mini-batches fetched ahead: hides the way to a distant store, and is little memory
 _CURE = "make one with mlless partition SOURCE DEST"
-
-
-@dataclass(frozen=True, slots=True)
-class RatingIds:
-    """The original id of each table row: ``users[n]`` is the id of row ``n`` of the users."""
-
-    users: NDArray[np.int64]
-    items: NDArray[np.int64]
-
-
-class IdIndex:
-    """From original ids to table rows."""
-
-    def __init__(self, ids: NDArray[np.int64]) -> None:
-        self._order = np.argsort(ids, kind="stable")
-        self._sorted = ids[self._order]
-
-    def find(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the table row of each id, -1 where it is unknown."""
-        if len(self._sorted) == 0:
-            return np.full(len(ids), -1, np.int64)
-        places = np.minimum(np.searchsorted(self._sorted, ids), len(self._sorted) - 1)
-        return np.where(self._sorted[places] == ids, self._order[places], -1).astype(np.int64)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -83,15 +59,15 @@ class Dataset:
 
     def ids(self) -> RatingIds:
         """Return the original ids of a ratings data set."""
-        file = self.manifest.ids
-        if file is None:
+        file, shape = self.manifest.ids, self.manifest.shape
+        if file is None or not isinstance(shape, Ratings):
             raise DatasetError(
                 "no ids in this data set", where=self.location, expected="ratings", found=self.manifest.kind
             )
         try:
             arrays = safetensors.numpy.load(self._bytes(file))
-            return RatingIds(users=arrays["users"], items=arrays["items"])
-        except (safetensors.SafetensorError, KeyError) as error:
+            return RatingIds(unpack(arrays, "users", shape.users), unpack(arrays, "items", shape.items))
+        except (safetensors.SafetensorError, ValueError) as error:
             where = f"{self.location}/{file.path}"
             raise DatasetError(
                 "not a file of ids", where=where, found=str(error), cure="partition the source again"

@@ -11,14 +11,14 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from mlless.data.batches import Batch, group_ratings, pack_clicks
-from mlless.data.dataset import Dataset, IdIndex
+from mlless.data.dataset import Dataset
 from mlless.data.features import FeatureMap, Scale, Scaling, unscaled
+from mlless.data.ids import NO_IDS, IdIndex, RatingIds, pack
 from mlless.data.manifest import Clicks, Ratings
 from mlless.data.readers import Source, read_clicks, read_columns, read_ratings
 from mlless.data.rows import Chunk, ClicksRows, ColumnRows, R, RatingsRows
 from mlless.errors import InputError, UsageError
 
-MERGE = 1 << 16
 MOST = 2**32 - 1  # rows of a table, entries of a mini-batch: they are numbered in 32 bits
 
 
@@ -31,8 +31,8 @@ class Intake(Protocol[R]):
         """Yield the rows of the source."""
         ...
 
-    def note(self, chunk: Chunk[R]) -> None:
-        """Take in what must be known of all rows before the first mini-batch."""
+    def note(self, chunk: Chunk[R]) -> R:
+        """Take in what must be known of all rows before the first mini-batch; return the rows to keep."""
         ...
 
     def settle(self, training: Iterator[R]) -> None:
@@ -82,37 +82,16 @@ class Moments:
         return float(np.sqrt(self._squares / max(self._count, 1)))
 
 
-class DistinctIds:
-    """The distinct ids among many, sorted; memory in proportion to the distinct ones."""
-
-    def __init__(self) -> None:
-        self._merged = np.zeros(0, np.int64)
-        self._recent: list[NDArray[np.int64]] = []
-        self._waiting = 0
-
-    def add(self, ids: NDArray[np.int64]) -> None:
-        """Take in ``ids``."""
-        self._recent.append(np.unique(ids))
-        self._waiting += len(self._recent[-1])
-        # Merging only once as much has come in as there is keeps the whole work n log n.
-        if self._waiting > max(len(self._merged), MERGE):
-            self.all()
-
-    def all(self) -> NDArray[np.int64]:
-        """Return the distinct ids so far."""
-        self._merged = np.unique(np.concatenate([self._merged, *self._recent]))
-        self._recent, self._waiting = [], 0
-        return self._merged
-
-
 class RatingsIntake:
-    """Ratings: collects ids and scale, then numbers the ids."""
+    """Ratings: numbers the ids as they come, and once all are known by their order; collects the scale."""
 
     rows = RatingsRows
 
     def __init__(self, source: Source, like: Dataset | None, skip_malformed: bool) -> None:
         self.source, self.like, self.skip_malformed = source, like, skip_malformed
-        self._users, self._items = DistinctIds(), DistinctIds()
+        known = like.ids() if like else RatingIds(NO_IDS, NO_IDS)
+        self._users, self._items = IdIndex(known.users), IdIndex(known.items)
+        self._known = len(known.users), len(known.items)
         self._low, self._high = np.inf, -np.inf
         self._moments = Moments()
 
@@ -120,32 +99,32 @@ class RatingsIntake:
         """Yield the rows of the source."""
         return read_ratings(self.source, skip_malformed=self.skip_malformed)
 
-    def note(self, chunk: Chunk[RatingsRows]) -> None:
-        """Collect ids and scale."""
+    def note(self, chunk: Chunk[RatingsRows]) -> RatingsRows:
+        """Collect ids and scale; return the rows with codes for ids."""
         ratings = _known(chunk.rows.ratings)
         if len(ratings):
-            self._users.add(chunk.rows.users)
-            self._items.add(chunk.rows.items)
             self._low = min(self._low, float(ratings.min()))
             self._high = max(self._high, float(ratings.max()))
+        return RatingsRows(self._users.add(chunk.rows.users), self._items.add(chunk.rows.items), ratings)
 
     def settle(self, training: Iterator[RatingsRows]) -> None:
         """Give every id its row: those of ``like`` first and as there, the others in ascending order."""
-        known = self.like.ids() if self.like else None
-        self._user_ids = _numbered(self._users.all(), known.users if known else None, "users")
-        self._item_ids = _numbered(self._items.all(), known.items if known else None, "items")
-        self._user_index, self._item_index = IdIndex(self._user_ids), IdIndex(self._item_ids)
+        for index, what in ((self._users, "users"), (self._items, "items")):
+            if len(index) > MOST:
+                raise InputError(f"too many {what}", expected=f"at most {MOST}", found=str(len(index)))
+        self._rows = self._users.sort(self._known[0]), self._items.sort(self._known[1])
 
     def batch(self, rows: RatingsRows, training: bool) -> Batch:
         """Return the rows as a mini-batch grouped by user."""
         ratings = _known(rows.ratings)
         if training:
             self._moments.add(ratings)
-        return group_ratings(self._user_index.find(rows.users), self._item_index.find(rows.items), ratings)
+        users, items = self._rows
+        return group_ratings(users[rows.users], items[rows.items], ratings)
 
     def shape(self) -> Ratings:
         """Return the shape of the data set."""
-        users, items = len(self._user_ids), len(self._item_ids)
+        users, items = len(self._users), len(self._items)
         if self.like and isinstance(self.like.manifest.shape, Ratings):
             of = self.like.manifest.shape
             return Ratings(users, items, of.mean, of.deviation, of.low, of.high)
@@ -154,20 +133,12 @@ class RatingsIntake:
 
     def ids(self) -> bytes:
         """Return the file of original ids."""
-        return safetensors.numpy.save({"users": self._user_ids, "items": self._item_ids})
+        return safetensors.numpy.save(pack("users", self._users.ids) | pack("items", self._items.ids))
 
 
 def _known(ratings: NDArray[np.float32] | None) -> NDArray[np.float32]:
     assert ratings is not None, "a source without ratings is read only where they are optional"
     return ratings
-
-
-def _numbered(ids: NDArray[np.int64], known: NDArray[np.int64] | None, what: str) -> NDArray[np.int64]:
-    if known is not None:
-        ids = np.concatenate([known, np.setdiff1d(ids, known)])
-    if len(ids) > MOST:
-        raise InputError(f"too many {what}", expected=f"at most {MOST}", found=str(len(ids)))
-    return ids
 
 
 class ClicksIntake:
@@ -194,13 +165,13 @@ class ClicksIntake:
             self.source, skip_malformed=self.skip_malformed, lowest=self.index_base, highest=highest
         )
 
-    def note(self, chunk: Chunk[ClicksRows]) -> None:
+    def note(self, chunk: Chunk[ClicksRows]) -> ClicksRows:
         """Take in which indices occur."""
         if not len(chunk.rows.indices):
-            return
+            return chunk.rows
         self._biggest = max(self._biggest, int(chunk.rows.indices.max()))
         if self.features is None or self.like:
-            return
+            return chunk.rows
         if self._first_line_of_zero is None:
             self._first_line_of_zero = _first_line(chunk, 0)
         if self._first_line_of_last is None:
@@ -213,6 +184,7 @@ class ClicksIntake:
                 expected=f"indices from 0 to {self.features - 1}, or from 1 to {self.features}",
                 cure=f"give --features {self.features + 1} or more, or leave it out",
             )
+        return chunk.rows
 
     def settle(self, training: Iterator[ClicksRows]) -> None:
         """Fix the number of features."""
@@ -277,8 +249,9 @@ class ColumnsIntake:
         """Yield the rows of the source."""
         return read_columns(self.source, self.features, skip_malformed=self.skip_malformed)
 
-    def note(self, chunk: Chunk[ColumnRows]) -> None:
+    def note(self, chunk: Chunk[ColumnRows]) -> ColumnRows:
         """Leave it at that: what is to be known of these rows is known of the training part only."""
+        return chunk.rows
 
     def settle(self, training: Iterator[ColumnRows]) -> None:
         """Find out the scales."""

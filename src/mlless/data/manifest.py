@@ -3,7 +3,8 @@
 A data set is a folder, or a prefix in an object store:
 
     manifest.json                       this description
-    ids-5e0c1f2b.safetensors            ratings only: ``users`` and ``items``, the original id of each row
+    ids-5e0c1f2b.safetensors            ratings only: ``users`` and ``items``, the original id of each row,
+                                        as ``mlless.data.ids.pack`` has it
     train/000000-1a2b3c4d.safetensors   mini-batches, shuffled
     validation/000000-...               the share held out, shuffled
 

@@ -14,7 +14,8 @@ import mlless
 from mlless.channels.folder import Folder
 from mlless.channels.ports import Bytes
 from mlless.data.batches import Batch, encode_batch, group_ratings, pack_clicks
-from mlless.data.dataset import Dataset, RatingIds
+from mlless.data.dataset import Dataset
+from mlless.data.ids import RatingIds, pack
 from mlless.data.manifest import (
     FORMAT,
     IDS,
@@ -118,9 +119,8 @@ def ratings_in_memory(
         (part, number, group_ratings(users[piece], items[piece], ratings[piece]))
         for part, number, piece in cut.pieces(len(ratings))
     )
-    return _held(
-        batches, shape, len(ratings), cut, safetensors.numpy.save({"users": ids.users, "items": ids.items})
-    )
+    named = safetensors.numpy.save(pack("users", ids.users) | pack("items", ids.items))
+    return _held(batches, shape, len(ratings), cut, named)
 
 
 def clicks_in_memory(

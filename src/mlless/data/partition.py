@@ -171,8 +171,7 @@ class _Partitioning:
         """Pass 1; return the number of lines left out."""
         skipped = 0
         for chunk in intake.chunks():
-            intake.note(chunk)
-            spool.add(chunk.rows)
+            spool.add(intake.note(chunk))
             skipped += chunk.skipped
             self.progress(_PASS_1 * self.source.progress(chunk.done), "reading")
         return skipped

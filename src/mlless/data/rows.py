@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlless.data.hashing import Hashes, hash_numbers
+from mlless.data.ids import Ids, join
 
 Column = NDArray[np.generic]
 
@@ -51,10 +52,13 @@ R = TypeVar("R", bound=Rows)
 
 @dataclass(frozen=True, slots=True)
 class RatingsRows:
-    """Ratings with original ids. ``ratings`` is None where the source has no such column."""
+    """Ratings of items by users: with the ids of their source, or in a spool with codes for them.
 
-    users: NDArray[np.int64]
-    items: NDArray[np.int64]
+    ``ratings`` is None where the source has no such column.
+    """
+
+    users: Ids
+    items: Ids
     ratings: NDArray[np.float32] | None
 
     def __len__(self) -> int:
@@ -75,14 +79,14 @@ class RatingsRows:
         """Return the rows of all ``pieces``, one after the other."""
         ratings = [piece.ratings for piece in pieces if piece.ratings is not None]
         return cls(
-            np.concatenate([piece.users for piece in pieces]),
-            np.concatenate([piece.items for piece in pieces]),
+            join([piece.users for piece in pieces]),
+            join([piece.items for piece in pieces]),
             np.concatenate(ratings) if ratings else None,
         )
 
     def columns(self) -> tuple[Column, ...]:
-        """Return users, items and, if there are any, ratings."""
-        known = (self.users, self.items)
+        """Return the codes of users and items and, if there are any, ratings."""
+        known = self.users.astype(np.uint32), self.items.astype(np.uint32)
         return known if self.ratings is None else (*known, self.ratings)
 
     @classmethod
@@ -90,8 +94,8 @@ class RatingsRows:
         """Return the rows that ``columns`` make up."""
         users, items, *ratings = columns
         return cls(
-            users.astype(np.int64, copy=False),
-            items.astype(np.int64, copy=False),
+            users.astype(np.int64),
+            items.astype(np.int64),
             ratings[0].astype(np.float32, copy=False) if ratings else None,
         )
 

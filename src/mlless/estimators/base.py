@@ -20,7 +20,8 @@ import mlless
 from mlless import recipes
 from mlless.artifact import FORMAT, Artifact, Description, read_artifact, write_artifact
 from mlless.clock import SystemClock
-from mlless.data.dataset import Dataset, RatingIds, open_dataset
+from mlless.data.dataset import Dataset, open_dataset
+from mlless.data.ids import RatingIds
 from mlless.data.manifest import Clicks
 from mlless.data.memory import IN_MEMORY, Cut, store_dataset
 from mlless.driver import plan_job, run_job

@@ -15,12 +15,12 @@ from sklearn.utils.validation import check_is_fitted
 
 from mlless import recipes
 from mlless.artifact import Artifact
-from mlless.data.dataset import IdIndex, RatingIds
+from mlless.data.ids import NO_IDS, IdIndex, Ids, RatingIds, ids_of
 from mlless.data.manifest import Ratings
 from mlless.data.memory import ratings_in_memory
 from mlless.estimators.base import Data, Trained, as_value_error, dataset_in
 from mlless.estimators.callbacks import with_callbacks
-from mlless.estimators.pairs import Ids, ids_of, pairs_of, ratings_in, ratings_of
+from mlless.estimators.pairs import pairs_of, ratings_in, ratings_of
 from mlless.job import Factorization
 from mlless.kernels.arrays import Floats
 from mlless.prediction import Predictor
@@ -141,8 +141,10 @@ class MatrixFactorization(RegressorMixin, Trained):
         """Train on ratings in memory."""
         found = dataset_in(X, y)
         users, items, ratings = ratings_of(X, y) if found is None else ratings_in(found)
-        known = self._ids if goes_on else RatingIds(np.zeros(0, np.int64), np.zeros(0, np.int64))
-        ids = RatingIds(_grown(known.users, users), _grown(known.items, items))
+        known = self._ids if goes_on else RatingIds(NO_IDS, NO_IDS)
+        user_index, item_index = IdIndex(known.users), IdIndex(known.items)
+        rows = user_index.grow(users), item_index.grow(items)
+        ids = RatingIds(user_index.ids, item_index.ids)
         scale: Ratings | None = None
         if goes_on:
             if wishes.factors not in (None, self.item_factors_.shape[1]):
@@ -156,7 +158,6 @@ class MatrixFactorization(RegressorMixin, Trained):
                 low=min(self.scale_.low, float(ratings.min())),
                 high=max(self.scale_.high, float(ratings.max())),
             )
-        rows = IdIndex(ids.users).find(users), IdIndex(ids.items).find(items)
         cut = self._cut(len(ratings), wishes.seed, partial=partial)
         dataset = ratings_in_memory(*rows, ratings, ids=ids, scale=scale, cut=cut)
         assert isinstance(dataset.manifest.shape, Ratings)
@@ -215,9 +216,7 @@ class MatrixFactorization(RegressorMixin, Trained):
             X = np.column_stack([users, items])
         return float(super().score(X, y, sample_weight))
 
-    def recommend(
-        self, users: ArrayLike, n: int = 10, *, exclude_seen: bool = True
-    ) -> tuple[NDArray[np.int64], Floats]:
+    def recommend(self, users: ArrayLike, n: int = 10, *, exclude_seen: bool = True) -> tuple[Ids, Floats]:
         """Return the ``n`` best items of each of the ``users``, best first, and their predicted ratings.
 
         Both have a row for each user. Items rated in training are left out with ``exclude_seen``; where
@@ -270,8 +269,3 @@ class MatrixFactorization(RegressorMixin, Trained):
         tags.input_tags.sparse = True
         tags.target_tags.required = False  # a sparse matrix and a data set hold the ratings
         return tags
-
-
-def _grown(known: Ids, ids: Ids) -> Ids:
-    """Return the known ids, then the new ones in ascending order."""
-    return np.concatenate([known, np.setdiff1d(ids, known)])

@@ -10,35 +10,12 @@ from numpy.typing import NDArray
 
 from mlless.data.batches import RatingsBatch
 from mlless.data.dataset import Dataset
+from mlless.data.ids import Ids, ids_of, join
 from mlless.data.readers.columns import ITEM, USER
+from mlless.estimators.base import as_value_error
 from mlless.prediction import original_ids
 
-Ids = NDArray[np.int64]
 Ratings = NDArray[np.float32]
-_EXACT = 2.0**53  # up to here every whole number is a float64
-
-
-def ids_of(values: Any, what: str) -> Ids:
-    """Return ids as int64; ValueError unless they are whole numbers from 0."""
-    array = np.asarray(values)
-    if array.dtype.kind == "f":
-        if not (
-            np.isfinite(array).all() and (array == np.floor(array)).all() and (np.abs(array) < _EXACT).all()
-        ):
-            raise ValueError(f"{what} must be whole numbers, below 2^53 where they come as floats")
-    elif array.dtype.kind not in "iub":
-        try:
-            array = array.astype(np.int64)
-        except (TypeError, ValueError) as error:
-            raise ValueError(
-                f"{what} must be whole numbers, found {array.dtype}; number other ids first, for example "
-                "with pandas.factorize or sklearn.preprocessing.OrdinalEncoder"
-            ) from error
-    if array.size and array.min() < 0:
-        raise ValueError(f"{what} must be whole numbers from 0, found {array.min()}")
-    if array.size and array.dtype.kind == "u" and array.max() > np.iinfo(np.int64).max:
-        raise ValueError(f"{what} must be below 2^63, found {array.max()}")
-    return array.astype(np.int64)
 
 
 def pairs_of(data: Any) -> tuple[Ids, Ids]:
@@ -50,9 +27,11 @@ def pairs_of(data: Any) -> tuple[Ids, Ids]:
         )
     if hasattr(data, "columns") and hasattr(data, "__getitem__"):  # a frame: each column keeps its own type
         user, item = _named(list(data.columns))
-        return ids_of(data[user], "users"), ids_of(data[item], "items")
-    table = np.asarray(data)
-    return ids_of(table[:, 0], "users"), ids_of(table[:, 1], "items")
+        columns = data[user], data[item]
+    else:
+        columns = tuple(np.asarray(data).T)
+    with as_value_error():
+        return ids_of(columns[0], "users"), ids_of(columns[1], "items")
 
 
 def _named(columns: list[Any]) -> list[Any]:
@@ -95,6 +74,6 @@ def ratings_in(dataset: Dataset, *, part: str = "all") -> tuple[Ids, Ids, Rating
     for file in files:
         batch = dataset.read(file)
         assert isinstance(batch, RatingsBatch)
-        pieces.append((*original_ids(batch, ids.users, ids.items), batch.ratings))
-    users, items, ratings = (np.concatenate(column) for column in zip(*pieces, strict=True))
-    return users, items, ratings
+        pieces.append((*original_ids(batch, ids), batch.ratings))
+    users, items, ratings = zip(*pieces, strict=True)
+    return join(users), join(items), np.concatenate(ratings)

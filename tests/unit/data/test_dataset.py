@@ -12,10 +12,8 @@ import msgspec
 import numpy as np
 import pytest
 import safetensors.numpy
-from hypothesis import given
-from hypothesis import strategies as st
 
-from mlless.data.dataset import Dataset, IdIndex, open_dataset
+from mlless.data.dataset import Dataset, open_dataset
 from mlless.data.manifest import File
 from mlless.data.partition import partition
 from mlless.data.synthetic import write_clicks, write_ratings
@@ -95,12 +93,6 @@ def test_clicks_have_no_ids(tmp_path: Path) -> None:
     write_clicks(tmp_path / "c.svm", rows=100, features=50, per_row=5)
     with pytest.raises(DatasetError, match="expected ratings, found clicks"):
         partition(tmp_path / "c.svm", tmp_path / "data").ids()
-
-
-@given(st.lists(st.integers(0, 30), unique=True), st.lists(st.integers(0, 30)))
-def test_an_id_is_found_where_it_is(ids: list[int], wanted: list[int]) -> None:
-    found = IdIndex(np.array(ids, np.int64)).find(np.array(wanted, np.int64))
-    assert found.tolist() == [ids.index(number) if number in ids else -1 for number in wanted]
 
 
 def test_importing_it_is_light() -> None:

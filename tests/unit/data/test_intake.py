@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlless.data import intake
-from mlless.data.intake import DistinctIds, Moments
+from mlless.data.intake import Moments
 
 floats = st.floats(-1e6, 1e6, width=32)
 
@@ -35,19 +34,3 @@ def test_equal_values_have_a_deviation_of_exactly_zero() -> None:
     for size in (3, 7, 1):
         moments.add(np.full(size, 3.3, np.float32))
     assert moments.deviation == 0.0
-
-
-@given(st.lists(st.lists(st.integers(0, 2**63 - 1), max_size=50), max_size=8))
-def test_distinct_ids_are_each_once_and_sorted(parts: list[list[int]]) -> None:
-    ids = DistinctIds()
-    for part in parts:
-        ids.add(np.array(part, np.int64))
-    assert ids.all().tolist() == sorted({number for part in parts for number in part})
-
-
-def test_distinct_ids_merge_as_they_grow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(intake, "MERGE", 10)
-    ids = DistinctIds()
-    for start in range(0, 1000, 5):
-        ids.add(np.arange(start, start + 20, dtype=np.int64))
-    assert ids.all().tolist() == list(range(1015))

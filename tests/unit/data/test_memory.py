@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mlless.data.dataset import RatingIds, open_dataset
+from mlless.data.dataset import open_dataset
+from mlless.data.ids import RatingIds
 from mlless.data.memory import Cut, clicks_in_memory, ratings_in_memory, store_dataset
 from mlless.data.rows import ClicksRows
 from mlless.errors import ChannelError
