@@ -100,8 +100,9 @@ class RatingsRows:
         )
 
     def hashes(self, state: np.uint64) -> Hashes:
-        """Return the hash of each row's pair of user and item."""
-        return hash_numbers(self.items, hash_numbers(self.users, state))
+        """Return the hash of each row's pair of codes for user and item."""
+        users, items = (codes.astype(np.int64, copy=False) for codes in (self.users, self.items))
+        return hash_numbers(items, hash_numbers(users, state))
 
 
 @dataclass(frozen=True, slots=True)
