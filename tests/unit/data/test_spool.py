@@ -112,7 +112,7 @@ def test_the_shuffle_keeps_every_row_whatever_the_chunks(
     assert at_once == check_shuffle(folder / "b", make, bound, chunks, wanted)
 
 
-@pytest.mark.parametrize(("bound", "times"), [(10_000, 600), (25, 240)])
+@pytest.mark.parametrize(("bound", "times"), [(10_000, 600), (15, 240)])
 def test_all_orders_are_equally_likely(tmp_path: Path, bound: int, times: int) -> None:
     counts: Counter[tuple[int, ...]] = Counter()
     for seed in range(times):
@@ -130,7 +130,7 @@ def test_every_row_comes_to_every_place_over_many_levels(
     monkeypatch.setattr(spool_module, "_DIGIT", 2)
     rows, places = 100, np.zeros((10, 10))
     for seed in range(40):
-        spool = spool_of(tmp_path / str(seed), [ratings(0, rows)], bound=20 * 6, seed=seed)
+        spool = spool_of(tmp_path / str(seed), [ratings(0, rows)], bound=12 * 6, seed=seed)
         order = np.concatenate([some.users for some in spool.shuffled()])
         np.add.at(places, (order * 10 // rows, np.arange(rows) * 10 // rows), 1)
     # Chi-squared with 81 degrees of freedom: above 125.5 in one of a thousand sets of seeds.
@@ -141,7 +141,7 @@ def test_memory_and_open_files_are_bounded_whatever_comes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(spool_module, "_DIGIT", 2)
-    rows, bound = 4_000, 20 * 60  # bytes: 60 rows
+    rows, bound = 4_000, 12 * 60  # bytes: 60 rows
     chunks = (Watched(*ratings(at, at + 50).columns()) for at in range(0, rows, 50))
     before, *limits = len(os.listdir("/dev/fd")), *resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (before + 10, limits[1]))
@@ -178,7 +178,7 @@ def test_rows_of_one_pair_stay_together_and_are_counted(tmp_path: Path, bound: i
 
 @pytest.mark.parametrize("others", [0, 500])
 def test_one_pair_that_fills_many_buckets_is_not_split(tmp_path: Path, others: int) -> None:
-    rows, bound = 5000, 2000
+    rows, bound = 5000, 1200
     numbers = np.concatenate([np.zeros(rows, np.int64), np.arange(1, others + 1)])
     made = RatingsRows(numbers, numbers, np.arange(len(numbers), dtype=np.float32))
     made = made.take(np.random.default_rng(1).permutation(len(numbers)))
@@ -186,7 +186,7 @@ def test_one_pair_that_fills_many_buckets_is_not_split(tmp_path: Path, others: i
     spool = spool_of(tmp_path / "spool", chunks, bound=bound)
     assert spool.hold_out(50) in ((0,) if not others else range(50, 53))
     pieces = list(spool.shuffled())
-    assert max(map(len, pieces)) <= bound // 20
+    assert max(map(len, pieces)) <= bound // 12
     assert sorted(RatingsRows.join(pieces).columns()[2].tolist()) == list(range(rows + others))
     assert (spool.repeats, spool.largest_group) == (rows - 1, rows)
 
