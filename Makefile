@@ -33,7 +33,7 @@ build: .venv/dev  ## source distribution and wheel in dist/
 	$(PYTHON) -m venv .venv || { echo "the venv module is missing; on Debian and Ubuntu: apt install python3-venv"; rm -rf .venv; exit 1; }
 
 .venv/demo: .venv/bin/python pyproject.toml setup.py requirements.lock src/mlless/kernels/native.c
-	$(RUN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[all]'
+	$(RUN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[report]'
 	@touch $@
 
 .venv/dev: .venv/bin/python pyproject.toml setup.py requirements.lock src/mlless/kernels/native.c

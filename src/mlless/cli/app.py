@@ -84,24 +84,32 @@ def _start(
     """
 
 
-for _command, _examples in (
-    (partition.partition, partition.EXAMPLES),
-    (train.train, train.EXAMPLES),
-    (evaluate.evaluate, evaluate.EXAMPLES),
-    (predict.predict, predict.EXAMPLES),
-    (recommend.recommend, recommend.EXAMPLES),
-    (report.report, report.EXAMPLES),
-    (synthesize.synthesize, synthesize.EXAMPLES),
-    (fetch.fetch, fetch.EXAMPLES),
-):
-    app.command(no_args_is_help=True, epilog=_examples)(_told()(_command))
-for _command, _examples in (
-    (config.config, config.EXAMPLES),
-    (doctor.doctor, doctor.EXAMPLES),
-    (tariff.tariff, tariff.EXAMPLES),
-):
-    app.command(epilog=_examples)(_told()(_command))  # these need no arguments
+_COMMANDS = {
+    "Data": (
+        (partition.partition, partition.EXAMPLES),
+        (fetch.fetch, fetch.EXAMPLES),
+        (synthesize.synthesize, synthesize.EXAMPLES),
+    ),
+    "Models": (
+        (train.train, train.EXAMPLES),
+        (evaluate.evaluate, evaluate.EXAMPLES),
+        (predict.predict, predict.EXAMPLES),
+        (recommend.recommend, recommend.EXAMPLES),
+        (report.report, report.EXAMPLES),
+    ),
+    "Where it runs, and what that costs": (
+        (config.config, config.EXAMPLES),
+        (doctor.doctor, doctor.EXAMPLES),
+        (tariff.tariff, tariff.EXAMPLES),
+    ),
+}
+_NEED_NOTHING = (config.config, doctor.doctor, tariff.tariff)
+for _panel, _commands in _COMMANDS.items():
+    for _command, _examples in _commands:
+        app.command(no_args_is_help=_command not in _NEED_NOTHING, epilog=_examples, rich_help_panel=_panel)(
+            _told()(_command)
+        )
 
 _function = typer.Typer(no_args_is_help=True, help="Build what is deployed where functions run.")
 _function.command(no_args_is_help=True, epilog=function.EXAMPLES)(_told()(function.build))
-app.add_typer(_function, name="function")
+app.add_typer(_function, name="function", rich_help_panel=_panel)
