@@ -62,7 +62,6 @@ def test_config_speaks_to_a_person_in_the_layout_of_the_file(mlless, folder):
 WRONG = [
     (["--config", "none.toml"], {}, "none.toml: cannot read the settings"),
     ([], {"CONFIG": "none.toml"}, "none.toml: cannot read the settings"),
-    ([], {"WROKERS": "3"}, "no such variable: MLLESS_WROKERS. Did you mean MLLESS_WORKERS?"),
     (
         [],
         {"WORKERS": "few"},
@@ -91,6 +90,13 @@ def test_what_is_wrong_is_told_by_every_command(mlless, folder, ratings):
     _is_told(mlless("doctor", *arguments, code=2, cwd=folder), says)
     _is_told(mlless("train", ratings.dataset, "--out", "run", *arguments, code=2, cwd=folder), says)
     assert not (folder / "run").exists()
+
+
+def test_a_mistyped_variable_is_told_and_the_rest_holds(mlless, folder):
+    done = mlless("config", "--json", cwd=folder, env=_with(WROKERS="3", FACTORS="4"))
+    assert done.stderr == "warning: no such variable: MLLESS_WROKERS. Did you mean MLLESS_WORKERS?\n"
+    assert json.loads(done.stdout)["train"]["factors"]["value"] == 4
+    assert mlless("tariff", cwd=folder, env=_with(WROKERS="3")).stderr == ""  # it uses no settings
 
 
 def test_train_takes_the_settings(mlless, folder, ratings):

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import typer
+
 from mlless.deployment import Deployment
 from mlless.errors import UsageError, hidden
 from mlless.options import Declared, declared, made, nearest
@@ -74,10 +76,10 @@ class Settings:
 
 
 def merge(file: Path | None, environment: Mapping[str, str], arguments: Mapping[str, object]) -> Settings:
-    """Return the settings; UsageError for whatever there is no such setting for, or not of its type.
+    """Return the settings; UsageError for an unknown one in the file, or a value that is not of its type.
 
-    ``arguments`` are by name. ``file`` None looks for one where the environment says, then in the working
-    directory.
+    A variable of our prefix that no one reads is only warned of. ``arguments`` are by name. ``file`` None
+    looks for one where the environment says, then in the working directory.
     """
     path = _file(file, environment)
     merged = {name: Setting(one, one.default, DEFAULT) for name, one in OPTIONS.items()}
@@ -128,9 +130,11 @@ def _of_environment(environment: Mapping[str, str]) -> Iterator[Setting]:
             continue
         if variable not in _VARIABLES:
             known = [one.removeprefix(_PREFIX) for one in (*_VARIABLES, *sorted(_OTHERS))]
-            cure = nearest(variable.removeprefix(_PREFIX), known, _PREFIX)
-            raise UsageError(f"no such variable: {variable}", cure=cure)
-        if text:  # one that is empty counts as not set
+            error = UsageError(
+                f"no such variable: {variable}", cure=nearest(variable.removeprefix(_PREFIX), known, _PREFIX)
+            )
+            typer.echo(f"warning: {error}", err=True)  # it may be a later release's, or another program's
+        elif text:  # one that is empty counts as not set
             yield _setting(_VARIABLES[variable], text, variable, variable, strict=False)
 
 

@@ -24,7 +24,7 @@ from lithops.constants import JOBS_PREFIX, LOCALHOST, SERVERLESS
 from lithops.utils import BackendType
 
 from mlless.errors import JobError, MLLessError, UsageError, hidden
-from mlless.runtimes.ports import ONE_THREAD, Ended
+from mlless.runtimes.ports import ONE_THREAD, Ended, debugging
 from mlless.runtimes.remote import Returned, run
 from mlless.runtimes.wire import Ready, Refused, Start, Wanted, encode
 
@@ -39,7 +39,7 @@ def main(folder: str) -> None:
     commands, output = os.dup(0), os.dup(1)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)  # what Lithops prints must not end up among the words
-    if not os.environ.get("MLLESS_DEBUG"):
+    if not debugging():
         logging.getLogger("lithops").addHandler(logging.NullHandler())  # else Python shows its warnings
     host: Host | None = None
     buffer, code = b"", 0
@@ -122,7 +122,7 @@ class Host:
     def start(self, starts: list[Start]) -> None:
         """Start all functions at once; UsageError if there is no room for them."""
         room = {"worker_processes": len(starts)} if self._mode == LOCALHOST else {}
-        level = "debug" if os.environ.get("MLLESS_DEBUG") else None
+        level = "debug" if debugging() else None
         with _Errors("Lithops cannot start the functions"):
             executor = lithops.FunctionExecutor(config=self._given, log_level=level, **self._asked, **room)
             self._executors.append(executor)
@@ -232,7 +232,7 @@ class _Errors:
     ) -> None:
         if error is None or isinstance(error, MLLessError) or not isinstance(error, Exception):
             return
-        if os.environ.get("MLLESS_DEBUG"):
+        if debugging():
             traceback.print_exception(error)
         if isinstance(error, ModuleNotFoundError):
             raise UsageError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Mapping
 from typing import Protocol
@@ -14,6 +15,11 @@ FunctionId = tuple[int, int]  # worker, generation
 ONE_THREAD = dict.fromkeys(
     ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"], "1"
 )
+
+
+def debugging() -> bool:
+    """Return whether ``MLLESS_DEBUG`` is set, and not to 0, false, no or off."""
+    return os.environ.get("MLLESS_DEBUG", "").strip().lower() not in ("", "0", "false", "no", "off")
 
 
 class Ended(msgspec.Struct, frozen=True, tag=True):

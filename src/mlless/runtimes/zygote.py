@@ -20,7 +20,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from mlless.runtimes.ports import Ended
+from mlless.runtimes.ports import Ended, debugging
 from mlless.runtimes.wire import Ready, Start, encode, function_of
 
 _GRACE = 1.0  # seconds between asking and killing
@@ -74,7 +74,7 @@ def _become(function: Callable[[bytes], object], start: Start, inherited: list[i
         function(start.payload.encode())
         code = 0
     except BaseException as error:  # this process must end here, whatever happened
-        if os.environ.get("MLLESS_DEBUG"):  # the supervisor has been told already
+        if debugging():  # the supervisor has been told already
             traceback.print_exc()
         code = getattr(error, "exit_code", 1)
     finally:

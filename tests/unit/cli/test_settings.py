@@ -156,9 +156,6 @@ def test_what_is_wrong_in_a_file_is_named(tmp_path, monkeypatch, text, says):
 @pytest.mark.parametrize(
     ("variables", "says"),
     [
-        ({"MLLESS_WORKER": "4"}, "no such variable: MLLESS_WORKER. Did you mean MLLESS_WORKERS?"),
-        ({"MLLESS_KERNEL": "numpy"}, "Did you mean MLLESS_KERNELS?"),
-        ({"MLLESS_XYZ": "1"}, "no such variable: MLLESS_XYZ. There are MLLESS_MODEL, "),
         ({"MLLESS_WORKERS": "four"}, "MLLESS_WORKERS: not a value of this setting: expected a whole number"),
         ({"MLLESS_FACTORS": "null"}, "expected a whole number, found null"),
         ({"MLLESS_MODEL": "svm"}, "MLLESS_MODEL: not a value of this setting: expected one of mf, lr"),
@@ -174,10 +171,29 @@ def test_what_is_wrong_in_a_variable_is_named(tmp_path, monkeypatch, variables, 
     assert "s3cret" not in str(error.value)
 
 
-def test_variables_of_others_and_empty_ones_are_passed_over(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("variable", "says"),
+    [
+        ("MLLESS_WORKER", "warning: no such variable: MLLESS_WORKER. Did you mean MLLESS_WORKERS?\n"),
+        ("MLLESS_KERNEL", "Did you mean MLLESS_KERNELS?"),
+        ("MLLESS_XYZ", "no such variable: MLLESS_XYZ. There are MLLESS_MODEL, "),
+    ],
+)
+def test_an_unknown_variable_is_told_and_stops_nothing(tmp_path, monkeypatch, capsys, variable, says):
+    monkeypatch.chdir(tmp_path)
+    settings = merge(None, {variable: "s3cret", "MLLESS_FACTORS": "4"}, NOTHING)
+    assert settings.wishes() == Wishes(factors=4)
+    told = capsys.readouterr()
+    assert says in told.err
+    assert told.out == ""
+    assert "s3cret" not in told.err
+
+
+def test_variables_of_others_and_empty_ones_are_passed_over(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     environment = {"MLLESS_KERNELS": "numpy", "MLLESS_DEBUG": "1", "MLLESS_BUS": "", "PATH": "/bin"}
     assert {one.origin for one in merge(None, environment, NOTHING).all.values()} == {DEFAULT}
+    assert capsys.readouterr() == ("", "")
 
 
 def test_passwords_are_not_shown():
