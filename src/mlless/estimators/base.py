@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import msgspec
 import numpy as np
@@ -27,7 +28,7 @@ from mlless.data.memory import IN_MEMORY, Cut, store_dataset
 from mlless.driver import plan_job, run_job
 from mlless.errors import UsageError
 from mlless.estimators.callbacks import Audience, CallbackSupportMixin
-from mlless.job import Factorization, JobSpec, Logistic
+from mlless.job import Factorization, JobSpec, Logistic, Stop
 from mlless.local import Course, begin, grow, resume, train_here
 from mlless.locations import Location
 from mlless.records import StepRecord
@@ -35,6 +36,7 @@ from mlless.wishes import Wishes
 
 Data = Any  # an array, a SciPy sparse matrix, a frame, a data set or its folder
 Arrays = Mapping[str, NDArray[np.generic]]
+Hear = Callable[[StepRecord], bool]
 
 
 @contextmanager
@@ -58,6 +60,20 @@ def dataset_in(data: Data, y: Any = None) -> Dataset | None:
     if y is not None:
         raise ValueError("a partitioned data set holds its targets: leave y out")
     return data if isinstance(data, Dataset) else open_dataset(data)
+
+
+class Ended(NamedTuple):
+    """How one training ended; ``best`` is how many mini-batches the model has seen that is kept."""
+
+    stop_reason: str
+    epochs: float
+    heldout: dict[str, float]
+    best: int
+
+    @property
+    def can_be_repeated(self) -> bool:
+        """Whether held-out rows have told how many epochs are best."""
+        return bool(self.heldout) and self.stop_reason in ("epochs", "patience")
 
 
 class Trained(CallbackSupportMixin, BaseEstimator):
@@ -133,39 +149,51 @@ class Trained(CallbackSupportMixin, BaseEstimator):
         self._trained_on, self._started_from = dataset.manifest.fingerprint, spec.seed
         shape = dataset.manifest.shape
         self._columns = shape.columns if isinstance(shape, Clicks) else None
-        if here:
-            ended = self._train_here(spec, dataset, goes_on, audience)
-        else:
-            ended = self._train_elsewhere(spec, dataset, audience)
-        reason, epochs, self.heldout_ = ended
-        self.n_steps_, self.stop_reason_ = self._course.step, reason
-        self.n_iter_ = max(1, round(epochs))
+        train = self._train_here if here else self._train_elsewhere
+        ended = train(spec, dataset, goes_on, audience.hear)
+        self.heldout_, self.stop_reason_ = ended.heldout, ended.stop_reason
+        self.n_iter_ = max(1, round(ended.epochs))
+        if own and self.refit and not goes_on and ended.can_be_repeated:
+            self.n_iter_ = max(1, round(ended.best / spec.batches))
+            train(*self._of_all_rows(spec, dataset, self.n_iter_), False, lambda record: False)
+        self.n_steps_ = self._course.step
         self._settle()
         audience.finish(self.heldout_)
-        if reason == "diverged":
+        if self.stop_reason_ == "diverged":
             message = (
                 "training diverged, the best model before that is kept: scale the data or lower learning_rate"
             )
             warnings.warn(message, ConvergenceWarning, stacklevel=4)
 
-    def _train_here(
-        self, spec: JobSpec, dataset: Dataset, goes_on: bool, audience: Audience
-    ) -> tuple[str, float, dict[str, float]]:
+    @staticmethod
+    def _of_all_rows(spec: JobSpec, dataset: Dataset, epochs: int) -> tuple[JobSpec, Dataset]:
+        """Return the same training for so many epochs on all rows, those that were held out among them."""
+        manifest = dataset.manifest
+        files = manifest.train + manifest.validation
+        manifest = msgspec.structs.replace(manifest, train=files, validation=())
+        spec = msgspec.structs.replace(
+            spec,
+            fingerprint=manifest.fingerprint,
+            batches=-(-len(files) // spec.span),
+            validation_batches=0,
+            stop=Stop(epochs=epochs),
+        )
+        return spec, dataclasses.replace(dataset, manifest=manifest)
+
+    def _train_here(self, spec: JobSpec, dataset: Dataset, goes_on: bool, hear: Hear) -> Ended:
         course = grow(self._course, spec.model, spec.seed) if goes_on else begin(spec.model, spec.seed)
         self._course, self._model = course, spec.model
-        ending = train_here(spec, dataset, course, clock=SystemClock(), listen=audience.hear)
-        return ending.stop_reason, ending.last.epoch, ending.heldout
+        ending = train_here(spec, dataset, course, clock=SystemClock(), listen=hear)
+        return Ended(ending.stop_reason, ending.last.epoch, ending.heldout, ending.model_step)
 
-    def _train_elsewhere(
-        self, spec: JobSpec, dataset: Dataset, audience: Audience
-    ) -> tuple[str, float, dict[str, float]]:
+    def _train_elsewhere(self, spec: JobSpec, dataset: Dataset, goes_on: bool, hear: Hear) -> Ended:
         """Train with worker processes; a data set in memory is put into a temporary folder for them."""
         everyone = frozenset(range(spec.workers))
         stop = False
 
-        def hear(record: StepRecord) -> None:
+        def listen(record: StepRecord) -> None:
             nonlocal stop
-            stop |= audience.hear(record)
+            stop |= hear(record)
 
         with tempfile.TemporaryDirectory(prefix="mlless-") as folder, as_value_error():
             if dataset.location == IN_MEMORY:
@@ -173,16 +201,18 @@ class Trained(CallbackSupportMixin, BaseEstimator):
                 spec = msgspec.structs.replace(spec, dataset=dataset.location)
             # Whoever lets all workers go ends the job in order.
             run = run_job(
-                spec, dataset, Path(folder) / "run", listen=hear, leavers=lambda _: everyone if stop else ()
+                spec, dataset, Path(folder) / "run", listen=listen, leavers=lambda _: everyone if stop else ()
             )
             tables = read_artifact(run.location).tables
         self._course, self._model = resume(spec.model, run.summary.steps, tables), spec.model
-        reason = "callback" if stop else run.summary.stop_reason
-        return reason, run.summary.epochs, run.summary.heldout
+        summary = run.summary
+        reason = "callback" if stop else summary.stop_reason
+        return Ended(reason, summary.epochs, summary.heldout, summary.model_step * spec.workers)
 
     def _settle(self) -> None:
         """Set the fitted attributes from the course."""
-        for name, value in self._fitted(self._course.replica.snapshot()).items():
+        tables = {table.shape.name: table.shared for table in self._course.replica.tables}
+        for name, value in self._fitted(tables).items():  # views: they go along with what is learnt later
             setattr(self, name, value)
 
     def _preview(self) -> dict[str, Any]:

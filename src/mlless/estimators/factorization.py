@@ -51,6 +51,10 @@ class MatrixFactorization(RegressorMixin, Trained):
     validation
         The share of ratings held out to stop early and to keep the best model; None is 0.1, from 200
         ratings on.
+    refit
+        Whether the model is trained once more on all ratings, for the number of epochs that was best for those
+        held out. ``heldout_`` is then that of the model before. It is done for arrays only, and only if the
+        held-out ratings or the number of epochs ended the fit.
     workers
         1 trains in this process; more are processes of their own.
     warm_start
@@ -87,6 +91,7 @@ class MatrixFactorization(RegressorMixin, Trained):
         patience: int | None = None,
         batch_size: int | None = None,
         validation: float | None = None,
+        refit: bool = True,
         max_time: float | None = None,
         workers: int = 1,
         sync: str = "isp",
@@ -103,6 +108,7 @@ class MatrixFactorization(RegressorMixin, Trained):
         self.patience = patience
         self.batch_size = batch_size
         self.validation = validation
+        self.refit = refit
         self.max_time = max_time
         self.workers = workers
         self.sync = sync

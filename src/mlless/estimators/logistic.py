@@ -48,6 +48,10 @@ class LogisticRegression(ClassifierMixin, Trained):
     validation
         The share of rows held out to stop early and to keep the best model; None is 0.1 from 5,000
         rows on and 0 below.
+    refit
+        Whether the model is trained once more on all rows, for the number of epochs that was best for those
+        held out. ``heldout_`` is then that of the model before. It is done for arrays only, and only if the
+        held-out rows or the number of epochs ended the fit.
     workers
         1 trains in this process; more are processes of their own.
     warm_start
@@ -80,6 +84,7 @@ class LogisticRegression(ClassifierMixin, Trained):
         patience: int | None = None,
         batch_size: int | None = None,
         validation: float | None = None,
+        refit: bool = True,
         max_time: float | None = None,
         workers: int = 1,
         sync: str = "isp",
@@ -95,6 +100,7 @@ class LogisticRegression(ClassifierMixin, Trained):
         self.patience = patience
         self.batch_size = batch_size
         self.validation = validation
+        self.refit = refit
         self.max_time = max_time
         self.workers = workers
         self.sync = sync
