@@ -161,8 +161,8 @@ def train(
     """
     wishes, deployment = made(Wishes, options), made(Deployment, options)
     data = open_dataset(dataset)
-    spec = plan_job(wishes, data)
-    with progress(spec) if verbose else nullcontext(listen) as display:
+    spec = plan_job(wishes, data, deployment)
+    with progress(spec) if verbose else nullcontext(_silent) as display:
 
         def hear(record: StepRecord) -> None:
             display(record)
@@ -171,9 +171,17 @@ def train(
         return run_job(spec, data, out, overwrite=overwrite, listen=hear, deployment=deployment)
 
 
-def plan_job(wishes: Wishes, dataset: Dataset, *, least_steps: int = 0) -> JobSpec:
+def _silent(record: StepRecord) -> None:
+    pass
+
+
+def plan_job(
+    wishes: Wishes, dataset: Dataset, deployment: Deployment = LOCAL, *, least_steps: int = 0
+) -> JobSpec:
     """Return the job that ``run_job`` is to run; see ``recipes.job_of``."""
-    return job_of(wishes, dataset.manifest, absolute(dataset.location), least_steps=least_steps)
+    here = deployment == LOCAL
+    where = absolute(dataset.location)
+    return job_of(wishes, dataset.manifest, where, least_steps=least_steps, here=here)
 
 
 def run_job(

@@ -36,6 +36,7 @@ MF_RATE, MF_FADING, MF_DAMPING, MF_L2, MF_START = 0.3, 0.88, 2.0, 0.04, 0.01
 ALONE = 25_000  # ratings that one worker alone takes at a time, about,
 LEAST_BATCHES = 30  # in no fewer steps an epoch than these
 WORKERS = 4  # unless there are fewer mini-batches; a fixed number, so that a seed means the same everywhere
+ROWS_ALONE = 50_000_000  # up to which one worker is chosen where it needs no function
 SIGNIFICANCE = {"mf": 0.7, "lr": 0.35}
 FACTORS = 20
 
@@ -58,16 +59,25 @@ def clicks_l2(rows: float) -> float:
     return 8.0 / rows
 
 
-def workers_of(wishes: Wishes, manifest: Manifest | None = None) -> int:
-    """Return how many workers are to train on a data set, or on any while none is named."""
+def workers_of(wishes: Wishes, manifest: Manifest | None = None, *, here: bool = False) -> int:
+    """Return how many workers are to train on a data set, or on any while none is named.
+
+    ``here`` says that nothing asks for functions: one worker then can train in the process that asks,
+    which is the quickest way unless there is very much data.
+    """
     if isinstance(wishes.workers, int):
         if wishes.workers < 1:
             raise UsageError("number of workers", expected="at least 1", found=str(wishes.workers))
         return wishes.workers
-    return WORKERS if manifest is None else min(WORKERS, len(manifest.train))
+    if manifest is None:
+        return WORKERS
+    alone = here and wishes.tuner == "off" and wishes.tariff is None and manifest.rows <= ROWS_ALONE
+    return 1 if alone else min(WORKERS, len(manifest.train))
 
 
-def job_of(wishes: Wishes, manifest: Manifest, location: str, *, least_steps: int = 0) -> JobSpec:
+def job_of(
+    wishes: Wishes, manifest: Manifest, location: str, *, least_steps: int = 0, here: bool = False
+) -> JobSpec:
     """Return the whole job; UsageError if the wishes do not fit the data set or each other.
 
     ``least_steps`` above 0 is for data sets that may be tiny: epochs and patience that were not asked
@@ -83,7 +93,7 @@ def job_of(wishes: Wishes, manifest: Manifest, location: str, *, least_steps: in
         )
     if fitting == "lr" and wishes.factors is not None:
         raise UsageError("--factors is for ratings", found=manifest.kind)
-    workers = workers_of(wishes, manifest)
+    workers = workers_of(wishes, manifest, here=here)
     span = _span(manifest) if workers == 1 and wishes.optimizer == "adagrad" else 1
     batches = -(-len(manifest.train) // span)
     longer = _times(wishes, fitting, batches, least_steps)

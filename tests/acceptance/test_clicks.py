@@ -21,7 +21,9 @@ def test_partition_tells_what_it_made(clicks):
 def test_a_run_tells_log_loss_and_auc(clicks):
     evaluations = [line for line in clicks.output.splitlines() if line.startswith("epoch")]
     assert len(evaluations) == 3
-    assert all("train log loss" in line and "log_loss" in line and "auc" in line for line in evaluations)
+    assert all(
+        "train log_loss" in line and "held-out log_loss" in line and "auc" in line for line in evaluations
+    )
     summary = clicks.summary
     assert list(summary["heldout"]) == ["log_loss", "auc"]
     assert summary["heldout"]["auc"] > 0.6

@@ -54,7 +54,7 @@ def train(
 
     deployment = settings.deployment()
     data = open_dataset(dataset)
-    spec = plan_job(settings.wishes(), data)
+    spec = plan_job(settings.wishes(), data, deployment)
     check_run_folder(out, overwrite)
     to = console(stderr=json)
     to.quiet = json and not to.is_terminal

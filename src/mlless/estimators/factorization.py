@@ -53,8 +53,8 @@ class MatrixFactorization(RegressorMixin, Trained):
         ratings on.
     refit
         Whether the model is trained once more on all ratings, for the number of epochs that was best for
-        those held out. ``heldout_`` is then that of the model before. It is done for arrays only, and only if the
-        held-out ratings or the number of epochs ended the fit.
+        those held out. ``heldout_`` is then that of the model before. It is done for arrays only, and only if
+        the held-out ratings or the number of epochs ended the fit.
     workers
         1 trains in this process; more are processes of their own.
     warm_start
