@@ -17,15 +17,16 @@ from numpy.typing import ArrayLike, NDArray
 
 from mlless.artifact import Artifact, read_artifact
 from mlless.data.batches import RatingsBatch
-from mlless.data.dataset import Dataset, open_dataset
+from mlless.data.dataset import Dataset, is_dataset, open_dataset
 from mlless.data.ids import NO_IDS, IdIndex, Ids, RatingIds, Rows, ids_of
 from mlless.data.manifest import File
-from mlless.data.readers import Source, open_source, read_clicks, read_columns, read_ratings
+from mlless.data.readers import Source, Sources, open_source, read_clicks, read_columns, read_ratings
+from mlless.data.readers.parts import STANDARD_INPUT
 from mlless.data.rows import Chunk, ClicksRows
 from mlless.errors import InputError, UsageError
 from mlless.job import Factorization, Logistic
 from mlless.kernels.arrays import Floats
-from mlless.locations import Location, is_remote
+from mlless.locations import Location
 from mlless.models.logistic import area_under_curve, probabilities
 from mlless.ranking import Seen, top_items
 
@@ -39,12 +40,13 @@ class Predictions:
     """Predictions of a run of rows.
 
     ``keys`` say which row each is of: original users and items, or row numbers from 0. ``done`` is
-    the share of the source that is read; ``skipped`` malformed lines were left out since the run before.
+    the share of the source that is read, None where that is not known; ``skipped`` malformed lines
+    were left out since the run before.
     """
 
     keys: tuple[NDArray[np.integer] | Ids, ...]
     values: Floats
-    done: float
+    done: float | None
     skipped: int = 0
 
     def csv(self) -> str:
@@ -73,29 +75,29 @@ class Predictor:
         return ("row", "prediction") if self._factorization is None else ("user", "item", "prediction")
 
     def predict(
-        self, source: str | Path, *, format: str | None = None, skip_malformed: bool = False
+        self, source: Sources, *, format: str | None = None, skip_malformed: bool = False
     ) -> Iterator[Predictions]:
         """Return predictions for all rows of ``source``, a run of rows at a time.
 
-        ``source`` is a raw file, as for ``partition``, whose ratings need no rating column, or the
-        place of a data set. The rows of a raw file come in its order. What is predicted is a rating
-        within the rating scale, or the probability of a click.
+        ``source`` is one or more raw sources, as for ``partition``, whose ratings need no rating column,
+        or the place of a data set. Raw rows come in their order. What is predicted is a rating within the
+        rating scale, or the probability of a click.
         """
-        if is_remote(source) or Path(source).is_dir():
-            return self._predict_dataset(self._fitting(open_dataset(source)))
+        if (dataset := dataset_at(source)) is not None:
+            return self._predict_dataset(self._fitting(dataset))
         origin = self._opened(source, format)
         if self._factorization is None:
             return self._predict_clicks(origin, skip_malformed)
         return self._predict_ratings(origin, skip_malformed)
 
-    def _opened(self, source: str | Path, format: str | None) -> Source:
+    def _opened(self, source: Sources, format: str | None) -> Source:
         columns = self.artifact.description.columns
         origin = open_source(source, format=format or (columns.format if columns else None))
         kind = "ratings" if origin.format == "ratings" else "clicks"
         if kind != self._wanted:
             raise UsageError(
                 "model and source do not fit",
-                where=str(source),
+                where=origin.name,
                 expected=self._wanted,
                 found=kind,
                 cure="if it was taken for something else than it is, give --format",
@@ -103,7 +105,7 @@ class Predictor:
         if origin.format in ("criteo", "columns") and columns is None:
             raise UsageError(
                 "the model does not know what its features are made of",
-                where=str(source),
+                where=origin.name,
                 expected="a model trained on a table of clicks",
                 found="one trained on LIBSVM",
             )
@@ -130,7 +132,7 @@ class Predictor:
         columns = description.columns
         assert columns is not None
         for chunk in read_columns(source, columns, skip_malformed=skip, label_optional=label_optional):
-            yield Chunk(columns.encode(chunk.rows), chunk.lines, chunk.skipped, chunk.done)
+            yield Chunk(columns.encode(chunk.rows), chunk.lines, chunk.skipped, chunk.done, chunk.part)
 
     def _predict_dataset(self, dataset: Dataset) -> Iterator[Predictions]:
         ids = dataset.ids() if self._factorization is not None else None
@@ -244,10 +246,10 @@ class Predictor:
             raise UsageError("no rows to evaluate on", where=dataset.location, cure="choose another --part")
         return self._metrics(self.score(dataset, files))
 
-    def evaluate_file(
-        self, source: str | Path, *, format: str | None = None, skip_malformed: bool = False
+    def evaluate_raw(
+        self, source: Sources, *, format: str | None = None, skip_malformed: bool = False
     ) -> dict[str, float]:
-        """Return the metrics of ``evaluate`` on the rows of a raw file, and how many were ``skipped``."""
+        """Return the metrics of ``evaluate`` on the rows of raw sources, and how many were ``skipped``."""
         origin = self._opened(source, format)
         skipped = 0
 
@@ -267,7 +269,7 @@ class Predictor:
 
         metrics = self._metrics(scored())
         if not metrics["rows"]:
-            raise InputError("no rows", where=str(source), found=f"{skipped} malformed lines")
+            raise InputError("no rows", where=origin.name, found=f"{skipped} malformed lines")
         return {**metrics, "skipped": skipped}
 
     def _metrics(self, scored: Iterable[tuple[NDArray[np.float64], NDArray[np.float64]]]) -> dict[str, float]:
@@ -374,6 +376,14 @@ def files_of(dataset: Dataset, part: Part) -> tuple[File, ...]:
         "validation": manifest.validation,
         "all": manifest.train + manifest.validation,
     }[part]
+
+
+def dataset_at(source: Sources) -> Dataset | None:
+    """Return the data set at ``source``; None if there are raw rows, or nothing."""
+    given = [source] if isinstance(source, str | Path) else source
+    if len(given) != 1 or given[0] == STANDARD_INPUT or not is_dataset(given[0]):
+        return None
+    return open_dataset(given[0])
 
 
 def load(run: Location) -> Predictor:

@@ -53,14 +53,15 @@ def print_json(value: object) -> None:
 
 @contextmanager
 def bar(what: str, *, shown: bool) -> Iterator[Listener]:
-    """Give a function that moves a progress bar on standard error: share done, and what is being done."""
+    """Give a function that moves a progress bar on standard error: share done if known, and what is done."""
     columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn()
     to = console(stderr=True)
     hidden = not (shown and to.is_terminal)
     with Progress(*columns, console=to, transient=True, disable=hidden, refresh_per_second=4) as progress:
         task = progress.add_task(what, total=1.0)
 
-        def move(fraction: float, doing: str) -> None:
-            progress.update(task, completed=fraction, description=doing)
+        def move(fraction: float | None, doing: str) -> None:
+            total = None if fraction is None else 1.0
+            progress.update(task, total=total, completed=fraction or 0.0, description=doing)
 
         yield move

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -21,9 +20,9 @@ def evaluate(
         str, typer.Argument(metavar="RUN", help="A run's folder or URL, as made by mlless train.")
     ],
     dataset: Annotated[
-        str,
+        list[str],
         typer.Argument(
-            metavar="DATASET", help="A data set made with mlless partition, or a raw file as for it."
+            metavar="DATASET...", help="A data set made with mlless partition, or raw sources as for it."
         ),
     ],
     part: Annotated[
@@ -34,29 +33,28 @@ def evaluate(
     ] = None,
     format: Annotated[
         Literal["ratings", "libsvm", "criteo", "columns"] | None,
-        typer.Option(help="What a raw file holds.", show_default="as for mlless predict"),
+        typer.Option(help="What raw sources hold.", show_default="as for mlless predict"),
     ] = None,
     skip_malformed: Annotated[
-        bool, typer.Option("--skip-malformed", help="Leave malformed lines of a raw file out.")
+        bool, typer.Option("--skip-malformed", help="Leave malformed lines of raw sources out.")
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Score a trained model: RMSE of ratings, or log loss and AUC of clicks."""
     from mlless.cli.console import console, print_json, say
-    from mlless.data.dataset import open_dataset
+    from mlless.data.readers.finding import together
     from mlless.errors import UsageError
-    from mlless.locations import is_remote
-    from mlless.prediction import load
+    from mlless.prediction import dataset_at, load
     from mlless.report.wording import count, metrics
 
     predictor = load(run)
     chosen = "all"
-    if not is_remote(dataset) and Path(dataset).is_file():
+    data = dataset_at(dataset)
+    if data is None:
         if part not in (None, "all"):
-            raise UsageError("a raw file has no parts", where=dataset, found=f"--part {part}")
-        result = predictor.evaluate_file(dataset, format=format, skip_malformed=skip_malformed)
+            raise UsageError("raw rows are not in parts", where=together(dataset), found=f"--part {part}")
+        result = predictor.evaluate_raw(dataset, format=format, skip_malformed=skip_malformed)
     else:
-        data = open_dataset(dataset)
         chosen = part or predictor.natural_part(data)
         result = predictor.evaluate(data, chosen)
     if json:
@@ -66,4 +64,7 @@ def evaluate(
     if skipped := int(result.pop("skipped", 0)):
         typer.echo(f"left out {count(skipped, 'malformed line')}", err=True)
     which = "all" if chosen == "all" else f"the {chosen} part"
-    say(console(), [("result", metrics(result)), ("on", f"{count(rows, 'row')}: {which} of {dataset}")])
+    say(
+        console(),
+        [("result", metrics(result)), ("on", f"{count(rows, 'row')}: {which} of {together(dataset)}")],
+    )

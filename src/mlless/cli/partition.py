@@ -19,16 +19,20 @@ EXAMPLES = """[bold]Examples[/bold]
 
 [cyan]mlless partition test.svm data/test --like data/clicks[/cyan]
 
-[cyan]mlless partition ratings.csv s3://bucket/data/ratings[/cyan]"""
+[cyan]mlless partition ratings.csv s3://bucket/data/ratings[/cyan]
+
+[cyan]mlless partition exported/ data/ratings[/cyan]
+
+[cyan]zcat day-*.gz | mlless partition - data/clicks --format libsvm[/cyan]"""
 
 
 def partition(
     source: Annotated[
-        str,
+        list[str],
         typer.Argument(
-            metavar="SOURCE",
+            metavar="SOURCE...",
             help="Ratings (.csv with a header, ::, tabs, Parquet) or clicks (LIBSVM, Criteo's layout, "
-            "any table with --columns); also .gz.",
+            "any table with --columns), also packed. Files, patterns, folders, or - (standard input).",
         ),
     ],
     dest: Annotated[
@@ -75,7 +79,7 @@ def partition(
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Cut a raw file into shuffled mini-batches."""
+    """Cut raw rows into shuffled mini-batches."""
     import mlless
     from mlless.cli.console import bar, commands, console, print_json, quote, say
     from mlless.locations import last_name

@@ -23,10 +23,10 @@ def predict(
         str, typer.Argument(metavar="RUN", help="A run's folder or URL, as made by mlless train.")
     ],
     source: Annotated[
-        str,
+        list[str],
         typer.Argument(
-            metavar="SOURCE",
-            help="A file as for mlless partition (it may lack ratings or labels), or a data set.",
+            metavar="SOURCE...",
+            help="Sources as for mlless partition (they may lack ratings or labels), or a data set.",
         ),
     ],
     out: Annotated[
@@ -57,7 +57,7 @@ def predict(
             file.write(one.csv())
             file.flush()
             rows, skipped = rows + len(one.values), skipped + one.skipped
-            move(one.done, "predicting")
+            move(one.done, "predicting" if one.done is not None else f"predicting, {rows:,} rows")
     if skipped:
         typer.echo(f"left out {count(skipped, 'malformed line')}", err=True)
     if out is not None:

@@ -154,8 +154,8 @@ class ClicksIntake:
         if like:
             self.features, self.index_base = like.features, like.index_base
         self._biggest = -1
-        self._first_line_of_zero: int | None = None
-        self._first_line_of_last: int | None = None
+        self._first_with_zero: str | None = None
+        self._first_with_last: str | None = None
         self._share = _Positives()
 
     def chunks(self) -> Iterator[Chunk[ClicksRows]]:
@@ -172,16 +172,14 @@ class ClicksIntake:
         self._biggest = max(self._biggest, int(chunk.rows.indices.max()))
         if self.features is None or self.like:
             return chunk.rows
-        if self._first_line_of_zero is None:
-            self._first_line_of_zero = _first_line(chunk, 0)
-        if self._first_line_of_last is None:
-            self._first_line_of_last = _first_line(chunk, self.features)
-        if self._first_line_of_zero and self._first_line_of_last:
-            line = max(self._first_line_of_zero, self._first_line_of_last)
+        self._first_with_zero = self._first_with_zero or _first_place(chunk, 0)
+        self._first_with_last = self._first_with_last or _first_place(chunk, self.features)
+        if self._first_with_zero and self._first_with_last:
             raise InputError(
                 f"features 0 and {self.features} both occur",
-                where=f"{self.source.path}, line {line}",
+                where=self._first_with_last,
                 expected=f"indices from 0 to {self.features - 1}, or from 1 to {self.features}",
+                found=f"index 0 in {self._first_with_zero}",
                 cure=f"give --features {self.features + 1} or more, or leave it out",
             )
         return chunk.rows
@@ -191,8 +189,8 @@ class ClicksIntake:
         if self.features is None:
             self.features = self._biggest + 1
             if not self.features:
-                raise InputError("no row has a feature", where=str(self.source.path))
-        elif self._first_line_of_last:
+                raise InputError("no row has a feature", where=self.source.name)
+        elif self._first_with_last:
             self.index_base = 1
 
     def batch(self, rows: ClicksRows, training: bool) -> Batch:
@@ -303,9 +301,10 @@ class _LearnedScale:
         return Scale(self._moments.mean, self._moments.deviation or 1.0)
 
 
-def _first_line(chunk: Chunk[ClicksRows], index: int) -> int | None:
-    """Return the line of the first row with feature ``index``, None if there is none."""
+def _first_place(chunk: Chunk[ClicksRows], index: int) -> str | None:
+    """Return where the first row with feature ``index`` is, None if there is none."""
     places = np.flatnonzero(chunk.rows.indices == index)
     if not len(places):
         return None
-    return int(chunk.lines[np.searchsorted(chunk.rows.starts, places[0], side="right") - 1])
+    line = chunk.lines[np.searchsorted(chunk.rows.starts, places[0], side="right") - 1]
+    return f"{chunk.part}, line {line}"

@@ -18,14 +18,14 @@ from mlless.data.destination import Destination, destination
 from mlless.data.features import Layout, Scaling
 from mlless.data.intake import MOST, ClicksIntake, ColumnsIntake, Intake, RatingsIntake
 from mlless.data.manifest import FORMAT, IDS, MANIFEST, File, Made, Manifest, encode_manifest, file_of
-from mlless.data.readers import Source, open_source
+from mlless.data.readers import Source, Sources, open_source
 from mlless.data.request import Request
 from mlless.data.rows import R
 from mlless.data.spool import Spool, after, cut, even_sizes
 from mlless.errors import InputError, UsageError
-from mlless.locations import Location, absolute, is_remote
+from mlless.locations import Location, absolute
 
-Progress = Callable[[float, str], None]
+Progress = Callable[[float | None, str], None]
 
 VALIDATION = 0.1
 _BUCKET = 32 << 20  # bytes of raw rows held at a time, about
@@ -38,7 +38,7 @@ def default_batch_size(rows: int) -> int:
 
 
 def partition(
-    source: str | Path,
+    source: Sources,
     dest: Location,
     *,
     format: str | None = None,
@@ -56,7 +56,8 @@ def partition(
 ) -> Dataset:
     """Write ``source`` as shuffled mini-batches to ``dest`` and return it as a data set.
 
-    ``source`` is a file of this machine; ``dest`` a folder, or the URL of a prefix in an object store.
+    ``source`` is a file, a pattern such as ``part-*.csv``, a folder of parts, ``-`` for standard input, or a
+    list of these; ``dest`` a folder, or the URL of a prefix in an object store. A source is read once.
 
     Parameters
     ----------
@@ -85,19 +86,19 @@ def partition(
     skip_malformed
         Leave malformed lines out and count them, instead of raising InputError at the first.
     progress
-        Called with the share of the work that is done, and what is being done.
+        Called with the share of the work that is done, None where it is not known, and what is being done.
     """
     model = open_dataset(like) if like is not None else None
     request = Request(format, features, columns, numeric, hash_seed, model, skip_malformed)
-    if is_remote(str(source)):
-        raise UsageError("a source is a file of this machine", found=str(source), cure="copy it here first")
     origin = open_source(source, format=request.format)
     options = _options(batch_size, validation, seed, model)
     intake = request.intake(origin)
     with destination(dest, overwrite=overwrite) as target:
-        for name, place in (("the source", origin.path), ("the data set of --like", like)):
-            if place is not None and f"{absolute(place)}/".startswith(f"{absolute(dest)}/"):
-                raise UsageError(f"{name} would be replaced", where=str(place), cure="choose another DEST")
+        for name, place in [("the source", part.place) for part in origin.parts] + [
+            ("the data set of --like", absolute(like)) for like in [like] if like is not None
+        ]:
+            if f"{place}/".startswith(f"{absolute(dest)}/"):
+                raise UsageError(f"{name} would be replaced", where=place, cure="choose another DEST")
         job = _Partitioning(origin, target, options, progress or _silent)
         # Calls that look alike: a type variable cannot stand for a union.
         match intake:
@@ -139,6 +140,7 @@ class _Partitioning:
         self.source, self.options, self.progress = source, options, progress
         self.spool_folder = target.work / "spool"
         self.files = target.files
+        self._read = 0
 
     def run(self, intake: Intake[R]) -> None:
         """Write the data set."""
@@ -173,11 +175,16 @@ class _Partitioning:
         for chunk in intake.chunks():
             spool.add(intake.note(chunk))
             skipped += chunk.skipped
-            self.progress(_PASS_1 * self.source.progress(chunk.done), "reading")
+            self._read = chunk.done
+            share = self.source.progress(chunk.done)
+            if share is None:
+                self.progress(None, f"reading, {spool.rows:,} rows")
+            else:
+                self.progress(_PASS_1 * share, "reading")
         return skipped
 
     def _check_rows(self, rows: int, held_out: int, skipped: int) -> None:
-        where = str(self.source.path)
+        where = self.source.name
         if not rows:
             found = f"{skipped} malformed lines" if skipped else "none"
             raise InputError("no rows", where=where, expected="at least one", found=found)
@@ -209,8 +216,8 @@ class _Partitioning:
     def _made(self, batch_size: int, skipped: int) -> Made:
         return Made(
             version=mlless.__version__,
-            source=self.source.path.name,
-            source_bytes=self.source.bytes,
+            source=self.source.name.rpartition("/")[2],
+            source_bytes=self.source.bytes or self._read,
             format=self.source.format,
             seed=self.options.seed,
             batch_size=batch_size,
@@ -220,5 +227,5 @@ class _Partitioning:
         )
 
 
-def _silent(fraction: float, what: str) -> None:
+def _silent(fraction: float | None, what: str) -> None:
     """Report nothing."""

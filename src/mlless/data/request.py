@@ -57,12 +57,12 @@ class Request:
         if self.columns or self.numeric or self.hash_seed:
             raise UsageError(
                 "--columns, --numeric and --hash-seed are for tables of clicks",
-                where=str(source.path),
+                where=source.name,
                 found=source.format,
             )
         if kind == "ratings":
             if self.features is not None:
-                raise UsageError("--features is for clicks", where=str(source.path), found="ratings")
+                raise UsageError("--features is for clicks", where=source.name, found="ratings")
             return RatingsIntake(source, self.like, self.skip_malformed)
         if self.features is not None:
             if self.like:
@@ -78,7 +78,7 @@ class Request:
             raise UsageError("--format criteo says what the columns are", cure="leave it out, or --columns")
         if source.format == "columns" and not self.columns:
             cure = "describe them with --columns"
-            raise UsageError("what the columns are is not known", where=str(source.path), cure=cure)
+            raise UsageError("what the columns are is not known", where=source.name, cure=cure)
         if self.numeric is not None and self.numeric not in SCALINGS:
             raise UsageError("no such scaling", expected=" or ".join(SCALINGS), found=repr(self.numeric))
         if not 0 <= self.hash_seed < 1 << 63:
@@ -86,7 +86,7 @@ class Request:
         hashed = HASHED if self.features is None else self.features
         _check_features(hashed, MOST_HASHED)
         layout = self.columns if isinstance(self.columns, Layout) else CRITEO
-        layout.check(str(source.path))
+        layout.check(source.name)
         return FeatureMap(1, layout, hashed, self.hash_seed, self.numeric or "standard", ())
 
     def _map_of_like(self, like: Dataset, known: Clicks) -> FeatureMap:

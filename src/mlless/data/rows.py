@@ -245,10 +245,11 @@ class Chunk(Generic[R]):
 
     ``lines[n]`` is the place of row ``n`` in the source: its line, or its row in Parquet, from 1.
     ``skipped`` malformed lines were left out since the chunk before. ``done`` bytes of the source
-    (as it lies on disk) are read.
+    (as it is stored) are read. ``part`` is the name of the part of the source that the rows are from.
     """
 
     rows: R
     lines: NDArray[np.int64]
     skipped: int
     done: int
+    part: str

@@ -19,7 +19,7 @@ from mlless.data.dataset import Dataset, open_dataset
 from mlless.data.manifest import Clicks, File, Ratings
 from mlless.data.partition import default_batch_size, partition
 from mlless.data.readers import ratings_parquet
-from mlless.data.readers import source as source_module
+from mlless.data.readers import text as text_module
 from mlless.data.synthetic import write_clicks, write_ratings
 from mlless.errors import ChannelError, DatasetError, InputError, MLLessError, UsageError
 
@@ -47,7 +47,8 @@ def libsvm(rows: list[ClickRow]) -> str:
 def limits(*, block: int = 2 << 20, bucket: int = 32 << 20) -> Iterator[None]:
     """Small blocks and buckets, so that small sources have many."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(source_module, "BLOCK", block)
+        patch.setattr(text_module, "BLOCK", block)
+        patch.setattr("mlless.data.readers.parts.PIECE", block)
         patch.setattr(partition_module, "_BUCKET", bucket)
         yield
 
@@ -250,7 +251,7 @@ def test_a_given_number_of_features_tells_where_counting_starts(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("1 1:1\n0 5:1\n1 0:1\n", "line 3: features 0 and 5 both occur.*--features 6"),
+        ("1 1:1\n0 5:1\n1 0:1\n", "line 2: features 0 and 5 both occur.*index 0 in .*line 3.*--features 6"),
         ("1 1:1\n1 0:1 5:1\n", "line 2: features 0 and 5 both occur.*--features 6"),
         ("1 1:1\n0 6:1\n", "line 2: malformed line: expected a feature index from 0 to 5, found '6'"),
     ],
@@ -332,7 +333,7 @@ def test_a_source_without_good_rows_is_an_error_and_leaves_nothing(
 
 def test_only_malformed_lines_are_no_rows(write: Write, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no rows: expected at least one, found 2 malformed lines"):
-        partition(write("c.svm", "x\ny\n"), tmp_path / "d", skip_malformed=True)
+        partition(write("c.svm", "x\ny\n"), tmp_path / "d", format="libsvm", skip_malformed=True)
 
 
 def test_overwrite_replaces_and_a_failure_does_not(

@@ -11,12 +11,23 @@ from collections.abc import Iterator
 from mlless.data.features import FeatureMap
 from mlless.data.readers.clicks_text import read_clicks_text
 from mlless.data.readers.columns_text import read_columns_text
+from mlless.data.readers.finding import Sources
+from mlless.data.readers.guess import Format
 from mlless.data.readers.ratings_text import read_ratings_text
-from mlless.data.readers.source import FORMATS, Format, Source, open_source
+from mlless.data.readers.source import FORMATS, Source, open_source
 from mlless.data.rows import Chunk, ClicksRows, ColumnRows, RatingsRows
 from mlless.errors import UsageError
 
-__all__ = ["FORMATS", "Format", "Source", "open_source", "read_clicks", "read_columns", "read_ratings"]
+__all__ = [
+    "FORMATS",
+    "Format",
+    "Source",
+    "Sources",
+    "open_source",
+    "read_clicks",
+    "read_columns",
+    "read_ratings",
+]
 
 
 def read_ratings(
@@ -28,7 +39,7 @@ def read_ratings(
     ``rating_optional`` a source without a rating column is taken too; its ``ratings`` are None.
     """
     if source.format != "ratings":
-        raise UsageError("not a source of ratings", where=str(source.path), found=source.format)
+        raise UsageError("not a source of ratings", where=source.name, found=source.format)
     if source.layout == "parquet":
         from mlless.data.readers.ratings_parquet import read_ratings_parquet
 
@@ -45,7 +56,7 @@ def read_clicks(
     a feature index outside ``lowest..highest`` makes its line malformed.
     """
     if source.format != "libsvm":
-        raise UsageError("not a source of clicks", where=str(source.path), found=source.format)
+        raise UsageError("not a source of clicks", where=source.name, found=source.format)
     return read_clicks_text(source, skip_malformed=skip_malformed, lowest=lowest, highest=highest)
 
 
@@ -58,7 +69,7 @@ def read_columns(
     ``label_optional`` a table without the column of the label is taken too; its labels are 0.
     """
     if source.format not in ("criteo", "columns"):
-        raise UsageError("not a table of clicks", where=str(source.path), found=source.format)
+        raise UsageError("not a table of clicks", where=source.name, found=source.format)
     if source.layout == "parquet":
         from mlless.data.readers.columns_parquet import read_columns_parquet
 

@@ -18,7 +18,8 @@ from mlless.data.readers.numbers import (
     whole_number,
     whole_numbers,
 )
-from mlless.data.readers.source import Source, blocks
+from mlless.data.readers.source import Source
+from mlless.data.readers.text import blocks
 from mlless.data.rows import Chunk, ClicksRows
 
 BIGGEST_INDEX = 2**31 - 1
@@ -42,7 +43,7 @@ def read_clicks_text(
     lines = ClicksLines(lowest, highest)
     count = 0
     for block in blocks(source):
-        for chunk in parse(block, source, lines, skip_malformed):
+        for chunk in parse(block, lines, skip_malformed):
             numbers = np.arange(count, count + len(chunk.rows), dtype=np.int64)
             count += len(chunk.rows)
             yield replace(chunk, rows=replace(chunk.rows, numbers=numbers))

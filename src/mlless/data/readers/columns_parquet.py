@@ -13,7 +13,7 @@ from mlless.data.hashing import LONGEST_TOKEN
 from mlless.data.readers.columns_text import LABEL, check_names, hashed_categories
 from mlless.data.readers.lines import malformed
 from mlless.data.readers.numbers import Malformed
-from mlless.data.readers.parquet import ROWS, parquet_batches, wrong_type
+from mlless.data.readers.parquet import ROWS, Rows, parquet_batches, wrong_type
 from mlless.data.readers.source import Source
 from mlless.data.rows import Chunk, ColumnRows
 
@@ -28,48 +28,47 @@ def read_columns_parquet(
     layout = features.layout
     names: list[str] = []
 
-    def choose(schema: pyarrow.Schema) -> list[str]:
-        check_names(source, schema.names, features, label_optional)
-        _check_types(source, schema, features)
+    def choose(schema: pyarrow.Schema, part: str) -> list[str]:
+        check_names(part, schema.names, features, label_optional)
+        _check_types(part, schema, features)
         labels = [layout.label] if layout.label in schema.names else []
         names[:] = [*labels, *layout.numeric, *layout.categorical]
         return names
 
     count = 0
-    reader = _Batches(source, features, skip_malformed)
-    for batch, first, done in parquet_batches(source, choose, ROWS):
-        chunk = reader.chunk(batch, layout.label in names, first, count, done)
+    reader = _Batches(features, skip_malformed)
+    for found in parquet_batches(source, choose, ROWS):
+        chunk = reader.chunk(found, layout.label in names, count)
         count += len(chunk.rows)
         yield chunk
 
 
 class _Batches:
-    def __init__(self, source: Source, features: FeatureMap, skip: bool) -> None:
-        self.source, self.layout, self.skip = source, features.layout, skip
+    def __init__(self, features: FeatureMap, skip: bool) -> None:
+        self.layout, self.skip = features.layout, skip
         self.states, self.hashed = features.states(), features.hashed
 
-    def chunk(
-        self, batch: pyarrow.RecordBatch, labelled: bool, first: int, count: int, done: int
-    ) -> Chunk[ColumnRows]:
-        """Return the rows of a batch, of which the first is row ``first`` and ``count`` come before."""
+    def chunk(self, found: Rows, labelled: bool, count: int) -> Chunk[ColumnRows]:
+        """Return the rows that are ``found``; ``count`` come before."""
+        batch, first = found.batch, found.first
         rows = batch.num_rows
         good = np.ones(rows, np.bool_)
         labels = np.zeros(rows, np.uint8)
         if labelled:
             numbers = _floats(batch.column(self.layout.label))
             labels = (numbers == 1.0).astype(np.uint8)
-            good &= self._usable(np.isin(numbers, (0.0, 1.0, -1.0)), batch, self.layout.label, LABEL, first)
+            good &= self._usable(np.isin(numbers, (0.0, 1.0, -1.0)), found, self.layout.label, LABEL)
         numeric = np.empty((rows, len(self.layout.numeric)), np.float32)
         for place, name in enumerate(self.layout.numeric):
             with np.errstate(over="ignore"):
                 numeric[:, place] = _floats(batch.column(name))
             finite = ~np.isinf(numeric[:, place])
-            good &= self._usable(finite, batch, name, f"a finite number or nothing in column {name}", first)
+            good &= self._usable(finite, found, name, f"a finite number or nothing in column {name}")
         categories = np.empty((rows, len(self.layout.categorical)), np.uint32)
         for place, name in enumerate(self.layout.categorical):
             data, starts, ends = _tokens(batch.column(name))
             expected = f"at most {LONGEST_TOKEN} bytes in column {name}"
-            good &= self._usable(ends - starts <= LONGEST_TOKEN, batch, name, expected, first)
+            good &= self._usable(ends - starts <= LONGEST_TOKEN, found, name, expected)
             ends = np.minimum(ends, starts + LONGEST_TOKEN)
             states = np.full(rows, self.states[place])
             categories[:, place] = hashed_categories(data, starts, ends, states, self.hashed)
@@ -79,21 +78,20 @@ class _Batches:
             ColumnRows(labels[kept], numbers_of_rows, numeric[kept], categories[kept]),
             kept + first,
             rows - len(kept),
-            done,
+            found.done,
+            found.part,
         )
 
-    def _usable(
-        self, usable: NDArray[np.bool_], batch: pyarrow.RecordBatch, name: str, expected: str, first: int
-    ) -> NDArray[np.bool_]:
+    def _usable(self, usable: NDArray[np.bool_], rows: Rows, name: str, expected: str) -> NDArray[np.bool_]:
         """Return ``usable``, or raise InputError at the first row that is not."""
         if not self.skip and not usable.all():
             at = int(np.argmin(usable))
-            found = str(batch.column(name)[at])
-            raise malformed(self.source, f"row {first + at}", Malformed(expected, found))
+            found = str(rows.batch.column(name)[at])
+            raise malformed(rows.part, f"row {rows.first + at}", Malformed(expected, found))
         return usable
 
 
-def _check_types(source: Source, schema: pyarrow.Schema, features: FeatureMap) -> None:
+def _check_types(part: str, schema: pyarrow.Schema, features: FeatureMap) -> None:
     from pyarrow import types
 
     layout = features.layout
@@ -102,7 +100,7 @@ def _check_types(source: Source, schema: pyarrow.Schema, features: FeatureMap) -
             kind = schema.field(name).type
             known = types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)
             if not known and not types.is_decimal(kind) and not types.is_null(kind):
-                raise wrong_type(source, schema.field(name), "a numeric column")
+                raise wrong_type(part, schema.field(name), "a numeric column")
     for name in layout.categorical:
         kind = schema.field(name).type
         if types.is_dictionary(kind):
@@ -117,7 +115,7 @@ def _check_types(source: Source, schema: pyarrow.Schema, features: FeatureMap) -
                 types.is_null,
             )
         ):
-            raise wrong_type(source, schema.field(name), "a column of text or whole numbers")
+            raise wrong_type(part, schema.field(name), "a column of text or whole numbers")
 
 
 def _floats(column: pyarrow.Array) -> NDArray[np.float64]:

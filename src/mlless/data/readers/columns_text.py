@@ -10,15 +10,16 @@ from numpy.typing import NDArray
 
 from mlless.data.features import ABSENT, FeatureMap
 from mlless.data.hashing import LONGEST_TOKEN, hash_tokens
+from mlless.data.readers.headers import Header, names_in, without_first_line
 from mlless.data.readers.lines import parse
 from mlless.data.readers.numbers import Irregular, Malformed, finite_number, finite_numbers
 from mlless.data.readers.ratings_text import split
-from mlless.data.readers.source import Block, Source, blocks
+from mlless.data.readers.source import Source
+from mlless.data.readers.text import Block, blocks
 from mlless.data.rows import Chunk, ColumnRows
 from mlless.errors import InputError
 
 LABEL = "a label of 0 or 1, or of -1 or 1"
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _LINE_FEED = ord("\n")
 
 Row = tuple[int, list[float], list[bytes]]
@@ -32,11 +33,14 @@ def read_columns_text(
     With ``label_optional`` a table without the column of the label is taken too; its labels are 0.
     """
     lines: ColumnLines | None = None
+    header: Header | None = None
     count = 0
     for block in blocks(source):
         if lines is None:
-            lines, block = _begin(source, block, features, label_optional)
-        for chunk in parse(block, source, lines, skip_malformed):
+            lines, header, block = _begin(block, features, label_optional)
+        elif block.first_line == 1 and header is not None:
+            block = header.dropped(block, split(block.first, lines.separator))
+        for chunk in parse(block, lines, skip_malformed):
             numbers = np.arange(count, count + len(chunk.rows), dtype=np.int64)
             count += len(chunk.rows)
             yield replace(chunk, rows=replace(chunk.rows, numbers=numbers))
@@ -156,28 +160,26 @@ def _numbers(
 
 
 def _begin(
-    source: Source, block: Block, features: FeatureMap, label_optional: bool
-) -> tuple[ColumnLines, Block]:
-    """Return how the lines are laid out, and the block without the header."""
+    block: Block, features: FeatureMap, label_optional: bool
+) -> tuple[ColumnLines, Header | None, Block]:
+    """Return how the lines are laid out, the header if there is one, and the block without it."""
     layout = features.layout
-    text = block.text.removeprefix(_BYTE_ORDER_MARK)
-    first, _, rest = text.partition(b"\n")
-    where = f"{source.path}, line {block.first_line}"
     try:
-        fields = split(first, layout.separator.encode())
+        fields = split(block.first, layout.separator.encode())
     except Malformed as error:
+        where = f"{block.part}, line {block.first_line}"
         raise InputError("no header", where=where, expected=error.expected, found=error.found) from error
     if layout.names is not None:
         names = list(layout.names)
         if label_optional and len(fields) == len(names) - 1:
             names.remove(layout.label)
-        return ColumnLines(names, features), Block(text, block.first_line, block.done)
-    names = [field.decode("utf-8", "replace").strip() for field in fields]
-    check_names(source, names, features, label_optional)
-    return ColumnLines(names, features), Block(rest, block.first_line + 1, block.done)
+        return ColumnLines(names, features), None, block
+    names = names_in(fields)
+    check_names(block.part, names, features, label_optional)
+    return ColumnLines(names, features), Header(block.part, names), without_first_line(block)
 
 
-def check_names(source: Source, names: Sequence[str], features: FeatureMap, label_optional: bool) -> None:
+def check_names(part: str, names: Sequence[str], features: FeatureMap, label_optional: bool) -> None:
     """Raise InputError unless the columns of the layout are among ``names``, each once."""
     layout = features.layout
     wanted = [*layout.numeric, *layout.categorical] + [layout.label] * (not label_optional)
@@ -188,7 +190,7 @@ def check_names(source: Source, names: Sequence[str], features: FeatureMap, labe
         if wrong:
             raise InputError(
                 what,
-                where=str(source.path),
+                where=part,
                 expected=f"one each of {', '.join(wanted)}",
                 found=f"{', '.join(names) or 'none'}",
                 cure=f"see to {', '.join(wrong[:5])}",

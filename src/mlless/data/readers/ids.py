@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mlless.data.readers.source import shortened, unreadable
+from mlless.data.readers.parts import unreadable
+from mlless.data.readers.text import shortened
 from mlless.errors import InputError
 
 _BLOCK = 1 << 12

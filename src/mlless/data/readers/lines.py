@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlless.data.readers.numbers import Irregular, Malformed
-from mlless.data.readers.source import Block, Source, shortened
+from mlless.data.readers.text import Block, shortened
 from mlless.data.rows import Chunk, R, Rows
 from mlless.errors import InputError
 
@@ -35,24 +36,24 @@ class LineFormat(Protocol[R_co, Row]):
         ...
 
 
-def parse(block: Block, source: Source, format: LineFormat[R, Row], skip: bool) -> Iterator[Chunk[R]]:
+def parse(block: Block, format: LineFormat[R, Row], skip: bool) -> Iterator[Chunk[R]]:
     """Yield the rows of ``block``; a malformed line is an InputError, or counted with ``skip``."""
     try:
         rows, lines = format.many(block.text)
-        yield Chunk(rows, lines + block.first_line, 0, block.done)
+        yield Chunk(rows, lines + block.first_line, 0, block.done, block.part)
         return
     except Irregular:
         pass
     middle = block.text.find(b"\n", len(block.text) // 2) + 1
     if len(block.text) > SMALL and middle < len(block.text):
         second_line = block.first_line + block.text.count(b"\n", 0, middle)
-        yield from parse(Block(block.text[:middle], block.first_line, block.done), source, format, skip)
-        yield from parse(Block(block.text[middle:], second_line, block.done), source, format, skip)
+        yield from parse(replace(block, text=block.text[:middle]), format, skip)
+        yield from parse(replace(block, text=block.text[middle:], first_line=second_line), format, skip)
     else:
-        yield _line_by_line(block, source, format, skip)
+        yield _line_by_line(block, format, skip)
 
 
-def _line_by_line(block: Block, source: Source, format: LineFormat[R, Row], skip: bool) -> Chunk[R]:
+def _line_by_line(block: Block, format: LineFormat[R, Row], skip: bool) -> Chunk[R]:
     rows: list[Row] = []
     lines: list[int] = []
     skipped = 0
@@ -61,21 +62,21 @@ def _line_by_line(block: Block, source: Source, format: LineFormat[R, Row], skip
             row = format.one(line)
         except Malformed as error:
             if not skip:
-                raise malformed(source, f"line {number}", error) from None
+                raise malformed(block.part, f"line {number}", error) from None
             skipped += 1
             continue
         if row is not None:
             rows.append(row)
             lines.append(number)
-    return Chunk(format.gather(rows), np.array(lines, np.int64), skipped, block.done)
+    return Chunk(format.gather(rows), np.array(lines, np.int64), skipped, block.done, block.part)
 
 
-def malformed(source: Source, place: str, error: Malformed) -> InputError:
-    """Return the error of a malformed line (or row) at ``place``."""
+def malformed(part: str, place: str, error: Malformed) -> InputError:
+    """Return the error of a malformed line (or row) at ``place`` in the part of that name."""
     cure = "correct it, or leave such lines out with --skip-malformed"
     return InputError(
-        "malformed line" if source.layout == "text" else "malformed row",
-        where=f"{source.path}, {place}",
+        f"malformed {place.partition(' ')[0]}",
+        where=f"{part}, {place}",
         expected=error.expected,
         found=shortened(error.found),
         cure=f"{error.cure}; or {cure}" if error.cure else cure,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mlless.data.readers.columns import FINITE_RATING, find_columns
 from mlless.data.readers.lines import malformed
 from mlless.data.readers.numbers import BIGGEST, Malformed
-from mlless.data.readers.parquet import ROWS, parquet_batches, wrong_type
+from mlless.data.readers.parquet import ROWS, Rows, parquet_batches, wrong_type
 from mlless.data.readers.source import Source
 from mlless.data.rows import Chunk, RatingsRows
 from mlless.errors import InputError
@@ -26,15 +26,15 @@ def read_ratings_parquet(
     """Yield the ratings of a Parquet source in order."""
     names: list[str] = []
 
-    def choose(schema: pyarrow.Schema) -> list[str]:
-        names[:] = _columns(source, schema, rating_optional)
+    def choose(schema: pyarrow.Schema, part: str) -> list[str]:
+        names[:] = _columns(part, schema, rating_optional)
         return names
 
-    for batch, first, done in parquet_batches(source, choose, ROWS):
-        yield _chunk(source, batch, names, first, done, skip_malformed)
+    for found in parquet_batches(source, choose, ROWS):
+        yield _chunk(found, names, skip_malformed)
 
 
-def _columns(source: Source, schema: pyarrow.Schema, rating_optional: bool) -> list[str]:
+def _columns(part: str, schema: pyarrow.Schema, rating_optional: bool) -> list[str]:
     """Return the names of the columns for user, item and rating; InputError if they will not do."""
     from pyarrow import types
 
@@ -44,25 +44,24 @@ def _columns(source: Source, schema: pyarrow.Schema, rating_optional: bool) -> l
     if columns is None or (columns.rating is None and not rating_optional):
         raise InputError(
             "not a table of ratings",
-            where=str(source.path),
+            where=part,
             expected="columns user, item and rating (or userId, movieId, ...)",
             found=", ".join(schema.names) or "no columns",
         )
     for place in (columns.user, columns.item):
         if not types.is_integer(schema.field(place).type):
-            raise wrong_type(source, schema.field(place), "an integer column")
+            raise wrong_type(part, schema.field(place), "an integer column")
     places = [columns.user, columns.item]
     if columns.rating is not None:
         places.append(columns.rating)
         type_ = schema.field(columns.rating).type
         if not (types.is_integer(type_) or types.is_floating(type_) or types.is_decimal(type_)):
-            raise wrong_type(source, schema.field(columns.rating), "a numeric column")
+            raise wrong_type(part, schema.field(columns.rating), "a numeric column")
     return [schema.names[place] for place in places]
 
 
-def _chunk(
-    source: Source, batch: pyarrow.RecordBatch, names: list[str], first: int, done: int, skip: bool
-) -> Chunk[RatingsRows]:
+def _chunk(found: Rows, names: list[str], skip: bool) -> Chunk[RatingsRows]:
+    batch, first = found.batch, found.first
     columns = [batch.column(name) for name in names]
     good = np.ones(batch.num_rows, np.bool_)
     ids = []
@@ -71,7 +70,7 @@ def _chunk(
         if not skip and not usable.all():
             at = int(np.argmin(usable))
             expected = f"a {what} id that is a whole number from 0 to 2^63-1".replace("a item", "an item")
-            raise malformed(source, f"row {first + at}", Malformed(expected, str(column[at])))
+            raise malformed(found.part, f"row {first + at}", Malformed(expected, str(column[at])))
         ids.append(numbers)
         good &= usable
     ratings = None
@@ -80,14 +79,14 @@ def _chunk(
         if not skip and not usable.all():
             at = int(np.argmin(usable))
             error = Malformed(FINITE_RATING, str(columns[2][at]))
-            raise malformed(source, f"row {first + at}", error)
+            raise malformed(found.part, f"row {first + at}", error)
         good &= usable
     rows = RatingsRows(ids[0], ids[1], ratings)
     lines = np.arange(first, first + len(rows), dtype=np.int64)
     if good.all():
-        return Chunk(rows, lines, 0, done)
+        return Chunk(rows, lines, 0, found.done, found.part)
     kept = np.flatnonzero(good)
-    return Chunk(rows.take(kept), lines[kept], len(rows) - len(kept), done)
+    return Chunk(rows.take(kept), lines[kept], len(rows) - len(kept), found.done, found.part)
 
 
 def _ids(column: pyarrow.Array) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlless.data.readers.columns import FINITE_RATING, Columns, find_columns
+from mlless.data.readers.headers import Header, names_in, without_first_line
 from mlless.data.readers.lines import parse
 from mlless.data.readers.numbers import (
     Irregular,
@@ -18,12 +19,12 @@ from mlless.data.readers.numbers import (
     whole_number,
     whole_numbers,
 )
-from mlless.data.readers.source import Block, Source, blocks, shortened
+from mlless.data.readers.source import Source
+from mlless.data.readers.text import Block, blocks, shortened
 from mlless.data.rows import Chunk, RatingsRows
 from mlless.errors import InputError
 
 _SEPARATORS = (b"::", b"\t", b",")
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _HEADER = "a header line that names user, item and rating (such as userId,movieId,rating)"
 _LINE_FEED = ord("\n")
 
@@ -35,10 +36,13 @@ def read_ratings_text(
 ) -> Iterator[Chunk[RatingsRows]]:
     """Yield the ratings of a text source in order."""
     lines: RatingsLines | None = None
+    header: Header | None = None
     for block in blocks(source):
         if lines is None:
-            lines, block = _begin(source, block, rating_optional)
-        yield from parse(block, source, lines, skip_malformed)
+            lines, header, block = _begin(block, rating_optional)
+        elif block.first_line == 1 and header is not None:
+            block = header.dropped(block, split(block.first, lines.separator))
+        yield from parse(block, lines, skip_malformed)
 
 
 class RatingsLines:
@@ -106,11 +110,10 @@ def split(line: bytes, separator: bytes) -> list[bytes]:
     return [field.encode("utf-8", "surrogateescape") for field in fields]
 
 
-def _begin(source: Source, block: Block, rating_optional: bool) -> tuple[RatingsLines, Block]:
-    """Return how the lines are laid out, and the block without the header."""
-    text = block.text.removeprefix(_BYTE_ORDER_MARK)
-    first, _, rest = text.partition(b"\n")
-    where = f"{source.path}, line {block.first_line}"
+def _begin(block: Block, rating_optional: bool) -> tuple[RatingsLines, Header | None, Block]:
+    """Return how the lines are laid out, the header if there is one, and the block without it."""
+    first = block.first
+    where = f"{block.part}, line {block.first_line}"
     separator = next((separator for separator in _SEPARATORS if separator in first), None)
     if separator is None:
         raise InputError(
@@ -121,19 +124,19 @@ def _begin(source: Source, block: Block, rating_optional: bool) -> tuple[Ratings
             cure="convert the file to one of these, or give the right --format",
         )
     try:
-        names = [name.decode("utf-8", "replace") for name in split(first, separator)]
+        names = names_in(split(first, separator))
     except Malformed as error:
         raise InputError("no header", where=where, expected=_HEADER, found=shortened(first)) from error
     columns = find_columns(names)
+    header = Header(block.part, names) if columns is not None else None
     if columns is not None:
-        block = Block(rest, block.first_line + 1, block.done)
+        block = without_first_line(block)
     elif separator == b",":
         raise InputError("no header", where=where, expected=_HEADER, found=shortened(first))
     else:
-        block = Block(text, block.first_line, block.done)
         columns = Columns(0, 1, 2 if len(names) > 2 else None, len(names))
     if columns.rating is None and not rating_optional:
         raise InputError(
             "no rating column", where=where, expected="user, item and rating", found=shortened(first)
         )
-    return RatingsLines(separator, columns), block
+    return RatingsLines(separator, columns), header, block

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mlless.data.readers import lines as lines_module
 from mlless.data.readers import open_source, read_clicks
-from mlless.data.readers import source as source_module
+from mlless.data.readers import text as text_module
 from mlless.data.readers.clicks_text import ClicksLines
 from mlless.data.readers.numbers import Irregular, Malformed
 from mlless.data.rows import ClicksRows
@@ -168,7 +168,7 @@ def test_blocks_and_halves_lose_no_line(
         if row:
             expected.append((int(row[0] == 1), {n: float(np.float32(value)) for n, value in row[1].items()}))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(source_module, "BLOCK", block)
+        patch.setattr(text_module, "BLOCK", block)
         patch.setattr(lines_module, "SMALL", small)
         rows, _, left_out = read(path, skip=True)
     assert (rows, left_out) == (expected, skipped)

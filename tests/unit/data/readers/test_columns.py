@@ -156,7 +156,7 @@ def test_many_lines_at_once_are_read_as_one_at_a_time(rows: list[tuple[str, ...]
 
 
 def test_rows_of_many_blocks_are_numbered_on(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mlless.data.readers.source.BLOCK", 4096)
+    monkeypatch.setattr("mlless.data.readers.text.BLOCK", 4096)
     monkeypatch.setattr(lines_module, "SMALL", 512)
     body = "".join(f"p{n % 7},{n % 2},{n},{n / 8},s{n % 11},\n" for n in range(3000))
     rows = read(

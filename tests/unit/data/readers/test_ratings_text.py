@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mlless.data.readers import lines as lines_module
 from mlless.data.readers import open_source, read_ratings
-from mlless.data.readers import source as source_module
+from mlless.data.readers import text as text_module
 from mlless.data.readers.columns import Columns
 from mlless.data.readers.numbers import Irregular, Malformed
 from mlless.data.readers.ratings_text import Rating, RatingsLines
@@ -170,14 +170,15 @@ def test_blocks_and_halves_lose_no_line(
             continue
         expected += [(number, row)] if row else []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(source_module, "BLOCK", block)
+        patch.setattr(text_module, "BLOCK", block)
         patch.setattr(lines_module, "SMALL", small)
         rows, numbers, left_out = read(path, skip=True)
     assert (list(zip(numbers, rows, strict=True)), left_out) == (expected, skipped)
 
 
 def test_progress_is_that_of_the_file_on_disk(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(source_module, "BLOCK", 2000)
+    monkeypatch.setattr(text_module, "BLOCK", 2000)
+    monkeypatch.setattr("mlless.data.readers.parts.PIECE", 500)
     source = open_source(write("u.data.gz", "".join(f"{n}\t{n * n % 997}\t3\n" for n in range(5000))))
     done = [chunk.done for chunk in read_ratings(source)]
     assert done == sorted(done)

@@ -11,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlless.data.readers import open_source, read_clicks, read_ratings
-from mlless.data.readers import source as source_module
-from mlless.data.readers.source import Source, blocks, shortened
+from mlless.data.readers import text as text_module
+from mlless.data.readers.parts import FilePart
+from mlless.data.readers.source import Source
+from mlless.data.readers.text import blocks, shortened
 from mlless.errors import InputError, UsageError
 
 Write = Callable[[str, str | bytes], Path]
@@ -78,15 +80,16 @@ def test_refuses_what_is_not_there(tmp_path: Path) -> None:
         open_source(tmp_path / "none.csv")
 
 
-def test_refuses_a_directory(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="a directory"):
+def test_refuses_a_folder_without_files(tmp_path: Path) -> None:
+    (tmp_path / "_SUCCESS").touch()
+    with pytest.raises(InputError, match="no files of rows in this folder"):
         open_source(tmp_path)
 
 
 def test_a_gzip_file_cut_further_on_is_an_error_where_it_breaks_off(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(source_module, "BLOCK", 1000)
+    monkeypatch.setattr(text_module, "BLOCK", 1000)
     text = "".join(f"{n}\t{n * 7919 % 1000}\t3\n" for n in range(50_000))
     path = tmp_path / "u.data.gz"
     path.write_bytes(gzip.compress(text.encode())[:-5000])
@@ -95,7 +98,7 @@ def test_a_gzip_file_cut_further_on_is_an_error_where_it_breaks_off(
 
 
 def test_refuses_an_endless_line(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(source_module, "LONGEST_LINE", 1000)
+    monkeypatch.setattr(text_module, "LONGEST_LINE", 1000)
     path = write("long.dat", "1::2::3\n" + "x" * 5000)
     with pytest.raises(InputError, match=r"line 2: a line longer than"):
         list(blocks(open_source(path), 100))
@@ -114,7 +117,9 @@ def test_blocks_hold_every_line_once(
     text = ending.join(lines) + (ending if last else "")
     path.write_bytes(text.encode())
     found: list[str] = []
-    for block in blocks(Source(path, "ratings", "text", False, len(text)), size):
+    for block in blocks(
+        Source("a", (FilePart(path, found=True),), "ratings", "text", b"", False, len(text)), size
+    ):
         assert block.first_line == len(found) + 1
         assert block.text.endswith(b"\n")
         found += block.text.decode().split("\n")[:-1]

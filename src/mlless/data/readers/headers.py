@@ -1,0 +1,54 @@
+"""Headers of several parts of one table: each part may have one, and all are the same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from mlless.data.readers.text import Block
+from mlless.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """The ``names`` of the columns, as the part so called has them."""
+
+    part: str
+    names: Sequence[str]
+
+    def check(self, part: str, names: Sequence[str]) -> bool:
+        """Return whether the first row of a later part, ``names``, is the header again; no row of data.
+
+        InputError if it is another header: a row of the same names, for the most part.
+        """
+        if list(names) == list(self.names):
+            return True
+        if 2 * len(set(names) & set(self.names)) <= len(names):  # one may well be a value, too
+            return False
+        raise self.differs(part, names)
+
+    def differs(self, part: str, names: Sequence[str]) -> InputError:
+        """Return the error of a part with other ``names``."""
+        return InputError(
+            "parts with other columns",
+            where=part,
+            expected=f"{', '.join(self.names)}, as in {self.part}",
+            found=", ".join(names),
+            cure="name parts of one table, or write them anew with the same columns",
+        )
+
+    def dropped(self, block: Block, fields: Sequence[bytes]) -> Block:
+        """Return the first block of a later part, whose first line has ``fields``, without its header."""
+        if not self.check(block.part, names_in(fields)):
+            return block
+        return without_first_line(block)
+
+
+def names_in(fields: Sequence[bytes]) -> list[str]:
+    """Return the names of columns in a line of text."""
+    return [field.decode("utf-8", "replace").strip() for field in fields]
+
+
+def without_first_line(block: Block) -> Block:
+    """Return ``block`` from its second line on."""
+    return replace(block, text=block.text.partition(b"\n")[2], first_line=block.first_line + 1)
