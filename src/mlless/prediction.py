@@ -15,11 +15,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mlless.artifact import Artifact, read_artifact
+from mlless.artifact import MODEL, Artifact, read_artifact
+from mlless.channels.opening import open_objects
 from mlless.data.batches import RatingsBatch
-from mlless.data.dataset import Dataset, is_dataset, open_dataset
+from mlless.data.dataset import Dataset, open_dataset
 from mlless.data.ids import NO_IDS, IdIndex, Ids, RatingIds, Rows, ids_of
-from mlless.data.manifest import File
+from mlless.data.manifest import MANIFEST, File
 from mlless.data.readers import Source, Sources, open_source, read_clicks, read_columns, read_ratings
 from mlless.data.readers.parts import STANDARD_INPUT
 from mlless.data.rows import Chunk, ClicksRows
@@ -379,11 +380,11 @@ def files_of(dataset: Dataset, part: Part) -> tuple[File, ...]:
 
 
 def dataset_at(source: Sources) -> Dataset | None:
-    """Return the data set at ``source``; None if there are raw rows, or nothing."""
+    """Return the data set at ``source``; None if there are raw rows, or nothing. DatasetError for a run."""
     given = [source] if isinstance(source, str | Path) else source
-    if len(given) != 1 or given[0] == STANDARD_INPUT or not is_dataset(given[0]):
+    if len(given) != 1 or given[0] == STANDARD_INPUT:
         return None
-    return open_dataset(given[0])
+    return open_dataset(given[0]) if {MANIFEST, MODEL} & open_objects(given[0]).names() else None
 
 
 def load(run: Location) -> Predictor:

@@ -62,7 +62,7 @@ def test_what_does_not_fit_is_refused(mlless, criteo, clicks, ratings, tmp_path)
     for arguments, says in (
         (["evaluate", clicks.run, rows], "does not know what its features are made of"),
         (["evaluate", ratings.run, rows], "expected ratings, found clicks"),
-        (["evaluate", criteo / "run", rows, "--part", "train"], "a raw file has no parts"),
+        (["evaluate", criteo / "run", rows, "--part", "train"], "raw rows are not in parts"),
         (["predict", criteo / "run", ratings.raw, "--format", "ratings"], "expected clicks, found ratings"),
         (["synthesize", "criteo", rows, "--rows", "5"], "--overwrite"),
         (["partition", rows, tmp_path / "x", "--columns", tmp_path / "none.toml"], "none.toml"),

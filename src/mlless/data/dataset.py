@@ -79,11 +79,6 @@ class Dataset:
         return data
 
 
-def is_dataset(location: Location) -> bool:
-    """Return whether there is a data set at ``location``; what else is there may be raw rows."""
-    return MANIFEST in open_objects(location).names()
-
-
 def open_dataset(location: Location) -> Dataset:
     """Return the data set at ``location``; DatasetError if there is none, or of another version."""
     if not is_remote(location):
