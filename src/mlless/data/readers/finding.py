@@ -8,8 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from mlless.data.readers.parts import STANDARD_INPUT, FilePart, Part, PipePart, unreadable
-from mlless.deployment import hidden
-from mlless.errors import InputError, UsageError
+from mlless.errors import InputError, UsageError, hidden
 
 Sources = str | Path | Sequence[str | Path]
 

@@ -31,8 +31,6 @@ class Source:
         Where the rows are, in order.
     start
         The first 64 KiB of the text of the first part that has any; empty for Parquet.
-    packed
-        Whether the text of that part is packed.
     bytes
         The size of all parts as they are stored; None where one of them is of unknown size.
     """
@@ -42,7 +40,6 @@ class Source:
     format: Format
     layout: Layout
     start: bytes
-    packed: bool
     bytes: int | None
 
     def progress(self, done: int) -> float | None:
@@ -92,10 +89,10 @@ def open_source(sources: Sources, *, format: str | None = None) -> Source:
                     if format == "libsvm":
                         told = "--format libsvm is for LIBSVM text only"
                         raise UsageError(told, where=part.name, found="Parquet")
-                    return Source(name, parts, format or "ratings", "parquet", b"", False, _total(parts))
+                    return Source(name, parts, format or "ratings", "parquet", b"", _total(parts))
                 _check_text(part, start)
                 found = format or guess(part.name, start, whole=len(start) < _START)
-                return Source(name, parts, found, "text", start, stream.packing is not None, _total(parts))
+                return Source(name, parts, found, "text", start, _total(parts))
         if not part.found:
             raise InputError("an empty file", where=part.name)
     raise InputError("nothing but empty files", where=name)

@@ -216,9 +216,7 @@ def test_standard_input_is_read_once_and_whole(
     with Pipe(monkeypatch, pack(text)):
         piped = partition("-", tmp_path / "piped", progress=lambda share, what: told.append((share, what)))
     stored = partition(put(tmp_path / "r.csv", text), tmp_path / "stored")
-    assert piped.manifest.rows == stored.manifest.rows == 100_000
-    for kind in ("users", "items"):
-        np.testing.assert_array_equal(getattr(piped.ids(), kind), getattr(stored.ids(), kind))
+    assert piped.manifest.train == stored.manifest.train
     assert piped.manifest.made.source == "standard input"
     assert piped.manifest.made.source_bytes == len(pack(text))
     assert told[0][0] is None

@@ -117,9 +117,7 @@ def test_blocks_hold_every_line_once(
     text = ending.join(lines) + (ending if last else "")
     path.write_bytes(text.encode())
     found: list[str] = []
-    for block in blocks(
-        Source("a", (FilePart(path, found=True),), "ratings", "text", b"", False, len(text)), size
-    ):
+    for block in blocks(Source("a", (FilePart(path, found=True),), "ratings", "text", b"", len(text)), size):
         assert block.first_line == len(found) + 1
         assert block.text.endswith(b"\n")
         found += block.text.decode().split("\n")[:-1]
