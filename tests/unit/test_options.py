@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -76,6 +77,7 @@ def test_a_function_takes_them_by_name() -> None:
 
 def test_train_has_the_options_that_wishes_and_deployment_declare() -> None:
     options = [*declared(Wishes), *declared(Deployment)]
+    assert len({one.name for one in options}) == len(options)
     typed = get_type_hints(TrainOptions)
     assert list(typed) == [one.name for one in options]
     parameters = inspect.signature(mlless.train).parameters
@@ -116,8 +118,9 @@ def test_a_type_checker_knows_the_options(tmp_path: Path) -> None:
     pytest.importorskip("mypy")
     sample = tmp_path / "sample.py"
     sample.write_text("import mlless\n" + "\n".join([RIGHT, *WRONG]) + "\n")
-    command = [sys.executable, "-m", "mypy", "--config-file", str(ROOT / "pyproject.toml"), str(sample)]
-    done = subprocess.run(command, cwd=ROOT / "src", capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "mypy", str(sample)]
+    environment = {**os.environ, "MYPYPATH": str(ROOT / "src")}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     told = [line for line in done.stdout.splitlines() if "sample.py:" in line and "error" in line]
     assert len(told) == len(WRONG), done.stdout + done.stderr
     for number, (line, message) in enumerate(zip(told, WRONG.values(), strict=True), start=3):

@@ -30,14 +30,11 @@ def report(
     is one file that opens anywhere, without a network; each chart lies beside it as a PNG.
     """
     from mlless.cli.console import console, say
-    from mlless.errors import not_installed
 
     os.environ["MPLBACKEND"] = "agg"  # whatever the user's is: nothing is shown on a screen
-    try:
-        from mlless.report.comparison.page import write_report
-        from mlless.report.comparison.recorded import is_finished
-    except ModuleNotFoundError as error:
-        raise not_installed("a report", "matplotlib", "jinja2") from error
+    from mlless.report.comparison.page import write_report
+    from mlless.report.comparison.recorded import is_finished
+
     finished = [run for run in runs if is_finished(run)] or runs
     for run in runs:
         if run not in finished:

@@ -4,3 +4,11 @@
 (the one place that needs Matplotlib), ``look`` gives colours and turns a figure into bytes, ``page``
 puts the page together.
 """
+
+from mlless.errors import not_installed
+
+try:
+    import jinja2  # noqa: F401 (only to say what is missing)
+    import matplotlib  # noqa: F401
+except ModuleNotFoundError as error:
+    raise not_installed("a report", "matplotlib", "jinja2") from error

@@ -229,7 +229,7 @@ def test_the_command_says_what_to_install(stored, monkeypatch, capsys):
     from mlless import cli
 
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    for name in [name for name in sys.modules if name.startswith("mlless.report.comparison.")]:
+    for name in [name for name in sys.modules if name.startswith("mlless.report.comparison")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(sys, "argv", ["mlless", "report", str(stored())])
     with pytest.raises(SystemExit):
