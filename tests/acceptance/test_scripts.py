@@ -10,7 +10,7 @@ import pytest
 SCRIPT = """
 import sys
 import mlless
-run = mlless.train(sys.argv[1], out=sys.argv[2], workers=2, epochs=1)
+run = mlless.train(sys.argv[1], out=sys.argv[2], workers=2, epochs=1, verbose=False)
 assert run.model().predict_ratings([1], [1]).shape == (1,)
 print("workers:", len({one.pid for one in run.summary.workers}), "steps:", len(run.history()))
 """
