@@ -60,6 +60,10 @@ LOCAL = Deployment()
 Listener = Callable[[StepRecord], None]
 
 
+def _silent(record: StepRecord) -> None:
+    """Hear of a step and say nothing."""
+
+
 @dataclass(frozen=True, repr=False)
 class Run:
     """A finished training: where its files are, a folder or a URL, and its summary."""
@@ -124,7 +128,7 @@ def train(
     out: Location,
     overwrite: bool = False,
     verbose: bool = True,
-    listen: Listener = lambda record: None,
+    listen: Listener = _silent,
     **options: Unpack[TrainOptions],
 ) -> Run:
     """Train a model on a partitioned data set with worker processes, or functions elsewhere.
@@ -171,10 +175,6 @@ def train(
         return run_job(spec, data, out, overwrite=overwrite, listen=hear, deployment=deployment)
 
 
-def _silent(record: StepRecord) -> None:
-    pass
-
-
 def plan_job(
     wishes: Wishes, dataset: Dataset, deployment: Deployment = LOCAL, *, least_steps: int = 0
 ) -> JobSpec:
@@ -190,7 +190,7 @@ def run_job(
     out: Location,
     *,
     overwrite: bool = False,
-    listen: Listener = lambda record: None,
+    listen: Listener = _silent,
     leavers: Leavers = nobody,
     deployment: Deployment = LOCAL,
 ) -> Run:

@@ -25,6 +25,7 @@ from mlless.models.base import Moment
 from mlless.records import StepRecord
 from mlless.replica import Replica
 from mlless.testing.virtual import Durations, simulate
+from mlless.train_options import TrainOptions
 
 
 def tables(run: Run) -> dict[str, bytes]:
@@ -219,8 +220,11 @@ def test_train_tells_how_it_goes_unless_it_is_to_be_silent(
     assert all(
         line.startswith("epoch ") and "train rmse" in line and "held-out rmse" in line for line in lines
     )
-    mlless.train(ratings.location, out=tmp_path / "two", workers=2, epochs=1, factors=4, verbose=False)
+    heard: list[StepRecord] = []
+    options: TrainOptions = {"workers": 2, "epochs": 1, "factors": 4}
+    run = mlless.train(ratings.location, out=tmp_path / "two", verbose=False, listen=heard.append, **options)
     assert capsys.readouterr() == ("", "")
+    assert heard == run.history()
 
 
 def test_a_history_as_a_frame_has_a_row_a_step(ratings: Dataset, run_folder: Path) -> None:
