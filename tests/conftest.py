@@ -16,7 +16,14 @@ settings.register_profile(
 )
 settings.load_profile("mlless")
 
-pytest_plugins = ["servers.browser", "servers.emulator", "servers.rabbitmq", "servers.redis", "servers.s3"]
+pytest_plugins = [
+    "servers.browser",
+    "servers.emulator",
+    "servers.rabbitmq",
+    "servers.redis",
+    "servers.s3",
+    "servers.web",
+]
 
 
 @pytest.fixture(scope="session")

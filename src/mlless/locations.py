@@ -7,8 +7,9 @@ A location is a path, or a URL ``SCHEME://BUCKET/PREFIX``. What is behind a URL 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from mlless.errors import UsageError, hidden
 
@@ -30,9 +31,34 @@ class Prefix:
         return f"{self.scheme}://{self.bucket}" + (f"/{self.path}" if self.path else "")
 
 
+@dataclass(frozen=True, slots=True)
+class WebFile:
+    """A file of a web server. Shown without what may be a secret: user, password and query."""
+
+    url: str = field(repr=False)
+
+    @property
+    def scheme(self) -> str:
+        """``http`` or ``https``."""
+        return urlsplit(self.url).scheme
+
+    @property
+    def bucket(self) -> str:
+        """The server."""
+        return urlsplit(self.url).netloc.rpartition("@")[2]
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.bucket}{urlsplit(self.url).path}"
+
+
 def is_remote(location: Location) -> bool:
     """Return whether a location is a URL, not a path."""
     return isinstance(location, str) and _URL.match(location) is not None
+
+
+def is_web(location: Location) -> bool:
+    """Return whether a location is the address of a file of a web server."""
+    return isinstance(location, str) and location.lower().startswith(("http://", "https://"))
 
 
 def prefix_of(url: str) -> Prefix:

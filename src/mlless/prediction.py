@@ -27,7 +27,7 @@ from mlless.data.rows import Chunk, ClicksRows
 from mlless.errors import InputError, UsageError
 from mlless.job import Factorization, Logistic
 from mlless.kernels.arrays import Floats
-from mlless.locations import Location
+from mlless.locations import Location, is_web
 from mlless.models.logistic import area_under_curve, probabilities
 from mlless.ranking import Seen, top_items
 
@@ -382,7 +382,7 @@ def files_of(dataset: Dataset, part: Part) -> tuple[File, ...]:
 def dataset_at(source: Sources) -> Dataset | None:
     """Return the data set at ``source``; None if there are raw rows, or nothing. DatasetError for a run."""
     given = [source] if isinstance(source, str | Path) else source
-    if len(given) != 1 or given[0] == STANDARD_INPUT:
+    if len(given) != 1 or given[0] == STANDARD_INPUT or is_web(given[0]):
         return None
     return open_dataset(given[0]) if {MANIFEST, MODEL} & open_objects(given[0]).names() else None
 

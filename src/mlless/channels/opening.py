@@ -7,13 +7,17 @@ zygote has loaded them before it forks.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mlless.channels.embedded_bus import EmbeddedHub, EmbeddedLink
 from mlless.channels.embedded_store import EmbeddedStore
 from mlless.channels.folder import Folder
 from mlless.channels.ports import Hub, KeyValueStore, Link, ObjectStore
 from mlless.deployment import Addresses, is_rabbitmq, is_redis
-from mlless.locations import Location, folder_of, is_remote, prefix_of
+from mlless.locations import Location, Prefix, WebFile, folder_of, is_remote, prefix_of
+
+if TYPE_CHECKING:
+    from mlless.channels.remote_objects import RemoteObjects
 
 
 def open_store(addresses: Addresses, expiry: float) -> KeyValueStore:
@@ -49,6 +53,13 @@ def open_link(addresses: Addresses, worker: int, generation: int) -> Link:
 
         return RabbitLink(addresses.bus, addresses.job, worker, generation)
     return EmbeddedLink(Path(addresses.bus))
+
+
+def open_remote(place: Prefix | WebFile) -> RemoteObjects:
+    """Return an access to what is to be read from afar as a stream."""
+    from mlless.channels.remote_objects import RemoteObjects
+
+    return RemoteObjects(place, streaming=True)
 
 
 def open_objects(location: Location) -> ObjectStore:

@@ -1,24 +1,28 @@
-"""Object store: S3 and those like it, Google Cloud Storage, Azure, through obstore."""
+"""Object store: S3 and those like it, Google Cloud Storage, Azure; web servers too. Through obstore."""
 
 from __future__ import annotations
 
+import base64
+import io
 import os
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, BinaryIO, cast
+from urllib.parse import unquote, urlsplit
 
 import obstore
 from obstore.exceptions import BaseError
-from obstore.store import AzureStore, GCSStore, S3Store
+from obstore.store import AzureStore, GCSStore, HTTPStore, S3Store
 
 from mlless.channels.aws_settings import aws_settings
 from mlless.channels.ports import Bytes
 from mlless.errors import ChannelError, MissingObject, hidden
-from mlless.locations import Prefix
+from mlless.locations import Prefix, WebFile
 
 if TYPE_CHECKING:
+    from obstore import GetResult
     from obstore.store import ClientConfig, RetryConfig, S3Config
 
 # A server that is busy gets some seconds. One that refuses to be reached is told of in as many, one that
@@ -32,8 +36,12 @@ _RETRY: RetryConfig = {
         "base": 2,
     },
 }
-# A request may take long, for a model may be large, but not without a byte coming for long.
+# A request may take long, for a model may be large, but not without a byte coming for long. What is read as
+# a stream takes as long as what is done with it.
 _CLIENT: ClientConfig = {"connect_timeout": "3s", "read_timeout": "20s", "timeout": "10min"}
+_STREAMING: ClientConfig = {**_CLIENT, "timeout": "7days"}
+_PIECE = 1 << 18
+_AROUND = 1 << 20  # read with what lies around it, where only a little is wanted
 # From that size on in parts, of which each has to be sent within the read timeout.
 _PART = 8 << 20
 _PARTS_AT_ONCE = 4
@@ -62,8 +70,15 @@ _CREDENTIALS = {
     "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the profile",
     "gs": "GOOGLE_APPLICATION_CREDENTIALS",
     "az": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
+    "http": "user and password in the address",
+    "https": "user and password in the address",
 }
-_ENDPOINTS = {"s3": "AWS_ENDPOINT_URL and ", "gs": "", "az": ""}
+_ENDPOINTS = {"s3": "AWS_ENDPOINT_URL and ", "http": "the address and ", "https": "the address and "}
+_INCAPABLE = {  # what some servers do not do
+    "Content-Length Header missing": "the server does not tell the size of the file",
+    "Range request not supported": "the server does not serve parts of the file",
+    "Received non-partial response": "the server does not serve parts of the file",
+}
 
 
 class RemoteObjects:
@@ -74,10 +89,11 @@ class RemoteObjects:
 
     distant = True
 
-    def __init__(self, prefix: Prefix) -> None:
+    def __init__(self, prefix: Prefix | WebFile, *, streaming: bool = False) -> None:
+        """Open a prefix, or a file of a web server, whose path is empty; ``streaming`` to read for long."""
         self._prefix = prefix
         with self._told("open", ""):
-            self._store = _opened(prefix)
+            self._store = _opened(prefix, _STREAMING if streaming else _CLIENT)
 
     def get(self, path: str) -> bytes:
         """Return the whole object."""
@@ -111,6 +127,37 @@ class RemoteObjects:
             found = obstore.list_with_delimiter(self._store)
         return {entry["path"] for entry in found["objects"]} | set(found["common_prefixes"])
 
+    def below(self) -> Iterator[tuple[str, int]]:
+        """Yield path and size of all objects, however deep; those of no name are left out."""
+        with self._told("list", ""):
+            for found in obstore.list(self._store):
+                yield from ((entry["path"], entry["size"]) for entry in found if entry["path"])
+
+    def size(self, path: str) -> int:
+        """Return the size of the object."""
+        with self._told("read", path):
+            return obstore.head(self._store, path)["size"]
+
+    def stream(self, path: str) -> tuple[int, Iterator[bytes]]:
+        """Return the size of the object, and its bytes as they come; a connection that breaks is taken up."""
+        with self._told("read", path):
+            found = obstore.get(self._store, path)
+            return found.meta["size"], self._pieces(found, path)
+
+    def _pieces(self, found: GetResult, path: str) -> Iterator[bytes]:
+        with self._told("read", path):
+            for piece in found.stream(min_chunk_size=_PIECE):
+                yield bytes(piece)
+
+    def file(self, path: str, size: int) -> BinaryIO:
+        """Return the object, of that ``size``, as a file to read from anywhere."""
+        return cast(BinaryIO, io.BufferedReader(_Ranges(self, path, size), _AROUND))
+
+    def part(self, path: str, start: int, length: int) -> Bytes:
+        """Return so many bytes of the object."""
+        with self._told("read", path):
+            return memoryview(obstore.get_range(self._store, path, start=start, length=length))
+
     @contextmanager
     def _told(self, doing: str, path: str) -> Iterator[None]:
         try:
@@ -120,24 +167,62 @@ class RemoteObjects:
             raise _explained(self._prefix, doing, path, str(error)) from None
 
 
-def _opened(prefix: Prefix) -> S3Store | GCSStore | AzureStore:
+class _Ranges(io.RawIOBase):
+    """An object as a file: a request for every read."""
+
+    def __init__(self, objects: RemoteObjects, path: str, size: int) -> None:
+        super().__init__()
+        self._objects, self._path, self._size, self._at = objects, path, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        return self._at
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        length = max(min(len(buffer), self._size - self._at), 0)
+        if length:
+            buffer[:length] = self._objects.part(self._path, self._at, length)
+            self._at += length
+        return length
+
+
+def _opened(prefix: Prefix | WebFile, client: ClientConfig) -> S3Store | GCSStore | AzureStore | HTTPStore:
+    if isinstance(prefix, WebFile):
+        return _web(prefix, client)
     path = prefix.path or None
     if prefix.scheme == "gs":
-        return GCSStore(prefix.bucket, prefix=path, client_options=_CLIENT, retry_config=_RETRY)
+        return GCSStore(prefix.bucket, prefix=path, client_options=client, retry_config=_RETRY)
     if prefix.scheme == "az":
-        return AzureStore(prefix.bucket, prefix=path, client_options=_CLIENT, retry_config=_RETRY)
+        return AzureStore(prefix.bucket, prefix=path, client_options=client, retry_config=_RETRY)
     settings = aws_settings(os.environ, str(prefix))
     plain = settings.get("endpoint", "").startswith("http://")  # only who writes it gets it
     return S3Store(
         prefix.bucket,
         prefix=path,
         config=cast("S3Config", settings),
-        client_options={**_CLIENT, "allow_http": plain},
+        client_options={**client, "allow_http": plain},
         retry_config=_RETRY,
     )
 
 
-def _explained(prefix: Prefix, doing: str, path: str, text: str) -> ChannelError:
+def _web(file: WebFile, client: ClientConfig) -> HTTPStore:
+    address = urlsplit(file.url)
+    user, at, host = address.netloc.rpartition("@")
+    if at:
+        token = base64.b64encode(unquote(user).encode()).decode()
+        client = {**client, "default_headers": {"Authorization": f"Basic {token}"}}
+    url = address._replace(netloc=host, fragment="").geturl()
+    client = {**client, "allow_http": address.scheme == "http"}
+    return HTTPStore(url, client_options=client, retry_config=_RETRY)
+
+
+def _explained(prefix: Prefix | WebFile, doing: str, path: str, text: str) -> ChannelError:
     """Return what an error of obstore means; going by its text, for it carries no fields."""
     where = f"{prefix}/{path}" if path else str(prefix)
     bucket = f"{prefix.scheme}://{prefix.bucket}"
@@ -145,6 +230,8 @@ def _explained(prefix: Prefix, doing: str, path: str, text: str) -> ChannelError
     code, status = _first(_CODE, told), _first(_STATUS, told)
     request = _ENDPOINT.search(told)
     found = _found(told, code, status, details)
+    if incapable := next((cause for sign, cause in _INCAPABLE.items() if sign in told), None):
+        return ChannelError(incapable, where=where, cure="save it to a file first")
     if request and _IDENTITY.search(request[0]):
         cure = f"set {_CREDENTIALS[prefix.scheme]}"
         return ChannelError("no credentials", where=where, found=found, cure=cure)
@@ -155,21 +242,23 @@ def _explained(prefix: Prefix, doing: str, path: str, text: str) -> ChannelError
     if code in _KEY_REFUSED or status == "401":
         cure = f"check {_CREDENTIALS[prefix.scheme]}; temporary ones expire"
         return ChannelError("the credentials are not accepted", where=where, found=found, cure=cure)
-    if code in _ELSEWHERE or "redirect" in told:
+    if code in _ELSEWHERE or ("redirect" in told and prefix.scheme == "s3"):
         cure = "set AWS_REGION to the bucket's region"
         return ChannelError("the bucket is in another region", where=bucket, found=found, cure=cure)
     if status == "403":
         cure = "allow it for this prefix; who may not list is told this of missing objects, too"
         return ChannelError(f"no permission to {doing}", where=where, found=found, cure=cure)
     if request and not status:
-        cure = f"check {_ENDPOINTS[prefix.scheme]}the network"
+        cure = f"check {_ENDPOINTS.get(prefix.scheme, '')}the network"
         return ChannelError(f"cannot reach {request[1]} to {doing}", where=where, found=found, cure=cure)
-    return ChannelError(f"cannot {doing}", where=where, found=found, cure=_cure(prefix, status))
+    return ChannelError(f"cannot {doing}", where=where, found=found, cure=_cure(prefix, status, details))
 
 
-def _cure(prefix: Prefix, status: str) -> str:
+def _cure(prefix: Prefix | WebFile, status: str, details: str) -> str:
     if status:
-        return "try again later; the object store itself says that it cannot"
+        return "try again later; the server itself says that it cannot"
+    if "kind: Body" in details:
+        return "try again; the connection broke off while it was read"
     return f"check {_CREDENTIALS[prefix.scheme]}, and what else is set for the object store"
 
 

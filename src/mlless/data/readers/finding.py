@@ -1,14 +1,17 @@
-"""Which parts a source has: files, patterns, folders of parts, standard input."""
+"""Which parts a source has: files, patterns, folders of parts; here, in object stores, or of web servers."""
 
 from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
-from mlless.data.readers.parts import STANDARD_INPUT, FilePart, Part, PipePart, unreadable
-from mlless.errors import InputError, UsageError, hidden
+from mlless.channels.opening import open_remote
+from mlless.data.readers.parts import STANDARD_INPUT, FilePart, Part, PipePart, RemotePart, unreadable
+from mlless.errors import InputError, MissingObject, UsageError, hidden
+from mlless.locations import SCHEMES, Prefix, WebFile, is_remote, is_web, prefix_of
 
 Sources = str | Path | Sequence[str | Path]
 
@@ -36,14 +39,22 @@ def parts_of(sources: Sources) -> tuple[str, tuple[Part, ...]]:
 
 def together(given: Sequence[str]) -> str:
     """Return what sources are called together, fit to be shown."""
-    first = "standard input" if given[0] == STANDARD_INPUT else hidden(given[0])
+    first = _shown(given[0])
     return first if len(given) == 1 else f"{first} and {len(given) - 1} more"
+
+
+def _shown(given: str) -> str:
+    if given == STANDARD_INPUT:
+        return "standard input"
+    return str(WebFile(given)) if is_web(given) else hidden(given)
 
 
 def _parts_of(given: str) -> Iterator[Part]:
     path = Path(given)
     if given == STANDARD_INPUT:
         yield PipePart(None)
+    elif is_remote(given):
+        yield from _remote_parts(given)
     elif path.is_dir():
         yield from _files_below(path, given)
     elif path.exists():
@@ -57,16 +68,11 @@ def _parts_of(given: str) -> Iterator[Part]:
 def _files_below(folder: Path, given: str) -> Iterator[Part]:
     paths = []
     for here, folders, files in os.walk(folder, onerror=_raise):
-        if found := next((name for name in folders if name in _TABLES), None):
-            raise InputError(
-                f"{_TABLES[found]}, some of whose files hold rows that are no longer in it",
-                where=here,
-                cure="write it anew as plain Parquet, and name that folder",
-            )
+        _check_plain(folders, here)
         folders[:] = [name for name in folders if _is_data(name)]
         paths += [Path(here, name) for name in files if _is_data(name)]
     if not paths:
-        raise InputError("no files of rows in this folder", where=given, cure="check its name")
+        raise _no_files(given)
     for path in sorted(paths, key=lambda path: path.parts):
         yield FilePart(path, found=True)
 
@@ -76,12 +82,76 @@ def _matches(pattern: str) -> Iterator[Part]:
     meant = Path(pattern).parts
     paths = [path for path in paths if all(_is_data(name) or name in meant for name in path.parts)]
     if not paths:
-        raise InputError("no file matches this pattern", where=pattern, cure="check it, and its quotes")
+        raise _no_match(pattern)
     for path in paths:
         if path.is_dir():
             yield from _files_below(path, str(path))
         else:
             yield FilePart(path, found=True)
+
+
+def _remote_parts(url: str) -> Iterator[Part]:
+    if is_web(url):
+        yield RemotePart(open_remote(WebFile(url)), "", str(WebFile(url)))
+        return
+    if not url.lower().startswith(tuple(f"{scheme}://" for scheme in SCHEMES)):
+        expected = f"a path, {STANDARD_INPUT}, or " + ", ".join(f"{one}://" for one in (*SCHEMES, "https"))
+        raise UsageError("raw rows cannot be read from there", expected=expected, found=hidden(url))
+    prefix = prefix_of(url)
+    try:
+        size = open_remote(prefix).size("") if prefix.path else None
+    except MissingObject:
+        size = None
+    if size is not None:
+        yield RemotePart(open_remote(prefix), "", str(prefix), size)
+        return
+    names = prefix.path.split("/") if prefix.path else []
+    fixed = next((at for at, name in enumerate(names) if glob.has_magic(name)), len(names))
+    root = Prefix(prefix.scheme, prefix.bucket, "/".join(names[:fixed]))
+    objects = open_remote(root)
+    pattern = names[fixed:]
+    found = sorted((path.split("/"), size) for path, size in objects.below())
+    _check_plain({name for path, _ in found for name in path}, str(root))
+    found = [(path, size) for path, size in found if _fits(path, pattern)]
+    if not found:
+        raise (
+            _no_match(url)
+            if pattern
+            else InputError("no files of rows here", where=url, cure="check the name")
+        )
+    for path, size in found:
+        below = "/".join(path)
+        yield RemotePart(objects, below, f"{root}/{below}", size, found=True)
+
+
+def _fits(names: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Return whether a path, or a folder on its way, matches ``pattern``, and is data beyond it."""
+    if not pattern:
+        return all(map(_is_data, names))
+    if pattern[0] == "**":
+        return any(
+            _fits(names[at:], pattern[1:]) and all(map(_is_data, names[:at])) for at in range(len(names))
+        )
+    if not names or not fnmatchcase(names[0], pattern[0]):
+        return False
+    return (_is_data(names[0]) or names[0] == pattern[0]) and _fits(names[1:], pattern[1:])
+
+
+def _check_plain(names: Iterable[str], where: str) -> None:
+    if found := next((_TABLES[name] for name in names if name in _TABLES), None):
+        raise InputError(
+            f"{found}, some of whose files hold rows that are no longer in it",
+            where=where,
+            cure="write it anew as plain Parquet, and name that folder",
+        )
+
+
+def _no_files(place: str) -> InputError:
+    return InputError("no files of rows here", where=place, cure="check the name")
+
+
+def _no_match(pattern: str) -> InputError:
+    return InputError("no file matches this pattern", where=pattern, cure="check it, and its quotes")
 
 
 def _is_data(name: str) -> bool:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
-from mlless.errors import InputError, UsageError
+from mlless.errors import InputError, MissingObject, UsageError
+
+if TYPE_CHECKING:
+    from mlless.channels.remote_objects import RemoteObjects
 
 PIECE = 1 << 18
 STANDARD_INPUT = "-"
@@ -103,6 +107,39 @@ class PipePart(Part):
             raise unreadable(self.name, error) from error
         if self._times == 2 and self._path is not None:
             self._file.close()
+
+
+class RemotePart(Part):
+    """An object of an object store, or a file of a web server: read as it comes."""
+
+    def __init__(
+        self, objects: RemoteObjects, path: str, name: str, size: int | None = None, *, found: bool = False
+    ) -> None:
+        """Take the object of that ``path``; a size that is not given is found out when it is read."""
+        super().__init__(name, name, size, found=found)
+        self._objects, self._path = objects, path
+
+    def pieces(self) -> Iterator[bytes]:
+        """Yield the bytes as they come."""
+        with _missing_told():
+            self.size, pieces = self._objects.stream(self._path)
+        return pieces
+
+    def seekable(self) -> BinaryIO:
+        """Return the object as a file, of which only what is wanted is read."""
+        with _missing_told():
+            size = self._objects.size(self._path) if self.size is None else self.size
+        return self._objects.file(self._path, size)
+
+
+@contextmanager
+def _missing_told() -> Iterator[None]:
+    try:
+        yield
+    except MissingObject as error:
+        raise InputError(
+            "there is no such file", where=error.where, found=error.found, cure="check its name"
+        ) from error
 
 
 def unreadable(path: str | Path, error: OSError) -> InputError:

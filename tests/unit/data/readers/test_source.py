@@ -82,7 +82,7 @@ def test_refuses_what_is_not_there(tmp_path: Path) -> None:
 
 def test_refuses_a_folder_without_files(tmp_path: Path) -> None:
     (tmp_path / "_SUCCESS").touch()
-    with pytest.raises(InputError, match="no files of rows in this folder"):
+    with pytest.raises(InputError, match="no files of rows here"):
         open_source(tmp_path)
 
 
