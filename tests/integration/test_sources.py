@@ -103,8 +103,9 @@ def test_an_object_with_unusual_characters(
 
 
 def test_of_parquet_only_what_is_wanted_is_read(
-    bucket: str, s3: S3Server, web: WebServer, tmp_path: Path
+    bucket: str, s3: S3Server, web: WebServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(remote_objects, "_AROUND", 4096)
     path, count = tmp_path / "r.parquet", 50_000
     numbers = np.random.default_rng(1).integers(0, 2**62, (3, count))
     table = {"user": range(count), "item": numbers[0] % 7, "rating": numbers[1] % 5, "else": numbers[2]}
@@ -112,6 +113,8 @@ def test_of_parquet_only_what_is_wanted_is_read(
     here = mlless.partition(path, tmp_path / "here")
     web.files["/r.parquet"], web.ranges = path.read_bytes(), True
     assert mlless.partition(f"{web.url}/r.parquet", tmp_path / "web").manifest.train == here.manifest.train
+    bounds = [tuple(map(int, re.findall(r"\d+", wanted))) for _, _, wanted, _ in web.requests if wanted]
+    assert 0 < sum(last + 1 - first for first, last in bounds) < path.stat().st_size // 2
     web.ranges = False
     put(s3, bucket, {"r.parquet": path.read_bytes()})
     for address in (f"{web.url}/r.parquet", f"s3://{bucket}/r.parquet"):  # rclone does not serve parts either
