@@ -41,7 +41,7 @@ def train(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run's folder.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON, and only it.")] = False,
 ) -> None:
-    """Train a model with worker functions: processes of this machine, unless told otherwise.
+    """Train a model on a data set: on this machine, unless told otherwise.
 
     What is not given is taken from the settings (see mlless config), or takes a value that is known to work.
     The best model by the held-out metric is kept.

@@ -6,6 +6,7 @@ when it is shown, a few times a second at most.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -33,7 +34,8 @@ _WINDOW = 12  # refreshes over which steps a second are counted
 @contextmanager
 def progress(spec: JobSpec, console: Console | None = None) -> Iterator[Listener]:
     """Give the listener of a job whose course is shown on ``console``, or on standard output."""
-    console = console or Console(highlight=False, force_jupyter=False)  # a notebook gets plain lines
+    # A notebook sets FORCE_COLOR, but no cursor moves there: it gets plain lines.
+    console = console or Console(highlight=False, force_jupyter=False, force_terminal=sys.stdout.isatty())
     course = Course(spec)
     if not console.is_terminal:
         plain = _Plain(course, console)

@@ -67,6 +67,15 @@ def test_plain_lines_without_held_out_rows(job, lr, step):
     assert file.getvalue() == "epoch   0.0  step      0  train log_loss 1.0000  0.0 s\n"
 
 
+def test_what_is_no_terminal_gets_plain_lines_whatever_is_forced(job, step, monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as a notebook does
+    with progress(job()) as hear:
+        hear(step(0, heldout={"rmse": 1.0}))
+    assert capsys.readouterr().out == (
+        "epoch   0.0  step      0  train rmse 1.0000  held-out rmse 1.0000  0.0 s  best\n"
+    )
+
+
 def test_live_display_shows_where_the_job_is(job, step):
     file = io.StringIO()
     with progress(job(), Console(file=file, width=100, force_terminal=True)) as hear:
