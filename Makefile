@@ -32,11 +32,11 @@ build: .venv/dev  ## source distribution and wheel in dist/
 	@test -n "$(PYTHON)" || { echo "mlless needs Python 3.11 or newer; name it with: make PYTHON=/path/to/python3"; exit 1; }
 	$(PYTHON) -m venv .venv || { echo "the venv module is missing; on Debian and Ubuntu: apt install python3-venv"; rm -rf .venv; exit 1; }
 
-.venv/demo: .venv/bin/python pyproject.toml setup.py requirements.lock src/mlless/kernels/native.c
+.venv/demo: .venv/bin/python pyproject.toml setup.py requirements.lock $(wildcard src/mlless/kernels/*.c)
 	$(RUN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[report]'
 	@touch $@
 
-.venv/dev: .venv/bin/python pyproject.toml setup.py requirements.lock src/mlless/kernels/native.c
+.venv/dev: .venv/bin/python pyproject.toml setup.py requirements.lock $(wildcard src/mlless/kernels/*.c)
 	$(RUN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[dev]'
 ifneq ($(filter Linux-x86_64 Linux-aarch64,$(shell uname -sm | tr ' ' '-')),)
 	$(RUN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target .venv/rie $(RIE)

@@ -1,16 +1,77 @@
-"""The compiled kernels; everything else stands in pyproject.toml.
+"""The compiled kernels, and what a wheel needs beside the code; everything else stands in pyproject.toml.
 
-``optional``: where there is no C compiler the package installs without them and computes with
-NumPy. Contraction is off because the same seed must give the same bits on every processor.
+``optional``: where they cannot be compiled the package installs without them and computes with NumPy;
+what the compiler said is left beside them. Contraction is off because the same seed must give the same
+bits on every processor.
 """
 
+import os
+import sys
+import tempfile
+from pathlib import Path
+from shutil import copy
+
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
+
+KERNELS = Path("mlless/kernels")
+FAILURE = KERNELS / "build_failure.txt"  # mlless.kernels tells it
+PROJECT = Path("mlless/function/project")  # mlless.function.build makes a source tree of it
+LINES = 30
+
+
+class BuildKernels(build_ext):
+    """Keeps what the compiler says if it fails: pip shows nothing of an optional extension's failure."""
+
+    def run(self) -> None:
+        """Build, and put the record of a failure wherever the kernels would be."""
+        self.failure = ""
+        super().run()
+        for root in [Path(self.build_lib), *([Path("src")] if self.inplace else [])]:
+            (root / FAILURE).unlink(missing_ok=True)
+            if self.failure:
+                (root / KERNELS).mkdir(parents=True, exist_ok=True)
+                (root / FAILURE).write_text(self.failure)
+
+    def build_extension(self, ext: Extension) -> None:
+        """Build, with standard error going to a file meanwhile."""
+        sys.stderr.flush()
+        terminal = os.dup(2)
+        with tempfile.TemporaryFile("w+", errors="replace") as said:
+            os.dup2(said.fileno(), 2)
+            try:
+                super().build_extension(ext)
+            except Exception as error:
+                said.seek(0)
+                self.failure = "".join([f"{error}\n", *said.readlines()[:LINES]])
+                raise
+            finally:
+                os.dup2(terminal, 2)
+                os.close(terminal)
+                said.seek(0)
+                sys.stderr.write(said.read())
+
+
+class BuildCode(build_py):
+    """Puts what a source tree needs beside the code into a wheel."""
+
+    def run(self) -> None:
+        """Copy the code, then these files."""
+        super().run()
+        if not self.editable_mode:
+            project = Path(self.build_lib) / PROJECT
+            project.mkdir(parents=True, exist_ok=True)
+            for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
+                copy(name, project)
+
 
 setup(
     ext_modules=[
         Extension(
             "mlless.kernels.native",
-            ["src/mlless/kernels/native.c"],
+            [f"src/mlless/kernels/native{version}.c" for version in ("", "_avx2", "_avx512")],
+            depends=["src/mlless/kernels/native.c"],
             extra_compile_args=[
                 "-O3",
                 "-g0",
@@ -25,5 +86,6 @@ setup(
             optional=True,
         )
     ],
+    cmdclass={"build_ext": BuildKernels, "build_py": BuildCode},
     options={"bdist_wheel": {"py_limited_api": "cp311"}},  # one wheel serves every later Python
 )

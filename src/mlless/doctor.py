@@ -72,6 +72,9 @@ def examine(
     ``workers`` functions are started, all at once as a job does. ``dataset`` is read from here and from
     there, ``out`` written to from here, as a run is.
     """
+    if kernels.MISSING:
+        text = f"not compiled, so NumPy computes, about eight times slower: {kernels.MISSING}"
+        yield Finding(check="kernels", outcome="warning", text=text, cure=kernels.CURE)
     with interruptible():
         channels: list[Finding] = []
         for address in deployment.servers:

@@ -1,40 +1,48 @@
 """The compiled loops and their NumPy twin, behind one set of names.
 
 ``MLLESS_KERNELS=numpy`` chooses the twin. Where the compiled kernels are missing the twin stands
-in, with one warning.
+in, with one warning, and ``MISSING`` says why.
 """
 
 from __future__ import annotations
 
 import os
 import warnings
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 from mlless.errors import UsageError
 from mlless.kernels import twin
 
+CURE = "install gcc or clang and the headers of Python, and reinstall mlless"
+_FAILURE = Path(__file__).with_name("build_failure.txt")  # setup.py leaves it
 
-def _choose() -> ModuleType:
+
+def _choose() -> tuple[ModuleType, str]:
     wanted = os.environ.get("MLLESS_KERNELS", "native")
     if wanted not in ("native", "numpy"):
         raise UsageError("no such kernels", where="MLLESS_KERNELS", expected="native or numpy", found=wanted)
     if wanted == "numpy":
-        return twin
+        return twin, ""
     try:
         from mlless.kernels import native
-    except ImportError:
+    except ImportError as error:
+        try:
+            reason = f"they could not be compiled when it was installed:\n{_FAILURE.read_text().rstrip()}"
+        except OSError:
+            reason = str(error)
         warnings.warn(
-            "mlless runs without its compiled kernels, about eight times slower: it was installed "
-            "without a C compiler. Install one (gcc or clang) and reinstall mlless.",
+            f"mlless runs without its compiled kernels, about eight times slower. Why: {reason}\n"
+            f"{CURE[0].upper()}{CURE[1:]}.",
             RuntimeWarning,
             stacklevel=3,
         )
-        return twin
-    return native
+        return twin, reason
+    return native, ""
 
 
-_chosen = _choose()
+_chosen, MISSING = _choose()
 NAME = "numpy" if _chosen is twin else "native"
 
 if TYPE_CHECKING:
@@ -55,6 +63,8 @@ else:
     pack_update = _chosen.pack_update
 
 __all__ = [
+    "CURE",
+    "MISSING",
     "NAME",
     "factorization_error",
     "factorization_step",

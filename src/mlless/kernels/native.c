@@ -8,8 +8,8 @@
  *   so that shared, residual and optimizer state travel in the same cache lines. `last` is the
  *   int32 bit pattern of the step that touched the row last.
  * - Every result is the same bits on every processor: lanes and the order of sums are spelled
- *   out, contraction to fused multiply-add is switched off (setup.py), exp is our own. Hence
- *   target_clones may pick any instruction set at run time.
+ *   out, contraction to fused multiply-add is switched off (setup.py), exp is our own. Hence any
+ *   compiler may build it, and any instruction set may be picked at run time.
  * - Every index that is followed has been checked; a bad one is a ValueError.
  *
  * The limited API makes one wheel serve every CPython from 3.11 on.
@@ -22,11 +22,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#ifdef CLONES /* a build for one instruction set, as the tests make */
-#elif defined(__x86_64__) && defined(__gnu_linux__)
-#define CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define CLONES
+/* native_avx2.c and native_avx512.c are this file once more, for newer processors; PyInit_native picks.
+ * Not target_clones: compilers differ in the targets they know there, some run the slowest clone without
+ * a word, and it needs a loader that not every C library has. */
+#ifndef NEWER
+#define VERSION plain
+#define TARGETED /* what a loop is compiled for; what is inlined into it goes along */
 #endif
 #define INLINE static inline __attribute__((always_inline))
 
@@ -68,8 +69,10 @@ static void fill_mask_tables(void)
 /* Lane i of the result is lane places[i] of `from`; the two may be one. */
 INLINE void pick(marks *to, const marks *from, const marks *places)
 {
-#if defined(__GNUC__) && !defined(__clang__) /* one instruction, which gcc does not see in the loop */
+#if !defined(__clang__) /* one instruction, which no compiler sees in the loop */
     *to = __builtin_shuffle(*from, *places);
+#elif defined(NEWER)
+    *to = (marks)__builtin_ia32_permvarsi256(*from, *places);
 #else
     marks picked;
     for (int i = 0; i < LANES; i++)
@@ -448,7 +451,7 @@ INLINE uint32_t local_id(const LocalIds *l, Py_ssize_t n)
     return l->wide ? ((const uint32_t *)l->ids)[n] : ((const uint16_t *)l->ids)[n];
 }
 
-CLONES static int ascending(const uint32_t *ids, Py_ssize_t count, Py_ssize_t rows)
+TARGETED static int ascending(const uint32_t *ids, Py_ssize_t count, Py_ssize_t rows)
 {
     uint32_t falls = 0;
     for (Py_ssize_t i = 1; i < count; i++)
@@ -456,7 +459,7 @@ CLONES static int ascending(const uint32_t *ids, Py_ssize_t count, Py_ssize_t ro
     return !count || (!falls && (Py_ssize_t)ids[count - 1] < rows);
 }
 
-CLONES static int spans(const uint32_t *starts, Py_ssize_t groups, Py_ssize_t total)
+TARGETED static int spans(const uint32_t *starts, Py_ssize_t groups, Py_ssize_t total)
 {
     for (Py_ssize_t i = 0; i < groups; i++)
         if (starts[i] > starts[i + 1])
@@ -464,7 +467,7 @@ CLONES static int spans(const uint32_t *starts, Py_ssize_t groups, Py_ssize_t to
     return starts[0] == 0 && (Py_ssize_t)starts[groups] == total;
 }
 
-CLONES static int below(const LocalIds *l, Py_ssize_t limit)
+TARGETED static int below(const LocalIds *l, Py_ssize_t limit)
 {
     uint32_t largest = 0;
     for (Py_ssize_t i = 0; i < l->count; i++) {
@@ -577,9 +580,9 @@ INLINE double factorize(Table users, Table items, const Ratings *batch, const in
     default: CALL(columns);        \
     }
 
-CLONES static double factorize_any(Table users, Table items, const Ratings *batch, int columns, float centre,
-                                   float scale, float l2, float gradient_scale, const Rule *rule,
-                                   Outbox *user_out, Outbox *item_out, float *memory)
+TARGETED static double factorize_any(Table users, Table items, const Ratings *batch, int columns, float centre,
+                                     float scale, float l2, float gradient_scale, const Rule *rule,
+                                     Outbox *user_out, Outbox *item_out, float *memory)
 {
 #define CALL(constant)                                                                            \
     return factorize(users, items, batch, constant, centre, scale, l2, gradient_scale, rule, user_out, \
@@ -608,8 +611,8 @@ INLINE double square_error(Table users, Table items, const Ratings *batch, const
     return sum;
 }
 
-CLONES static double square_error_any(Table users, Table items, const Ratings *batch, int columns, float centre,
-                                      float deviation, float low, float high)
+TARGETED static double square_error_any(Table users, Table items, const Ratings *batch, int columns, float centre,
+                                        float deviation, float low, float high)
 {
 #define CALL(constant) return square_error(users, items, batch, constant, centre, deviation, low, high)
     FOR_COLUMNS(columns, CALL)
@@ -725,8 +728,8 @@ INLINE double classify(Table features, float intercept, const Clicks *batch, con
     return loss;
 }
 
-CLONES static double classify_any(Table features, float intercept, const Clicks *batch, const Rule *rule,
-                                  Outbox *out, float *memory, double *gradient)
+TARGETED static double classify_any(Table features, float intercept, const Clicks *batch, const Rule *rule,
+                                    Outbox *out, float *memory, double *gradient)
 {
 #define CALL(wide, valued) classify(features, intercept, batch, rule, out, memory, wide, valued, gradient)
     if (batch->values)
@@ -735,7 +738,7 @@ CLONES static double classify_any(Table features, float intercept, const Clicks 
 #undef CALL
 }
 
-CLONES static void change_one(float *row, float g, const Rule *rule, Outbox *out)
+TARGETED static void change_one(float *row, float g, const Rule *rule, Outbox *out)
 {
     change_row(row, 1, &g, rule, out, 0);
 }
@@ -841,7 +844,7 @@ INLINE void merge(Table table, const int columns, Update *updates, Py_ssize_t co
 }
 
 /* How many entries the masks mark; -1 if one is marked past the last column. */
-CLONES static Py_ssize_t marked_in(const uint8_t *masks, Py_ssize_t rows, int columns)
+TARGETED static Py_ssize_t marked_in(const uint8_t *masks, Py_ssize_t rows, int columns)
 {
     const Py_ssize_t bytes = (columns + 7) / 8, size = rows * bytes;
     Py_ssize_t marked = 0, at = 0;
@@ -858,8 +861,8 @@ CLONES static Py_ssize_t marked_in(const uint8_t *masks, Py_ssize_t rows, int co
     return past ? -1 : marked;
 }
 
-CLONES static void merge_any(Table table, int columns, Update *updates, Py_ssize_t count,
-                             const float *coefficients, int by_count, float *memory)
+TARGETED static void merge_any(Table table, int columns, Update *updates, Py_ssize_t count,
+                               const float *coefficients, int by_count, float *memory)
 {
 #define CALL(constant)                                                                  \
     if (by_count)                                                                       \
@@ -885,7 +888,7 @@ typedef struct {
     int exponent;
 } Part;
 
-CLONES static int all_finite(const uint8_t *floats, Py_ssize_t n)
+TARGETED static int all_finite(const uint8_t *floats, Py_ssize_t n)
 {
     uint32_t special = 0;
     for (Py_ssize_t i = 0; i < n; i++)
@@ -894,7 +897,7 @@ CLONES static int all_finite(const uint8_t *floats, Py_ssize_t n)
 }
 
 /* Halves, at any address, to floats; 0 if one is not finite. */
-CLONES static int widen(const uint8_t *halves, float *floats, Py_ssize_t n, float unscale)
+TARGETED static int widen(const uint8_t *halves, float *floats, Py_ssize_t n, float unscale)
 {
     uint32_t special = 0;
     for (Py_ssize_t i = 0; i < n; i++) {
@@ -907,7 +910,7 @@ CLONES static int widen(const uint8_t *halves, float *floats, Py_ssize_t n, floa
 }
 
 /* Values of `width` bytes regrouped by place: all first bytes, all second bytes, ... */
-CLONES static void split_planes(const uint8_t *from, uint8_t *to, Py_ssize_t n, Py_ssize_t width)
+TARGETED static void split_planes(const uint8_t *from, uint8_t *to, Py_ssize_t n, Py_ssize_t width)
 {
     if (width == 2)
         for (Py_ssize_t i = 0; i < n; i++) {
@@ -920,7 +923,7 @@ CLONES static void split_planes(const uint8_t *from, uint8_t *to, Py_ssize_t n, 
                 to[w * n + i] = from[i * width + w];
 }
 
-CLONES static void join_planes(const uint8_t *from, uint8_t *to, Py_ssize_t n, Py_ssize_t width)
+TARGETED static void join_planes(const uint8_t *from, uint8_t *to, Py_ssize_t n, Py_ssize_t width)
 {
     if (width == 2)
         for (Py_ssize_t i = 0; i < n; i++) {
@@ -1424,10 +1427,43 @@ static PyMethodDef methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "mlless.kernels.native", NULL, 0, methods, NULL, NULL, NULL, NULL};
+#define JOINED(a, b) a##b
+#define METHODS(version) JOINED(methods_, version)
+PyMethodDef *METHODS(VERSION)(void);
+
+/* The methods of this version, ready to be called. */
+PyMethodDef *METHODS(VERSION)(void)
+{
+    fill_mask_tables();
+    return methods;
+}
+
+#ifndef NEWER
+#ifndef HIGHEST /* the tests try the lower ones, too */
+#define HIGHEST 512
+#endif
+PyMethodDef *methods_avx2(void), *methods_avx512(void);
+
+/* Those of the best version that this processor has. */
+static PyMethodDef *best(void)
+{
+#ifdef __x86_64__
+#define HAS __builtin_cpu_supports
+    __builtin_cpu_init();
+    const int avx2 = HAS("avx2") && HAS("bmi") && HAS("bmi2") && HAS("popcnt");
+    const int avx512 = HAS("avx512f") && HAS("avx512bw") && HAS("avx512cd") && HAS("avx512dq") && HAS("avx512vl");
+    if (HIGHEST >= 512 && avx2 && avx512)
+        return methods_avx512();
+    if (HIGHEST >= 2 && avx2)
+        return methods_avx2();
+#endif
+    return methods_plain();
+}
 
 PyMODINIT_FUNC PyInit_native(void)
 {
-    fill_mask_tables();
+    static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "mlless.kernels.native", NULL, 0, NULL, NULL, NULL, NULL, NULL};
+    module.m_methods = best();
     return PyModule_Create(&module);
 }
+#endif
