@@ -6,6 +6,7 @@ URL or, of the embedded channel, a folder.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
@@ -18,6 +19,7 @@ EMBEDDED = "embedded"
 _WHERE = "Where it runs"
 _REDIS = ("redis", "rediss", "unix")
 _RABBITMQ = ("amqp", "amqps")
+_BETWEEN = re.compile(rf"[\s,]+(?=[A-Za-z][A-Za-z0-9+.-]*://|{EMBEDDED}\Z)")
 
 
 def scheme(address: str) -> str:
@@ -105,7 +107,8 @@ class Deployment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     @property
     def servers(self) -> tuple[str, ...]:
         """The addresses of the store."""
-        return tuple(self.store.replace(",", " ").split()) or (EMBEDDED,)
+        # A new one begins only where its scheme does: a comma may well be in a password.
+        return tuple(filter(None, _BETWEEN.split(self.store.strip(" ,\t\n")))) or (EMBEDDED,)
 
     @property
     def meeting(self) -> str:
@@ -135,9 +138,15 @@ def _check(addresses: tuple[str, ...], what: str, schemes: tuple[str, ...]) -> N
             raise UsageError(
                 f"not the address of {what}",
                 expected=f"{EMBEDDED}, or a URL with {', '.join(schemes)}",
-                # A password with a comma or a blank in it has been taken apart; this may be the rest of it.
-                found=hidden(address) if "@" not in address or "://" in address else "a part of a URL",
-                cure="percent-encode special characters in user and password" if "@" in address else None,
+                # Without a scheme there is no telling what of it is a password.
+                found=hidden(address) if "@" not in address or "://" in address else "no scheme before the @",
+            )
+        credentials, _, place = address.rpartition("@")
+        if re.search(r"\s", address) or "," in place or ("," in credentials and "@" in credentials):
+            raise UsageError(
+                f"a blank or a comma in the address of {what}",
+                found=hidden(address),
+                cure="give each server its scheme; in a password write %20 for a blank",
             )
         if scheme(address) not in ("unix", EMBEDDED) and "@" in urlsplit(address).path:
             raise UsageError(

@@ -24,13 +24,17 @@ from __future__ import annotations
 
 import re
 
-# Rather too much than too little: a password may hold what would have had to be escaped.
-_SECRET = re.compile(r"(?<=://)([^:,\s]*):([^,\s]*)@|((?:password|secret|token|key)=)[^&,\s]*", re.IGNORECASE)
+# Rather too much than too little: a password may hold what would have had to be escaped. It ends at the last
+# @ of its line before another URL.
+_SECRET = re.compile(
+    r"(?<=://)((?:(?!://)[^:\n])*):(?:(?!://)[^\n])*@|((?:password|secret|token|key|signature|sig)=)[^&,\s]*",
+    re.IGNORECASE,
+)
 
 
 def hidden(text: str) -> str:
     """Return ``text`` with the passwords of the URLs in it replaced, fit to be shown or logged."""
-    return _SECRET.sub(lambda m: f"{m[3]}***" if m[3] else f"{m[1]}:***@", text)
+    return _SECRET.sub(lambda m: f"{m[2]}***" if m[2] else f"{m[1]}:***@", text)
 
 
 class MLLessError(Exception):

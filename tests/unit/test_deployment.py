@@ -79,11 +79,35 @@ def test_what_should_have_been_encoded_is_hidden_all_the_same() -> None:
     assert hidden("redis://me/too:s3@cr/et@host") == "redis://me/too:***@host"
 
 
-@pytest.mark.parametrize("password", ["a,s3cret", "a s3cret"])
-def test_a_password_that_was_not_encoded_is_not_shown_in_parts(password: str) -> None:
-    with pytest.raises(UsageError, match="Percent-encode") as raised:
-        Deployment(store=f"redis://me:{password}@host:6379")
-    assert "s3cret" not in str(raised.value)
+def test_a_comma_in_a_password_is_no_end_of_an_address() -> None:
+    some = Deployment(store=f"redis://me:a,s3cret@one:6379/0,{REDIS} rediss://two")
+    assert some.servers == ("redis://me:a,s3cret@one:6379/0", REDIS, "rediss://two")
+    assert "s3cret" not in repr(some)
+    assert Deployment(store=f" {REDIS} , ").servers == (REDIS,)
+
+
+@pytest.mark.parametrize(
+    "store",
+    [
+        "redis://me:a s3cret@host:6379",
+        "redis://me:a, s3cret@host:6379",
+        "redis://one,two:6379",
+        "redis://me:s3cret@one,two:6379",
+        "redis://me:s3cret@one two:6379",
+        "redis://me:s3cret@one:6379,me:s3cret@two:6379",
+        "redis://m,e:s3,cret@one:6379,me:s3cret@two:6379",
+        "me:s3cret@two:6379",
+    ],
+)
+def test_what_is_refused_is_not_shown_in_parts(store: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        Deployment(store=store)
+    assert "cret" not in str(raised.value)
+
+
+def test_what_is_hidden_ends_with_its_url() -> None:
+    assert hidden("redis://one:6379,redis://me:s3cret@two") == "redis://one:6379,redis://me:***@two"
+    assert hidden("from https://host:80/x\nto me@host") == "from https://host:80/x\nto me@host"
 
 
 class TestTheTimeLimitOfFunctions:
