@@ -143,19 +143,21 @@ class Target(_Value, frozen=True, kw_only=True):
 class Stop(_Value, frozen=True, kw_only=True):
     """When to stop; whichever comes first. ``max_time`` is in seconds from the start of the job.
 
-    ``patience`` is how many evaluations in a row may pass without a new best. ``max_cost`` is in dollars;
-    a job ends before it costs more, the ending included.
+    ``patience`` is how many evaluations in a row may pass without a new best, one that is better by
+    ``least_gain`` at least. ``max_cost`` is in dollars; a job ends before it costs more, the ending included.
     """
 
     epochs: int
     target: Target | None = None
     patience: int | None = None
+    least_gain: float = 0.0
     max_time: float | None = None
     max_cost: float | None = None
 
     def __post_init__(self) -> None:
         _require(self.epochs >= 1, "epochs", "at least 1", self.epochs)
         _require(self.patience is None or self.patience >= 1, "patience", "at least 1", self.patience)
+        _require(_finite(self.least_gain, least=0), "least gain", "a number from 0", self.least_gain)
         _require(
             self.max_time is None or _finite(self.max_time, above=0),
             "maximum time",

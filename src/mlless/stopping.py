@@ -43,7 +43,8 @@ class Progress:
         self.heldout = heldout
         value = next(iter(heldout.values()), math.inf if self.train_loss is None else self.train_loss)
         if self.best is None or better(value, self.best.value):
-            self.best, self.since_best = Score(step, value), 0
+            gained = self.best is None or not self.best.value - value < self.rules.least_gain
+            self.best, self.since_best = Score(step, value), 0 if gained else self.since_best + 1
             return True
         self.since_best += 1
         return False

@@ -39,6 +39,18 @@ def test_best_is_the_lowest_held_out_value_and_the_first_of_equals(values: list[
     assert course.heldout == {"rmse": values[-1], "other": 0.0}
 
 
+def test_a_gain_that_is_too_small_is_a_new_best_but_does_not_count_for_patience() -> None:
+    course = progress(patience=2, least_gain=0.5)
+    gains = []
+    for step, value in enumerate((4.0, 3.5, 3.25, 3.125)):
+        assert course.add_evaluation(step, {"rmse": value})
+        gains.append((course.since_best, course.reason(evaluated=True)))
+    assert course.best == Score(3, 3.125)
+    assert gains == [(0, None), (0, None), (1, None), (2, "patience")]
+    assert course.add_evaluation(4, {"rmse": 2.0})
+    assert course.since_best == 0
+
+
 def test_without_held_out_data_the_training_loss_stands_in() -> None:
     course = progress()
     assert course.add_evaluation(0, {})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 import msgspec
@@ -253,15 +253,7 @@ class ColumnsIntake:
 
     def settle(self, training: Iterator[ColumnRows]) -> None:
         """Find out the scales."""
-        columns = len(self.features.layout.numeric)
-        if len(self.features.scales) == columns:
-            return
-        scales = [_LearnedScale(self.features.scaling) for _ in range(columns)]
-        for rows in training:
-            for place, scale in enumerate(scales):
-                scale.add(rows.numeric[:, place])
-        found = tuple(scale.value for scale in scales)
-        self.features = msgspec.structs.replace(self.features, scales=found)
+        self.features = with_scales(self.features, training)
 
     def batch(self, rows: ColumnRows, training: bool) -> Batch:
         """Return the rows as a mini-batch."""
@@ -275,6 +267,18 @@ class ColumnsIntake:
 
     def ids(self) -> None:
         """Features have no names to go back to."""
+
+
+def with_scales(features: FeatureMap, training: Iterable[ColumnRows]) -> FeatureMap:
+    """Return the map with the scales of the rows to train on, unless it has its scales."""
+    columns = len(features.layout.numeric)
+    if len(features.scales) == columns:
+        return features
+    scales = [_LearnedScale(features.scaling) for _ in range(columns)]
+    for rows in training:
+        for place, scale in enumerate(scales):
+            scale.add(rows.numeric[:, place])
+    return msgspec.structs.replace(features, scales=tuple(scale.value for scale in scales))
 
 
 class _LearnedScale:

@@ -15,6 +15,7 @@ from mlless.channels.folder import Folder
 from mlless.channels.ports import Bytes
 from mlless.data.batches import Batch, encode_batch, group_ratings, pack_clicks
 from mlless.data.dataset import Dataset
+from mlless.data.features import FeatureMap
 from mlless.data.ids import RatingIds, pack
 from mlless.data.manifest import (
     FORMAT,
@@ -124,16 +125,24 @@ def ratings_in_memory(
 
 
 def clicks_in_memory(
-    rows: ClicksRows, weights: NDArray[np.float32] | None, *, features: int, cut: Cut
+    rows: ClicksRows,
+    weights: NDArray[np.float32] | None,
+    *,
+    features: int,
+    cut: Cut,
+    columns: FeatureMap | None = None,
 ) -> Dataset:
-    """Return a data set of clicks; ``weights`` say how much each row counts, 1 on average."""
+    """Return a data set of clicks; ``weights`` say how much each row counts, 1 on average.
+
+    ``columns`` says how the features were made, where they were.
+    """
     order = cut.order(len(rows))
     rows = rows.take(order)
     if weights is not None:
         weights = weights[order]
     at = cut.held_out(len(rows))
     counts = None if weights is None else weights[at:].astype(np.float64)
-    shape = Clicks(features, 0, float(np.average(rows.labels[at:], weights=counts)))
+    shape = Clicks(features, 0, float(np.average(rows.labels[at:], weights=counts)), columns)
     return _held(_click_batches(rows, weights, cut), shape, len(rows), cut, None)
 
 
@@ -165,7 +174,7 @@ def _held(
         version=mlless.__version__,
         source=IN_MEMORY,
         source_bytes=0,
-        format="ratings" if isinstance(shape, Ratings) else "libsvm",
+        format="ratings" if isinstance(shape, Ratings) else "columns" if shape.columns else "libsvm",
         seed=cut.seed,
         batch_size=cut.size(rows),
         validation=cut.validation,

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_random_state
 
 import mlless
 from mlless import recipes
@@ -24,10 +23,11 @@ from mlless.clock import SystemClock
 from mlless.data.dataset import Dataset, open_dataset
 from mlless.data.ids import RatingIds
 from mlless.data.manifest import Clicks
-from mlless.data.memory import IN_MEMORY, Cut, store_dataset
+from mlless.data.memory import IN_MEMORY, store_dataset
 from mlless.driver import plan_job, run_job
-from mlless.errors import UsageError
+from mlless.errors import InputError, MLLessError, UsageError
 from mlless.estimators.callbacks import Audience, CallbackSupportMixin
+from mlless.estimators.parameters import Parameters, plain
 from mlless.job import Factorization, JobSpec, Logistic, Stop
 from mlless.local import Course, begin, grow, resume, train_here
 from mlless.locations import Location
@@ -37,20 +37,27 @@ from mlless.wishes import Wishes
 Data = Any  # an array, a SciPy sparse matrix, a frame, a data set or its folder
 Arrays = Mapping[str, NDArray[np.generic]]
 Hear = Callable[[StepRecord], bool]
+# What a fit leaves behind beside the model, as far as it is known of a run of `mlless.train`.
+_UNKNOWN: dict[str, Any] = {
+    "n_iter_": 1,
+    "heldout_": {},
+    "stop_reason_": "epochs",
+    "loss_curve_": [],
+    "validation_scores_": None,
+    "best_validation_score_": None,
+}
 
 
 @contextmanager
 def as_value_error() -> Iterator[None]:
-    """Turn a request that cannot be carried out into scikit-learn's error for it."""
+    """Turn the error of a request, or of data, that is not fit for training into scikit-learn's."""
     try:
         yield
     except UsageError as error:
         raise ValueError(str(error)) from error
-
-
-def plain(value: Any) -> Any:
-    """Return a NumPy scalar, as grids are made of, as the Python value that it is."""
-    return value.item() if isinstance(value, np.generic) else value
+    except InputError as error:  # what cures a file does not cure an array
+        told = MLLessError(error.what, where=error.where, expected=error.expected, found=error.found)
+        raise ValueError(str(told)) from error
 
 
 def dataset_in(data: Data, y: Any = None) -> Dataset | None:
@@ -63,12 +70,16 @@ def dataset_in(data: Data, y: Any = None) -> Dataset | None:
 
 
 class Ended(NamedTuple):
-    """How one training ended; ``best`` is how many mini-batches the model has seen that is kept."""
+    """How one training ended; ``best`` is how many mini-batches the model has seen that is kept.
+
+    ``restored`` says that it is not the last one.
+    """
 
     stop_reason: str
     epochs: float
     heldout: dict[str, float]
     best: int
+    restored: bool
 
     @property
     def can_be_repeated(self) -> bool:
@@ -76,43 +87,11 @@ class Ended(NamedTuple):
         return bool(self.heldout) and self.stop_reason in ("epochs", "patience")
 
 
-class Trained(CallbackSupportMixin, BaseEstimator):
+class Trained(CallbackSupportMixin, Parameters):
     """An estimator whose model is trained by the kernels, here or by worker processes."""
 
-    _kind: ClassVar[Literal["mf", "lr"]]
     _course: Course
     _model: Factorization | Logistic
-
-    def _wishes(self, **changes: Any) -> Wishes:
-        """Return the parameters as the wishes of a training."""
-        names = set(Wishes.__struct_fields__)
-        given = {name: value for name, value in self.get_params(deep=False).items() if name in names}
-        try:
-            wishes = {**given, "model": self._kind, "seed": self._seed(), **changes}
-            return msgspec.convert({name: plain(value) for name, value in wishes.items()}, Wishes)
-        except msgspec.ValidationError as error:
-            raise ValueError(
-                f"a parameter of {type(self).__name__} is not what it may be: {error}"
-            ) from error
-
-    def _seed(self) -> int:
-        """Return the seed that ``random_state`` stands for; a whole number is the seed itself."""
-        if isinstance(self.random_state, int | np.integer) and self.random_state >= 0:
-            return int(self.random_state)
-        return int(check_random_state(self.random_state).randint(2**31 - 1))
-
-    def _cut(self, rows: int, seed: int, *, partial: bool) -> Cut:
-        """Return how so many rows in memory become mini-batches; of a part nothing is held out."""
-        share, size = plain(self.validation), plain(self.batch_size)
-        if share is None:
-            share = recipes.held_out_share(self._kind, rows)
-        if not 0.0 <= share < 1.0:
-            raise ValueError(f"validation must be a share from 0 to below 1, got {share}")
-        if rows and round(rows * share) >= rows:
-            raise ValueError(f"validation leaves none of {rows} rows to train on, got {share}")
-        if size is not None and size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {size}")
-        return Cut(size, 0.0 if partial else float(share), seed)
 
     def _goes_on(self, partial: bool) -> bool:
         """Return whether this fit starts from the model that is there."""
@@ -134,31 +113,29 @@ class Trained(CallbackSupportMixin, BaseEstimator):
         """
         own = dataset.location == IN_MEMORY
         with as_value_error():
-            here = goes_on or wishes.workers == 1
-            if here:
+            if goes_on:
                 wishes = msgspec.structs.replace(wishes, workers=1)
             least = recipes.LEAST_STEPS[self._kind] if own else 0
             spec = change(plan_job(wishes, dataset, least_steps=least))
-        audience = Audience(
-            self,
-            self.callbacks or (),
-            epochs=spec.stop.epochs,
-            data=heard,
-            fitted=self._preview if here else None,
-        )
+            stop = msgspec.structs.replace(spec.stop, least_gain=float(self.tol))
+            spec = msgspec.structs.replace(spec, stop=stop)
+        here = spec.workers == 1
+        audience = Audience(self, epochs=stop.epochs, data=heard, fitted=self._preview if here else None)
         self._trained_on, self._started_from = dataset.manifest.fingerprint, spec.seed
         shape = dataset.manifest.shape
         self._columns = shape.columns if isinstance(shape, Clicks) else None
         train = self._train_here if here else self._train_elsewhere
         ended = train(spec, dataset, goes_on, audience.hear)
         self.heldout_, self.stop_reason_ = ended.heldout, ended.stop_reason
-        self.n_iter_ = max(1, round(ended.epochs))
+        epochs = self.n_iter_ = max(1, round(ended.epochs))
         if own and self.refit and not goes_on and ended.can_be_repeated:
             self.n_iter_ = max(1, round(ended.best / spec.batches))
             train(*self._of_all_rows(spec, dataset, self.n_iter_), False, lambda record: False)
         self.n_steps_ = self._course.step
         self._settle()
-        audience.finish(self.heldout_)
+        audience.finish(epochs, self.heldout_, restored=ended.restored)
+        self.loss_curve_, self.validation_scores_ = audience.losses, audience.scores or None
+        self.best_validation_score_ = next((-value for value in self.heldout_.values()), None)
         if self.stop_reason_ == "diverged":
             message = (
                 "training diverged, the best model before that is kept: scale the data or lower learning_rate"
@@ -184,7 +161,9 @@ class Trained(CallbackSupportMixin, BaseEstimator):
         course = grow(self._course, spec.model, spec.seed) if goes_on else begin(spec.model, spec.seed)
         self._course, self._model = course, spec.model
         ending = train_here(spec, dataset, course, clock=SystemClock(), listen=hear)
-        return Ended(ending.stop_reason, ending.last.epoch, ending.heldout, ending.model_step)
+        return Ended(
+            ending.stop_reason, ending.last.epoch, ending.heldout, ending.model_step, ending.restored
+        )
 
     def _train_elsewhere(self, spec: JobSpec, dataset: Dataset, goes_on: bool, hear: Hear) -> Ended:
         """Train with worker processes; a data set in memory is put into a temporary folder for them."""
@@ -207,7 +186,8 @@ class Trained(CallbackSupportMixin, BaseEstimator):
         self._course, self._model = resume(spec.model, run.summary.steps, tables), spec.model
         summary = run.summary
         reason = "callback" if stop else summary.stop_reason
-        return Ended(reason, summary.epochs, summary.heldout, summary.model_step * spec.workers)
+        best = summary.model_step * spec.workers
+        return Ended(reason, summary.epochs, summary.heldout, best, summary.restored)
 
     def _settle(self) -> None:
         """Set the fitted attributes from the course."""
@@ -237,11 +217,7 @@ class Trained(CallbackSupportMixin, BaseEstimator):
                 "class": type(self).__name__,
                 "parameters": parameters,
                 "step": course.step,
-                "fitted": {
-                    "n_iter_": self.n_iter_,
-                    "heldout_": self.heldout_,
-                    "stop_reason_": self.stop_reason_,
-                },
+                "fitted": {name: getattr(self, name) for name in _UNKNOWN},
                 **notes,
             }
         ).decode()
@@ -272,9 +248,9 @@ class Trained(CallbackSupportMixin, BaseEstimator):
         estimator._model, estimator._trained_on = model, artifact.description.trained_on
         estimator._columns = artifact.description.columns
         estimator._started_from = artifact.description.seed
-        fitted = {"n_iter_": 1, "heldout_": {}, "stop_reason_": "epochs", **notes.get("fitted", {})}
-        for name, value in fitted.items():
-            setattr(estimator, name, value)
+        for name, value in {**_UNKNOWN, **notes.get("fitted", {})}.items():
+            curve = isinstance(value, list)  # JSON has no NaN: there is nothing in its place
+            setattr(estimator, name, [math.nan if one is None else one for one in value] if curve else value)
         estimator.n_steps_ = estimator._course.step
         return estimator, artifact, notes
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import msgspec
@@ -27,7 +28,7 @@ __all__ = ["Audience", "Callback", "CallbackSupportMixin", "with_callbacks"]
 class Callback(Protocol):
     """What ``callbacks=[...]`` takes: objects with one or both of these methods.
 
-    A method that returns True ends the fit in order, two steps later.
+    A plain function is taken as ``on_epoch``. What returns True ends the fit in order, two steps later.
     """
 
     def on_step(self, record: StepRecord) -> bool | None:
@@ -39,20 +40,40 @@ class Callback(Protocol):
         ...
 
 
+Hook = Callable[[StepRecord], bool | None]
+_HOOKS = ("on_step", "on_epoch")
+
+
+def hooks_of(callback: Any) -> dict[str, Hook]:
+    """Return the hooks of a callback by name; TypeError if it has none, or one that no one calls."""
+    named = {name for name in dir(callback) if name.startswith("on_") and callable(getattr(callback, name))}
+    if not named and callable(callback) and not isinstance(callback, type):
+        return {"on_epoch": callback}
+    if not named or named.difference(_HOOKS) or isinstance(callback, type):
+        found = ", ".join(sorted(named)) or "no such method"
+        raise TypeError(
+            "A callback must be a function, or an object with a method on_step(record), on_epoch(record) or "
+            f"both. Got {callback!r} with {found}. scikit-learn's own callbacks are for set_callbacks."
+        )
+    return {name: getattr(callback, name) for name in named}
+
+
 class Audience:
-    """All who listen to one fit."""
+    """All who listen to one fit, and what it is remembered by: its curves."""
 
     def __init__(
         self,
         estimator: Any,
-        callbacks: Sequence[Any],
         *,
         epochs: int,
         data: dict[str, Any],
         fitted: Callable[[], dict[str, Any]] | None,
     ) -> None:
-        self._estimator, self._callbacks, self._data, self._fitted = estimator, callbacks, data, fitted
+        self._estimator, self._data, self._fitted = estimator, data, fitted
+        self._hooks = [hooks_of(callback) for callback in estimator.callbacks or ()]
         self._last: StepRecord | None = None
+        self.losses: list[float] = []
+        self.scores: list[float] = []
         self._root: Any = None
         self._task: Any = None
         if hasattr(estimator, "_init_callback_context"):
@@ -62,17 +83,22 @@ class Audience:
 
     def hear(self, record: StepRecord) -> bool:
         """Pass a step on; return whether someone wants to stop."""
-        epoch = self._last is not None and record.heldout is not None
-        self._last = record
+        last, self._last = self._last, record
         stop = self._tell("on_step", record)
-        if epoch:
+        if last is not None and record.heldout is not None:
+            self._note(last, record.heldout)
             stop |= self._tell("on_epoch", record) | self._end_epoch()
             self._begin_epoch()
         return stop
 
-    def finish(self, heldout: dict[str, float]) -> None:
-        """Say that the fit has ended, with a model of these held-out metrics."""
+    def finish(self, epochs: int, heldout: dict[str, float], *, restored: bool) -> None:
+        """Say that the fit has ended after so many epochs, with a model of these held-out metrics.
+
+        ``restored`` says that it is the model of an earlier epoch; no one knows then how the last one fared.
+        """
         if self._last is not None:
+            if len(self.losses) < epochs:
+                self._note(self._last, dict.fromkeys(heldout, math.nan) if restored else heldout)
             self._tell("on_epoch", msgspec.structs.replace(self._last, heldout=heldout))
         if self._root is not None:
             self._end_epoch()
@@ -80,8 +106,17 @@ class Audience:
                 estimator=self._estimator, reconstruction_attributes=self._fitted, **self._data
             )
 
+    def _note(self, last: StepRecord, heldout: dict[str, float]) -> None:
+        """Add an epoch, whose last step was ``last``, to the curves."""
+        loss = math.nan if last.train_loss is None else last.train_loss
+        self.losses.append(loss)
+        self.scores += [-value for value in heldout.values()][:1]
+        if self._estimator.verbose:
+            metrics = "".join(f", {name} {value:.6g}" for name, value in heldout.items())
+            print(f"epoch {len(self.losses)}: training loss {loss:.6g}{metrics}")
+
     def _tell(self, method: str, record: StepRecord) -> bool:
-        answers = [getattr(one, method)(record) for one in self._callbacks if hasattr(one, method)]
+        answers = [hooks[method](record) for hooks in self._hooks if method in hooks]
         return any(answers)
 
     def _begin_epoch(self) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -11,6 +13,7 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import RegressorMixin
+from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 
 from mlless import recipes
@@ -21,20 +24,28 @@ from mlless.data.memory import ratings_in_memory
 from mlless.estimators.base import Data, Trained, as_value_error, dataset_in
 from mlless.estimators.callbacks import with_callbacks
 from mlless.estimators.pairs import pairs_of, ratings_in, ratings_of
+from mlless.estimators.parameters import FROM_0
 from mlless.job import Factorization
 from mlless.kernels.arrays import Floats
 from mlless.prediction import Predictor
 from mlless.ranking import Seen
 from mlless.wishes import Wishes
 
+_ROWS_ARE_NO_USERS = (
+    "A sparse matrix is for fit alone: its rows are users by their places, and a split of rows, as in "
+    "cross-validation, numbers them anew. Use pairs everywhere instead: table = matrix.tocoo(), "
+    "X = np.column_stack([table.row, table.col]), y = table.data."
+)
 
+
+@dataclass(eq=False, repr=False, kw_only=True)
 class MatrixFactorization(RegressorMixin, Trained):
     """Matrix factorisation with biases, for ratings of items by users.
 
-    ``X`` has two columns, user and item (whole numbers from 0, in any order and with any gaps), and
-    ``y`` the ratings; or ``X`` is a sparse matrix with a row for each user and a column for each item,
-    whose stored entries are the ratings; or a partitioned data set. What is None is the default of
-    `mlless.train`, see its description.
+    ``X`` has two columns, user and item (any text, or whole numbers from 0 with any gaps), and ``y``
+    the ratings. `fit` also takes a sparse matrix with a row for each user and a column for each
+    item, whose stored entries are the ratings, or a partitioned data set. What is None is the default
+    of `mlless.train`, see its description.
 
     Parameters
     ----------
@@ -42,27 +53,7 @@ class MatrixFactorization(RegressorMixin, Trained):
         Factors of a user or item; None is 20.
     l2
         The pull on a parameter for each rating it takes part in, on standardised ratings.
-    optimizer, learning_rate, sync, significance, max_time
-        As in `mlless.train`.
-    epochs, patience
-        As in `mlless.train`; on arrays None means at least 300 steps.
-    batch_size
-        Ratings of a mini-batch; None is a 300th of them, from 64 to 6,250.
-    validation
-        The share of ratings held out to stop early and to keep the best model; None is 0.1, from 200
-        ratings on.
-    refit
-        Whether the model is trained once more on all ratings, for the number of epochs that was best for
-        those held out. ``heldout_`` is then that of the model before. It is done for arrays only, and only if
-        the held-out ratings or the number of epochs ended the fit.
-    workers
-        1 trains in this process; more are processes of their own.
-    warm_start
-        Whether ``fit`` goes on from the model that is there.
-    random_state
-        A whole number is the seed itself.
-    callbacks
-        Objects with ``on_step(record)`` or ``on_epoch(record)``.
+    {parameters}
 
     Attributes
     ----------
@@ -72,50 +63,26 @@ class MatrixFactorization(RegressorMixin, Trained):
         The tables: a rating is ``scale_.mean + scale_.deviation * (factors . factors + biases)``.
     scale_
         Mean and deviation of the ratings, and the limits that predictions are clipped to.
-    n_iter_, n_steps_
-        Epochs of the last fit; steps of the whole training, on which the significance threshold depends.
-    heldout_, stop_reason_
-        Held-out metrics (empty without held-out ratings), and why the last fit has stopped.
+    {attributes}
     """
 
     _kind: ClassVar[Literal["mf", "lr"]] = "mf"
+    _words: ClassVar[Mapping[str, Any]] = {
+        "epochs": recipes.EPOCHS["mf"],
+        "steps": recipes.LEAST_STEPS["mf"],
+        "patience": 3,
+        "unit": "rating units",
+        "held_out": recipes.LEAST_HELD_OUT["mf"],
+        "metric": "RMSE, in rating units,",
+    }
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **Trained._parameter_constraints,
+        "factors": [Interval(Integral, 1, 255, closed="both"), None],
+        "l2": [FROM_0, None],
+    }
 
-    def __init__(
-        self,
-        *,
-        factors: int | None = None,
-        l2: float | None = None,
-        optimizer: str = "adagrad",
-        learning_rate: float | None = None,
-        epochs: int | None = None,
-        patience: int | None = None,
-        batch_size: int | None = None,
-        validation: float | None = None,
-        refit: bool = True,
-        max_time: float | None = None,
-        workers: int = 1,
-        sync: str = "isp",
-        significance: float | None = None,
-        warm_start: bool = False,
-        random_state: Any = None,
-        callbacks: Sequence[Any] | None = None,
-    ) -> None:
-        self.factors = factors
-        self.l2 = l2
-        self.optimizer = optimizer
-        self.learning_rate = learning_rate
-        self.epochs = epochs
-        self.patience = patience
-        self.batch_size = batch_size
-        self.validation = validation
-        self.refit = refit
-        self.max_time = max_time
-        self.workers = workers
-        self.sync = sync
-        self.significance = significance
-        self.warm_start = warm_start
-        self.random_state = random_state
-        self.callbacks = callbacks
+    factors: int | None = None
+    l2: float | None = None
 
     @with_callbacks
     def fit(self, X: Data, y: Any = None) -> Self:
@@ -133,13 +100,12 @@ class MatrixFactorization(RegressorMixin, Trained):
         return self
 
     @with_callbacks
-    def partial_fit(self, X: Data, y: Any = None, *, epochs: int | None = None) -> Self:
+    def partial_fit(self, X: Data, y: Any = None, *, max_iter: int = recipes.PARTIAL_EPOCHS["mf"]) -> Self:
         """Go on training on more ratings, for 6 epochs unless said otherwise, in this process.
 
         New users and items grow the tables. The scale stays that of the first ratings, its limits grow.
         """
-        epochs = recipes.PARTIAL_EPOCHS["mf"] if epochs is None else epochs
-        wishes = self._wishes(epochs=epochs, patience=None, workers=1)
+        wishes = self._wishes(max_iter=max_iter, n_iter_no_change=None, workers=1)
         self._learn(X, y, wishes, self._goes_on(partial=True), partial=True)
         return self
 
@@ -195,30 +161,27 @@ class MatrixFactorization(RegressorMixin, Trained):
         }
 
     def predict(self, X: Data) -> Floats:
-        """Return the rating of each pair of user and item, or of each stored entry of a sparse matrix.
+        """Return the rating of each pair of user and item.
 
         An unknown user or item contributes nothing: what remains is the other's bias, or the mean.
+        A sparse matrix is refused. It names a user by a row, and whoever takes rows out of it, as
+        cross-validation does, numbers them anew: the user of row 5 is another one then.
         """
         check_is_fitted(self)
         if scipy.sparse.issparse(X):
-            table = X.tocoo()
-            pairs = table.row.astype(np.int64), table.col.astype(np.int64)
-        else:
-            pairs = pairs_of(X)
-        predicted: Floats = self._predictor.predict_ratings(*pairs)
+            raise ValueError(_ROWS_ARE_NO_USERS)
+        predicted: Floats = self._predictor.predict_ratings(*pairs_of(X))
         return predicted
 
     def score(self, X: Data, y: Any = None, sample_weight: Any = None) -> float:
         """Return R2, the share of the ratings' variance that is explained, as regressors do.
 
-        For the root mean squared error use ``scoring="neg_root_mean_squared_error"``, or ``heldout_``.
+        ``X`` are pairs as in `predict`, or a data set without ``y``. For the root mean squared error
+        use ``scoring="neg_root_mean_squared_error"``, or ``heldout_``.
         """
         found = dataset_in(X, y)
         if found is not None:
             users, items, y = ratings_in(found)
-            X = np.column_stack([users, items])
-        elif scipy.sparse.issparse(X):
-            users, items, y = ratings_of(X, y)
             X = np.column_stack([users, items])
         return float(super().score(X, y, sample_weight))
 
@@ -272,6 +235,5 @@ class MatrixFactorization(RegressorMixin, Trained):
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
         tags.target_tags.required = False  # a sparse matrix and a data set hold the ratings
         return tags

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
+from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import type_of_target
+from sklearn.utils.validation import _check_sample_weight
 
 from mlless.data.rows import ClicksRows
 
@@ -30,6 +33,23 @@ def rows_of(X: Any, labels: NDArray[np.uint8]) -> ClicksRows:
         matrix.indices.astype(np.uint32),
         values,
     )
+
+
+def matrix_of(rows: ClicksRows, features: int) -> scipy.sparse.csr_array:
+    """Return rows as a CSR array."""
+    entries = rows.values, rows.indices.astype(np.int64), rows.starts
+    return scipy.sparse.csr_array(entries, shape=(len(rows), features))
+
+
+def weights_of(y: NDArray[Any], weights: Any, class_weight: Any) -> NDArray[np.float64] | None:
+    """Return how much each row counts, by itself and by its class; None where all count alike."""
+    if weights is None and class_weight is None:
+        return None
+    if isinstance(class_weight, Mapping) and min(class_weight.values(), default=0) < 0:
+        raise ValueError(f"class_weight must not be negative, got {class_weight}")
+    weights = _check_sample_weight(weights, y, dtype=np.float64, ensure_non_negative=True)
+    counts: NDArray[np.float64] = weights * compute_sample_weight(class_weight, y)
+    return counts
 
 
 def relative(weights: NDArray[np.float64] | None) -> NDArray[np.float32] | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -10,16 +11,22 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import ClassifierMixin
+from sklearn.utils import assert_all_finite, check_consistent_length, column_or_1d
+from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from mlless import recipes
 from mlless.data.dataset import Dataset
+from mlless.data.features import FeatureMap
+from mlless.data.intake import with_scales
 from mlless.data.manifest import Clicks
 from mlless.data.memory import clicks_in_memory
 from mlless.estimators.base import Data, Trained, dataset_in
 from mlless.estimators.callbacks import with_callbacks
-from mlless.estimators.labelled import labels_of, relative, rows_of, two_classes
+from mlless.estimators.frames import columns_of, rows_of_frame
+from mlless.estimators.labelled import labels_of, matrix_of, relative, rows_of, two_classes, weights_of
+from mlless.estimators.parameters import FROM_0, plain
 from mlless.job import JobSpec, Logistic
 from mlless.models.logistic import probabilities
 from mlless.wishes import Wishes
@@ -28,6 +35,7 @@ Doubles = NDArray[np.float64]
 _FLOATS = [np.float64, np.float32]
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class LogisticRegression(ClassifierMixin, Trained):
     """Binary logistic regression for wide sparse data, trained in mini-batches.
 
@@ -39,75 +47,36 @@ class LogisticRegression(ClassifierMixin, Trained):
     l2
         L2 strength on the mean log loss; None is 8 / rows (or the sum of their weights). In terms of
         scikit-learn's ``C`` it is ``1 / (C * rows)``.
-    optimizer, learning_rate, sync, significance, max_time
-        As in `mlless.train`.
-    epochs, patience
-        As in `mlless.train`; on arrays None means at least 2,000 steps.
-    batch_size
-        Rows of a mini-batch; None is a 300th of the rows, from 64 to 6,250.
-    validation
-        The share of rows held out to stop early and to keep the best model; None is 0.1 from 5,000
-        rows on and 0 below.
-    refit
-        Whether the model is trained once more on all rows, for the number of epochs that was best for those
-        held out. ``heldout_`` is then that of the model before. It is done for arrays only, and only if the
-        held-out rows or the number of epochs ended the fit.
-    workers
-        1 trains in this process; more are processes of their own.
-    warm_start
-        Whether ``fit`` goes on from the model that is there.
-    random_state
-        A whole number is the seed itself.
-    callbacks
-        Objects with ``on_step(record)`` or ``on_epoch(record)``.
+    class_weight
+        How much the rows of a class count: a number for each class in a dict, 1 where there is none;
+        or "balanced", ``rows / (2 * rows of the class)``.
+    {parameters}
 
     Attributes
     ----------
     classes_, coef_, intercept_, n_features_in_, feature_names_in_
         As in scikit-learn.
-    n_iter_, n_steps_
-        Epochs of the last fit; steps of the whole training, on which the significance threshold depends.
-    heldout_, stop_reason_
-        Held-out metrics (empty without held-out rows), and why the last fit has stopped.
+    {attributes}
     """
 
     _kind: ClassVar[Literal["mf", "lr"]] = "lr"
-    _rows_before: float
+    _words: ClassVar[Mapping[str, Any]] = {
+        "epochs": recipes.EPOCHS["lr"],
+        "steps": recipes.LEAST_STEPS["lr"],
+        "patience": 2,
+        "unit": "log loss",
+        "held_out": recipes.LEAST_HELD_OUT["lr"],
+        "metric": "log loss",
+    }
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **Trained._parameter_constraints,
+        "l2": [FROM_0, None],
+        "class_weight": [dict, StrOptions({"balanced"}), None],
+    }
 
-    def __init__(
-        self,
-        *,
-        l2: float | None = None,
-        optimizer: str = "adagrad",
-        learning_rate: float | None = None,
-        epochs: int | None = None,
-        patience: int | None = None,
-        batch_size: int | None = None,
-        validation: float | None = None,
-        refit: bool = True,
-        max_time: float | None = None,
-        workers: int = 1,
-        sync: str = "isp",
-        significance: float | None = None,
-        warm_start: bool = False,
-        random_state: Any = None,
-        callbacks: Sequence[Any] | None = None,
-    ) -> None:
-        self.l2 = l2
-        self.optimizer = optimizer
-        self.learning_rate = learning_rate
-        self.epochs = epochs
-        self.patience = patience
-        self.batch_size = batch_size
-        self.validation = validation
-        self.refit = refit
-        self.max_time = max_time
-        self.workers = workers
-        self.sync = sync
-        self.significance = significance
-        self.warm_start = warm_start
-        self.random_state = random_state
-        self.callbacks = callbacks
+    l2: float | None = None
+    class_weight: Mapping[Any, float] | str | None = None
+    _rows_before: float = field(init=False)
 
     @with_callbacks
     def fit(self, X: Data, y: Any = None, sample_weight: Any = None) -> Self:
@@ -129,7 +98,7 @@ class LogisticRegression(ClassifierMixin, Trained):
         classes: Any = None,
         sample_weight: Any = None,
         *,
-        epochs: int | None = None,
+        max_iter: int = recipes.PARTIAL_EPOCHS["lr"],
     ) -> Self:
         """Go on training on rows ``X``, for one epoch unless said otherwise, in this process.
 
@@ -140,8 +109,13 @@ class LogisticRegression(ClassifierMixin, Trained):
             self.__dict__.pop("classes_", None)
             if classes is not None:
                 self.classes_ = two_classes(np.unique(classes))
-        epochs = recipes.PARTIAL_EPOCHS["lr"] if epochs is None else epochs
-        wishes = self._wishes(epochs=epochs, patience=None, workers=1)
+        if self.class_weight == "balanced":
+            raise ValueError(
+                'class_weight="balanced" is not supported for partial_fit: a part does not tell how rare a '
+                "class is. Give the weights of all rows as a dict, with "
+                'sklearn.utils.class_weight.compute_class_weight("balanced", classes=classes, y=y).'
+            )
+        wishes = self._wishes(max_iter=max_iter, n_iter_no_change=None, workers=1)
         self._learn(X, y, sample_weight, wishes, goes_on, partial=True)
         return self
 
@@ -149,13 +123,11 @@ class LogisticRegression(ClassifierMixin, Trained):
         """Train; the default L2 strength follows from all rows so far, each counting as much as it weighs."""
         found = dataset_in(X, y)
         if found is None:
-            dataset, total = self._dataset(X, y, weights, wishes.seed, anew=not goes_on, partial=partial)
-        elif weights is not None:
-            raise ValueError(
-                "sample_weight is for arrays: a partitioned data set holds all there is to its rows"
-            )
+            dataset, total = self._dataset(X, y, weights, wishes.seed, goes_on=goes_on, partial=partial)
+        elif weights is not None or self.class_weight is not None:
+            raise ValueError("sample_weight and class_weight are for arrays and frames, not for a data set")
         else:
-            dataset, total = self._taken(found), float(found.manifest.rows)
+            dataset, total = self._taken(found, goes_on=goes_on), float(found.manifest.rows)
         share = sum(file.rows for file in dataset.manifest.train) / dataset.manifest.rows
         rows = total * share + (self._rows_before if goes_on else 0.0)
 
@@ -171,41 +143,72 @@ class LogisticRegression(ClassifierMixin, Trained):
         self._rows_before = rows
 
     def _dataset(
-        self, X: Data, y: Any, weights: Any, seed: int, *, anew: bool, partial: bool
+        self, X: Data, y: Any, weights: Any, seed: int, *, goes_on: bool, partial: bool
     ) -> tuple[Dataset, float]:
-        """Return arrays as a data set, and the sum of their weights."""
+        """Return arrays or a frame as a data set, and the sum of the rows' weights."""
         if y is None:
             raise ValueError("requires y to be passed, but the target y is None")
-        X, y = validate_data(
-            self, X, y, accept_sparse="csr", accept_large_sparse=True, dtype=_FLOATS, reset=anew
-        )
-        check_classification_targets(y)
-        total = float(len(y))
+        columns = self._columns if goes_on else columns_of(X, y)
+        X, y = self._checked(X, y, columns, reset=not goes_on)
+        weights = weights_of(y, weights, self.class_weight)
         if weights is not None:
-            weights = _check_sample_weight(weights, X, dtype=np.float64, ensure_non_negative=True)
-            X, y, weights = X[weights > 0], y[weights > 0], weights[weights > 0]
-            total = float(weights.sum())
+            kept = np.flatnonzero(weights)
+            X, y, weights = X.take(kept) if columns else X[kept], y[kept], weights[kept]
         if not hasattr(self, "classes_"):
             self.classes_ = two_classes(np.unique(y), y)
-        rows = rows_of(X, labels_of(y, self.classes_))
-        cut = self._cut(len(rows), seed, partial=partial)
-        return clicks_in_memory(rows, relative(weights), features=self.n_features_in_, cut=cut), total
+        labels, cut = labels_of(y, self.classes_), self._cut(len(y), seed, partial=partial)
+        if columns is None:
+            rows, features = rows_of(X, labels), self.n_features_in_
+        else:
+            training = cut.order(len(y))[cut.held_out(len(y)) :]
+            columns = with_scales(columns, [X.take(training)])
+            rows, features = replace(columns.encode(X), labels=labels), columns.features
+        dataset = clicks_in_memory(rows, relative(weights), features=features, cut=cut, columns=columns)
+        return dataset, float(len(y) if weights is None else weights.sum())
 
-    def _taken(self, dataset: Dataset) -> Dataset:
+    def _checked(
+        self, X: Data, y: Any, columns: FeatureMap | None, *, reset: bool
+    ) -> tuple[Any, NDArray[Any]]:
+        """Return the rows, those of a frame with ``columns`` as `ColumnRows`, and their targets."""
+        if columns is None:
+            X, y = validate_data(
+                self, X, y, accept_sparse="csr", accept_large_sparse=True, dtype=_FLOATS, reset=reset
+            )
+        else:
+            validate_data(self, X, y, skip_check_array=True, reset=reset)
+            X, y = rows_of_frame(X, columns), column_or_1d(y, warn=True)
+            check_consistent_length(X, y)
+            assert_all_finite(y, input_name="y")
+        check_classification_targets(y)
+        return X, y
+
+    def _taken(self, dataset: Dataset, *, goes_on: bool) -> Dataset:
         """Return a partitioned data set of clicks; its classes are 0 and 1."""
         shape = dataset.manifest.shape
         if not isinstance(shape, Clicks):
             raise ValueError(f"{dataset.location}: LogisticRegression needs clicks, found ratings")
-        features, expected = shape.table_rows, getattr(self, "n_features_in_", None)
-        if hasattr(self, "classes_") and features != expected:
-            raise ValueError(f"{dataset.location}: expected {expected} features, found {features}")
-        self.classes_, self.n_features_in_ = np.array([0, 1]), features
+        if goes_on and (shape.table_rows, shape.columns) != (self.coef_.shape[1], self._columns):
+            raise ValueError(
+                f"{dataset.location}: expected the {self.coef_.shape[1]} features of the model, found "
+                f"{shape.table_rows}, or other columns or scales: partition it like the first, with --like"
+            )
+        self.classes_ = np.array([0, 1])
+        self._name_features(shape.table_rows, shape.columns)
         return dataset
+
+    def _name_features(self, features: int, columns: FeatureMap | None) -> None:
+        """Note what a model without a frame at hand takes: ``features``, or frames with ``columns``."""
+        self.__dict__.pop("feature_names_in_", None)
+        self.n_features_in_ = features
+        if columns is not None:
+            names = (*columns.layout.numeric, *columns.layout.categorical)
+            self.feature_names_in_, self.n_features_in_ = np.array(names, object), len(names)
 
     def _fitted(self, tables: dict[str, NDArray[np.float32]]) -> dict[str, Any]:
         return {
             "classes_": self.classes_,
             "n_features_in_": self.n_features_in_,
+            "_columns": self._columns,
             "coef_": tables["features"].reshape(1, -1),
             "intercept_": tables["intercept"].reshape(1),
         }
@@ -213,7 +216,11 @@ class LogisticRegression(ClassifierMixin, Trained):
     def decision_function(self, X: Data) -> Doubles:
         """Return the log-odds of ``classes_[1]`` for each row."""
         check_is_fitted(self)
-        X = validate_data(self, X, accept_sparse="csr", dtype=_FLOATS, reset=False)
+        if self._columns is None:
+            X = validate_data(self, X, accept_sparse="csr", dtype=_FLOATS, reset=False)
+        else:
+            validate_data(self, X, skip_check_array=True, reset=False)
+            X = matrix_of(self._columns.encode(rows_of_frame(X, self._columns)), self.coef_.shape[1])
         # A float64 copy of one column: the sums then do not depend on how rows are grouped.
         scores: Doubles = X @ self.coef_[0].astype(np.float64) + float(self.intercept_[0])
         return np.asarray(scores, np.float64)
@@ -237,11 +244,13 @@ class LogisticRegression(ClassifierMixin, Trained):
     def save(self, path: str | Path) -> None:
         """Write the model into the folder ``path``, for ``load`` here and for `mlless.load`; no pickle."""
         check_is_fitted(self)
-        names = getattr(self, "feature_names_in_", None)
+        names, weights = getattr(self, "feature_names_in_", None), self.class_weight
+        by_class = weights.items() if isinstance(weights, Mapping) else ()
         notes = {
             "classes": self.classes_.tolist(),
             "names": None if names is None else names.tolist(),
             "rows": self._rows_before,
+            "class_weight": [[plain(of), plain(one)] for of, one in by_class],
         }
         self._save(path, self._artifact(None, {}, notes))
 
@@ -252,10 +261,12 @@ class LogisticRegression(ClassifierMixin, Trained):
         model = artifact.description.model
         assert isinstance(model, Logistic)
         estimator.classes_ = np.array(notes.get("classes", [0, 1]))
-        estimator.n_features_in_ = model.features
+        estimator._name_features(model.features, estimator._columns)
         if notes.get("names"):
             estimator.feature_names_in_ = np.array(notes["names"], object)
         estimator._rows_before = float(notes.get("rows", recipes.clicks_l2(1) / model.l2 if model.l2 else 0))
+        if notes.get("class_weight"):
+            estimator.class_weight = dict(notes["class_weight"])
         estimator._settle()
         return estimator
 

@@ -27,7 +27,7 @@ class Recorder:
 def test_every_step_and_epoch_is_heard(pairs, workers):
     recorder = Recorder()
     model = mlless.MatrixFactorization(
-        epochs=4, batch_size=400, random_state=0, callbacks=[recorder], workers=workers
+        max_iter=4, batch_size=400, random_state=0, refit=False, callbacks=[recorder], workers=workers
     ).fit(*pairs)
     assert len(recorder.steps) == model.n_steps_
     assert [record.step for record in recorder.steps] == list(range(model.n_steps_))
@@ -41,7 +41,7 @@ def test_every_step_and_epoch_is_heard(pairs, workers):
 def test_a_callback_may_end_the_fit(pairs, workers):
     recorder = Recorder(stop_after=2)
     model = mlless.MatrixFactorization(
-        epochs=20, batch_size=400, random_state=0, callbacks=[recorder], workers=workers
+        max_iter=20, batch_size=400, random_state=0, callbacks=[recorder], workers=workers
     ).fit(*pairs)
     assert model.stop_reason_ == "callback"
     assert model.n_iter_ in (2, 3)
@@ -55,8 +55,30 @@ def test_a_callback_needs_only_one_method(labelled):
             self.count += 1
 
     steps = Steps()
-    model = mlless.LogisticRegression(epochs=3, random_state=0, callbacks=[steps]).fit(*labelled)
+    model = mlless.LogisticRegression(max_iter=3, random_state=0, callbacks=[steps]).fit(*labelled)
     assert steps.count == model.n_steps_
+
+
+def test_a_function_hears_of_every_epoch(labelled):
+    epochs = []
+    mlless.LogisticRegression(max_iter=3, random_state=0, callbacks=[epochs.append]).fit(*labelled)
+    assert len(epochs) == 3
+    model = mlless.LogisticRegression(max_iter=9, random_state=0, callbacks=[lambda record: True])
+    assert model.fit(*labelled).stop_reason_ == "callback"
+
+
+class Misspelt:
+    def on_step(self, record): ...
+
+    def on_epochs(self, record): ...
+
+
+@pytest.mark.parametrize("callback", [Misspelt(), Recorder, object(), "print", None])
+def test_what_no_one_would_call_is_refused(labelled, callback):
+    with pytest.raises(TypeError, match=r"on_step\(record\), on_epoch\(record\) or both"):
+        mlless.LogisticRegression(callbacks=[callback]).fit(*labelled)
+    with pytest.raises(TypeError, match="'callbacks' parameter"):
+        mlless.LogisticRegression(callbacks=print).fit(*labelled)
 
 
 class Tasks:
@@ -84,8 +106,8 @@ class Tasks:
 def test_callbacks_of_scikit_learn(labelled, pairs):
     pytest.importorskip("sklearn.callback", reason="this scikit-learn has no callbacks")
     for estimator, (X, y) in (
-        (mlless.LogisticRegression(epochs=3, random_state=0), labelled),
-        (mlless.MatrixFactorization(epochs=3, random_state=0), pairs),
+        (mlless.LogisticRegression(max_iter=3, random_state=0), labelled),
+        (mlless.MatrixFactorization(max_iter=3, random_state=0), pairs),
     ):
         tasks = Tasks()
         estimator.set_callbacks(tasks).fit(X, y)
@@ -98,7 +120,7 @@ def test_callbacks_of_scikit_learn(labelled, pairs):
 
 def test_callbacks_of_scikit_learn_may_end_the_fit(labelled):
     pytest.importorskip("sklearn.callback", reason="this scikit-learn has no callbacks")
-    estimator = mlless.LogisticRegression(epochs=50, random_state=0).set_callbacks(Tasks(stop_after=2))
+    estimator = mlless.LogisticRegression(max_iter=50, random_state=0).set_callbacks(Tasks(stop_after=2))
     estimator.fit(*labelled)
     assert estimator.stop_reason_ == "callback"
     assert estimator.n_iter_ <= 4

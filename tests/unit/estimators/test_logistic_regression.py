@@ -47,7 +47,7 @@ def test_every_form_of_the_same_rows_gives_the_same_model(labelled):
     )
     names = [f"f{n}" for n in range(X.shape[1])]
     forms = [X, csr, scipy.sparse.csr_array(X), wide, pd.DataFrame(X, columns=names), pl.DataFrame(X, names)]
-    models = [mlless.LogisticRegression(random_state=0, epochs=20).fit(form, y) for form in forms]
+    models = [mlless.LogisticRegression(random_state=0, max_iter=20).fit(form, y) for form in forms]
     for model, form in zip(models, forms, strict=True):
         np.testing.assert_array_equal(model.coef_, models[0].coef_)
         np.testing.assert_allclose(model.predict_proba(form), models[0].predict_proba(X), rtol=1e-12)
@@ -59,7 +59,7 @@ def test_every_form_of_the_same_rows_gives_the_same_model(labelled):
 def test_labels_come_back_as_they_were(labelled):
     X, y = labelled
     names = np.where(y == 1, "yes", "no")
-    model = mlless.LogisticRegression(random_state=0, epochs=50).fit(X, names)
+    model = mlless.LogisticRegression(random_state=0, max_iter=50).fit(X, names)
     assert model.classes_.tolist() == ["no", "yes"]
     assert set(model.predict(X)) == {"no", "yes"}
     np.testing.assert_allclose(np.exp(model.predict_log_proba(X)), model.predict_proba(X))
@@ -77,10 +77,10 @@ def test_same_model_as_the_command_line_bit_for_bit(clicks, tmp_path):
 
 def test_worker_processes(labelled):
     X, y = labelled
-    model = mlless.LogisticRegression(workers=2, random_state=0, epochs=30).fit(X, y)
+    model = mlless.LogisticRegression(workers=2, random_state=0, max_iter=30).fit(X, y)
     assert model.score(X, y) > 0.8
     assert model.n_iter_ == 30
-    again = mlless.LogisticRegression(workers=2, random_state=0, epochs=30).fit(X, y)
+    again = mlless.LogisticRegression(workers=2, random_state=0, max_iter=30).fit(X, y)
     np.testing.assert_array_equal(model.coef_, again.coef_)
     steps = model.n_steps_
     assert model.partial_fit(X, y).n_steps_ > steps
@@ -114,8 +114,8 @@ def test_a_part_may_lack_a_class_that_was_named(labelled):
 
 def test_warm_start_goes_on_where_fit_ended(labelled):
     X, y = labelled
-    cold = mlless.LogisticRegression(random_state=0, epochs=5).fit(X, y)
-    warm = mlless.LogisticRegression(random_state=0, epochs=5, warm_start=True).fit(X, y)
+    cold = mlless.LogisticRegression(random_state=0, max_iter=5).fit(X, y)
+    warm = mlless.LogisticRegression(random_state=0, max_iter=5, warm_start=True).fit(X, y)
     np.testing.assert_array_equal(warm.coef_, cold.coef_)
     steps = warm.n_steps_
     warm.fit(X, y)
@@ -126,8 +126,8 @@ def test_warm_start_goes_on_where_fit_ended(labelled):
 
 def test_equal_weights_change_nothing_but_the_pull(labelled):
     X, y = labelled
-    plain = mlless.LogisticRegression(random_state=0, epochs=10, l2=0.01).fit(X, y)
-    twice = mlless.LogisticRegression(random_state=0, epochs=10, l2=0.01).fit(X, y, np.full(len(y), 2.0))
+    plain = mlless.LogisticRegression(random_state=0, max_iter=10, l2=0.01).fit(X, y)
+    twice = mlless.LogisticRegression(random_state=0, max_iter=10, l2=0.01).fit(X, y, np.full(len(y), 2.0))
     np.testing.assert_array_equal(plain.coef_, twice.coef_)
 
 
@@ -136,8 +136,8 @@ def test_rows_of_weight_zero_do_not_count(labelled):
     weights = np.ones(len(y))
     weights[::3] = 0
     part = weights > 0
-    plain = mlless.LogisticRegression(random_state=0, epochs=10).fit(X[part], y[part])
-    weighted = mlless.LogisticRegression(random_state=0, epochs=10).fit(X, y, weights)
+    plain = mlless.LogisticRegression(random_state=0, max_iter=10).fit(X[part], y[part])
+    weighted = mlless.LogisticRegression(random_state=0, max_iter=10).fit(X, y, weights)
     np.testing.assert_array_equal(plain.coef_, weighted.coef_)
 
 
@@ -145,7 +145,7 @@ def test_saved_without_pickle(labelled, tmp_path):
     X, y = labelled
     names = [f"f{n}" for n in range(X.shape[1])]
     frame, label = pd.DataFrame(X, columns=names), np.where(y == 1, "yes", "no")
-    model = mlless.LogisticRegression(random_state=0, epochs=10, l2=0.02).fit(frame, label)
+    model = mlless.LogisticRegression(random_state=0, max_iter=10, l2=0.02).fit(frame, label)
     model.save(tmp_path / "model")
     loaded = mlless.LogisticRegression.load(tmp_path / "model")
     assert loaded.get_params() == model.get_params()
@@ -176,9 +176,9 @@ def test_parameters_may_be_numpy_scalars(labelled, tmp_path):
     X, y = labelled
     grid = {
         "l2": np.float64(0.01),
-        "epochs": np.int64(3),
+        "max_iter": np.int64(3),
         "batch_size": np.int64(40),
-        "validation": np.float32(0),
+        "validation_fraction": np.float32(0),
     }
     model = mlless.LogisticRegression(**grid, workers=np.int64(2), random_state=np.int64(4)).fit(X, y)
     model.save(tmp_path)
@@ -201,18 +201,23 @@ def test_what_cannot_be_done_is_said(labelled, ratings):
     with pytest.raises(NotFittedError):
         mlless.LogisticRegression().predict(X)
     for parameters, message in (
-        ({"epochs": 0}, "epochs"),
-        ({"validation": 1.0}, "validation"),
-        ({"batch_size": 0}, "batch_size"),
-        ({"l2": -1.0}, "L2"),
-        ({"optimizer": "sgd"}, "optimizer"),
-        ({"epochs": "3"}, "epochs"),
-        ({"workers": 0}, "workers"),
+        ({"max_iter": 0}, "'max_iter' parameter of LogisticRegression must be an int in the range"),
+        ({"max_iter": "3"}, "'max_iter' parameter"),
+        ({"n_iter_no_change": 0}, "'n_iter_no_change' parameter"),
+        ({"tol": -1.0}, "'tol' parameter"),
+        ({"validation_fraction": 1.0}, "'validation_fraction' parameter"),
+        ({"batch_size": 0}, "'batch_size' parameter"),
+        ({"l2": -1.0}, "'l2' parameter"),
+        ({"optimizer": "sgd"}, "'optimizer' parameter"),
+        ({"workers": 0}, "'workers' parameter"),
+        ({"workers": "all"}, "'workers' parameter"),
+        ({"class_weight": "even"}, "'class_weight' parameter"),
+        ({"class_weight": {0: -1}}, "class_weight must not be negative"),
     ):
         with pytest.raises(ValueError, match=message):
             mlless.LogisticRegression(**parameters).fit(X, y)
-    with pytest.raises(ValueError, match="epochs"):
-        mlless.LogisticRegression().partial_fit(X, y, epochs=0)
+    with pytest.raises(ValueError, match="'max_iter' parameter"):
+        mlless.LogisticRegression().partial_fit(X, y, max_iter=0)
     with pytest.raises(ValueError, match="needs clicks, found ratings"):
         mlless.LogisticRegression().fit(ratings)
     with pytest.raises(ValueError, match="float32"):

@@ -9,6 +9,7 @@ import pytest
 import scipy.sparse
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import r2_score
+from sklearn.model_selection import cross_val_score
 
 import mlless
 
@@ -34,7 +35,7 @@ def test_finds_what_is_there(pairs):
 def test_every_form_of_the_same_ratings_gives_the_same_model(pairs):
     X, y = pairs
     forms = [X, X.astype(float), pd.DataFrame(X, columns=["user", "item"]), pl.DataFrame(X, ["user", "item"])]
-    models = [mlless.MatrixFactorization(random_state=0, epochs=3).fit(form, y) for form in forms]
+    models = [mlless.MatrixFactorization(random_state=0, max_iter=3).fit(form, y) for form in forms]
     for model, form in zip(models, forms, strict=True):
         np.testing.assert_array_equal(model.predict(form), models[0].predict(X))
 
@@ -46,10 +47,25 @@ def test_a_sparse_matrix_holds_its_ratings(pairs, form):
     if form is scipy.sparse.csr_array:
         table.indices, table.indptr = table.indices.astype(np.int64), table.indptr.astype(np.int64)
     model = mlless.MatrixFactorization(random_state=0).fit(table)
-    assert model.score(table) > 0.8
-    assert model.predict(table).shape == (len(y),)
+    assert model.score(X, y) > 0.8
     with pytest.raises(ValueError, match="leave y out"):
         model.fit(table, y)
+
+
+def test_rows_of_a_sparse_matrix_are_users_in_fit_alone(pairs):
+    """A split of rows numbers users anew, whether or not the parts are of one size."""
+    X, y = pairs
+    table = scipy.sparse.csr_array((y, (X[:, 0], X[:, 1])))
+    table = table[: len(table.indptr) // 2 * 2]
+    model = mlless.MatrixFactorization(random_state=0, max_iter=2)
+    with pytest.raises(ValueError, match=r"numbers them anew.*np\.column_stack"):
+        cross_val_score(model, table, cv=2, error_score="raise")
+    model.fit(table)
+    for refused in (model.predict, model.score):
+        with pytest.raises(ValueError, match=r"A sparse matrix is for fit alone"):
+            refused(table)
+    entries = table.tocoo()  # the way out that the message tells
+    assert model.score(np.column_stack([entries.row, entries.col]), entries.data) > 0
 
 
 def test_same_model_as_the_command_line_bit_for_bit(ratings, tmp_path):
@@ -70,7 +86,7 @@ def test_worker_processes(pairs, ratings, fitted):
     model = mlless.MatrixFactorization(workers=3, random_state=0).fit(X, y)
     assert rmse(model, X, y) == pytest.approx(rmse(fitted, X, y), rel=0.2)
     assert model.recommend([1]).__class__ is tuple
-    there = mlless.MatrixFactorization(workers=2, random_state=0, epochs=2).fit(ratings)
+    there = mlless.MatrixFactorization(workers=2, random_state=0, max_iter=2).fit(ratings)
     assert there.n_iter_ == 2
 
 
@@ -96,14 +112,14 @@ def test_a_wider_scale_is_learnt_in_parts():
     X = np.column_stack([np.repeat(np.arange(20), 10), np.tile(np.arange(10), 20)])
     model = mlless.MatrixFactorization(random_state=0).partial_fit(X, np.full(200, 3.0))
     assert (model.scale_.low, model.scale_.high) == (3.0, 3.0)
-    model.partial_fit(X, np.tile([2.0, 4.0], 100), epochs=100)
+    model.partial_fit(X, np.tile([2.0, 4.0], 100), max_iter=100)
     assert (model.scale_.low, model.scale_.high) == (2.0, 4.0)
     assert rmse(model, X, np.tile([2.0, 4.0], 100)) < 0.2
 
 
 def test_warm_start_goes_on(pairs):
     X, y = pairs
-    model = mlless.MatrixFactorization(random_state=0, epochs=2, warm_start=True).fit(X, y)
+    model = mlless.MatrixFactorization(random_state=0, max_iter=2, refit=False, warm_start=True).fit(X, y)
     steps, before = model.n_steps_, rmse(model, X, y)
     model.fit(X, y)
     assert model.n_steps_ == 2 * steps
@@ -183,7 +199,7 @@ def test_a_run_of_the_command_line_loads_and_goes_on(ratings, tmp_path):
         model.recommend([1])
     before = model.score(ratings)
     assert model.recommend(model.users_[:2], exclude_seen=False)[0].shape == (2, 10)
-    assert model.partial_fit(ratings, epochs=2).score(ratings) > before
+    assert model.partial_fit(ratings, max_iter=2).score(ratings) > before
     assert model.recommend(model.users_[:2])[0].shape == (2, 10)
 
 

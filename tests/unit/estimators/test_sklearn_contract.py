@@ -44,14 +44,14 @@ def test_weights_and_repetitions_have_the_same_optimum(labelled):
 def test_grid_search(labelled):
     X, y = labelled
     grid = GridSearchCV(
-        mlless.LogisticRegression(random_state=0, epochs=100), {"l2": [0.001, 0.01, 10.0]}, cv=3
+        mlless.LogisticRegression(random_state=0, max_iter=100), {"l2": [0.001, 0.01, 10.0]}, cv=3
     ).fit(X, y)
     assert grid.best_params_["l2"] < 10
     assert grid.best_score_ > 0.8
 
 
 def test_cross_validation_of_both(labelled, pairs):
-    clicks = cross_val_score(mlless.LogisticRegression(random_state=0, epochs=100), *labelled, cv=3)
+    clicks = cross_val_score(mlless.LogisticRegression(random_state=0, max_iter=100), *labelled, cv=3)
     assert clicks.mean() > 0.8
     ratings = cross_val_score(mlless.MatrixFactorization(random_state=0), *pairs, cv=3)
     assert ratings.mean() > 0.5
@@ -60,14 +60,14 @@ def test_cross_validation_of_both(labelled, pairs):
 @pytest.mark.parametrize("jobs", [2])
 def test_search_in_several_processes(labelled, jobs):
     scores = cross_val_score(
-        mlless.LogisticRegression(random_state=0, epochs=50), *labelled, cv=2, n_jobs=jobs
+        mlless.LogisticRegression(random_state=0, max_iter=50), *labelled, cv=2, n_jobs=jobs
     )
     assert scores.mean() > 0.8
 
 
 @pytest.mark.parametrize("kind", [mlless.LogisticRegression, mlless.MatrixFactorization])
 def test_clone_keeps_parameters_and_forgets_the_model(kind, labelled, pairs):
-    estimator = kind(l2=0.01, epochs=3, random_state=1)
+    estimator = kind(l2=0.01, max_iter=3, random_state=1)
     estimator.fit(*(labelled if kind is mlless.LogisticRegression else pairs))
     other = clone(estimator)
     assert other.get_params() == estimator.get_params()
@@ -81,7 +81,7 @@ def test_kinds():
 
 def test_pickles_predict_and_go_on_alike(labelled, pairs):
     for estimator, (X, y) in (
-        (mlless.LogisticRegression(random_state=0, epochs=20), labelled),
+        (mlless.LogisticRegression(random_state=0, max_iter=20), labelled),
         (mlless.MatrixFactorization(random_state=0), pairs),
     ):
         estimator.fit(X, y)
@@ -101,7 +101,7 @@ def test_multiclass_is_refused_with_the_way_out():
     X[:, 0] += y
     with pytest.raises(ValueError, match=r"Only binary classification.*OneVsRestClassifier"):
         mlless.LogisticRegression().fit(X, y)
-    wrapped = OneVsRestClassifier(mlless.LogisticRegression(random_state=0, epochs=100)).fit(X, y)
+    wrapped = OneVsRestClassifier(mlless.LogisticRegression(random_state=0, max_iter=100)).fit(X, y)
     assert wrapped.score(X, y) > 0.4
 
 

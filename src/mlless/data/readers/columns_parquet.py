@@ -43,6 +43,16 @@ def read_columns_parquet(
         yield chunk
 
 
+def rows_of_table(table: pyarrow.Table, features: FeatureMap, name: str) -> ColumnRows:
+    """Return the rows of an Arrow table, without labels; ``name`` is what errors call it."""
+    _check_types(name, table.schema, features)
+    reader, first, pieces = _Batches(features, skip=False), 1, []
+    for batch in table.to_batches(ROWS):
+        pieces.append(reader.chunk(Rows(batch, name, first, 0), False, first - 1).rows)
+        first += batch.num_rows
+    return ColumnRows.join(pieces)
+
+
 class _Batches:
     def __init__(self, features: FeatureMap, skip: bool) -> None:
         self.layout, self.skip = features.layout, skip
@@ -110,6 +120,7 @@ def _check_types(part: str, schema: pyarrow.Schema, features: FeatureMap) -> Non
             for test in (
                 types.is_string,
                 types.is_large_string,
+                types.is_string_view,
                 types.is_integer,
                 types.is_binary,
                 types.is_null,
@@ -134,10 +145,12 @@ def _tokens(column: pyarrow.Array) -> tuple[NDArray[np.uint8], NDArray[np.int64]
     """Return the bytes of all values, and where each starts and ends; a null has no bytes."""
     import pyarrow
 
+    def text(values: pyarrow.Array) -> pyarrow.Array:  # whole numbers as their decimal digits
+        return values if pyarrow.types.is_binary(values.type) else values.cast(pyarrow.large_string())
+
     if pyarrow.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    if not pyarrow.types.is_binary(column.type):
-        column = column.cast(pyarrow.large_string())  # whole numbers as their decimal digits
+        column = text(column.dictionary).take(column.indices)
+    column = text(column)
     texts = column.cast(pyarrow.large_binary()).fill_null(b"")
     _, offsets, data = texts.buffers()
     bounds = np.frombuffer(offsets, np.int64)[texts.offset : texts.offset + len(texts) + 1]

@@ -1,0 +1,86 @@
+"""Frames with text or categories: they become the features of a file with the same columns.
+
+A frame is read as the Arrow table that it is or gives, by the reader of Parquet files.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow
+from pyarrow import types
+
+from mlless.data.features import HASHED, FeatureMap, Layout
+from mlless.data.readers.columns_parquet import rows_of_table
+from mlless.data.rows import ColumnRows
+from mlless.estimators.base import as_value_error
+
+
+def columns_of(frame: Any, y: Any) -> FeatureMap | None:
+    """Return how a frame's columns become features, without scales; None if all are numbers already.
+
+    Anything but a frame is None, too. The label has the name of ``y``, as it would in a file.
+    """
+    if not is_frame(frame) or all(map(_numeric, frame.dtypes)):
+        return None
+    fields = list(_table(frame).schema)
+    categorical = tuple(field.name for field in fields if _textual(field))
+    if not categorical:
+        return None
+    label = str(getattr(y, "name", None) or "label")
+    while any(field.name == label for field in fields):
+        label += "_"
+    layout = Layout(label, tuple(field.name for field in fields if not _textual(field)), categorical)
+    with as_value_error():
+        layout.check("X")
+    return FeatureMap(1, layout, HASHED, 0, "standard", ())
+
+
+def rows_of_frame(frame: Any, features: FeatureMap) -> ColumnRows:
+    """Return the rows of a frame that has the columns of ``features``; their labels are 0."""
+    if not is_frame(frame):
+        raise ValueError(
+            f"X must be a frame of pandas or Polars, as in fit, found {type(frame).__name__}: its columns "
+            f"are {', '.join((*features.layout.numeric, *features.layout.categorical))}"
+        )
+    with as_value_error():
+        return rows_of_table(_table(frame), features, "X")
+
+
+def is_frame(data: Any) -> bool:
+    """Return whether ``data`` has columns with types of their own."""
+    return hasattr(data, "columns") and hasattr(data, "dtypes")
+
+
+def _numeric(kind: Any) -> bool:
+    """Return whether a type of pandas or Polars is that of numbers or truth values."""
+    if hasattr(kind, "kind"):
+        return kind.kind in "biuf"
+    return bool(kind.is_numeric()) or str(kind) == "Boolean"
+
+
+def _table(frame: Any) -> pyarrow.Table:
+    try:
+        table = pyarrow.table(frame)
+    except pyarrow.ArrowException as error:
+        raise ValueError(f"X holds a column of mixed or unknown types: {error}") from error
+    return table.select(range(frame.shape[1]))  # what else there is, is the index of pandas
+
+
+def _textual(field: pyarrow.Field) -> bool:
+    kind = field.type
+    if any(
+        test(kind)
+        for test in (
+            types.is_dictionary,
+            types.is_string,
+            types.is_large_string,
+            types.is_string_view,
+            types.is_binary,
+            types.is_null,
+        )
+    ):
+        return True
+    if any(test(kind) for test in (types.is_boolean, types.is_integer, types.is_floating, types.is_decimal)):
+        return False
+    raise ValueError(f"X must have columns of numbers, text or categories, column {field.name} is of {kind}")
