@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
+import runpy
+import shutil
+import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +15,7 @@ from mlless.errors import ChannelError, JobError, UsageError
 from mlless.function import build as module
 from mlless.function.build import build, worker_requirements
 
+PROJECT = {"pyproject.toml", "setup.py", "README.md", "LICENSE"}
 HEAVY = re.compile(r"scipy|scikit|pandas|pyarrow|typer|rich|matplotlib|lithops", re.IGNORECASE)
 
 
@@ -42,18 +46,75 @@ def test_the_source_that_is_compiled_in_the_image_is_complete(tmp_path: Path) ->
     assert not any(name.endswith((".so", ".pyc")) for name in names)
 
 
-def test_the_source_is_found_where_mlless_was_installed_from(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A mlless that was installed from a wheel, and no checkout around it."""
+    code, project = tmp_path / "site-packages" / "mlless", tmp_path / "site-packages/mlless/function/project"
+    shutil.copytree(module._CODE, code, ignore=shutil.ignore_patterns("__pycache__"))
+    project.mkdir()
+    for name in PROJECT:
+        shutil.copy(Path(__file__).parents[2] / name, project)
+    (code / "mark.py").write_text("# as it is installed here")
+    monkeypatch.setattr(module, "_CODE", code)
+    return code
+
+
+def test_an_installed_release_is_its_own_source(tmp_path: Path, installed: Path) -> None:
+    """Not what an index has under the name of mlless."""
+    build(tmp_path / "deploy", "3.11")
+    source = tmp_path / "deploy" / "mlless"
+    assert sorted(path.name for path in source.iterdir()) == sorted([*PROJECT, "src"])
+    assert (source / "src/mlless/mark.py").read_text() == "# as it is installed here"
+    assert not (source / "src/mlless/function/project").exists()
+    assert "mlless==" not in (tmp_path / "deploy" / "Dockerfile").read_text()
+    assert not any("mlless" in line for line in worker_requirements())
+
+
+def test_a_package_holds_the_mlless_that_runs_and_asks_no_index_for_it(
+    tmp_path: Path, installed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    checkout = tmp_path / "a checkout"
-    (checkout / "src/mlless").mkdir(parents=True)
-    (checkout / "setup.py").touch()
-    told = json.dumps({"url": checkout.as_uri(), "dir_info": {}})
-    monkeypatch.setattr(module.mlless, "__file__", str(tmp_path / "lib/site-packages/mlless/__init__.py"))
-    monkeypatch.setattr(module.importlib.metadata.PathDistribution, "read_text", lambda self, name: told)
-    assert module._checkout() == checkout
-    monkeypatch.setattr(module.importlib.metadata.PathDistribution, "read_text", lambda self, name: None)
-    assert module._checkout() is None
+    asked: list[tuple[str, ...]] = []
+    monkeypatch.setattr(module, "_machine", lambda: "x86_64")
+    monkeypatch.setattr(module, "_pip", lambda *arguments: asked.append(arguments))
+    build(tmp_path / "deploy", "3.12", package=True)
+    assert (tmp_path / "deploy/package/mlless/mark.py").exists()
+    assert {path.name for path in installed.glob("kernels/*")} - {"__pycache__"} == {
+        path.name for path in (tmp_path / "deploy/package/mlless/kernels").iterdir()
+    }
+    assert len(asked) == 1
+    assert not any("mlless" in Path(argument).name for argument in asked[0])
+
+
+def test_a_mlless_without_its_project_is_told(installed: Path, tmp_path: Path) -> None:
+    shutil.rmtree(installed / "function" / "project")
+    with pytest.raises(UsageError, match=r"expected pyproject\.toml\. Install mlless from a wheel or"):
+        build(tmp_path / "deploy", "3.12")
+
+
+def test_setup_puts_into_a_wheel_what_a_source_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    setuptools = pytest.importorskip("setuptools")
+    told: dict[str, Any] = {}
+    monkeypatch.setattr(setuptools, "setup", lambda **arguments: told.update(arguments))
+    monkeypatch.chdir(Path(__file__).parents[2])
+    runpy.run_path("setup.py")
+    command = setuptools.Distribution({"name": "mlless", **told}).get_command_obj("build_py")
+    command.build_lib = str(tmp_path)
+    command.ensure_finalized()
+    command.run()
+    assert {path.name for path in (tmp_path / "mlless/function/project").iterdir()} == PROJECT
+
+
+def test_a_pip_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The index listens and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as index:
+        monkeypatch.setattr(module, "_machine", lambda: "x86_64")
+        monkeypatch.setattr(module, "_DEADLINE", 2)
+        monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{index.getsockname()[1]}/simple")
+        monkeypatch.setenv("PIP_EXTRA_INDEX_URL", "")
+        monkeypatch.setenv("PIP_FIND_LINKS", "")
+        with pytest.raises(JobError, match=r"pip that had not ended after 2 seconds.*--timeout=20"):
+            build(tmp_path / "deploy", "3.12", package=True)
+    assert not (tmp_path / "deploy/package").exists()
 
 
 def test_what_cannot_be_installed_leaves_no_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,16 +129,6 @@ def test_what_cannot_be_installed_leaves_no_package(tmp_path: Path, monkeypatch:
     assert not (tmp_path / "package").exists()
 
 
-def test_an_installed_release_is_named_instead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_checkout", lambda: None)
-    assert [path.name for path in build(tmp_path, "3.11")] == [
-        "requirements.txt",
-        "lithops-requirements.txt",
-        "Dockerfile",
-    ]
-    assert re.search(r"pip install .* mlless==\d", (tmp_path / "Dockerfile").read_text())
-
-
 def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ChannelError, match=r"below: cannot write: .*choose another folder"):
@@ -89,8 +140,7 @@ def test_mlless_itself_is_not_replaced(tmp_path: Path, monkeypatch: pytest.Monke
     program = tmp_path / "mlless" / "src" / "mlless" / "__init__.py"
     program.parent.mkdir(parents=True)
     program.touch()
-    monkeypatch.setattr("mlless.__file__", str(program))
-    monkeypatch.setattr(module, "_checkout", lambda: tmp_path / "mlless")
+    monkeypatch.setattr(module, "_CODE", program.parent)
     with pytest.raises(UsageError, match="mlless itself is in this folder"):
         build(tmp_path, "3.12", overwrite=True)
     assert program.exists()

@@ -8,20 +8,17 @@ from __future__ import annotations
 
 import compileall
 import importlib.metadata
-import json
 import platform
 import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import tomllib
 from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
 from py_compile import PycInvalidationMode
 from string import Template
-from urllib.parse import unquote, urlsplit
 
 import mlless
 from mlless.data.staging import writing
@@ -35,7 +32,9 @@ _SOURCE = "mlless"
 _LITHOPS = ("awslambdaric", "boto3", "cloudpickle", "pika", "ps-mem", "psutil", "requests", "six", "tblib")
 # What mlless requires for the command line and for reading raw files, and a worker never imports.
 _NOT_FOR_WORKERS = ("pyarrow", "rich", "typer")
-_INSTALL = "pip install --no-cache-dir --no-deps --target /function"
+_CODE = Path(mlless.__file__).resolve().parent
+_PATIENCE = ("--timeout=20", "--retries=3", "--no-input")  # with an index that does not answer
+_DEADLINE = 900  # seconds for all packages
 _LINUX = {"x86_64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
 # Tests of other packages and the second of two bindings, a fifth of the size, are never imported.
 _SUPERFLUOUS = ("numpy/**/tests", "zstandard/_cffi*", "bin", "**/__pycache__")
@@ -55,11 +54,16 @@ def build(dest: Path, python: str, *, package: bool = False, overwrite: bool = F
     if package:
         _machine()
     written = [dest / _REQUIREMENTS]
-    written += [dest / PACKAGE] if package else [dest / "lithops-requirements.txt", dest / "Dockerfile"]
-    if not package and _checkout():
-        written.append(dest / _SOURCE)
-    running = Path(mlless.__file__).resolve()
-    if any(running.is_relative_to(path.resolve()) for path in written):
+    written += (
+        [dest / PACKAGE]
+        if package
+        else [
+            dest / "lithops-requirements.txt",
+            dest / "Dockerfile",
+            dest / _SOURCE,
+        ]
+    )
+    if any(_CODE.is_relative_to(path.resolve()) for path in written):
         raise UsageError(
             "mlless itself is in this folder", where=str(dest.resolve()), cure="choose another folder"
         )
@@ -90,14 +94,8 @@ def build(dest: Path, python: str, *, package: bool = False, overwrite: bool = F
 
 def worker_requirements() -> list[str]:
     """Return what a worker needs beside mlless, at the versions that the driver has."""
-    if source := _checkout():
-        project = tomllib.loads((source / "pyproject.toml").read_text())["project"]
-        required: list[str] = project["dependencies"]
-    else:
-        required = importlib.metadata.requires("mlless") or []
-    return sorted(
-        _pinned(line) for line in required if "extra ==" not in line and not line.startswith(_NOT_FOR_WORKERS)
-    )
+    required: list[str] = tomllib.loads(_project("pyproject.toml").read_text())["project"]["dependencies"]
+    return sorted(_pinned(line) for line in required if not line.startswith(_NOT_FOR_WORKERS))
 
 
 def size_of(folder: Path) -> int:
@@ -116,33 +114,12 @@ def _pinned(requirement: str) -> str:
         return requirement
 
 
-def _checkout() -> Path | None:
-    """Return the source tree that this mlless runs from, or was installed from (PEP 610), if there is one."""
-    for root in (Path(mlless.__file__).parents[2], _installed_from()):
-        if root and (root / "setup.py").is_file() and (root / "src" / "mlless").is_dir():
-            return root
-    return None
-
-
-def _installed_from() -> Path | None:
-    try:
-        told = importlib.metadata.distribution("mlless").read_text("direct_url.json")
-    except importlib.metadata.PackageNotFoundError:
-        return None
-    url = urlsplit(json.loads(told)["url"] if told else "")
-    return Path(unquote(url.path)) if url.scheme == "file" else None
-
-
 def _write_dockerfile(dest: Path, python: str) -> None:
-    if source := _checkout():
-        # Compiled while the image is built: for its processor, whatever this machine is.
-        _copy_source(source, dest / _SOURCE)
-        install = f"COPY {_SOURCE} /{_SOURCE}\nRUN {_INSTALL} /{_SOURCE}"
-    else:
-        install = f"RUN {_INSTALL} mlless=={mlless.__version__}"
+    # Compiled while the image is built: for its processor, whatever this machine is.
+    _copy_source(dest / _SOURCE)
     template = Template((files("mlless.function") / "Dockerfile").read_text())
     text = template.substitute(
-        version=mlless.__version__, python=python, install=install, name=runtime_name(python)
+        version=mlless.__version__, python=python, source=_SOURCE, name=runtime_name(python)
     )
     (dest / "Dockerfile").write_text(text)
 
@@ -152,12 +129,26 @@ def runtime_name(python: str) -> str:
     return f"mlless-{mlless.__version__}-py{python}".replace(".", "")
 
 
-def _copy_source(source: Path, dest: Path) -> None:
+def _project(name: str) -> Path:
+    """Return a file that lies beside the code in a source tree: that of the checkout, or the wheel's copy."""
+    for folder in (_CODE / "function" / "project", _CODE.parents[1]):
+        if (folder / name).is_file():
+            return folder / name
+    raise UsageError(
+        "this mlless cannot be built for functions: a file is missing",
+        where=str(_CODE),
+        expected=name,
+        cure="install mlless from a wheel or a checkout",
+    )
+
+
+def _copy_source(dest: Path) -> None:
+    """Make a source tree of the mlless that runs: an index could hand out another one of that name."""
     dest.mkdir()
     for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
-        shutil.copy(source / name, dest / name)
-    ignored = shutil.ignore_patterns("__pycache__", "*.so", "*.egg-info")
-    shutil.copytree(source / "src", dest / "src", ignore=ignored)
+        shutil.copy(_project(name), dest / name)
+    ignored = shutil.ignore_patterns("__pycache__", "*.so", "project", "build_failure.txt")
+    shutil.copytree(_CODE, dest / "src" / "mlless", ignore=ignored)
 
 
 def _machine() -> str:
@@ -179,12 +170,7 @@ def _install(folder: Path, requirements: Path, python: str) -> None:
     foreign = ["--only-binary=:all:", "--implementation=cp", f"--python-version={python}"]
     foreign += [f"--platform=manylinux_2_28_{machine}", f"--platform=manylinux2014_{machine}"]
     _pip("install", *target, *foreign, "-r", str(requirements))
-    if source := _checkout():
-        with tempfile.TemporaryDirectory(prefix="mlless-") as copy:  # a build leaves its traces there
-            _copy_source(source, Path(copy) / _SOURCE)
-            _pip("install", *target, "--no-deps", "--upgrade", f"{copy}/{_SOURCE}")
-    else:
-        _pip("install", *target, *foreign, "--no-deps", "--upgrade", f"mlless=={mlless.__version__}")
+    shutil.copytree(_CODE, folder / "mlless", ignore=shutil.ignore_patterns("__pycache__"))
     for pattern in _SUPERFLUOUS:
         for path in list(folder.glob(pattern)):
             _remove(path)
@@ -202,8 +188,15 @@ def _remove(path: Path) -> None:
 
 
 def _pip(*arguments: str) -> None:
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", *_PATIENCE, *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_DEADLINE)
+    except subprocess.TimeoutExpired as error:
+        raise JobError(
+            "cannot install the worker's packages",
+            found=f"pip that had not ended after {_DEADLINE} seconds",
+            cure=f"see whether the package index answers, or try it yourself: {' '.join(command)}",
+        ) from error
     if done.returncode:
         raise JobError(
             "cannot install the worker's packages",
