@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mlless.job import Stop, Target
 from mlless.messages import Score
-from mlless.stopping import DIVERGED, SMOOTHING, Progress
+from mlless.stopping import DIVERGED, SMOOTHING, Progress, goes_back
 
 
 def progress(**rules: object) -> Progress:
@@ -143,3 +143,24 @@ class TestDiverged:
         course.add_step(0.0)
         course.add_step(0.1)
         assert not course.diverged(finite=True)
+
+
+class TestGoingBack:
+    @pytest.mark.parametrize(
+        ("heldout", "expected"),
+        [({"rmse": 0.9}, True), ({"rmse": 0.7}, False), ({"rmse": math.nan}, True), ({}, False)],
+    )
+    def test_the_better_one_stays_and_what_is_not_a_number_never_does(self, heldout, expected):
+        assert goes_back(Score(3, 0.8), heldout) is expected
+
+    def test_without_a_best_one_the_last_stays(self):
+        assert not goes_back(None, {"rmse": 0.7})
+
+
+def test_a_start_without_held_out_data_is_kept_until_there_is_a_loss():
+    course = progress()
+    assert course.add_evaluation(7, {})
+    assert course.best == Score(7, math.inf)
+    course.add_step(0.5)
+    assert course.add_evaluation(9, {})
+    assert course.best == Score(9, 0.5)
