@@ -25,7 +25,7 @@ def _values(kind, metavar):
         return [*get_args(kind)]
     if get_args(kind):
         return [value for member in get_args(kind) for value in _values(member, metavar)]
-    return {int: [1, 2, 3], float: [0.5, 0.25, 1.0], str: ["a=1", "b"]}[kind]
+    return {bool: [True, False], int: [1, 2, 3], float: [0.5, 0.25, 1.0], str: ["a=1", "b"]}[kind]
 
 
 VALUES = {name: _values(one.type, one.option.metavar) for name, one in OPTIONS.items()}
