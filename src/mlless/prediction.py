@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,7 +21,16 @@ from mlless.data.batches import RatingsBatch
 from mlless.data.dataset import Dataset, open_dataset
 from mlless.data.ids import NO_IDS, IdIndex, Ids, RatingIds, Rows, ids_of
 from mlless.data.manifest import MANIFEST, File
-from mlless.data.readers import Source, Sources, open_source, read_clicks, read_columns, read_ratings
+from mlless.data.readers import (
+    Reading,
+    ReadingOptions,
+    Source,
+    Sources,
+    open_source,
+    read_clicks,
+    read_columns,
+    read_ratings,
+)
 from mlless.data.readers.parts import STANDARD_INPUT
 from mlless.data.rows import Chunk, ClicksRows
 from mlless.errors import InputError, UsageError
@@ -76,24 +85,26 @@ class Predictor:
         return ("row", "prediction") if self._factorization is None else ("user", "item", "prediction")
 
     def predict(
-        self, source: Sources, *, format: str | None = None, skip_malformed: bool = False
+        self, source: Sources, *, format: str | None = None, **options: Unpack[ReadingOptions]
     ) -> Iterator[Predictions]:
         """Return predictions for all rows of ``source``, a run of rows at a time.
 
-        ``source`` is one or more raw sources, as for ``partition``, whose ratings need no rating column,
-        or the place of a data set. Raw rows come in their order. What is predicted is a rating within the
-        rating scale, or the probability of a click.
+        ``source`` is one or more raw sources, as for ``partition``, or the place of a data set. Raw rows
+        come in their order, and need no ratings or labels: these are not read. What is predicted is a rating
+        within the rating scale, or the probability of a click. ``options`` are the fields of `Reading`.
         """
         if (dataset := dataset_at(source)) is not None:
             return self._predict_dataset(self._fitting(dataset))
-        origin = self._opened(source, format)
+        reading = Reading(**options)
+        origin = self._opened(source, format, reading)
         if self._factorization is None:
-            return self._predict_clicks(origin, skip_malformed)
-        return self._predict_ratings(origin, skip_malformed)
+            return self._predict_clicks(origin, reading)
+        return self._predict_ratings(origin, reading)
 
-    def _opened(self, source: Sources, format: str | None) -> Source:
+    def _opened(self, source: Sources, format: str | None, reading: Reading) -> Source:
         columns = self.artifact.description.columns
-        origin = open_source(source, format=format or (columns.format if columns else None))
+        known = columns.format if columns else "ratings" if reading.columns else None
+        origin = open_source(source, format=format or known)
         kind = "ratings" if origin.format == "ratings" else "clicks"
         if kind != self._wanted:
             raise UsageError(
@@ -112,28 +123,29 @@ class Predictor:
             )
         return origin
 
-    def _predict_ratings(self, source: Source, skip: bool) -> Iterator[Predictions]:
-        for chunk in read_ratings(source, skip_malformed=skip, rating_optional=True):
+    def _predict_ratings(self, source: Source, reading: Reading) -> Iterator[Predictions]:
+        for chunk in read_ratings(source, reading, rated=False):
             pairs = chunk.rows.users, chunk.rows.items
             yield Predictions(pairs, self.predict_ratings(*pairs), source.progress(chunk.done), chunk.skipped)
 
-    def _predict_clicks(self, source: Source, skip: bool) -> Iterator[Predictions]:
-        for chunk in self._clicks_of(source, skip, label_optional=True):
+    def _predict_clicks(self, source: Source, reading: Reading) -> Iterator[Predictions]:
+        for chunk in self._clicks_of(source, reading, labelled=False):
             rows = chunk.rows
             values = self.predict_clicks(rows.starts, rows.indices, rows.values)
             yield Predictions((rows.numbers,), values, source.progress(chunk.done), chunk.skipped)
 
-    def _clicks_of(self, source: Source, skip: bool, *, label_optional: bool) -> Iterator[Chunk[ClicksRows]]:
+    def _clicks_of(self, source: Source, reading: Reading, *, labelled: bool) -> Iterator[Chunk[ClicksRows]]:
         """Yield the rows of a raw file with the model's features."""
         description = self.artifact.description
         assert isinstance(description.model, Logistic)
         if source.format == "libsvm":
-            yield from read_clicks(source, skip_malformed=skip, highest=description.model.features - 1)
+            highest = description.model.features - 1
+            yield from read_clicks(source, reading, labelled=labelled, highest=highest)
             return
         columns = description.columns
         assert columns is not None
-        for chunk in read_columns(source, columns, skip_malformed=skip, label_optional=label_optional):
-            yield Chunk(columns.encode(chunk.rows), chunk.lines, chunk.skipped, chunk.done, chunk.part)
+        for chunk in read_columns(source, columns, reading, labelled=labelled):
+            yield chunk.with_rows(columns.encode(chunk.rows))
 
     def _predict_dataset(self, dataset: Dataset) -> Iterator[Predictions]:
         ids = dataset.ids() if self._factorization is not None else None
@@ -248,30 +260,34 @@ class Predictor:
         return self._metrics(self.score(dataset, files))
 
     def evaluate_raw(
-        self, source: Sources, *, format: str | None = None, skip_malformed: bool = False
+        self, source: Sources, *, format: str | None = None, **options: Unpack[ReadingOptions]
     ) -> dict[str, float]:
-        """Return the metrics of ``evaluate`` on the rows of raw sources, and how many were ``skipped``."""
-        origin = self._opened(source, format)
-        skipped = 0
+        """Return the metrics of ``evaluate`` on the rows of raw sources; see `predict`.
+
+        Also how many malformed rows were ``skipped``, and how many ``unlabelled`` ones left out.
+        """
+        reading = Reading(**options)
+        origin = self._opened(source, format, reading)
+        skipped = unlabelled = 0
 
         def scored() -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
-            nonlocal skipped
+            nonlocal skipped, unlabelled
             if self._factorization is not None:
-                for chunk in read_ratings(origin, skip_malformed=skip_malformed):
-                    skipped += chunk.skipped
+                for chunk in read_ratings(origin, reading):
+                    skipped, unlabelled = skipped + chunk.skipped, unlabelled + chunk.unlabelled
                     assert chunk.rows.ratings is not None
                     predicted = self._factorization.predict(chunk.rows.users, chunk.rows.items)
                     yield chunk.rows.ratings.astype(np.float64), predicted.astype(np.float64)
                 return
-            for clicks in self._clicks_of(origin, skip_malformed, label_optional=False):
-                skipped += clicks.skipped
+            for clicks in self._clicks_of(origin, reading, labelled=True):
+                skipped, unlabelled = skipped + clicks.skipped, unlabelled + clicks.unlabelled
                 rows = clicks.rows
                 yield rows.labels.astype(np.float64), self.margins(rows.starts, rows.indices, rows.values)
 
         metrics = self._metrics(scored())
         if not metrics["rows"]:
-            raise InputError("no rows", where=origin.name, found=f"{skipped} malformed lines")
-        return {**metrics, "skipped": skipped}
+            raise InputError("no rows", where=origin.name, found=f"{unlabelled} without a rating or label")
+        return {**metrics, "skipped": skipped, "unlabelled": unlabelled}
 
     def _metrics(self, scored: Iterable[tuple[NDArray[np.float64], NDArray[np.float64]]]) -> dict[str, float]:
         """Return the metrics of targets and scores, and the number of rows."""

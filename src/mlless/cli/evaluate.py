@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+from mlless.cli.reading import with_reading
+
+if TYPE_CHECKING:
+    from mlless.data.readers import ReadingOptions
 
 EXAMPLES = """[bold]Examples[/bold]
 
@@ -15,6 +20,7 @@ EXAMPLES = """[bold]Examples[/bold]
 [cyan]mlless evaluate runs/criteo test.tsv.gz[/cyan]"""
 
 
+@with_reading
 def evaluate(
     run: Annotated[
         str, typer.Argument(metavar="RUN", help="A run's folder or URL, as made by mlless train.")
@@ -25,6 +31,7 @@ def evaluate(
             metavar="DATASET...", help="A data set made with mlless partition, or raw sources as for it."
         ),
     ],
+    reading: ReadingOptions,
     part: Annotated[
         Literal["all", "train", "validation"] | None,
         typer.Option(
@@ -35,9 +42,6 @@ def evaluate(
         Literal["ratings", "libsvm", "criteo", "columns"] | None,
         typer.Option(help="What raw sources hold.", show_default="as for mlless predict"),
     ] = None,
-    skip_malformed: Annotated[
-        bool, typer.Option("--skip-malformed", help="Leave malformed lines of raw sources out.")
-    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Score a trained model: RMSE of ratings, or log loss and AUC of clicks."""
@@ -53,7 +57,7 @@ def evaluate(
     if data is None:
         if part not in (None, "all"):
             raise UsageError("raw rows are not in parts", where=together(dataset), found=f"--part {part}")
-        result = predictor.evaluate_raw(dataset, format=format, skip_malformed=skip_malformed)
+        result = predictor.evaluate_raw(dataset, format=format, **reading)
     else:
         chosen = part or predictor.natural_part(data)
         result = predictor.evaluate(data, chosen)
@@ -63,6 +67,8 @@ def evaluate(
     rows = int(result.pop("rows"))
     if skipped := int(result.pop("skipped", 0)):
         typer.echo(f"left out {count(skipped, 'malformed line')}", err=True)
+    if unlabelled := int(result.pop("unlabelled", 0)):
+        typer.echo(f"left out {count(unlabelled, 'row')} without a rating or label", err=True)
     which = "all" if chosen == "all" else f"the {chosen} part"
     say(
         console(),

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+from mlless.cli.reading import with_reading
+
+if TYPE_CHECKING:
+    from mlless.data.readers import ReadingOptions
 
 EXAMPLES = """[bold]Examples[/bold]
 
@@ -26,6 +31,7 @@ EXAMPLES = """[bold]Examples[/bold]
 [cyan]zcat day-*.gz | mlless partition - data/clicks --format libsvm[/cyan]"""
 
 
+@with_reading
 def partition(
     source: Annotated[
         list[str],
@@ -38,6 +44,7 @@ def partition(
     dest: Annotated[
         str, typer.Argument(metavar="DEST", help="Its folder, or a URL such as s3://BUCKET/PREFIX.")
     ],
+    reading: ReadingOptions,
     format: Annotated[
         Literal["ratings", "libsvm", "criteo", "columns"] | None,
         typer.Option(help="What SOURCE holds.", show_default="found from its name and content"),
@@ -51,7 +58,7 @@ def partition(
     ] = None,
     columns: Annotated[
         Path | None,
-        typer.Option(help="A TOML file that says what the columns of a table of clicks are (CSV, Parquet)."),
+        typer.Option(help="A TOML file that says what the columns of a table are (CSV, Parquet)."),
     ] = None,
     numeric: Annotated[
         Literal["standard", "minmax"] | None,
@@ -74,9 +81,6 @@ def partition(
     ] = None,
     seed: Annotated[int, typer.Option(help="Decides the order of the rows.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace DEST if it is a data set.")] = False,
-    skip_malformed: Annotated[
-        bool, typer.Option("--skip-malformed", help="Leave malformed lines out and count them.")
-    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Cut raw rows into shuffled mini-batches."""
@@ -99,8 +103,9 @@ def partition(
             like=like,
             seed=seed,
             overwrite=overwrite,
-            skip_malformed=skip_malformed,
             progress=move,
+            tell=lambda text: typer.echo(text, err=True),
+            **reading,
         )
     if json:
         print_json(facts(dataset))

@@ -7,9 +7,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal, TextIO
+from typing import TYPE_CHECKING, Annotated, Literal, TextIO
 
 import typer
+
+from mlless.cli.reading import with_reading
+
+if TYPE_CHECKING:
+    from mlless.data.readers import ReadingOptions
 
 EXAMPLES = """[bold]Examples[/bold]
 
@@ -18,6 +23,7 @@ EXAMPLES = """[bold]Examples[/bold]
 [cyan]mlless predict runs/clicks test.svm | head[/cyan]"""
 
 
+@with_reading
 def predict(
     run: Annotated[
         str, typer.Argument(metavar="RUN", help="A run's folder or URL, as made by mlless train.")
@@ -29,6 +35,7 @@ def predict(
             help="Sources as for mlless partition (they may lack ratings or labels), or a data set.",
         ),
     ],
+    reading: ReadingOptions,
     out: Annotated[
         Path | None, typer.Option(help="The CSV file to write.", show_default="standard output")
     ] = None,
@@ -36,9 +43,6 @@ def predict(
         Literal["ratings", "libsvm", "criteo", "columns"] | None,
         typer.Option(help="What SOURCE holds.", show_default="as the model's, or found from its content"),
     ] = None,
-    skip_malformed: Annotated[
-        bool, typer.Option("--skip-malformed", help="Leave malformed lines out and count them.")
-    ] = False,
 ) -> None:
     """Predict ratings (user,item,prediction) or probabilities of a click (row,prediction)."""
     from mlless.cli.console import bar
@@ -49,7 +53,7 @@ def predict(
     if out is not None:
         check_local(out)
     predictor = load(run)
-    runs = predictor.predict(source, format=format, skip_malformed=skip_malformed)
+    runs = predictor.predict(source, format=format, **reading)
     rows = skipped = 0
     with bar("predicting", shown=out is not None or not sys.stdout.isatty()) as move, opened(out) as file:
         file.write(",".join(predictor.columns) + "\n")

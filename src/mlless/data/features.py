@@ -28,13 +28,15 @@ SCALINGS: tuple[Scaling, ...] = ("standard", "minmax")
 HASHED: Final = 1 << 18
 MOST_HASHED: Final = 1 << 31
 ABSENT: Final = 2**32 - 1  # stands for a category that is missing; no hash is as big
+MISSING: Final = ("", "NA", "N/A", "nan", "NaN", "null", "None", "\\N")  # the texts that say so
 
 
 class Layout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Which columns of a table of clicks are what, and how its text is laid out.
 
     ``names`` are those of all columns in order, for text without a header; else None, and the
-    header names them. Parquet names its own columns and has no separator.
+    header names them. Parquet names its own columns and has no separator. ``labels`` are the label of
+    no click and that of a click, ``missing`` the texts that stand for a missing value (`MISSING`).
     """
 
     label: str
@@ -42,6 +44,9 @@ class Layout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     categorical: tuple[str, ...] = ()
     separator: str = ","
     names: tuple[str, ...] | None = None
+    # Unset ones are left out of manifests, so that older ones keep their fingerprints.
+    labels: tuple[str, str] | msgspec.UnsetType = msgspec.UNSET
+    missing: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
 
     def check(self, where: str) -> None:
         """Raise UsageError unless each column is named once and the separator is one character."""
@@ -55,8 +60,20 @@ class Layout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if self.names is not None and set(used) - set(self.names):
             missing = ", ".join(sorted(set(used) - set(self.names)))
             raise UsageError("columns not among the names", where=where, found=missing)
+        if self.labels and self.labels[0] == self.labels[1]:
+            raise UsageError("labels that do not differ", where=where, found=self.labels[0])
         if len(self.separator.encode()) != 1 or self.separator in '"\r\n':
             raise UsageError("no such separator", where=where, expected="one character", found=self.separator)
+
+
+class RatingsLayout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which columns of a table of ratings are what: names, or numbers from 1; see `Layout`."""
+
+    user: str | int
+    item: str | int
+    rating: str | int | None = None
+    separator: str | None = None
+    names: tuple[str, ...] | None = None
 
 
 _NUMERIC = tuple(f"I{n}" for n in range(1, 14))

@@ -15,7 +15,7 @@ from mlless.data.dataset import Dataset
 from mlless.data.features import FeatureMap, Scale, Scaling, unscaled
 from mlless.data.ids import NO_IDS, IdIndex, RatingIds, pack
 from mlless.data.manifest import Clicks, Ratings
-from mlless.data.readers import Source, read_clicks, read_columns, read_ratings
+from mlless.data.readers import Reading, Source, read_clicks, read_columns, read_ratings
 from mlless.data.rows import Chunk, ClicksRows, ColumnRows, R, RatingsRows
 from mlless.errors import InputError, UsageError
 
@@ -87,8 +87,8 @@ class RatingsIntake:
 
     rows = RatingsRows
 
-    def __init__(self, source: Source, like: Dataset | None, skip_malformed: bool) -> None:
-        self.source, self.like, self.skip_malformed = source, like, skip_malformed
+    def __init__(self, source: Source, like: Dataset | None, reading: Reading) -> None:
+        self.source, self.like, self.reading = source, like, reading
         known = like.ids() if like else RatingIds(NO_IDS, NO_IDS)
         self._users, self._items = IdIndex(known.users), IdIndex(known.items)
         self._known = len(known.users), len(known.items)
@@ -97,7 +97,7 @@ class RatingsIntake:
 
     def chunks(self) -> Iterator[Chunk[RatingsRows]]:
         """Yield the rows of the source."""
-        return read_ratings(self.source, skip_malformed=self.skip_malformed)
+        return read_ratings(self.source, self.reading)
 
     def note(self, chunk: Chunk[RatingsRows]) -> RatingsRows:
         """Collect ids and scale; return the rows with codes for ids."""
@@ -146,10 +146,8 @@ class ClicksIntake:
 
     rows = ClicksRows
 
-    def __init__(
-        self, source: Source, features: int | None, like: Clicks | None, skip_malformed: bool
-    ) -> None:
-        self.source, self.like, self.skip_malformed = source, like, skip_malformed
+    def __init__(self, source: Source, features: int | None, like: Clicks | None, reading: Reading) -> None:
+        self.source, self.like, self.reading = source, like, reading
         self.features, self.index_base = features, 0
         if like:
             self.features, self.index_base = like.features, like.index_base
@@ -161,9 +159,7 @@ class ClicksIntake:
     def chunks(self) -> Iterator[Chunk[ClicksRows]]:
         """Yield the rows of the source."""
         highest = self.like.table_rows - 1 if self.like else self.features
-        return read_clicks(
-            self.source, skip_malformed=self.skip_malformed, lowest=self.index_base, highest=highest
-        )
+        return read_clicks(self.source, self.reading, lowest=self.index_base, highest=highest)
 
     def note(self, chunk: Chunk[ClicksRows]) -> ClicksRows:
         """Take in which indices occur."""
@@ -238,14 +234,14 @@ class ColumnsIntake:
 
     rows = ColumnRows
 
-    def __init__(self, source: Source, features: FeatureMap, skip_malformed: bool) -> None:
+    def __init__(self, source: Source, features: FeatureMap, reading: Reading) -> None:
         """Take ``features`` as it is if it has scales, else find them out."""
-        self.source, self.features, self.skip_malformed = source, features, skip_malformed
+        self.source, self.features, self.reading = source, features, reading
         self._share = _Positives()
 
     def chunks(self) -> Iterator[Chunk[ColumnRows]]:
         """Yield the rows of the source."""
-        return read_columns(self.source, self.features, skip_malformed=self.skip_malformed)
+        return read_columns(self.source, self.features, self.reading)
 
     def note(self, chunk: Chunk[ColumnRows]) -> ColumnRows:
         """Leave it at that: what is to be known of these rows is known of the training part only."""

@@ -101,8 +101,11 @@ class Clicks(
         return self.features + self.index_base
 
 
-class Made(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How a data set was made: enough to make it again from the same source."""
+class Made(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """How a data set was made: enough to make it again from the same source.
+
+    ``skipped`` malformed rows were left out, and so were ``unlabelled`` ones, without a rating or label.
+    """
 
     version: str
     source: str
@@ -113,6 +116,7 @@ class Made(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     validation: float
     like: str | None
     skipped: int
+    unlabelled: int = 0
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -7,18 +7,20 @@ that order are the validation part, the others the training part.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Unpack
 
 import mlless
 from mlless.data.batches import encode_batch
 from mlless.data.dataset import Dataset, open_dataset
 from mlless.data.destination import Destination, destination
-from mlless.data.features import Layout, Scaling
+from mlless.data.features import Layout, RatingsLayout, Scaling
 from mlless.data.intake import MOST, ClicksIntake, ColumnsIntake, Intake, RatingsIntake
 from mlless.data.manifest import FORMAT, IDS, MANIFEST, File, Made, Manifest, encode_manifest, file_of
-from mlless.data.readers import Source, Sources, open_source
+from mlless.data.readers import Reading, ReadingOptions, Source, Sources, open_source
 from mlless.data.request import Request
 from mlless.data.rows import R
 from mlless.data.spool import Spool, after, cut, even_sizes
@@ -26,6 +28,7 @@ from mlless.errors import InputError, UsageError
 from mlless.locations import Location, absolute
 
 Progress = Callable[[float | None, str], None]
+Tell = Callable[[str], None]
 
 VALIDATION = 0.1
 _BUCKET = 32 << 20  # bytes of raw rows held at a time, about
@@ -43,7 +46,7 @@ def partition(
     *,
     format: str | None = None,
     features: int | None = None,
-    columns: str | Path | Layout | None = None,
+    columns: str | Path | Layout | RatingsLayout | None = None,
     numeric: Scaling | None = None,
     hash_seed: int = 0,
     batch_size: int | None = None,
@@ -51,8 +54,9 @@ def partition(
     like: Location | None = None,
     seed: int = 0,
     overwrite: bool = False,
-    skip_malformed: bool = False,
     progress: Progress | None = None,
+    tell: Tell | None = None,
+    **reading: Unpack[ReadingOptions],
 ) -> Dataset:
     """Write ``source`` as shuffled mini-batches to ``dest`` and return it as a data set.
 
@@ -68,7 +72,8 @@ def partition(
         The number of features of clicks: for LIBSVM all, the largest index plus one unless given;
         for columns those that categories are hashed into, 2^18 unless given.
     columns
-        What the columns of a table of clicks are: a TOML file as in ``mlless.data.layouts``, or a Layout.
+        What the columns of a table are: a TOML file as in ``mlless.data.layouts``, or what is in it. Those
+        of clicks are guessed, and those of ratings known by their usual names, unless given.
     numeric
         How numeric columns are scaled: ``standard`` (default) or ``minmax``, see `FeatureMap`.
     hash_seed
@@ -83,14 +88,19 @@ def partition(
         Decides the order of the rows. The same source, options and seed give the same bytes.
     overwrite
         Replace ``dest`` if it is a data set.
-    skip_malformed
-        Leave malformed lines out and count them, instead of raising InputError at the first.
     progress
         Called with the share of the work that is done, None where it is not known, and what is being done.
+    tell
+        Called with what is guessed; a warning unless given.
+    reading
+        How rows are to be read, where the source does not say it: the fields of `Reading`, such as
+        ``user_column`` or ``skip_malformed``.
     """
     model = open_dataset(like) if like is not None else None
-    request = Request(format, features, columns, numeric, hash_seed, model, skip_malformed)
-    origin = open_source(source, format=request.format)
+    request = Request(
+        format, features, columns, numeric, hash_seed, model, Reading(**reading), tell or warnings.warn
+    )
+    origin = request.settled(open_source(source, format=request.format))
     options = _options(batch_size, validation, seed, model)
     intake = request.intake(origin)
     with destination(dest, overwrite=overwrite) as target:
@@ -140,14 +150,14 @@ class _Partitioning:
         self.source, self.options, self.progress = source, options, progress
         self.spool_folder = target.work / "spool"
         self.files = target.files
-        self._read = 0
+        self._read = self._skipped = self._unlabelled = 0
 
     def run(self, intake: Intake[R]) -> None:
         """Write the data set."""
         spool = Spool(self.spool_folder, intake.rows, self.options.seed, _BUCKET)
-        skipped = self._scatter(intake, spool)
+        self._scatter(intake, spool)
         held_out = spool.hold_out(round(spool.rows * self.options.validation))
-        self._check_rows(spool.rows, held_out, skipped)
+        self._check_rows(spool.rows, held_out)
         intake.settle(after(spool.shuffled(keep=True), held_out))
         batch_size = self.options.batch_size or default_batch_size(spool.rows - held_out)
         stream = spool.shuffled()
@@ -160,7 +170,7 @@ class _Partitioning:
         manifest = Manifest(
             format=FORMAT,
             shape=intake.shape(),
-            made=self._made(batch_size, skipped),
+            made=self._made(batch_size),
             rows=spool.rows,
             train=train,
             validation=validation,
@@ -169,24 +179,23 @@ class _Partitioning:
         self.files.put(MANIFEST, encode_manifest(manifest))
         self.progress(1.0, "done")
 
-    def _scatter(self, intake: Intake[R], spool: Spool[R]) -> int:
-        """Pass 1; return the number of lines left out."""
-        skipped = 0
+    def _scatter(self, intake: Intake[R], spool: Spool[R]) -> None:
+        """Pass 1."""
         for chunk in intake.chunks():
             spool.add(intake.note(chunk))
-            skipped += chunk.skipped
+            self._skipped += chunk.skipped
+            self._unlabelled += chunk.unlabelled
             self._read = chunk.done
             share = self.source.progress(chunk.done)
             if share is None:
                 self.progress(None, f"reading, {spool.rows:,} rows")
             else:
                 self.progress(_PASS_1 * share, "reading")
-        return skipped
 
-    def _check_rows(self, rows: int, held_out: int, skipped: int) -> None:
+    def _check_rows(self, rows: int, held_out: int) -> None:
         where = self.source.name
         if not rows:
-            found = f"{skipped} malformed lines" if skipped else "none"
+            found = f"{self._unlabelled} without a rating or label" if self._unlabelled else "none"
             raise InputError("no rows", where=where, expected="at least one", found=found)
         if held_out == rows:
             raise UsageError(
@@ -213,7 +222,7 @@ class _Partitioning:
         self.files.put(file.path, data)
         return file
 
-    def _made(self, batch_size: int, skipped: int) -> Made:
+    def _made(self, batch_size: int) -> Made:
         return Made(
             version=mlless.__version__,
             source=self.source.name.rpartition("/")[2],
@@ -223,7 +232,8 @@ class _Partitioning:
             batch_size=batch_size,
             validation=self.options.validation,
             like=self.options.like,
-            skipped=skipped,
+            skipped=self._skipped,
+            unlabelled=self._unlabelled,
         )
 
 

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import msgspec
+
 from mlless.data.dataset import Dataset
-from mlless.data.features import CRITEO, HASHED, MOST_HASHED, SCALINGS, FeatureMap, Layout, Scaling
+from mlless.data.features import (
+    CRITEO,
+    HASHED,
+    MOST_HASHED,
+    SCALINGS,
+    FeatureMap,
+    Layout,
+    RatingsLayout,
+    Scaling,
+)
 from mlless.data.intake import ClicksIntake, ColumnsIntake, RatingsIntake
-from mlless.data.layouts import read_layout
+from mlless.data.layouts import layout_text, read_layout
 from mlless.data.manifest import Clicks
-from mlless.data.readers import Source
+from mlless.data.readers import Reading, Source, first_rows
+from mlless.data.readers.guess_clicks import guess_layout
+from mlless.data.readers.plan import doubt
 from mlless.errors import UsageError
 
 MOST_FEATURES = 2**31
@@ -22,27 +36,60 @@ class Request:
 
     given_format: str | None
     features: int | None
-    columns: str | Path | Layout | None
+    columns: str | Path | Layout | RatingsLayout | None
     numeric: Scaling | None
     hash_seed: int
     like: Dataset | None
-    skip_malformed: bool
+    reading: Reading
+    tell: Callable[[str], None]
 
     def __post_init__(self) -> None:
-        if self.columns is not None and not isinstance(self.columns, Layout):
+        if isinstance(self.columns, str | Path):
             self.columns = read_layout(self.columns)
+        if isinstance(self.columns, RatingsLayout):
+            self.reading = self.reading.described(self.columns)
+            self.columns = None
 
     @property
     def format(self) -> str | None:
         """The format asked for, or that follows from what else is asked for."""
         if self.given_format or self.columns:
             return self.given_format or "columns"
+        if self.reading.columns:
+            return "ratings"
         return self._known.columns.format if self._known and self._known.columns else None
 
     @property
     def _known(self) -> Clicks | None:
         shape = self.like.manifest.shape if self.like else None
         return shape if isinstance(shape, Clicks) else None
+
+    def settled(self, source: Source) -> Source:
+        """Return the source for what it is, where it has been taken for ratings on the strength of a guess.
+
+        UsageError if it may be something else. What is guessed of the columns of clicks is told.
+        """
+        guessed = source.format == "ratings" and not self.format and not self.like
+        if not guessed and not (source.format == "columns" and not self.columns and not self.like):
+            return source
+        head = first_rows(source, self.reading)
+        layout = guess_layout(head, labels_told=self.reading.labels is not None)
+        if layout is None:
+            if guessed and (why := doubt(head)):
+                raise UsageError(
+                    f"perhaps not ratings: {why}",
+                    where=source.name,
+                    found=", ".join(head.names or head.rows[0]),
+                    cure="say --format ratings if they are, or which columns with --user-column 1 "
+                    "--item-column 2 --rating-column 3; describe clicks with --columns",
+                )
+            return source
+        self.columns = layout
+        self.tell(
+            f"{source.name} is taken for a table of clicks. To keep or change what its columns are, save "
+            f"these lines as columns.toml and give --columns columns.toml:\n{layout_text(layout)}"
+        )
+        return replace(source, format="columns")
 
     def intake(self, source: Source) -> RatingsIntake | ClicksIntake | ColumnsIntake:
         """Return what reads ``source`` as asked; UsageError if the options do not go together."""
@@ -53,7 +100,7 @@ class Request:
                 "a data set of the other kind", where=self.like.location, expected=kind, found=found
             )
         if source.format in ("criteo", "columns"):
-            return ColumnsIntake(source, self._feature_map(source), self.skip_malformed)
+            return ColumnsIntake(source, self._feature_map(source), self.reading)
         if self.columns or self.numeric or self.hash_seed:
             raise UsageError(
                 "--columns, --numeric and --hash-seed are for tables of clicks",
@@ -63,12 +110,12 @@ class Request:
         if kind == "ratings":
             if self.features is not None:
                 raise UsageError("--features is for clicks", where=source.name, found="ratings")
-            return RatingsIntake(source, self.like, self.skip_malformed)
+            return RatingsIntake(source, self.like, self.reading)
         if self.features is not None:
             if self.like:
                 raise UsageError("--features comes from the data set of --like", cure="give only one of them")
             _check_features(self.features, MOST_FEATURES)
-        return ClicksIntake(source, self.features, self._known, self.skip_malformed)
+        return ClicksIntake(source, self.features, self._known, self.reading)
 
     def _feature_map(self, source: Source) -> FeatureMap:
         """Return how the columns become features, without scales where these are still to be learned."""
@@ -87,6 +134,8 @@ class Request:
         _check_features(hashed, MOST_HASHED)
         layout = self.columns if isinstance(self.columns, Layout) else CRITEO
         layout.check(source.name)
+        if self.reading.labels:
+            layout = msgspec.structs.replace(layout, labels=self.reading.labels)
         return FeatureMap(1, layout, hashed, self.hash_seed, self.numeric or "standard", ())
 
     def _map_of_like(self, like: Dataset, known: Clicks) -> FeatureMap:

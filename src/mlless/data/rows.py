@@ -48,6 +48,7 @@ class Rows(Protocol):
 
 
 R = TypeVar("R", bound=Rows)
+S = TypeVar("S", bound=Rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +110,7 @@ class RatingsRows:
 class ClicksRows:
     """Sparse rows with a label of 0 or 1; row ``n`` holds entries ``starts[n]:starts[n + 1]``.
 
-    ``numbers`` counts the rows of the source from 0, without those left out.
+    ``numbers`` counts the rows of the source from 0, those that were left out as well.
     """
 
     labels: NDArray[np.uint8]
@@ -246,6 +247,7 @@ class Chunk(Generic[R]):
     ``lines[n]`` is the place of row ``n`` in the source: its line, or its row in Parquet, from 1.
     ``skipped`` malformed lines were left out since the chunk before. ``done`` bytes of the source
     (as it is stored) are read. ``part`` is the name of the part of the source that the rows are from.
+    ``unlabelled`` rows have no rating or label and were left out.
     """
 
     rows: R
@@ -253,3 +255,8 @@ class Chunk(Generic[R]):
     skipped: int
     done: int
     part: str
+    unlabelled: int = 0
+
+    def with_rows(self, rows: S) -> Chunk[S]:
+        """Return a chunk with other rows, as many, in place of these."""
+        return Chunk(rows, self.lines, self.skipped, self.done, self.part, self.unlabelled)

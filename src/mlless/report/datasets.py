@@ -34,6 +34,7 @@ def facts(dataset: Dataset) -> dict[str, Fact]:
         "validation_batches": len(manifest.validation),
         "batch_size": manifest.made.batch_size,
         "skipped": manifest.made.skipped,
+        "unlabelled": manifest.made.unlabelled,
         "fingerprint": manifest.fingerprint,
     }
 
@@ -60,6 +61,8 @@ def description(dataset: Dataset) -> Iterator[tuple[str, str]]:
             yield part, f"{count(_rows(files), 'row')} in {batches}"
     if manifest.made.skipped:
         yield "left out", count(manifest.made.skipped, "malformed line")
+    if manifest.made.unlabelled:
+        yield "left out", f"{count(manifest.made.unlabelled, 'row')} without a rating or label"
 
 
 def _columns(dataset: Dataset) -> FeatureMap | None:

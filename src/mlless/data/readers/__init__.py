@@ -1,7 +1,8 @@
 """Raw rows, streamed in source order with bounded memory.
 
-``open_source`` finds out what a file is; ``read_ratings``, ``read_clicks`` and ``read_columns`` yield
-its rows in chunks, for ``partition`` and for predictions on raw files alike.
+``open_source`` finds out what a source is; ``read_ratings``, ``read_clicks`` and ``read_columns`` yield
+its rows in chunks, for ``partition`` and for predictions on raw rows alike. What reads tables loads
+pyarrow, and is imported only when there is a table to be read.
 """
 
 from __future__ import annotations
@@ -10,70 +11,82 @@ from collections.abc import Iterator
 
 from mlless.data.features import FeatureMap
 from mlless.data.readers.clicks_text import read_clicks_text
-from mlless.data.readers.columns_text import read_columns_text
-from mlless.data.readers.finding import Sources
-from mlless.data.readers.guess import Format
-from mlless.data.readers.ratings_text import read_ratings_text
-from mlless.data.readers.source import FORMATS, Source, open_source
+from mlless.data.readers.forms import find_form
+from mlless.data.readers.plan import Head, head_of
+from mlless.data.readers.reading import Reading, ReadingOptions
+from mlless.data.readers.source import FORMATS, Format, Source, Sources, open_source
 from mlless.data.rows import Chunk, ClicksRows, ColumnRows, RatingsRows
 from mlless.errors import UsageError
 
 __all__ = [
     "FORMATS",
     "Format",
+    "Reading",
+    "ReadingOptions",
     "Source",
     "Sources",
+    "first_rows",
     "open_source",
     "read_clicks",
     "read_columns",
     "read_ratings",
 ]
 
+PLAIN = Reading()
+
+
+def first_rows(source: Source, reading: Reading = PLAIN) -> Head:
+    """Return the first rows of a table, and the names of its columns."""
+    if source.layout == "parquet":
+        from mlless.data.readers.parquet import parquet_head
+
+        return parquet_head(source)
+    return head_of(find_form(source.start, source.name, reading.separator), reading)
+
 
 def read_ratings(
-    source: Source, *, skip_malformed: bool = False, rating_optional: bool = False
+    source: Source, reading: Reading = PLAIN, *, rated: bool = True
 ) -> Iterator[Chunk[RatingsRows]]:
     """Yield the ratings of ``source``.
 
-    A malformed line raises InputError, or is left out and counted with ``skip_malformed``. With
-    ``rating_optional`` a source without a rating column is taken too; its ``ratings`` are None.
+    A malformed row raises InputError, unless ``reading`` says otherwise. Only user and item are read if the
+    rows need not be ``rated``; their ``ratings`` are None.
     """
     if source.format != "ratings":
         raise UsageError("not a source of ratings", where=source.name, found=source.format)
-    if source.layout == "parquet":
-        from mlless.data.readers.ratings_parquet import read_ratings_parquet
+    from mlless.data.readers.ratings import read_table_of_ratings
 
-        return read_ratings_parquet(source, skip_malformed=skip_malformed, rating_optional=rating_optional)
-    return read_ratings_text(source, skip_malformed=skip_malformed, rating_optional=rating_optional)
+    return read_table_of_ratings(source, reading, rated=rated)
 
 
 def read_clicks(
-    source: Source, *, skip_malformed: bool = False, lowest: int = 0, highest: int | None = None
+    source: Source,
+    reading: Reading = PLAIN,
+    *,
+    labelled: bool = True,
+    lowest: int = 0,
+    highest: int | None = None,
 ) -> Iterator[Chunk[ClicksRows]]:
-    """Yield the rows of the clicks in ``source``, labels as 0 and 1.
+    """Yield the rows of the clicks in ``source``, labels as 0 and 1; all 0 unless to be ``labelled``.
 
-    A malformed line raises InputError, or is left out and counted with ``skip_malformed``;
-    a feature index outside ``lowest..highest`` makes its line malformed.
+    A malformed line raises InputError, unless ``reading`` says otherwise; a feature index outside
+    ``lowest..highest`` makes its line malformed.
     """
     if source.format != "libsvm":
         raise UsageError("not a source of clicks", where=source.name, found=source.format)
-    return read_clicks_text(source, skip_malformed=skip_malformed, lowest=lowest, highest=highest)
+    return read_clicks_text(source, reading, labelled=labelled, lowest=lowest, highest=highest)
 
 
 def read_columns(
-    source: Source, features: FeatureMap, *, skip_malformed: bool = False, label_optional: bool = False
+    source: Source, features: FeatureMap, reading: Reading = PLAIN, *, labelled: bool = True
 ) -> Iterator[Chunk[ColumnRows]]:
     """Yield the rows of the table of clicks in ``source``, as ``features`` wants them.
 
-    A malformed line raises InputError, or is left out and counted with ``skip_malformed``. With
-    ``label_optional`` a table without the column of the label is taken too; its labels are 0.
+    A malformed row raises InputError, unless ``reading`` says otherwise. The labels are not read, and all 0,
+    unless the rows are to be ``labelled``.
     """
     if source.format not in ("criteo", "columns"):
         raise UsageError("not a table of clicks", where=source.name, found=source.format)
-    if source.layout == "parquet":
-        from mlless.data.readers.columns_parquet import read_columns_parquet
+    from mlless.data.readers.clicks_table import read_table_of_clicks
 
-        return read_columns_parquet(
-            source, features, skip_malformed=skip_malformed, label_optional=label_optional
-        )
-    return read_columns_text(source, features, skip_malformed=skip_malformed, label_optional=label_optional)
+    return read_table_of_clicks(source, features, reading, labelled=labelled)

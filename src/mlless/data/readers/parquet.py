@@ -1,49 +1,32 @@
-"""Parquet files in batches of rows. With the readers of its columns, the one place for pyarrow."""
+"""Parquet files in batches of rows."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
 
 from mlless.data.readers.headers import Header
 from mlless.data.readers.parts import Part, unreadable
+from mlless.data.readers.plan import Head
 from mlless.data.readers.source import Source
+from mlless.data.readers.table import Batch
 from mlless.data.readers.text import PARQUET
-from mlless.errors import InputError, UsageError
-
-if TYPE_CHECKING:
-    import pyarrow
+from mlless.errors import InputError
 
 ROWS = 1 << 16
+_HEAD = 1000
+
+Choose = Callable[[pyarrow.Schema, str], list[int]]
 
 
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """Rows of the part of that name, of which the first is its row ``first``, counted from 1.
-
-    ``done`` bytes of the source, as they are stored, are then read.
-    """
-
-    batch: pyarrow.RecordBatch
-    part: str
-    first: int
-    done: int
-
-
-def parquet_batches(
-    source: Source, choose: Callable[[pyarrow.Schema, str], list[str]], rows: int | None = None
-) -> Iterator[Rows]:
-    """Yield the columns that ``choose`` wants of each part, given its schema and its name."""
-    try:
-        import pyarrow.parquet
-    except ImportError as error:
-        raise UsageError(
-            "reading Parquet needs pyarrow", where=source.name, cure="run: pip install 'mlless[parquet]'"
-        ) from error
+def parquet_batches(source: Source, choose: Choose) -> Iterator[Batch]:
+    """Yield the columns of each part that ``choose`` wants, given its schema and its name."""
     header: Header | None = None
-    before = 0
+    before = count = 0
     for part in source.parts:
         if part.found and part.size == 0:
             continue
@@ -51,25 +34,46 @@ def parquet_batches(
             if part is not source.parts[0] and opened.read(len(PARQUET)) != PARQUET:
                 raise source.mixed(part, "something else")
             with pyarrow.parquet.ParquetFile(opened) as file:
-                names = choose(file.schema_arrow, part.name)
-                header = header or Header(part.name, tuple(names))
-                if tuple(names) != header.names:
+                schema = file.schema_arrow
+                places = choose(schema, part.name)
+                names = tuple(schema.names[place] for place in places)
+                header = header or Header(part.name, names)
+                if names != header.names:
                     raise header.differs(part.name, names)
                 total = max(file.metadata.num_rows, 1)
                 size = part.size or 0
-                first = 1
-                for batch in file.iter_batches(batch_size=rows or ROWS, columns=names):
-                    done = before + size * (first - 1 + batch.num_rows) // total
-                    yield Rows(batch, part.name, first, done)
-                    first += batch.num_rows
+                first = 0
+                for table in _batches(file, places):
+                    rows = np.arange(first, first + table.num_rows)
+                    first += table.num_rows
+                    done = before + size * first // total
+                    columns = [table.column(n) for n in range(len(places))]
+                    yield Batch(columns, count + rows, rows + 1, "row", part.name, len(rows), [], done)
+                count += first
             before += size
+
+
+def parquet_head(source: Source) -> Head:
+    """Return the first rows of the first part that has any, as text; a missing value has none."""
+    for part in source.parts:
+        with _told(part), part.seekable() as opened, pyarrow.parquet.ParquetFile(opened) as file:
+            for batch in file.iter_batches(batch_size=_HEAD):
+                rows = zip(*(column.to_pylist() for column in batch.columns), strict=True)
+                texts = [["" if value is None else str(value) for value in row] for row in rows]
+                return Head(batch.schema.names, texts)
+    return Head(None, [])
+
+
+def _batches(file: pyarrow.parquet.ParquetFile, places: list[int]) -> Iterator[pyarrow.RecordBatch]:
+    """Yield the columns at ``places``, in that order, a batch of rows at a time."""
+    names = [file.schema_arrow.names[place] for place in places]
+    for batch in file.iter_batches(batch_size=ROWS, columns=names):
+        yield batch.select(names)
 
 
 @contextmanager
 def _told(part: Part) -> Iterator[None]:
     """Turn what is said of a part that is being read into InputError."""
-    import pyarrow
-
     try:
         yield
     except (pyarrow.ArrowException, EOFError, OSError) as error:

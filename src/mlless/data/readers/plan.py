@@ -1,0 +1,84 @@
+"""PURE: what the columns of a table of ratings are, and whether it is one, from its first rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mlless.data.readers.columns import find_columns, known_columns
+from mlless.data.readers.forms import Form, is_number
+from mlless.data.readers.reading import Reading
+from mlless.data.readers.table import Plan
+from mlless.errors import InputError
+
+_BY_NUMBER = {"user": 1, "item": 2, "rating": 3}
+_EARLIEST = 1e8  # seconds since 1970: times of ratings are later, and ratings and counts are less
+_ENOUGH = 10  # rows, to tell ratings from clicks by their values
+_BINARY = {"0", "1", "-1", "0.0", "1.0", "-1.0", "False", "True"}
+
+
+def plan_of(form: Form, part: str, reading: Reading, rated: bool) -> Plan:
+    """Return which columns of a table of text are wanted, and whether its first row names them."""
+    first = form.rows[0]
+    if reading.names is not None:
+        columns = find_columns(reading.names, reading.columns, part, rated=rated)
+        return Plan(columns.places, len(reading.names))
+    if _has_header(form, reading):
+        columns = find_columns(first, reading.columns, f"{part}, line {form.before + 1}", rated=rated)
+        return Plan(columns.places, form.count, first)
+    given = reading.columns or {
+        role: place for role, place in _BY_NUMBER.items() if rated or role != "rating"
+    }
+    if len(first) < len(given):
+        found = ", ".join(first)
+        raise InputError("no rating column", where=part, expected="user, item and rating", found=found)
+    numbered = [f"column {place}" for place in range(1, form.count + 1)]
+    return Plan(find_columns(numbered, given, part, rated=rated).places, form.count)
+
+
+def _has_header(form: Form, reading: Reading) -> bool:
+    """Return whether the first row names the columns: it has known names, or no number where others have."""
+    if reading.header is not None:
+        return reading.header
+    first = form.rows[0]
+    if known_columns(first) or any(str(column) in first for column in reading.columns.values()):
+        return True
+    return not any(map(is_number, first))
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The first rows of a table, and the ``names`` of its columns if it has any."""
+
+    names: Sequence[str] | None
+    rows: Sequence[Sequence[str]]
+    separator: str = ","
+
+
+def head_of(form: Form, reading: Reading) -> Head:
+    """Return the first rows of a table of text."""
+    header = _has_header(form, reading)
+    rows = [row for row in form.rows[header:] if len(row) == form.count]
+    return Head(form.rows[0] if header else None, rows, form.separator)
+
+
+def doubt(head: Head) -> str | None:
+    """Return why a table that was taken for ratings is perhaps none; None where it plainly is."""
+    if head.names is not None:
+        place = known_columns(head.names).get("rating")
+    else:
+        place, first = 2, head.rows[0]
+        if len(first) not in (3, 4) or not all(is_number(field) for row in head.rows for field in row[:3]):
+            return "it has no header, and not three columns of numbers"
+        if len(first) == 4 and not all(_is_time(row[3]) for row in head.rows):
+            return "it has no header, and its fourth column is no time"
+    if place is None:
+        return None
+    values = {row[place] for row in head.rows}
+    if len(head.rows) >= _ENOUGH and values <= _BINARY:
+        return "the ratings are 0 and 1 only, as clicks are"
+    return None
+
+
+def _is_time(text: str) -> bool:
+    return not is_number(text) or float(text.replace(",", ".")) >= _EARLIEST

@@ -1,0 +1,86 @@
+"""PURE: how the rows of a source are to be read, where the source does not say it itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TypedDict
+
+from mlless.data.features import MISSING, RatingsLayout
+from mlless.errors import UsageError
+
+ROLES = ("user", "item", "rating")
+
+
+class ReadingOptions(TypedDict, total=False):
+    """The fields of `Reading`, as options of a function."""
+
+    user_column: str | int | None
+    item_column: str | int | None
+    rating_column: str | int | None
+    separator: str | None
+    header: bool | None
+    labels: tuple[str, str] | None
+    drop_unlabelled: bool
+    skip_malformed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The options that say how rows are to be read; none of them is needed where a source is plain.
+
+    Attributes
+    ----------
+    user_column, item_column, rating_column
+        Columns of ratings: a name, or a number from 1; found by their usual names unless given.
+    separator
+        What separates the columns of text; found from the first lines unless given.
+    header
+        Whether the first line names the columns; found from it unless given.
+    labels
+        The label of no click and that of a click; 0 and 1, -1 and 1, or false and true unless given.
+    missing
+        The texts that stand for a missing value.
+    drop_unlabelled
+        Leave rows without a rating or label out and count them, instead of raising InputError.
+    skip_malformed
+        Leave malformed rows out and count them, if they are few, instead of raising InputError.
+    """
+
+    user_column: str | int | None = None
+    item_column: str | int | None = None
+    rating_column: str | int | None = None
+    separator: str | None = None
+    header: bool | None = None
+    labels: tuple[str, str] | None = None
+    missing: tuple[str, ...] = MISSING
+    drop_unlabelled: bool = False
+    skip_malformed: bool = False
+    names: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        """Raise UsageError for labels that do not tell two classes apart."""
+        if self.labels is not None and (len(self.labels) != 2 or self.labels[0] == self.labels[1]):
+            found = ",".join(self.labels)
+            raise UsageError(
+                "no such labels", expected="two that differ, that of no click first", found=found
+            )
+
+    @property
+    def columns(self) -> dict[str, str | int]:
+        """The columns of ratings that were given, by their role."""
+        given = {"user": self.user_column, "item": self.item_column, "rating": self.rating_column}
+        return {role: column for role, column in given.items() if column is not None}
+
+    def described(self, layout: RatingsLayout) -> Reading:
+        """Return this with the columns that a description gives."""
+        if self.columns or self.separator:
+            cure = "give only one of them"
+            raise UsageError("--columns says what the columns are, and other options do, too", cure=cure)
+        return replace(
+            self,
+            user_column=layout.user,
+            item_column=layout.item,
+            rating_column=layout.rating,
+            separator=layout.separator,
+            names=layout.names,
+        )
