@@ -18,7 +18,7 @@ from mlless.data.manifest import Clicks, File
 from mlless.data.partition import partition
 from mlless.data.rows import ColumnRows
 from mlless.data.synthetic import write_clicks, write_ratings
-from mlless.errors import DatasetError, InputError, UsageError
+from mlless.errors import DatasetError, UsageError
 
 Write = Callable[[str, str | bytes], Path]
 ClicksIn = Callable[[Dataset, tuple[File, ...]], list[tuple[int, int, tuple[tuple[int, float], ...]]]]
@@ -168,7 +168,6 @@ def test_requests_that_do_not_go_together(table: Path, write: Write, tmp_path: P
     partition(tmp_path / "r.csv", tmp_path / "ratings")
     partition(tmp_path / "c.svm", tmp_path / "svm")
     for options, says in (
-        ({"format": "columns"}, "what the columns are is not known"),
         ({"columns": columns, "format": "criteo"}, "says what the columns are"),
         ({"columns": columns, "format": "ratings"}, "for tables of clicks"),
         ({"columns": columns, "features": 0}, "1 to 2147483648"),
@@ -180,9 +179,52 @@ def test_requests_that_do_not_go_together(table: Path, write: Write, tmp_path: P
     ):
         with pytest.raises(UsageError, match=says):
             partition(table, tmp_path / "x", **options)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="no header"):
-        partition(table, tmp_path / "x")
+    with pytest.raises(UsageError, match="what the columns are is not known"):
+        partition(write("bare.csv", "a,b\n1,2\n3,4\n"), tmp_path / "x", format="columns")
     assert not (tmp_path / "x").exists()
+
+
+def test_columns_that_are_not_described_are_guessed_and_told(table: Path, tmp_path: Path) -> None:
+    told: list[str] = []
+    guessed = partition(table, tmp_path / "guessed", tell=told.append)
+    (text,) = told
+    (tmp_path / "columns.toml").write_text(text.partition("\n")[2])
+    with pytest.warns(UserWarning, match="is taken for a table of clicks"):
+        partition(table, tmp_path / "warned")
+    pinned = partition(table, tmp_path / "pinned", columns=tmp_path / "columns.toml", tell=told.append)
+    assert len(told) == 1
+    assert guessed.manifest == pinned.manifest
+
+
+def test_labels_that_were_told_are_part_of_what_is_kept(write: Write, tmp_path: Path) -> None:
+    path = write("c.csv", "age,bought\n" + "".join(f"{n},{'no' if n % 3 else 'yes'}\n" for n in range(90)))
+    data = partition(path, tmp_path / "a", labels=("no", "yes"), tell=lambda text: None)
+    shape = data.manifest.shape
+    assert isinstance(shape, Clicks)
+    assert shape.columns is not None
+    assert shape.columns.layout.labels == ("no", "yes")
+    assert shape.positives == pytest.approx(1 / 3, abs=0.05)
+    again = partition(path, tmp_path / "b", like=tmp_path / "a")
+    assert again.manifest.rows == 90
+
+
+def test_weak_guesses_are_asked_about(write: Write, tmp_path: Path) -> None:
+    path = write("sessions.dat", "".join(f"{n}::1396{n:06}::{n % 50}::0\n" for n in range(60)))
+    with pytest.raises(UsageError, match=r"perhaps not ratings: .*no time.*--format ratings"):
+        partition(path, tmp_path / "x")
+    assert partition(path, tmp_path / "x", format="ratings").manifest.kind == "ratings"
+    options = {"user_column": 1, "item_column": 3, "rating_column": 4}
+    assert partition(path, tmp_path / "y", **options).manifest.rows == 60  # type: ignore[arg-type]
+    described = write("columns.toml", "user = 1\nitem = 3\nrating = 4\n")
+    assert partition(path, tmp_path / "z", columns=described).manifest.ids
+    with pytest.raises(UsageError, match="Give only one of them"):
+        partition(path, tmp_path / "w", columns=described, user_column=1)
+
+
+def test_rows_without_a_label_are_counted(write: Write, tmp_path: Path) -> None:
+    path = write("c.csv", "y,a\n" + "1,2\n0,3\n,4\n" * 10)
+    data = partition(path, tmp_path / "d", columns=Layout("y", ("a",)), drop_unlabelled=True)
+    assert (data.manifest.rows, data.manifest.made.unlabelled, data.manifest.made.skipped) == (20, 10, 0)
 
 
 @pytest.mark.parametrize(

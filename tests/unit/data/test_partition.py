@@ -18,7 +18,7 @@ from mlless.data import partition as partition_module
 from mlless.data.dataset import Dataset, open_dataset
 from mlless.data.manifest import Clicks, File, Ratings
 from mlless.data.partition import default_batch_size, partition
-from mlless.data.readers import ratings_parquet
+from mlless.data.readers import parquet
 from mlless.data.readers import text as text_module
 from mlless.data.synthetic import write_clicks, write_ratings
 from mlless.errors import ChannelError, DatasetError, InputError, MLLessError, UsageError
@@ -158,7 +158,7 @@ def test_the_same_seed_gives_the_same_bytes_whatever_the_chunks(
 def test_parquet_and_text_hold_the_same_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     pytest.importorskip("pyarrow.parquet")
-    monkeypatch.setattr(ratings_parquet, "ROWS", 100)
+    monkeypatch.setattr(parquet, "ROWS", 100)
     rows = [(n % 17, n % 23, HALF[n % 10]) for n in range(1000)]
     users, items, ratings = zip(*rows, strict=True)
     table = pyarrow.table({"user": users, "item": items, "rating": ratings})
@@ -268,11 +268,11 @@ def test_clicks_like_others_keep_their_dimension(write: Write, tmp_path: Path, c
     data = partition(write("b.svm", "0 3:0.5\n0 1:1\n"), tmp_path / "b", like=tmp_path / "a")
     assert data.manifest.shape == Clicks(features=5, index_base=1, positives=0.0)
     assert sorted(clicks_in(data, data.manifest.train)) == [(0, 0, ((3, 0.5),)), (1, 0, ((1, 1.0),))]
-    path = write("c.svm", "0 3:1\n0 6:1\n1 0:1\n")
+    path = write("c.svm", "0 3:1\n0 6:1\n1 0:1\n1 2:1\n")
     with pytest.raises(InputError, match=r"line 2.*a feature index from 1 to 5, found '6'"):
         partition(path, tmp_path / "c", like=tmp_path / "a")
     skipped = partition(path, tmp_path / "c", like=tmp_path / "a", skip_malformed=True)
-    assert (skipped.manifest.rows, skipped.manifest.made.skipped) == (1, 2)
+    assert (skipped.manifest.rows, skipped.manifest.made.skipped) == (2, 2)
 
 
 CSV = ratings_csv([(1, 2, 3.0)] * 5)
@@ -319,7 +319,7 @@ def test_like_must_be_a_data_set_of_the_same_kind(write: Write, tmp_path: Path) 
         ("r.csv", "userId,movieId,rating\n", "no rows: expected at least one, found none"),
         ("c.svm", "# nothing\n", "no rows"),
         ("c.svm", "1\n0\n", "no row has a feature"),
-        ("r.csv", CSV + "x,2,3\n", "line 7: malformed line"),
+        ("r.csv", CSV + "1,2,x\n", "line 7: malformed line"),
     ],
 )
 def test_a_source_without_good_rows_is_an_error_and_leaves_nothing(
@@ -332,8 +332,8 @@ def test_a_source_without_good_rows_is_an_error_and_leaves_nothing(
 
 
 def test_only_malformed_lines_are_no_rows(write: Write, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no rows: expected at least one, found 2 malformed lines"):
-        partition(write("c.svm", "x\ny\n"), tmp_path / "d", format="libsvm", skip_malformed=True)
+    with pytest.raises(InputError, match="--skip-malformed would leave out 2 of 2 rows"):
+        partition(write("c.svm", "1 x\n0 y\n"), tmp_path / "d", format="libsvm", skip_malformed=True)
 
 
 def test_overwrite_replaces_and_a_failure_does_not(

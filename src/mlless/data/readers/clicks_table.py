@@ -96,10 +96,8 @@ class _Table:
         numeric = np.empty((rows, len(self.layout.numeric)), np.float32)
         for place, name in enumerate(self.layout.numeric):
             column = next(columns)
-            values, usable = numbers(column, self.missing, self.decimal)
+            numeric[:, place], usable = numbers(column, self.missing, self.decimal)
             sieve.need(usable, column, f"a finite number or nothing in column {name}")
-            with np.errstate(over="ignore"):
-                numeric[:, place] = values
         hashes = np.empty((rows, len(self.layout.categorical)), np.uint32)
         for place, name in enumerate(self.layout.categorical):
             column = next(columns)

@@ -157,6 +157,10 @@ def _whole_rows(blocks: Iterable[Block], form: Form) -> Iterator[Block]:
         line = line if rest else block.first_line
         text = rest + block.text
         end = _end_of_rows(text, form)
+        if end == len(text):
+            yield replace(block, text=text, first_line=line)
+            rest = b""
+            continue
         yield replace(block, text=text[:end], first_line=line)
         line += text.count(b"\n", 0, end)
         rest = text[end:]

@@ -74,8 +74,9 @@ def find_form(text: bytes, where: str, separator: str | None = None) -> Form:
     """Return the form of the table that begins with ``text``; InputError if columns cannot be told apart."""
     start = text[:_SAMPLE].decode("utf-8", "backslashreplace")
     lines = start.replace("\r\n", "\n").split("\n")
-    if len(text) > _SAMPLE and len(lines) > 1:
-        del lines[-1]  # it may be cut short
+    cut = len(text) >= _SAMPLE
+    if cut and len(lines) > 1:
+        del lines[-1]
     before = 0
     while before < len(lines) and (not lines[before].strip() or lines[before].startswith("#")):
         before += 1
@@ -84,7 +85,7 @@ def find_form(text: bytes, where: str, separator: str | None = None) -> Form:
     if not lines:
         raise InputError("no rows", where=where, expected="a table", found="blank lines and comments")
     if separator is not None:
-        return _form(lines, _checked(separator), before, comments)
+        return _form(lines, _checked(separator), before, comments, cut)
     best = max((_agreement(lines, one), -place, one) for place, one in enumerate((*_SEPARATORS, BLANKS)))
     (share, _columns), _, found = best
     if not share:
@@ -95,7 +96,7 @@ def find_form(text: bytes, where: str, separator: str | None = None) -> Form:
             found=shortened(lines[0]),
             cure="say which one with --separator, or what the file holds with --format",
         )
-    return _form(lines, found, before, comments)
+    return _form(lines, found, before, comments, cut)
 
 
 def is_number(text: str) -> bool:
@@ -139,9 +140,9 @@ def _split(lines: Sequence[str], separator: str) -> list[list[str]]:
         return [line.split(separator) for line in lines]
 
 
-def _form(lines: Sequence[str], separator: str, before: int, comments: bool) -> Form:
+def _form(lines: Sequence[str], separator: str, before: int, comments: bool, cut: bool) -> Form:
     rows = _split(lines, separator)
-    if len(rows) > 2:
+    if cut and len(rows) > 2:
         del rows[-1]  # a quote may still be open in it
     fields = [field.strip() for row in rows[1:] for field in row]
     comma = (

@@ -41,7 +41,7 @@ def _has_header(form: Form, reading: Reading) -> bool:
     if reading.header is not None:
         return reading.header
     first = form.rows[0]
-    if known_columns(first) or any(str(column) in first for column in reading.columns.values()):
+    if known_columns(first) or not all(str(column).isdigit() for column in reading.columns.values()):
         return True
     return not any(map(is_number, first))
 

@@ -55,16 +55,15 @@ def _chunk(batch: Batch, losses: Losses, reading: Reading, decimal: str) -> Chun
         found.append(values)
     ratings = None
     if rated:
-        wide, usable = numbers(rated[0], reading.missing, decimal, exact=True)
+        ratings, usable = numbers(rated[0], reading.missing, decimal, exact=True)
         sieve.need(usable, rated[0], FINITE_RATING)
-        there = ~np.isnan(wide)
+        there = ~np.isnan(ratings)
         if reading.drop_unlabelled:
             sieve.drop(there)
         else:
             sieve.need(
                 there, rated[0], FINITE_RATING, "leave rows without a rating out with --drop-unlabelled"
             )
-        ratings = wide.astype(np.float32)
     skipped = losses.take(batch.rows, sieve.losses)
     rows = RatingsRows(found[0], found[1], ratings)
     if not sieve.good.all():

@@ -15,14 +15,15 @@ from pyarrow import types
 
 from mlless.data.features import ABSENT
 from mlless.data.hashing import LONGEST_TOKEN, hash_tokens
-from mlless.data.ids import Ids, compact, ids_of_text
+from mlless.data.ids import Ids, ids_of_text
 
 Usable = NDArray[np.bool_]
 
 NO_LABEL, BAD_LABEL = 2, 3
-_EXACT = 2.0**53  # up to here every whole number is a float64
+_EXACT = 2.0**53  # below this every whole number is a float64
 _POWERS = 10 ** np.arange(19, dtype=np.int64)
 _NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
+_WHOLE = r"^(0|[1-9][0-9]{0,18})(\.0+)?$"
 _UNFIT = r"[\x00-\x1f\x7f\x{F780}-\x{F7FF}]"  # control characters, and bytes that are no UTF-8
 _KNOWN = {"true": 1, "false": 0}
 
@@ -63,18 +64,22 @@ def ids(column: pyarrow.Array) -> tuple[Ids, Usable]:
     coded = texts.fill_null("").dictionary_encode()
     trimmed = compute.utf8_trim_whitespace(coded.dictionary)
     unfit = compute.or_(compute.match_substring_regex(trimmed, _UNFIT), compute.equal(trimmed, ""))
-    distinct = ids_of_text(trimmed.to_pylist())
+    numeric = compute.any(compute.match_substring_regex(trimmed, _WHOLE)).as_py()
+    distinct = ids_of_text(trimmed.to_pylist()) if numeric else np.array(trimmed.to_pylist(), np.object_)
     places = coded.indices.to_numpy(zero_copy_only=False)
     usable = there & ~unfit.to_numpy(zero_copy_only=False)[places]
     found = distinct[places]
-    if found.dtype == np.object_ and not usable.all():  # what is not usable must not make text of the others
+    if numeric and not usable.all():  # what is not usable must not make text of the others
+        found = found.astype(np.object_)
         found[~usable] = "0"
-        found = compact(found)
+        found = ids_of_text(map(str, found))
     return found, usable
 
 
 def _plain_numbers(texts: pyarrow.Array) -> NDArray[np.int64] | None:
     """Return the numbers that all texts write in the plain way, the fast path; None if one does not."""
+    if len(texts) and not texts[0].as_py().isdigit():  # one look is cheaper than many failures
+        return None
     try:
         numbers: NDArray[np.int64] = texts.cast(pyarrow.int64()).to_numpy(zero_copy_only=False)
     except pyarrow.ArrowInvalid:
@@ -88,22 +93,23 @@ def _plain_numbers(texts: pyarrow.Array) -> NDArray[np.int64] | None:
 
 def numbers(
     column: pyarrow.Array, missing: Sequence[str], decimal: str, *, exact: bool = False
-) -> tuple[NDArray[np.float64], Usable]:
-    """Return numbers, NaN where one is missing; one that is not finite, also in float32, is not usable.
+) -> tuple[NDArray[np.float32], Usable]:
+    """Return numbers, NaN where one is missing; one that is not finite in float32 is not usable.
 
     Nor, with ``exact``, is an integer that float64 would round.
     """
     if types.is_null(column.type):
-        return np.full(len(column), np.nan), np.ones(len(column), np.bool_)
+        return np.full(len(column), np.nan, np.float32), np.ones(len(column), np.bool_)
     if is_text(column.type):
         found, usable = _parsed(_texts(column), missing, decimal)
     else:
         found = _float64(column)
         usable = np.ones(len(found), np.bool_)
         if exact and types.is_integer(column.type):
-            usable = ~(np.abs(found) > _EXACT)
+            usable = ~(np.abs(found) >= _EXACT)
     with np.errstate(over="ignore"):
-        return found, usable & ~np.isinf(found.astype(np.float32))
+        narrow = found.astype(np.float32)
+    return narrow, usable & ~np.isinf(narrow)
 
 
 def _parsed(texts: pyarrow.Array, missing: Sequence[str], decimal: str) -> tuple[NDArray[np.float64], Usable]:

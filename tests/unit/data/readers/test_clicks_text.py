@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlless.data.readers import lines as lines_module
-from mlless.data.readers import open_source, read_clicks
+from mlless.data.readers import Reading, clicks_text, losses, open_source, read_clicks
 from mlless.data.readers import text as text_module
 from mlless.data.readers.clicks_text import ClicksLines
 from mlless.data.readers.numbers import Irregular, Malformed
@@ -30,12 +29,20 @@ def unpacked(rows: ClicksRows) -> list[Row]:
 
 
 def read(
-    path: Path, *, skip: bool = False, lowest: int = 0, highest: int | None = None
+    path: Path,
+    *,
+    skip: bool = False,
+    labels: tuple[str, str] | None = None,
+    labelled: bool = True,
+    lowest: int = 0,
+    highest: int | None = None,
 ) -> tuple[list[Row], list[int], int]:
     source = open_source(path, format="libsvm")
-    chunks = list(read_clicks(source, skip_malformed=skip, lowest=lowest, highest=highest))
+    reading = Reading(skip_malformed=skip, labels=labels)
+    chunks = list(read_clicks(source, reading, labelled=labelled, lowest=lowest, highest=highest))
     rows = ClicksRows.join([chunk.rows for chunk in chunks])
-    assert rows.numbers.tolist() == list(range(len(rows)))
+    if not any(chunk.skipped for chunk in chunks):
+        assert rows.numbers.tolist() == list(range(len(rows)))
     lines = np.concatenate([chunk.lines for chunk in chunks]).tolist()
     return unpacked(rows), lines, sum(chunk.skipped for chunk in chunks)
 
@@ -61,7 +68,7 @@ BAD_LINES = [
     ("2 1:1", "a label of 0 or 1, or of -1 or 1, found '2'"),
     ("click 1:1", "a label of 0 or 1, or of -1 or 1, found 'click'"),
     ("1:1 2:1", "a label of 0 or 1, or of -1 or 1, found '1:1'"),
-    ("1,2,3", "a label of 0 or 1, or of -1 or 1, found '1,2,3'"),
+    ("1,2,3", "one label in a row, found '1,2,3'. These are multi-label data"),
     ("-1 1:1", "a label of 0 or 1, as in the lines before, found '-1'"),
     ("1 5", "features as index:value, found '5'"),
     ("1 5:1:2", "features as index:value, found '5:1:2'"),
@@ -92,14 +99,55 @@ def test_a_malformed_line_is_named_or_skipped(write: Write, line: str | bytes, m
 
 
 def test_an_index_beyond_the_bounds_is_malformed(write: Write) -> None:
-    path = write("a", "0 1:1\n1 9:1\n0 0:1\n")
+    path = write("a", "0 1:1\n1 9:1\n0 0:1\n1 2:1\n")
     with pytest.raises(InputError, match=r"line 2.*a feature index from 1 to 8, found '9'"):
         read(path, lowest=1, highest=8)
-    assert read(path, skip=True, lowest=1, highest=8) == ([(0, {1: 1.0})], [1], 2)
+    assert read(path, skip=True, lowest=1, highest=8) == ([(0, {1: 1.0}), (1, {2: 1.0})], [1, 4], 2)
 
 
 def test_the_label_of_a_skipped_line_decides_nothing(write: Write) -> None:
     assert read(write("a", "0 x\n-1 1:1\n1 1:1\n"), skip=True)[0] == [(0, {1: 1.0}), (1, {1: 1.0})]
+
+
+def test_queries_comments_and_a_byte_order_mark_are_passed_over(write: Write) -> None:
+    text = "\ufeff-1 qid:7 3:1 # docid = GX0:1\n1\tqid:8\t4:1\n1 4:1 # qid:9\n-1 qid:1\n"
+    rows = [(0, {3: 1.0}), (1, {4: 1.0}), (1, {4: 1.0}), (0, {})]
+    assert read(write("a", text))[0] == rows
+    bad = write("a", text + "1 qid:2 x\n")  # so read line by line
+    assert read(bad, skip=True)[0] == rows
+
+
+@pytest.mark.parametrize(
+    ("no", "yes", "told"),
+    [
+        ("false", "true", False),
+        ("False", "True", False),
+        ("no", "yes", True),
+        ("1", "2", True),
+        ("2", "1", True),
+    ],
+)
+@pytest.mark.parametrize("bad", ["", "1 x\n"])
+def test_labels_may_be_any_two(write: Write, no: str, yes: str, told: bool, bad: str) -> None:
+    path = write("a", f"{no} 1:1\n{yes} 2:1\n{no}\n{bad}")
+    rows = read(path, labels=(no, yes) if told else None, skip=bool(bad))[0]
+    assert rows == [(0, {1: 1.0}), (1, {2: 1.0}), (0, {})]
+    with pytest.raises(InputError, match=r"expected a label of .*--labels"):
+        read(write("a", f"{no} 1:1\nmaybe 2:1\n"), labels=(no, yes) if told else None)
+
+
+def test_rows_to_predict_need_no_label_that_is_known(write: Write) -> None:
+    path = write("a", "? 1:1\n7 2:1\n-1 3:1\n")
+    assert read(path, labelled=False)[0] == [(0, {1: 1.0}), (0, {2: 1.0}), (0, {3: 1.0})]
+    with pytest.raises(InputError, match="a label"):
+        read(write("a", "1:1 2:1\n"), labelled=False)
+
+
+def test_rows_keep_their_numbers_where_others_are_skipped(write: Write) -> None:
+    source = open_source(write("a", "# one\n0 1:1\noops\n\n1 2:1\n1 x\n0 3:1\n"), format="libsvm")
+    chunks = list(read_clicks(source, Reading(skip_malformed=True)))
+    assert np.concatenate([chunk.rows.numbers for chunk in chunks]).tolist() == [0, 2, 4]
+    assert np.concatenate([chunk.lines for chunk in chunks]).tolist() == [2, 5, 7]
 
 
 tokens = st.sampled_from(
@@ -157,7 +205,7 @@ def test_blocks_and_halves_lose_no_line(
     tmp_path_factory: pytest.TempPathFactory, texts: list[str], block: int, small: int
 ) -> None:
     path = tmp_path_factory.mktemp("halves") / "a.svm"
-    path.write_text("1 1:1\n" + "".join(f"{line}\n" for line in texts))
+    path.write_text("1 1:1\n0 1:1\n" + "".join(f"{line}\n" for line in texts))
     form, expected, skipped = ClicksLines(0, None), [], 0
     for line in path.read_text().split("\n"):
         try:
@@ -169,6 +217,7 @@ def test_blocks_and_halves_lose_no_line(
             expected.append((int(row[0] == 1), {n: float(np.float32(value)) for n, value in row[1].items()}))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(text_module, "BLOCK", block)
-        patch.setattr(lines_module, "SMALL", small)
+        patch.setattr(clicks_text, "SMALL", small)
+        patch.setattr(losses, "FEW", 1000)
         rows, _, left_out = read(path, skip=True)
     assert (rows, left_out) == (expected, skipped)
