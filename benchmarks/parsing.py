@@ -29,7 +29,9 @@ def write(path: Path, rows: int, *, quoting: str, text: bool) -> None:
     random = np.random.default_rng(0)
     options = pyarrow.csv.WriteOptions(include_header=False, quoting_style=quoting)
     with path.open("wb") as file:
-        file.write((",".join(f'"{name}"' if quoting == "all_valid" else name for name in NAMES) + "\n").encode())
+        file.write(
+            (",".join(f'"{name}"' if quoting == "all_valid" else name for name in NAMES) + "\n").encode()
+        )
         for start in range(0, rows, CHUNK):
             count = min(CHUNK, rows - start)
             users = np.sort(random.integers(1, 138_493, count)) + start // CHUNK
@@ -83,8 +85,8 @@ def main() -> None:
             ]
             theirs, mine = (min(times) for times in zip(*pairs, strict=True))
             print(
-                f"{name:9} {path.stat().st_size / 1e6:6.0f} MB: pyarrow alone {theirs:6.2f} s, ours {mine:6.2f} s, "
-                f"ratio of speeds {theirs / mine:.2f}"
+                f"{name:9} {path.stat().st_size / 1e6:6.0f} MB: pyarrow alone {theirs:6.2f} s, "
+                f"ours {mine:6.2f} s, ratio of speeds {theirs / mine:.2f}"
             )
     print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
 

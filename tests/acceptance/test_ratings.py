@@ -33,7 +33,7 @@ def test_partition_says_what_to_type_next(mlless, ratings, tmp_path):
 
 def test_partition_counts_what_it_leaves_out(mlless, tmp_path):
     source = tmp_path / "ratings.csv"
-    source.write_text("userId,movieId,rating\n" + "1,2,3.5\n" * 200 + "who,2,3\n")
+    source.write_text("userId,movieId,rating\n" + "1,2,3.5\n" * 200 + "1,2,good\n")
     done = mlless("partition", source, tmp_path / "data", "--skip-malformed")
     assert "1 malformed line" in done.stdout
     again = mlless("partition", source, tmp_path / "data", "--skip-malformed", "--overwrite", "--json")
@@ -116,7 +116,7 @@ def test_predict_a_data_set(mlless, ratings):
 
 def test_predict_leaves_malformed_lines_out_and_says_so(mlless, ratings, tmp_path):
     source = tmp_path / "pairs.csv"
-    source.write_text("user,item\n1,2\nx,y\n3,4\n")
+    source.write_text("user,item\n1,2\n,7\n3,4\n")
     assert "line 3" in mlless("predict", ratings.run, source, "--out", tmp_path / "out.csv", code=3).stderr
     assert not (tmp_path / "out.csv").exists()
     done = mlless("predict", ratings.run, source, "--skip-malformed")

@@ -26,7 +26,7 @@ def criteo(mlless, tmp_path_factory):
 def test_a_model_scores_raw_rows_as_it_does_partitioned_ones(mlless, criteo):
     raw = json.loads(mlless("evaluate", criteo / "run", criteo / "rows.tsv.gz", "--json").stdout)
     cut = json.loads(mlless("evaluate", criteo / "run", criteo / "data", "--part", "all", "--json").stdout)
-    assert raw.pop("skipped") == 0
+    assert (raw.pop("skipped"), raw.pop("unlabelled")) == (0, 0)
     assert raw.keys() == cut.keys()
     for name in ("log_loss", "auc"):
         assert raw[name] == pytest.approx(cut[name], rel=1e-6)
@@ -46,7 +46,8 @@ def test_facts_of_a_data_set_with_columns(mlless, criteo, tmp_path):
 
 def test_malformed_rows_are_named_or_left_out(mlless, criteo, tmp_path):
     bad = tmp_path / "bad.tsv"
-    bad.write_text("\t".join(["0", "x", *[""] * 38]) + "\n" + "\t".join(["1", "5", *["2"] * 38]) + "\n")
+    good = "".join("\t".join([label, "5", *["2"] * 38]) + "\n" for label in "10")
+    bad.write_text("\t".join(["0", "x", *[""] * 38]) + "\n" + good)
     said = mlless("evaluate", criteo / "run", bad, code=3).stderr
     assert (
         "bad.tsv, line 1: malformed line: expected a finite number or nothing in column I1, found 'x'" in said
@@ -54,7 +55,8 @@ def test_malformed_rows_are_named_or_left_out(mlless, criteo, tmp_path):
     done = mlless("evaluate", criteo / "run", bad, "--skip-malformed")
     assert "left out 1 malformed line" in done.stderr
     bad.write_text("\t".join(["0", "x", *[""] * 38]) + "\n")
-    assert "no rows" in mlless("evaluate", criteo / "run", bad, "--skip-malformed", code=3).stderr
+    said = mlless("evaluate", criteo / "run", bad, "--skip-malformed", code=3).stderr
+    assert "--skip-malformed would leave out 1 of 1 rows" in said
 
 
 def test_what_does_not_fit_is_refused(mlless, criteo, clicks, ratings, tmp_path):
@@ -92,3 +94,33 @@ def test_fetch_tells_terms_and_what_next(mlless, tmp_path, monkeypatch):
         assert "not the archive that was published" in said
         assert (tmp_path / "raw" / "ratings.dat").read_bytes() == b"1::2::3::4\n"
     assert "cannot be reached" in mlless("fetch", "ml-1m", tmp_path / "none", code=5).stderr
+
+
+def test_a_table_that_does_not_speak_for_itself_is_asked_about(mlless, tmp_path):
+    plays, data = tmp_path / "plays.csv", tmp_path / "data"
+    plays.write_text("gameId,who,plays\n" + "".join(f"G{n % 7},u-{n % 5},{n}\n" for n in range(60)))
+    said = mlless("partition", plays, data, code=3).stderr
+    assert "--user-column NAME --rating-column NAME" in said
+    options = ("--user-column", "who", "--rating-column", "3")
+    assert "60 ratings of 5 users and 7 items" in mlless("partition", plays, data, *options).stdout
+    mlless("train", data, "--workers", 1, "--epochs", 1, "--out", tmp_path / "run")
+    done = mlless("predict", tmp_path / "run", plays, "--user-column", "who")
+    rows = list(csv.DictReader(done.stdout.splitlines()))
+    assert [(row["user"], row["item"]) for row in rows[:2]] == [("u-0", "G0"), ("u-1", "G1")]
+
+
+def test_clicks_that_are_not_described_are_guessed_and_what_to_write_is_said(mlless, tmp_path):
+    clicks, data = tmp_path / "clicks.csv", tmp_path / "data"
+    lines = [f"{'yes' if n % 3 else 'no'},{n},s{n % 4}\n" for n in range(90)]
+    clicks.write_text("bought,age,site\n" + "".join(lines) + ",5,s1\n")
+    said = mlless("partition", clicks, data, "--labels", "no,yes", code=3).stderr
+    assert "line 92: malformed line: expected a label of no or yes, found ''" in said
+    assert "--drop-unlabelled" in said
+    done = mlless("partition", clicks, data, "--labels", "no,yes", "--drop-unlabelled")
+    assert 'label = "bought"\nnumeric = ["age"]\ncategorical = ["site"]' in done.stderr
+    assert "1 row without a rating or label" in done.stdout
+    mlless("train", data, "--workers", 1, "--epochs", 1, "--out", tmp_path / "run")
+    done = mlless("evaluate", tmp_path / "run", clicks, "--drop-unlabelled")
+    assert "90 rows" in done.stdout
+    assert "left out 1 row without a rating or label" in done.stderr
+    assert len(mlless("predict", tmp_path / "run", clicks).stdout.splitlines()) == 92

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from mlless.cli.reading import with_reading
-
-if TYPE_CHECKING:
-    from mlless.data.readers import ReadingOptions
+from mlless.cli.reading import Given, with_reading
 
 EXAMPLES = """[bold]Examples[/bold]
 
@@ -31,7 +28,7 @@ def evaluate(
             metavar="DATASET...", help="A data set made with mlless partition, or raw sources as for it."
         ),
     ],
-    reading: ReadingOptions,
+    reading: Given,
     part: Annotated[
         Literal["all", "train", "validation"] | None,
         typer.Option(

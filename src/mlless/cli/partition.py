@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from mlless.cli.reading import with_reading
-
-if TYPE_CHECKING:
-    from mlless.data.readers import ReadingOptions
+from mlless.cli.reading import Given, with_reading
 
 EXAMPLES = """[bold]Examples[/bold]
 
@@ -44,7 +41,7 @@ def partition(
     dest: Annotated[
         str, typer.Argument(metavar="DEST", help="Its folder, or a URL such as s3://BUCKET/PREFIX.")
     ],
-    reading: ReadingOptions,
+    reading: Given,
     format: Annotated[
         Literal["ratings", "libsvm", "criteo", "columns"] | None,
         typer.Option(help="What SOURCE holds.", show_default="found from its name and content"),

@@ -7,14 +7,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TextIO
+from typing import Annotated, Literal, TextIO
 
 import typer
 
-from mlless.cli.reading import with_reading
-
-if TYPE_CHECKING:
-    from mlless.data.readers import ReadingOptions
+from mlless.cli.reading import Given, with_reading
 
 EXAMPLES = """[bold]Examples[/bold]
 
@@ -35,7 +32,7 @@ def predict(
             help="Sources as for mlless partition (they may lack ratings or labels), or a data set.",
         ),
     ],
-    reading: ReadingOptions,
+    reading: Given,
     out: Annotated[
         Path | None, typer.Option(help="The CSV file to write.", show_default="standard output")
     ] = None,

@@ -5,12 +5,11 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from functools import wraps
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from mlless.data.readers import ReadingOptions
+Given = dict[str, Any]  # options of ``readers.Reading``, by name
 
 _GROUP = "How raw rows are read, where they do not say it"
 _NAMES = "by its usual names"
@@ -77,10 +76,10 @@ def with_reading(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def reading_command(**given: Any) -> None:
-        reading = {name: value for name in _OPTIONS if (value := given.pop(name)) is not None}
+        reading: Given = {name: value for name in _OPTIONS if (value := given.pop(name)) is not None}
         if "labels" in reading:
             reading["labels"] = tuple(reading["labels"].split(","))
-        command(reading=cast("ReadingOptions", reading), **given)
+        command(reading=reading, **given)
 
     own = [
         one.replace(kind=inspect.Parameter.KEYWORD_ONLY)

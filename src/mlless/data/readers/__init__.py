@@ -11,10 +11,12 @@ from collections.abc import Iterator
 
 from mlless.data.features import FeatureMap
 from mlless.data.readers.clicks_text import read_clicks_text
+from mlless.data.readers.finding import Sources
 from mlless.data.readers.forms import find_form
+from mlless.data.readers.guess import Format
 from mlless.data.readers.plan import Head, head_of
 from mlless.data.readers.reading import Reading, ReadingOptions
-from mlless.data.readers.source import FORMATS, Format, Source, Sources, open_source
+from mlless.data.readers.source import FORMATS, Source, open_source
 from mlless.data.rows import Chunk, ClicksRows, ColumnRows, RatingsRows
 from mlless.errors import UsageError
 

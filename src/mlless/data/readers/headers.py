@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from mlless.data.readers.text import Block
 from mlless.errors import InputError
 
 
@@ -36,19 +35,3 @@ class Header:
             found=", ".join(names),
             cure="name parts of one table, or write them anew with the same columns",
         )
-
-    def dropped(self, block: Block, fields: Sequence[bytes]) -> Block:
-        """Return the first block of a later part, whose first line has ``fields``, without its header."""
-        if not self.check(block.part, names_in(fields)):
-            return block
-        return without_first_line(block)
-
-
-def names_in(fields: Sequence[bytes]) -> list[str]:
-    """Return the names of columns in a line of text."""
-    return [field.decode("utf-8", "replace").strip() for field in fields]
-
-
-def without_first_line(block: Block) -> Block:
-    """Return ``block`` from its second line on."""
-    return replace(block, text=block.text.partition(b"\n")[2], first_line=block.first_line + 1)

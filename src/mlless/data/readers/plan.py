@@ -75,8 +75,8 @@ def doubt(head: Head) -> str | None:
     if place is None:
         return None
     values = {row[place] for row in head.rows}
-    if len(head.rows) >= _ENOUGH and values <= _BINARY:
-        return "the ratings are 0 and 1 only, as clicks are"
+    if len(head.rows) >= _ENOUGH and len(values) == 2 and values <= _BINARY:
+        return f"the ratings are {' and '.join(sorted(values))} only, as clicks are"
     return None
 
 

@@ -15,7 +15,7 @@ import pytest
 import zstandard
 
 from mlless.data.partition import partition
-from mlless.data.readers import open_source, read_ratings
+from mlless.data.readers import Reading, open_source, read_ratings
 from mlless.data.readers.text import TextStream
 from mlless.errors import InputError
 
@@ -87,7 +87,7 @@ def test_truncated(put: Put, packing: str, cut: float) -> None:
     data = PACK[packing](TEXT)
     path = put("u.data", data[: int(cut * len(data))])
     with pytest.raises(InputError, match=rf"u.data: a truncated {packing} file\. Fetch it again"):
-        list(read_ratings(open_source(path), skip_malformed=True))
+        list(read_ratings(open_source(path), Reading(skip_malformed=True)))
 
 
 @pytest.mark.parametrize("packing", PACK)
@@ -97,7 +97,7 @@ def test_damaged(put: Put, packing: str) -> None:
     data[middle : middle + 50] = bytes(50)
     path = put("u.data", bytes(data))
     with pytest.raises(InputError, match=rf"u.data: a damaged {packing} file: found .*Fetch it again"):
-        list(read_ratings(open_source(path), skip_malformed=True))
+        list(read_ratings(open_source(path), Reading(skip_malformed=True)))
 
 
 def test_a_zip_file_cut_short_is_damaged(put: Put) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlless.data.readers import open_source, read_clicks, read_ratings
+from mlless.data.readers import Reading, open_source, read_clicks, read_ratings
 from mlless.data.readers import text as text_module
 from mlless.data.readers.parts import FilePart
 from mlless.data.readers.source import Source
@@ -94,7 +94,7 @@ def test_a_gzip_file_cut_further_on_is_an_error_where_it_breaks_off(
     path = tmp_path / "u.data.gz"
     path.write_bytes(gzip.compress(text.encode())[:-5000])
     with pytest.raises(InputError, match="a truncated gzip file"):
-        list(read_ratings(open_source(path), skip_malformed=True))
+        list(read_ratings(open_source(path), Reading(skip_malformed=True)))
 
 
 def test_refuses_an_endless_line(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
