@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mlless.data.batches import RatingsBatch
 from mlless.data.dataset import Dataset
 from mlless.data.ids import Ids, ids_of, join
-from mlless.data.readers.columns import ITEM, USER
+from mlless.data.readers.columns import ITEM, USER, plain_name
 from mlless.estimators.base import as_value_error
 from mlless.prediction import original_ids
 
@@ -36,7 +36,7 @@ def pairs_of(data: Any) -> tuple[Ids, Ids]:
 
 def _named(columns: list[Any]) -> list[Any]:
     """Return the columns of users and items: by their names if these tell, else in their order."""
-    first, second = (str(name).lower() for name in columns)
+    first, second = (plain_name(str(name)) for name in columns)
     return columns[::-1] if first in ITEM and second in USER else columns
 
 
