@@ -106,7 +106,7 @@ def test_of_parquet_only_what_is_wanted_is_read(
     bucket: str, s3: S3Server, web: WebServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(remote_objects, "_AROUND", 4096)
-    path, count = tmp_path / "r.parquet", 50_000
+    path, count = tmp_path / "r.parquet", 100_000
     numbers = np.random.default_rng(1).integers(0, 2**62, (3, count))
     table = {"user": range(count), "item": numbers[0] % 7, "rating": numbers[1] % 5, "else": numbers[2]}
     pyarrow.parquet.write_table(pyarrow.table({name: list(column) for name, column in table.items()}), path)

@@ -16,6 +16,7 @@ from mlless.data.features import FeatureMap, Scale, Scaling, unscaled
 from mlless.data.ids import NO_IDS, IdIndex, RatingIds, pack
 from mlless.data.manifest import Clicks, Ratings
 from mlless.data.readers import Reading, Source, read_clicks, read_columns, read_ratings
+from mlless.data.readers.plan import perhaps_not_ratings
 from mlless.data.rows import Chunk, ClicksRows, ColumnRows, R, RatingsRows
 from mlless.errors import InputError, UsageError
 
@@ -87,8 +88,10 @@ class RatingsIntake:
 
     rows = RatingsRows
 
-    def __init__(self, source: Source, like: Dataset | None, reading: Reading) -> None:
+    def __init__(self, source: Source, like: Dataset | None, reading: Reading, sure: bool) -> None:
+        """Take a source that may be something else than ratings unless it is ``sure``."""
         self.source, self.like, self.reading = source, like, reading
+        self._perhaps_clicks = not sure
         known = like.ids() if like else RatingIds(NO_IDS, NO_IDS)
         self._users, self._items = IdIndex(known.users), IdIndex(known.items)
         self._known = len(known.users), len(known.items)
@@ -105,10 +108,15 @@ class RatingsIntake:
         if len(ratings):
             self._low = min(self._low, float(ratings.min()))
             self._high = max(self._high, float(ratings.max()))
+            if self._perhaps_clicks:
+                self._perhaps_clicks = bool(np.isin(ratings, (self._low, self._high, 0.0, 1.0)).all())
         return RatingsRows(self._users.add(chunk.rows.users), self._items.add(chunk.rows.items), ratings)
 
     def settle(self, training: Iterator[RatingsRows]) -> None:
         """Give every id its row: those of ``like`` first and as there, the others in ascending order."""
+        if self._perhaps_clicks and (self._low, self._high) in ((0.0, 1.0), (-1.0, 1.0)):
+            found = f"{self._low:g} and {self._high:g}"
+            raise perhaps_not_ratings(self.source.name, "the ratings are two numbers, as clicks are", found)
         for index, what in ((self._users, "users"), (self._items, "items")):
             if len(index) > MOST:
                 raise InputError(f"too many {what}", expected=f"at most {MOST}", found=str(len(index)))

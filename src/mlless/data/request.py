@@ -24,7 +24,7 @@ from mlless.data.layouts import layout_text, read_layout
 from mlless.data.manifest import Clicks
 from mlless.data.readers import Reading, Source, first_rows
 from mlless.data.readers.guess_clicks import guess_layout
-from mlless.data.readers.plan import doubt
+from mlless.data.readers.plan import doubt, perhaps_not_ratings
 from mlless.errors import UsageError
 
 MOST_FEATURES = 2**31
@@ -76,13 +76,7 @@ class Request:
         layout = guess_layout(head, labels_told=self.reading.labels is not None)
         if layout is None:
             if guessed and (why := doubt(head)):
-                raise UsageError(
-                    f"perhaps not ratings: {why}",
-                    where=source.name,
-                    found=", ".join(head.names or head.rows[0]),
-                    cure="say --format ratings if they are, or which columns with --user-column 1 "
-                    "--item-column 2 --rating-column 3; describe clicks with --columns",
-                )
+                raise perhaps_not_ratings(source.name, why, ", ".join(head.rows[0]))
             return source
         self.columns = layout
         self.tell(
@@ -110,7 +104,8 @@ class Request:
         if kind == "ratings":
             if self.features is not None:
                 raise UsageError("--features is for clicks", where=source.name, found="ratings")
-            return RatingsIntake(source, self.like, self.reading)
+            sure = self.format is not None or self.like is not None
+            return RatingsIntake(source, self.like, self.reading, sure)
         if self.features is not None:
             if self.like:
                 raise UsageError("--features comes from the data set of --like", cure="give only one of them")

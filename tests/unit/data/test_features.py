@@ -221,6 +221,17 @@ def test_weak_guesses_are_asked_about(write: Write, tmp_path: Path) -> None:
         partition(path, tmp_path / "w", columns=described, user_column=1)
 
 
+@pytest.mark.parametrize("low", [0, -1])
+def test_ratings_of_two_numbers_may_be_clicks(write: Write, tmp_path: Path, low: int) -> None:
+    path = write("r.csv", "user,item,rating\n" + "".join(f"{n},{n},{n % 2 or low}\n" for n in range(50)))
+    with pytest.raises(UsageError, match=f"perhaps not ratings: .*found {low} and 1"):
+        partition(path, tmp_path / "x")
+    assert partition(path, tmp_path / "x", format="ratings").manifest.rows == 50
+    assert partition(path, tmp_path / "y", like=tmp_path / "x").manifest.rows == 50
+    more = write("r.csv", path.read_text() + "1,1,0.5\n")
+    assert partition(more, tmp_path / "z").manifest.rows == 51
+
+
 def test_rows_without_a_label_are_counted(write: Write, tmp_path: Path) -> None:
     path = write("c.csv", "y,a\n" + "1,2\n0,3\n,4\n" * 10)
     data = partition(path, tmp_path / "d", columns=Layout("y", ("a",)), drop_unlabelled=True)

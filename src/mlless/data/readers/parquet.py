@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 
+from mlless.data.readers.columns import known_columns
 from mlless.data.readers.headers import Header
 from mlless.data.readers.parts import Part, unreadable
 from mlless.data.readers.plan import Head
@@ -54,9 +55,12 @@ def parquet_batches(source: Source, choose: Choose) -> Iterator[Batch]:
 
 
 def parquet_head(source: Source) -> Head:
-    """Return the first rows of the first part that has any, as text; a missing value has none."""
+    """Return the first rows of the first part that has any, as text, where it is unclear what they are."""
     for part in source.parts:
         with _told(part), part.seekable() as opened, pyarrow.parquet.ParquetFile(opened) as file:
+            names = file.schema_arrow.names
+            if known_columns(names).keys() >= {"user", "item"}:
+                return Head(names, [])  # plainly ratings: no need to read more than these
             for batch in file.iter_batches(batch_size=_HEAD):
                 rows = zip(*(column.to_pylist() for column in batch.columns), strict=True)
                 texts = [["" if value is None else str(value) for value in row] for row in rows]

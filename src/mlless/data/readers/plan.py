@@ -9,12 +9,10 @@ from mlless.data.readers.columns import find_columns, known_columns
 from mlless.data.readers.forms import Form, is_number
 from mlless.data.readers.reading import Reading
 from mlless.data.readers.table import Plan
-from mlless.errors import InputError
+from mlless.errors import InputError, UsageError
 
 _BY_NUMBER = {"user": 1, "item": 2, "rating": 3}
 _EARLIEST = 1e8  # seconds since 1970: times of ratings are later, and ratings and counts are less
-_ENOUGH = 10  # rows, to tell ratings from clicks by their values
-_BINARY = {"0", "1", "-1", "0.0", "1.0", "-1.0", "False", "True"}
 
 
 def plan_of(form: Form, part: str, reading: Reading, rated: bool) -> Plan:
@@ -65,19 +63,23 @@ def head_of(form: Form, reading: Reading) -> Head:
 def doubt(head: Head) -> str | None:
     """Return why a table that was taken for ratings is perhaps none; None where it plainly is."""
     if head.names is not None:
-        place = known_columns(head.names).get("rating")
-    else:
-        place, first = 2, head.rows[0]
-        if len(first) not in (3, 4) or not all(is_number(field) for row in head.rows for field in row[:3]):
-            return "it has no header, and not three columns of numbers"
-        if len(first) == 4 and not all(_is_time(row[3]) for row in head.rows):
-            return "it has no header, and its fourth column is no time"
-    if place is None:
         return None
-    values = {row[place] for row in head.rows}
-    if len(head.rows) >= _ENOUGH and len(values) == 2 and values <= _BINARY:
-        return f"the ratings are {' and '.join(sorted(values))} only, as clicks are"
+    if len(head.rows[0]) not in (3, 4) or not all(is_number(field) for row in head.rows for field in row[:3]):
+        return "it has no header, and not three columns of numbers"
+    if len(head.rows[0]) == 4 and not all(_is_time(row[3]) for row in head.rows):
+        return "it has no header, and its fourth column is no time"
     return None
+
+
+def perhaps_not_ratings(name: str, why: str, found: str) -> UsageError:
+    """Return the error of rows that were taken for ratings and may be something else."""
+    return UsageError(
+        f"perhaps not ratings: {why}",
+        where=name,
+        found=found,
+        cure="say --format ratings if they are, or which columns with --user-column 1 --item-column 2 "
+        "--rating-column 3; describe clicks with --columns",
+    )
 
 
 def _is_time(text: str) -> bool:
