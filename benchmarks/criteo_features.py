@@ -58,7 +58,7 @@ def figure(
             (folder / file).write_bytes(b"".join(lines[row] for row in rows))
         mlless.partition(folder / "train.tsv", folder / "data", format="criteo", numeric=scaling)
         run = mlless.train(folder / "data", out=folder / "run", workers=workers, verbose=False)
-        return run.model().evaluate_file(folder / "test.tsv")
+        return run.model().evaluate_raw(folder / "test.tsv")
 
 
 if __name__ == "__main__":

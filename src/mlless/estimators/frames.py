@@ -11,7 +11,7 @@ import pyarrow
 from pyarrow import types
 
 from mlless.data.features import HASHED, FeatureMap, Layout
-from mlless.data.readers.columns_parquet import rows_of_table
+from mlless.data.readers.clicks_table import rows_of_table
 from mlless.data.rows import ColumnRows
 from mlless.estimators.base import as_value_error
 

@@ -14,7 +14,7 @@ from mlless.data.hashing import LONGEST_TOKEN
 from mlless.data.readers.delimited import text_batches
 from mlless.data.readers.forms import Form
 from mlless.data.readers.losses import Losses
-from mlless.data.readers.parquet import parquet_batches, wrong_type
+from mlless.data.readers.parquet import ROWS, parquet_batches, wrong_type
 from mlless.data.readers.reading import Reading
 from mlless.data.readers.source import Source
 from mlless.data.readers.table import Batch, Plan, Sieve
@@ -30,7 +30,7 @@ def read_table_of_clicks(
     source: Source, features: FeatureMap, reading: Reading, *, labelled: bool
 ) -> Iterator[Chunk[ColumnRows]]:
     """Yield the rows of a table in order; their labels are 0 unless they are to be ``labelled``."""
-    table = _Table(source, features, reading, labelled)
+    table = _Table(source.name, features, reading, labelled)
     if source.layout == "parquet":
         batches = parquet_batches(source, table.choose)
     else:
@@ -40,13 +40,26 @@ def read_table_of_clicks(
     table.losses.settle()
 
 
+def rows_of_table(table: pyarrow.Table, features: FeatureMap, name: str) -> ColumnRows:
+    """Return the rows of an Arrow table, without labels; ``name`` is what errors call it."""
+    reader, first, pieces = _Table(name, features, Reading(), labelled=False), 0, []
+    places = reader.choose(table.schema, name)
+    for batch in table.to_batches(ROWS):
+        numbers = np.arange(first, first + batch.num_rows)
+        first += batch.num_rows
+        columns = [batch.column(place) for place in places]
+        found = Batch(columns, numbers, numbers + 1, "row", name, batch.num_rows, [], 0)
+        pieces.append(reader.chunk(found).rows)
+    return ColumnRows.join(pieces)
+
+
 class _Table:
-    def __init__(self, source: Source, features: FeatureMap, reading: Reading, labelled: bool) -> None:
+    def __init__(self, name: str, features: FeatureMap, reading: Reading, labelled: bool) -> None:
         self.layout, self.reading, self.labelled = features.layout, reading, labelled
         self.states, self.hashed = features.states(), features.hashed
         self.missing = self.layout.missing or MISSING
         self.pair = reading.labels or self.layout.labels or None
-        self.losses = Losses(source.name, reading.skip_malformed)
+        self.losses = Losses(name, reading.skip_malformed)
         self.decimal = "."
 
     @property
@@ -122,7 +135,7 @@ class _Table:
 
 def _check_types(fields: Sequence[pyarrow.Field], categorical: Sequence[str], part: str) -> None:
     for field in fields:
-        kind = field.type
+        kind = field.type.value_type if types.is_dictionary(field.type) else field.type
         plain = (
             types.is_integer(kind) or types.is_boolean(kind) or types.is_decimal(kind) or types.is_null(kind)
         )

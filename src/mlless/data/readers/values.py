@@ -181,7 +181,7 @@ def categories(
 def _texts(column: pyarrow.Array) -> pyarrow.Array:
     """Return the values as text."""
     if types.is_dictionary(column.type):
-        column = column.dictionary_decode()
+        return _texts(column.dictionary).take(column.indices)
     if types.is_string(column.type) or types.is_large_string(column.type):
         return column
     return column.cast(pyarrow.large_string())
@@ -195,6 +195,8 @@ def _bounds(texts: pyarrow.Array) -> NDArray[np.int64]:
 
 
 def _float64(column: pyarrow.Array) -> NDArray[np.float64]:
+    if types.is_dictionary(column.type):
+        column = column.dictionary_decode()
     if types.is_boolean(column.type):
         column = column.cast(pyarrow.uint8())
     found: NDArray[np.float64] = column.cast(pyarrow.float64(), safe=False).to_numpy(zero_copy_only=False)
