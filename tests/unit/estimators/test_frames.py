@@ -143,7 +143,7 @@ def test_frames_that_do_not_fit_are_refused(table, fitted):
     for wrong, message in (
         (X[NAMES[::-1]], "same order"),
         (X.drop(columns="site"), "Feature names seen at fit time, yet now missing"),
-        (X.assign(age="old"), "column age: wrong type"),
+        (X.assign(age="old"), "a finite number or nothing in column age, found .old"),
         (X.assign(site=1.5), "column site: wrong type"),
         (X.assign(age=np.inf), "row 1: malformed row: expected a finite number or nothing in column age"),
         (X.assign(site="x" * 5000), "at most 4096 bytes in column site"),
