@@ -25,6 +25,7 @@ from mlless.billing.meter import Meter as CostMeter
 from mlless.channels.opening import open_objects
 from mlless.clock import Clock, SystemClock
 from mlless.data.dataset import Dataset, open_dataset
+from mlless.data.findings import check_two_classes
 from mlless.data.manifest import Clicks
 from mlless.deployment import Deployment
 from mlless.errors import ChannelError, UsageError, not_installed
@@ -200,6 +201,7 @@ def run_job(
     the model so far; a second one at once. Whatever happens, nothing of the job is left behind but
     the run's files.
     """
+    check_two_classes(dataset.manifest, dataset.location)
     check_run_folder(out, overwrite)
     meter, totals = Meter(), Totals()
     with interruptible() as interrupts, HistoryFile(out) as history:
@@ -212,7 +214,7 @@ def run_job(
 
         def finish(outcome: Outcome, tables: dict[str, Floats], started: float, bill: Bill | None) -> Run:
             _write_model(out, _artifact(spec, dataset, tables))
-            summary = summarize(spec, outcome, totals, meter, started, bill)
+            summary = summarize(spec, outcome, totals, meter, started, bill, notes=dataset.manifest.notes)
             write_summary(out, summary)
             history.keep()
             return Run(str(out), summary)

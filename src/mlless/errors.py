@@ -37,6 +37,10 @@ def hidden(text: str) -> str:
     return _SECRET.sub(lambda m: f"{m[2]}***" if m[2] else f"{m[1]}:***@", text)
 
 
+class DataWarning(UserWarning):
+    """Data from which little can be learnt, or by which little can be told: how estimators speak of it."""
+
+
 class MLLessError(Exception):
     """An error a user can act on: ``what (where): expected ..., found .... cure``."""
 

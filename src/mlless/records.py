@@ -68,7 +68,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     ``model_step`` steps; ``restored`` says that it is an earlier and better one than the last.
     ``seconds`` is how long it took from the start of its functions until the model was there, on the clock
     of its steps. ``members`` are the numbers of workers in the order in which they took part, ``last_look``
-    is what the auto-tuner's last look came to.
+    is what the auto-tuner's last look came to. ``notes`` are what was to doubt in the data set, a line each.
     ``stop_reason``: ``epochs``, ``target``, ``patience``, ``time``, ``cost``, ``interrupted`` or
     ``diverged``.
     """
@@ -97,3 +97,4 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float = 0.0
     members: tuple[int, ...] = ()
     last_look: str | None = None
+    notes: tuple[str, ...] = ()

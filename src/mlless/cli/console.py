@@ -16,6 +16,7 @@ from rich.text import Text
 from mlless.data.partition import Progress as Listener
 
 _LABEL = 10
+_STYLES = {"result": "bold", "note": "yellow", "next": "cyan", "": "cyan"}
 
 
 class _Console(Console):
@@ -31,8 +32,7 @@ def console(*, stderr: bool = False) -> Console:
 def say(to: Console, lines: Iterable[tuple[str, str]], *, width: int = _LABEL) -> None:
     """Print labelled lines, never wrapped: logs are read by line. Labels take ``width`` columns."""
     for label, text in lines:
-        style = "bold" if label == "result" else "cyan" if label in ("next", "") else ""
-        to.print(Text.assemble((f"{label:<{width}}", "dim"), (text, style)), soft_wrap=True)
+        to.print(Text.assemble((f"{label:<{width}}", "dim"), (text, _STYLES.get(label, ""))), soft_wrap=True)
 
 
 def commands(*lines: str) -> Iterator[tuple[str, str]]:

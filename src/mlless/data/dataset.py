@@ -33,7 +33,8 @@ class Dataset:
     def __repr__(self) -> str:
         manifest = self.manifest
         held_out = sum(file.rows for file in manifest.validation)
-        return f"<Dataset {self.location}: {manifest.rows} {manifest.kind}, {held_out} of them held out>"
+        what = f"{self.location}: {manifest.rows} {manifest.kind}, {held_out} of them held out"
+        return f"<Dataset {what}{''.join(f'; {note.text}' for note in manifest.notes)}>"
 
     def read(self, file: File) -> Batch:
         """Return the mini-batch in ``file``; DatasetError if its bytes are not the ones written."""

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from mlless.data.batches import Batch, group_ratings, pack_clicks
 from mlless.data.dataset import Dataset
-from mlless.data.features import FeatureMap, Scale, Scaling, unscaled
+from mlless.data.features import ABSENT, FeatureMap, Scale, Scaling, unscaled
+from mlless.data.findings import ColumnSurvey
 from mlless.data.ids import NO_IDS, IdIndex, RatingIds, pack
-from mlless.data.manifest import Clicks, Ratings
+from mlless.data.manifest import Clicks, Finding, Ratings
 from mlless.data.readers import Reading, Source, read_clicks, read_columns, read_ratings
 from mlless.data.readers.plan import perhaps_not_ratings
 from mlless.data.rows import Chunk, ClicksRows, ColumnRows, R, RatingsRows
@@ -50,6 +51,10 @@ class Intake(Protocol[R]):
 
     def ids(self) -> bytes | None:
         """Return the file of original ids, if there is one."""
+        ...
+
+    def findings(self) -> Iterator[Finding]:
+        """Yield what to doubt in the source that mini-batches do not show."""
         ...
 
 
@@ -143,6 +148,10 @@ class RatingsIntake:
         """Return the file of original ids."""
         return safetensors.numpy.save(pack("users", self._users.ids) | pack("items", self._items.ids))
 
+    def findings(self) -> Iterator[Finding]:
+        """Mini-batches show all there is."""
+        return iter(())
+
 
 def _known(ratings: NDArray[np.float32] | None) -> NDArray[np.float32]:
     assert ratings is not None, "a source without ratings is read only where they are optional"
@@ -210,6 +219,10 @@ class ClicksIntake:
     def ids(self) -> None:
         """Clicks are stored under the indices of their source."""
 
+    def findings(self) -> Iterator[Finding]:
+        """Mini-batches show all there is."""
+        return iter(())
+
 
 class _Positives:
     """The share of label 1."""
@@ -246,13 +259,17 @@ class ColumnsIntake:
         """Take ``features`` as it is if it has scales, else find them out."""
         self.source, self.features, self.reading = source, features, reading
         self._share = _Positives()
+        self._numeric = ColumnSurvey(features.layout.numeric)
+        self._categorical = ColumnSurvey(features.layout.categorical)
 
     def chunks(self) -> Iterator[Chunk[ColumnRows]]:
         """Yield the rows of the source."""
         return read_columns(self.source, self.features, self.reading)
 
     def note(self, chunk: Chunk[ColumnRows]) -> ColumnRows:
-        """Leave it at that: what is to be known of these rows is known of the training part only."""
+        """Look for columns that say nothing."""
+        self._numeric.add(chunk.rows.numeric)
+        self._categorical.add(chunk.rows.categories)
         return chunk.rows
 
     def settle(self, training: Iterator[ColumnRows]) -> None:
@@ -271,6 +288,11 @@ class ColumnsIntake:
 
     def ids(self) -> None:
         """Features have no names to go back to."""
+
+    def findings(self) -> Iterator[Finding]:
+        """Yield the columns that say nothing."""
+        yield from self._numeric.findings(np.nan)
+        yield from self._categorical.findings(ABSENT)
 
 
 def with_scales(features: FeatureMap, training: Iterable[ColumnRows]) -> FeatureMap:

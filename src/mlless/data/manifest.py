@@ -119,7 +119,19 @@ class Made(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     unlabelled: int = 0
 
 
-class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Finding(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Something to doubt in a data set: what kind of thing, and a line that says what it means."""
+
+    kind: str
+    text: str
+
+
+class Manifest(
+    msgspec.Struct,
+    frozen=True,
+    forbid_unknown_fields=True,
+    omit_defaults=True,  # so that a data set without ``notes`` keeps its fingerprint
+):
     """The description of a data set. ``rows`` counts training and validation together."""
 
     format: Literal[1]
@@ -129,6 +141,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     train: tuple[File, ...]
     validation: tuple[File, ...]
     ids: File | None
+    notes: tuple[Finding, ...] = ()
 
     @property
     def kind(self) -> str:

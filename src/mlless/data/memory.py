@@ -16,6 +16,7 @@ from mlless.channels.ports import Bytes
 from mlless.data.batches import Batch, encode_batch, group_ratings, pack_clicks
 from mlless.data.dataset import Dataset
 from mlless.data.features import FeatureMap
+from mlless.data.findings import Survey
 from mlless.data.ids import RatingIds, pack
 from mlless.data.manifest import (
     FORMAT,
@@ -30,8 +31,8 @@ from mlless.data.manifest import (
     file_of,
 )
 from mlless.data.partition import default_batch_size
-from mlless.data.rows import ClicksRows
-from mlless.data.spool import even_sizes
+from mlless.data.rows import ClicksRows, RatingsRows, Rows
+from mlless.data.spool import boundary, even_sizes, hash_state, random_order
 from mlless.errors import MissingObject
 
 IN_MEMORY = "arrays in memory"
@@ -73,23 +74,30 @@ class Cut:
     validation: float
     seed: int
 
-    def held_out(self, rows: int) -> int:
-        """Return how many of the rows are held out."""
-        return round(rows * self.validation)
+    def order(self, rows: Rows) -> Order:
+        """Return a random order of the rows, held-out ones first; rows of the same pair are kept together."""
+        count = len(rows)
+        hashes = rows.hashes(hash_state(self.seed))
+        last, held_out = boundary(hashes, count, round(count * self.validation))
+        if held_out == count:
+            last, held_out = -1, 0
+        places = random_order(hashes, last, np.random.SeedSequence([self.seed, count]))
+        return Order(places, held_out, self.batch_size or default_batch_size(count - held_out))
 
-    def size(self, rows: int) -> int:
-        """Return the largest number of rows in a mini-batch."""
-        return self.batch_size or default_batch_size(rows - self.held_out(rows))
 
-    def order(self, rows: int) -> NDArray[np.intp]:
-        """Return the rows in random order; those held out come first."""
-        return np.random.default_rng(np.random.SeedSequence([self.seed, rows])).permutation(rows)
+@dataclass(frozen=True, slots=True)
+class Order:
+    """``places`` of rows in the order of mini-batches of at most ``batch_size``; the first are held out."""
 
-    def pieces(self, rows: int) -> Iterator[tuple[str, int, slice]]:
+    places: NDArray[np.intp]
+    held_out: int
+    batch_size: int
+
+    def pieces(self) -> Iterator[tuple[str, int, slice]]:
         """Yield each mini-batch: its part, its number there and its place in the order."""
-        held_out, at = self.held_out(rows), 0
-        for part, count in (("validation", held_out), ("train", rows - held_out)):
-            for number, size in enumerate(even_sizes(count, self.size(rows))):
+        at = 0
+        for part, count in (("validation", self.held_out), ("train", len(self.places) - self.held_out)):
+            for number, size in enumerate(even_sizes(count, self.batch_size)):
                 yield part, number, slice(at, at + size)
                 at += size
 
@@ -108,20 +116,24 @@ def ratings_in_memory(
     ``users`` and ``items`` are table rows, whose original ids are ``ids``; ``scale`` gives mean,
     deviation and limits, which are those of the rows themselves if it is None.
     """
-    order = cut.order(len(ratings))
-    users, items, ratings = users[order], items[order], ratings[order]
+    rows = RatingsRows(users, items, ratings)
+    order = cut.order(rows)
+    users, items, ratings = users[order.places], items[order.places], ratings[order.places]
     if scale is None:
-        trained = ratings[cut.held_out(len(ratings)) :].astype(np.float64)
+        trained = ratings[order.held_out :].astype(np.float64)
         # Equal ratings have no deviation, only rounding.
         deviation = float(trained.std()) if trained.min() < trained.max() else 1.0
         scale = Ratings(0, 0, float(trained.mean()), deviation, float(ratings.min()), float(ratings.max()))
     shape = Ratings(len(ids.users), len(ids.items), scale.mean, scale.deviation, scale.low, scale.high)
     batches = (
         (part, number, group_ratings(users[piece], items[piece], ratings[piece]))
-        for part, number, piece in cut.pieces(len(ratings))
+        for part, number, piece in order.pieces()
     )
+    groups = np.unique(rows.hashes(hash_state(cut.seed)), return_counts=True)[1]
     named = safetensors.numpy.save(pack("users", ids.users) | pack("items", ids.items))
-    return _held(batches, shape, len(ratings), cut, named)
+    return _held(
+        batches, shape, order, cut, named, repeats=len(rows) - len(groups), largest_group=int(groups.max())
+    )
 
 
 def clicks_in_memory(
@@ -136,20 +148,20 @@ def clicks_in_memory(
 
     ``columns`` says how the features were made, where they were.
     """
-    order = cut.order(len(rows))
-    rows = rows.take(order)
+    order = cut.order(rows)
+    rows = rows.take(order.places)
     if weights is not None:
-        weights = weights[order]
-    at = cut.held_out(len(rows))
+        weights = weights[order.places]
+    at = order.held_out
     counts = None if weights is None else weights[at:].astype(np.float64)
     shape = Clicks(features, 0, float(np.average(rows.labels[at:], weights=counts)), columns)
-    return _held(_click_batches(rows, weights, cut), shape, len(rows), cut, None)
+    return _held(_click_batches(rows, weights, order), shape, order, cut, None)
 
 
 def _click_batches(
-    rows: ClicksRows, weights: NDArray[np.float32] | None, cut: Cut
+    rows: ClicksRows, weights: NDArray[np.float32] | None, order: Order
 ) -> Iterator[tuple[str, int, Batch]]:
-    for part, number, piece in cut.pieces(len(rows)):
+    for part, number, piece in order.pieces():
         some = rows.part(piece.start, piece.stop)
         batch = pack_clicks(
             some.labels, some.starts, some.indices.astype(np.int64), some.values, some.numbers
@@ -158,9 +170,14 @@ def _click_batches(
 
 
 def _held(
-    batches: Iterable[tuple[str, int, Batch]], shape: Ratings | Clicks, rows: int, cut: Cut, ids: bytes | None
+    batches: Iterable[tuple[str, int, Batch]],
+    shape: Ratings | Clicks,
+    order: Order,
+    cut: Cut,
+    ids: bytes | None,
+    **repeats: int,
 ) -> Dataset:
-    objects = MemoryObjects()
+    objects, survey = MemoryObjects(), Survey()
 
     def put(stem: str, data: bytes, count: int) -> File:
         file = file_of(stem, data, count)
@@ -169,6 +186,7 @@ def _held(
 
     files: dict[str, list[File]] = {"train": [], "validation": []}
     for part, number, batch in batches:
+        survey.add(batch, held_out=part == "validation")
         files[part].append(put(f"{part}/{number:06d}", encode_batch(batch), len(batch)))
     made = Made(
         version=mlless.__version__,
@@ -176,7 +194,7 @@ def _held(
         source_bytes=0,
         format="ratings" if isinstance(shape, Ratings) else "columns" if shape.columns else "libsvm",
         seed=cut.seed,
-        batch_size=cut.size(rows),
+        batch_size=order.batch_size,
         validation=cut.validation,
         like=None,
         skipped=0,
@@ -185,10 +203,11 @@ def _held(
         format=FORMAT,
         shape=shape,
         made=made,
-        rows=rows,
+        rows=len(order.places),
         train=tuple(files["train"]),
         validation=tuple(files["validation"]),
         ids=None if ids is None else put(IDS, ids, 0),
+        notes=tuple(survey.findings(shape, validation=cut.validation, **repeats)),
     )
     return Dataset(IN_MEMORY, manifest, objects)
 

@@ -18,6 +18,7 @@ from mlless.data.batches import encode_batch
 from mlless.data.dataset import Dataset, open_dataset
 from mlless.data.destination import Destination, destination
 from mlless.data.features import Layout, RatingsLayout, Scaling
+from mlless.data.findings import Survey, check_two_classes
 from mlless.data.intake import MOST, ClicksIntake, ColumnsIntake, Intake, RatingsIntake
 from mlless.data.manifest import FORMAT, IDS, MANIFEST, File, Made, Manifest, encode_manifest, file_of
 from mlless.data.readers import Reading, ReadingOptions, Source, Sources, open_source
@@ -150,6 +151,7 @@ class _Partitioning:
         self.source, self.options, self.progress = source, options, progress
         self.spool_folder = target.work / "spool"
         self.files = target.files
+        self.survey = Survey(judges=options.like is not None)
         self._read = self._skipped = self._unlabelled = 0
 
     def run(self, intake: Intake[R]) -> None:
@@ -166,16 +168,25 @@ class _Partitioning:
         pieces = cut(stream, sizes + train_sizes)
         validation = self._write(intake, pieces, "validation", sizes, spool.rows, 0)
         train = self._write(intake, pieces, "train", train_sizes, spool.rows, held_out)
-        ids = intake.ids()
+        ids, shape = intake.ids(), intake.shape()
+        seen = self.survey.findings(
+            shape,
+            validation=self.options.validation,
+            repeats=spool.repeats,
+            largest_group=spool.largest_group,
+        )
         manifest = Manifest(
             format=FORMAT,
-            shape=intake.shape(),
+            shape=shape,
             made=self._made(batch_size),
             rows=spool.rows,
             train=train,
             validation=validation,
             ids=self._put(IDS, ids, 0) if ids is not None else None,
+            notes=(*seen, *intake.findings()) if self.options.like is None else tuple(seen),
         )
+        if self.options.like is None:
+            check_two_classes(manifest, self.source.name)
         self.files.put(MANIFEST, encode_manifest(manifest))
         self.progress(1.0, "done")
 
@@ -212,6 +223,7 @@ class _Partitioning:
         # `sizes` comes first in the zip: when it ends, no piece of the next part is taken.
         for number, (size, piece) in enumerate(zip(sizes, pieces, strict=False)):
             batch = intake.batch(piece, part == "train")
+            self.survey.add(batch, held_out=part == "validation")
             files.append(self._put(f"{part}/{number:06d}", encode_batch(batch), size))
             done += size
             self.progress(_PASS_1 + (1 - _PASS_1) * done / rows, "writing")

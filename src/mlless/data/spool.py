@@ -40,10 +40,8 @@ class Spool(Generic[R]):
         self.folder, self.kind, self.seed, self.bound = folder, kind, seed, bound
         self.dtypes: list[np.dtype[np.generic]] = []
         self.state = hash_state(seed)
-        self.largest_group = (
-            0  # rows of the same hash; it and ``repeats`` are known after a whole ``shuffled``
-        )
-        self.repeats = 0  # rows that are not the first of their hash
+        self.repeats = 0  # rows among those ``shuffled`` that are not the first of their hash
+        self.largest_group = 0  # the most rows among them that are of one hash
         self._last = -1  # the greatest hash that is held out
         self._all: _Bucket[R] = _Bucket(self, ())
         with writing(folder):
@@ -66,7 +64,7 @@ class Spool(Generic[R]):
     def hold_out(self, wanted: int) -> int:
         """Hold ``wanted`` rows out and return how many they are: rows of one hash are kept together."""
         before = 0
-        for bucket in self._all.leaves() if wanted else ():
+        for bucket in self._all.leaves():
             if before + bucket.rows >= wanted:
                 hashes = next(bucket.read()).hashes(self.state)
                 self._last, held_out = boundary(hashes, bucket.rows, wanted - before)
@@ -76,19 +74,18 @@ class Spool(Generic[R]):
 
     def shuffled(self, *, keep: bool = False) -> Iterator[R]:
         """Yield all rows in random order, those held out first; delete the files unless to ``keep`` them."""
-        groups = largest = 0
+        self.repeats = self.largest_group = 0
         for bucket in self._all.leaves():
             for number, rows in enumerate(bucket.read()):
                 hashes = rows.hashes(self.state)
                 sizes = np.unique(hashes, return_counts=True)[1]
-                if not number:  # what is read in several parts is one group
-                    groups += len(sizes)
-                    largest = max(largest, int(sizes.max()) if len(sizes) > 1 else bucket.rows)
+                largest = int(sizes.max()) if len(sizes) > 1 else bucket.rows
+                self.largest_group = max(self.largest_group, largest)
+                self.repeats += len(rows) - (0 if number else len(sizes))  # several parts are one group
                 draws = np.random.SeedSequence(self.seed, spawn_key=(*bucket.digits, number))
                 yield rows.take(random_order(hashes, self._last, draws))
             if not keep:
                 bucket.forget()
-        self.largest_group, self.repeats = largest, self.rows - groups
 
 
 class _Bucket(Generic[R]):
@@ -208,8 +205,10 @@ def hash_state(seed: int) -> np.uint64:
 def boundary(hashes: Hashes, rows: int, wanted: int) -> tuple[int, int]:
     """Return the greatest hash to hold out, and how many rows that holds out: near to ``wanted``.
 
-    ``hashes`` are those of all ``rows``, or of some where all are the same. ``wanted`` is at least 1.
+    ``hashes`` are those of all ``rows``, or of some where all are the same.
     """
+    if not wanted:
+        return -1, 0
     place = min(wanted, len(hashes)) - 1
     at = int(np.partition(hashes, place)[place])
     fewer, more = int((hashes < at).sum()), rows - int((hashes > at).sum())

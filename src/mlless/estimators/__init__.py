@@ -5,7 +5,7 @@ The only room that imports scikit-learn (extra ``sklearn``).
 
 from __future__ import annotations
 
-from mlless.errors import not_installed
+from mlless.errors import DataWarning, not_installed
 
 try:
     import sklearn  # noqa: F401 (only to say what is missing)
@@ -16,4 +16,4 @@ from mlless.estimators.callbacks import Callback
 from mlless.estimators.factorization import MatrixFactorization
 from mlless.estimators.logistic import LogisticRegression
 
-__all__ = ["Callback", "LogisticRegression", "MatrixFactorization"]
+__all__ = ["Callback", "DataWarning", "LogisticRegression", "MatrixFactorization"]

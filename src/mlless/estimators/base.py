@@ -22,10 +22,10 @@ from mlless.artifact import FORMAT, Artifact, Description, read_artifact, write_
 from mlless.clock import SystemClock
 from mlless.data.dataset import Dataset, open_dataset
 from mlless.data.ids import RatingIds
-from mlless.data.manifest import Clicks
+from mlless.data.manifest import Clicks, Finding
 from mlless.data.memory import IN_MEMORY, store_dataset
 from mlless.driver import plan_job, run_job
-from mlless.errors import InputError, MLLessError, UsageError
+from mlless.errors import DataWarning, InputError, MLLessError, UsageError
 from mlless.estimators.callbacks import Audience, CallbackSupportMixin
 from mlless.estimators.parameters import Parameters, plain
 from mlless.job import Factorization, JobSpec, Logistic, Stop
@@ -91,6 +91,7 @@ class Trained(CallbackSupportMixin, Parameters):
     """An estimator whose model is trained by the kernels, here or by worker processes."""
 
     _course: Course
+    _findings: tuple[Finding, ...] = ()
     _model: Factorization | Logistic
 
     def _goes_on(self, partial: bool) -> bool:
@@ -122,6 +123,7 @@ class Trained(CallbackSupportMixin, Parameters):
         here = spec.workers == 1
         audience = Audience(self, epochs=stop.epochs, data=heard, fitted=self._preview if here else None)
         self._trained_on, self._started_from = dataset.manifest.fingerprint, spec.seed
+        self._findings = dataset.manifest.notes
         shape = dataset.manifest.shape
         self._columns = shape.columns if isinstance(shape, Clicks) else None
         train = self._train_here if here else self._train_elsewhere
@@ -188,6 +190,11 @@ class Trained(CallbackSupportMixin, Parameters):
         reason = "callback" if stop else summary.stop_reason
         best = summary.model_step * spec.workers
         return Ended(reason, summary.epochs, summary.heldout, best, summary.restored)
+
+    def _warn(self) -> None:
+        """Say what is to doubt in the data of a whole fit."""
+        for finding in self._findings:
+            warnings.warn(finding.text, DataWarning, stacklevel=3)
 
     def _settle(self) -> None:
         """Set the fitted attributes from the course."""

@@ -97,6 +97,7 @@ class MatrixFactorization(RegressorMixin, Trained):
             self._ids, self.scale_ = found.ids(), found.manifest.shape
             self._train(found, wishes, goes_on=False, heard={"X": X, "y": y})
             self._note_seen(*ratings_in(found)[:2], anew=True)
+        self._warn()
         return self
 
     @with_callbacks

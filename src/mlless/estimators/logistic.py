@@ -19,10 +19,11 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from mlless import recipes
 from mlless.data.dataset import Dataset
 from mlless.data.features import FeatureMap
+from mlless.data.findings import check_two_classes
 from mlless.data.intake import with_scales
 from mlless.data.manifest import Clicks
 from mlless.data.memory import clicks_in_memory
-from mlless.estimators.base import Data, Trained, dataset_in
+from mlless.estimators.base import Data, Trained, as_value_error, dataset_in
 from mlless.estimators.callbacks import with_callbacks
 from mlless.estimators.frames import columns_of, rows_of_frame
 from mlless.estimators.labelled import labels_of, matrix_of, relative, rows_of, two_classes, weights_of
@@ -88,6 +89,7 @@ class LogisticRegression(ClassifierMixin, Trained):
         if not goes_on:
             self.__dict__.pop("classes_", None)
         self._learn(X, y, sample_weight, self._wishes(), goes_on, partial=False)
+        self._warn()
         return self
 
     @with_callbacks
@@ -127,6 +129,9 @@ class LogisticRegression(ClassifierMixin, Trained):
         elif weights is not None or self.class_weight is not None:
             raise ValueError("sample_weight and class_weight are for arrays and frames, not for a data set")
         else:
+            if not partial:
+                with as_value_error():
+                    check_two_classes(found.manifest, found.location)
             dataset, total = self._taken(found, goes_on=goes_on), float(found.manifest.rows)
         share = sum(file.rows for file in dataset.manifest.train) / dataset.manifest.rows
         rows = total * share + (self._rows_before if goes_on else 0.0)
@@ -160,8 +165,8 @@ class LogisticRegression(ClassifierMixin, Trained):
         if columns is None:
             rows, features = rows_of(X, labels), self.n_features_in_
         else:
-            training = cut.order(len(y))[cut.held_out(len(y)) :]
-            columns = with_scales(columns, [X.take(training)])
+            order = cut.order(X)
+            columns = with_scales(columns, [X.take(order.places[order.held_out :])])
             rows, features = replace(columns.encode(X), labels=labels), columns.features
         dataset = clicks_in_memory(rows, relative(weights), features=features, cut=cut, columns=columns)
         return dataset, float(len(y) if weights is None else weights.sum())

@@ -87,6 +87,8 @@ def closing(summary: Summary, manifest: Manifest, folder: str) -> Iterator[Line]
     elif summary.train_loss is not None:
         loss = f"{summary.job.metrics[0]} {summary.job.on_scale(summary.train_loss):.4f}"
         yield "result", f"train {loss}; nothing was held out to check it on"
+    for note in summary.notes:
+        yield "note", note
     if summary.job.scaling.policy != "off":
         yield "workers", _left(summary)
     took = f"{count(summary.steps, 'step')}, {summary.epochs:.1f} epochs, {duration(summary.wall_seconds)}"

@@ -11,11 +11,11 @@ from mlless.data.features import FeatureMap
 from mlless.data.manifest import File, Ratings
 from mlless.report.wording import count
 
-Fact = int | float | str | None
+Fact = int | float | str | list[str] | None
 
 
 def facts(dataset: Dataset) -> dict[str, Fact]:
-    """Return what is to be known of a data set, flat."""
+    """Return what is to be known of a data set, flat but for the list of notes."""
     manifest = dataset.manifest
     shape: dict[str, Fact] = msgspec.to_builtins(manifest.shape)
     if columns := _columns(dataset):
@@ -36,6 +36,7 @@ def facts(dataset: Dataset) -> dict[str, Fact]:
         "skipped": manifest.made.skipped,
         "unlabelled": manifest.made.unlabelled,
         "fingerprint": manifest.fingerprint,
+        "notes": [note.text for note in manifest.notes],
     }
 
 
@@ -63,6 +64,8 @@ def description(dataset: Dataset) -> Iterator[tuple[str, str]]:
         yield "left out", count(manifest.made.skipped, "malformed line")
     if manifest.made.unlabelled:
         yield "left out", f"{count(manifest.made.unlabelled, 'row')} without a rating or label"
+    for note in manifest.notes:
+        yield "note", note.text
 
 
 def _columns(dataset: Dataset) -> FeatureMap | None:

@@ -8,6 +8,7 @@ import time
 import mlless
 from mlless import kernels
 from mlless.billing.meter import Bill
+from mlless.data.manifest import Finding
 from mlless.job import JobSpec
 from mlless.records import Summary, WorkerSummary
 from mlless.report.history import Totals
@@ -45,9 +46,19 @@ def _children() -> float:
 
 
 def summarize(
-    spec: JobSpec, outcome: Outcome, totals: Totals, meter: Meter, started: float, bill: Bill | None = None
+    spec: JobSpec,
+    outcome: Outcome,
+    totals: Totals,
+    meter: Meter,
+    started: float,
+    bill: Bill | None = None,
+    *,
+    notes: tuple[Finding, ...] = (),
 ) -> Summary:
-    """Return the summary of a job that has ended, whose functions had started after so many seconds."""
+    """Return the summary of a job that has ended, whose functions had started after so many seconds.
+
+    ``notes`` are those of its data set.
+    """
     ended = {(one.worker, one.generation): one for one in outcome.ended}
     return Summary(
         steps=outcome.last.step + 1,
@@ -79,4 +90,5 @@ def summarize(
         seconds=outcome.seconds,
         members=tuple(totals.members),
         last_look=totals.last_look,
+        notes=tuple(note.text for note in notes),
     )

@@ -128,7 +128,15 @@ def test_every_click_is_there_once_under_its_row_number(
             with pytest.raises(InputError, match="no row has a feature"):
                 partition(folder / "c.svm", folder / "d")
             return
-        data = partition(folder / "c.svm", folder / "d", batch_size=batch_size)
+        rarer = min(sum(label == one for _, label, _ in rows) for one in (0, 1))
+        if not rarer:
+            with pytest.raises(
+                InputError, match=rf"only one class.*found \d+ rows, all of label {rows[0][1]}"
+            ):
+                partition(folder / "c.svm", folder / "d")
+            return
+        share = 0.1 if rarer > round(len(rows) * 0.1) else 0.0
+        data = partition(folder / "c.svm", folder / "d", batch_size=batch_size, validation=share)
     train = clicks_in(data, data.manifest.train)
     assert sorted(train + clicks_in(data, data.manifest.validation)) == rows
     positives = sum(label for _, label, _ in train) / len(train)
@@ -237,7 +245,7 @@ def test_a_test_set_like_another_keeps_its_ids_and_scale(
         ("1 0:1 4:1\n0 2:1\n", 5, 0),
         ("1 1:1 5:1\n0 2:1\n", 5, 1),
         ("1 1:1 4:1\n0 2:1\n", 5, 0),
-        ("1 1:1\n", 2**31, 0),
+        ("1 1:1\n0 1:1\n", 2**31, 0),
     ],
 )
 def test_a_given_number_of_features_tells_where_counting_starts(

@@ -42,7 +42,7 @@ def test_the_curves_are_those_of_the_epochs(pairs):
 
 def test_a_fit_that_ends_early_has_a_point_for_each_epoch(pairs):
     model = mlless.MatrixFactorization(
-        random_state=0, max_iter=30, n_iter_no_change=1, l2=0.0, learning_rate=0.5, refit=False
+        random_state=0, max_iter=30, n_iter_no_change=2, l2=0.0, learning_rate=0.5, refit=False
     ).fit(*pairs)
     assert model.stop_reason_ == "patience"
     assert len(model.loss_curve_) == len(model.validation_scores_) == model.n_iter_ < 30

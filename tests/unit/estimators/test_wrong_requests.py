@@ -13,8 +13,8 @@ from mlless.data.dataset import Dataset
 @pytest.fixture(scope="module")
 def table() -> tuple[pandas.DataFrame, np.ndarray]:
     random = np.random.default_rng(0)
-    frame = pandas.DataFrame({"user": random.integers(0, 50, 900), "item": random.integers(0, 30, 900)})
-    return frame, random.integers(1, 6, 900).astype(float)
+    users, items = np.divmod(random.choice(50 * 30, 1100, replace=False), 30)
+    return pandas.DataFrame({"user": users, "item": items}), random.integers(1, 6, 1100).astype(float)
 
 
 def test_columns_are_known_by_their_names(table: tuple[pandas.DataFrame, np.ndarray]) -> None:
@@ -38,7 +38,7 @@ def test_a_share_that_leaves_nothing_to_train_on_is_refused(
     table: tuple[pandas.DataFrame, np.ndarray],
 ) -> None:
     frame, ratings = table
-    with pytest.raises(ValueError, match=r"n_samples=900 and validation_fraction=0\.9999, nothing is left"):
+    with pytest.raises(ValueError, match=r"n_samples=1100 and validation_fraction=0\.9999, nothing is left"):
         mlless.MatrixFactorization(validation_fraction=0.9999).fit(frame, ratings)
 
 
