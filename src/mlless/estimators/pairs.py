@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
+from sklearn.utils import check_array, check_consistent_length, column_or_1d
 
 from mlless.data.batches import RatingsBatch
 from mlless.data.dataset import Dataset
@@ -49,20 +50,15 @@ def ratings_of(data: Any, y: Any) -> tuple[Ids, Ids, Ratings]:
         users, items, values = table.row.astype(np.int64), table.col.astype(np.int64), table.data
     else:
         if y is None:
-            raise ValueError(
-                "requires y to be passed, but the target y is None: the rating of each pair in X"
-            )
+            raise ValueError("requires y to be passed, but the target y is None: a rating for each pair in X")
         users, items = pairs_of(data)
-        values = np.asarray(y)
-        if values.shape != users.shape:
-            raise ValueError(
-                f"y must hold one rating for each of the {len(users)} pairs, its shape is {values.shape}"
-            )
-    ratings = np.asarray(values, np.float64).astype(np.float32)
-    if not len(ratings):
-        raise ValueError("no ratings: X is empty")
+        check_consistent_length(users, y)
+        values = column_or_1d(y, warn=True)
+    values = check_array(values, ensure_2d=False, dtype=np.float64, input_name="y")
+    with np.errstate(over="ignore"):
+        ratings = values.astype(np.float32)
     if not np.isfinite(ratings).all():
-        raise ValueError("ratings must be finite numbers, found NaN or infinity")
+        raise ValueError("y holds values beyond the range of float32: scale it")
     return users, items, ratings
 
 

@@ -210,12 +210,15 @@ def test_what_cannot_be_done_is_said(pairs, clicks, fitted):
     for bad, message in (
         ((X[:, :1], y), "two columns"),
         ((X, None), "requires y"),
-        ((X, y[1:]), "one rating for each"),
+        ((X, y[1:]), "inconsistent numbers of samples"),
         ((X - 100, y), "from 0"),
         ((X + 0.5, y), "whole numbers"),
         ((np.where(X[7] == X, None, X), y), "one of the users is no id: .*found None"),
-        ((X, np.full(len(y), np.nan)), "finite"),
-        ((X[:0], y[:0]), "empty"),
+        ((X, np.full(len(y), np.nan)), "Input y contains NaN"),
+        ((X, np.full(len(y), 1e300)), "beyond the range of float32"),
+        ((X, np.full(len(y), "good")), "could not convert string to float"),
+        ((X, np.column_stack([y, y])), "1d array"),
+        ((X[:0], y[:0]), r"Found array with 0 sample\(s\)"),
         ((clicks, None), "needs ratings"),
     ):
         with pytest.raises(ValueError, match=message):
