@@ -23,7 +23,7 @@ from mlless.data.ids import RatingIds, pack, unpack
 from mlless.errors import DatasetError, MissingObject
 from mlless.job import Factorization, Logistic
 from mlless.kernels.arrays import Floats
-from mlless.locations import Location
+from mlless.locations import Place
 from mlless.models import model_of
 
 MODEL = "model.safetensors"
@@ -65,7 +65,7 @@ class Artifact:
     notes: str = ""
 
 
-def write_artifact(run: Location, artifact: Artifact) -> None:
+def write_artifact(run: Place, artifact: Artifact) -> None:
     """Write the model file of a run, whole or not at all."""
     arrays: dict[str, NDArray[np.generic]] = dict(artifact.tables)
     if artifact.ids is not None:
@@ -77,7 +77,7 @@ def write_artifact(run: Location, artifact: Artifact) -> None:
     open_objects(run).put(MODEL, safetensors.numpy.save(arrays, metadata))
 
 
-def read_artifact(run: Location) -> Artifact:
+def read_artifact(run: Place) -> Artifact:
     """Return the model of a run; DatasetError if there is none, or a damaged one."""
     path = f"{run}/{MODEL}"
     try:

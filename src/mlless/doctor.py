@@ -35,7 +35,7 @@ from mlless.errors import (
 )
 from mlless.interrupts import interruptible
 from mlless.job import Deadlines
-from mlless.locations import absolute, is_remote
+from mlless.locations import Directory, place_of
 from mlless.messages import PROTOCOL, Commit, Failure, FromWorker
 from mlless.probe import ENTRY, ROUNDS, Probe, Sight, dataset_speed, greeting, sight_key, store_speed
 from mlless.report.wording import count, duration, size
@@ -82,10 +82,10 @@ def examine(
         if deployment.meeting not in deployment.servers or not _any_failed(channels):
             yield from _tried("bus", channels, _check_bus(deployment))
         if dataset is not None:
-            location = absolute(dataset)
+            address = place_of(dataset).address  # as functions read it
             reading: list[Finding] = []
-            yield from _tried("data set", reading, _check_dataset(location))
-            dataset = None if _any_failed(reading) else location
+            yield from _tried("data set", reading, _check_dataset(address))
+            dataset = None if _any_failed(reading) else address
         if out is not None:
             yield from _tried("out", [], _check_out(out))
         if _any_failed(channels):
@@ -210,9 +210,10 @@ def _check_dataset(dataset: str) -> Iterator[Finding]:
 
 def _check_out(out: str) -> Iterator[Finding]:
     """Put an object where a run would put its model, or as near as there is a folder, and remove it."""
-    place = absolute(out)
-    if not is_remote(place):
-        place = str(next(path for path in (Path(place), *Path(place).parents) if path.exists()))
+    place = place_of(out)
+    if isinstance(place, Directory):
+        path = place.path.resolve()
+        place = Directory(next(path for path in (path, *path.parents) if path.exists()))
     objects = open_objects(place)
     name = f".mlless-doctor-{secrets.token_hex(6)}"
     start = time.perf_counter()
@@ -220,7 +221,7 @@ def _check_out(out: str) -> Iterator[Finding]:
     took = time.perf_counter() - start
     objects.delete([name])
     text = f"{place}: an object of {size(_OUT)} written at {size(_OUT / took)}/s, and removed"
-    yield Finding(check="out", text=text, facts={"place": place, "put": _OUT / took})
+    yield Finding(check="out", text=text, facts={"place": str(place), "put": _OUT / took})
 
 
 def _check_functions(deployment: Deployment, workers: int, dataset: str | None) -> Iterator[Finding]:

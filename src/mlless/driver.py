@@ -34,7 +34,7 @@ from mlless.job import JobSpec
 from mlless.kernels.arrays import Floats
 from mlless.launch import launch_of
 from mlless.local import begin, train_here
-from mlless.locations import Location, absolute, folder_of, is_remote
+from mlless.locations import Directory, Location, Place, place_of
 from mlless.messages import Finished
 from mlless.models import model_of
 from mlless.options import made, takes_options
@@ -69,8 +69,13 @@ def _silent(record: StepRecord) -> None:
 class Run:
     """A finished training: where its files are, a folder or a URL, and its summary."""
 
-    location: str
+    place: Place
     summary: Summary
+
+    @property
+    def location(self) -> str:
+        """Where the files are, as it was given."""
+        return str(self.place)
 
     def __repr__(self) -> str:
         heldout = ", ".join(f"{name} {value:.4f}" for name, value in self.summary.heldout.items())
@@ -87,7 +92,7 @@ class Run:
 
     def model(self) -> Predictor:
         """Return the trained model, ready to score."""
-        return Predictor(read_artifact(self.location))
+        return Predictor(read_artifact(self.place))
 
     @overload
     def history(self, *, frame: Literal[False] = False) -> list[StepRecord]: ...
@@ -101,7 +106,7 @@ class Run:
         Its columns are the fields of ``StepRecord``; for what these hold in turn ``times_wait``,
         ``heldout_rmse``, ``decision_action`` and their like. What a step has not is NaN.
         """
-        records = read_history(self.location)
+        records = read_history(self.place)
         if not frame:
             return records
         try:
@@ -117,9 +122,9 @@ class Run:
     @property
     def folder(self) -> Path:
         """The run's folder; UsageError if it is in an object store."""
-        if is_remote(self.location):
+        if not isinstance(self.place, Directory):
             raise UsageError("this run has no folder on this machine", where=self.location)
-        return Path(self.location)
+        return self.place.path
 
 
 @takes_options(Wishes, Deployment)
@@ -181,14 +186,13 @@ def plan_job(
 ) -> JobSpec:
     """Return the job that ``run_job`` is to run; see ``recipes.job_of``."""
     here = deployment == LOCAL
-    where = absolute(dataset.location)
-    return job_of(wishes, dataset.manifest, where, least_steps=least_steps, here=here)
+    return job_of(wishes, dataset.manifest, dataset.address, least_steps=least_steps, here=here)
 
 
 def run_job(
     spec: JobSpec,
     dataset: Dataset,
-    out: Location,
+    out: Location | Place,
     *,
     overwrite: bool = False,
     listen: Listener = _silent,
@@ -202,9 +206,10 @@ def run_job(
     the run's files.
     """
     check_two_classes(dataset.manifest, dataset.location)
-    check_run_folder(out, overwrite)
+    place = place_of(out)
+    check_run_folder(place, overwrite)
     meter, totals = Meter(), Totals()
-    with interruptible() as interrupts, HistoryFile(out) as history:
+    with interruptible() as interrupts, HistoryFile(place) as history:
 
         def hear(record: StepRecord) -> None:
             meter.mark_start()
@@ -213,11 +218,11 @@ def run_job(
             listen(record)
 
         def finish(outcome: Outcome, tables: dict[str, Floats], started: float, bill: Bill | None) -> Run:
-            _write_model(out, _artifact(spec, dataset, tables))
+            _write_model(place, _artifact(spec, dataset, tables))
             summary = summarize(spec, outcome, totals, meter, started, bill, notes=dataset.manifest.notes)
-            write_summary(out, summary)
+            write_summary(place, summary)
             history.keep()
-            return Run(str(out), summary)
+            return Run(place, summary)
 
         if _is_for_here(spec, deployment) and leavers is nobody:
             outcome, tables = _run_here(spec, dataset, hear, interrupts)
@@ -317,13 +322,13 @@ def _artifact(spec: JobSpec, dataset: Dataset, tables: dict[str, Floats]) -> Art
     return Artifact(about, tables, ids)
 
 
-def _write_model(out: Location, artifact: Artifact) -> None:
+def _write_model(out: Place, artifact: Artifact) -> None:
     """Write the model; where that fails keep it on this machine, for the training is not to be lost."""
     try:
         write_artifact(out, artifact)
     except ChannelError as error:
         folder = tempfile.mkdtemp(prefix="mlless-run-")
-        write_artifact(folder, artifact)
+        write_artifact(Directory(Path(folder)), artifact)
         raise ChannelError(
             f"the model is trained, but not stored: {error.what}",
             where=error.where,
@@ -357,7 +362,7 @@ def within_limit(spec: JobSpec, limit: float | None) -> JobSpec:
     return msgspec.structs.replace(spec, stop=stop)
 
 
-def check_run_folder(out: Location, overwrite: bool) -> None:
+def check_run_folder(out: Place, overwrite: bool) -> None:
     """Raise UsageError if a run at ``out`` would replace anything that must not be lost.
 
     What a failed run has left behind, a history without a model, makes way.
@@ -369,10 +374,10 @@ def check_run_folder(out: Location, overwrite: bool) -> None:
         )
     if found - {HISTORY} and MODEL not in found:
         raise UsageError("not a run's folder, so nothing is written to it", where=str(out))
-    if is_remote(out):
+    if not isinstance(out, Directory):
         return
     try:
-        folder_of(out).mkdir(parents=True, exist_ok=True)
+        out.path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(
             f"cannot make the run's folder: {error.strerror}", where=str(out), cure="choose another --out"

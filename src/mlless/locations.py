@@ -1,7 +1,7 @@
-"""Where data sets and runs are: a folder of this machine, or a prefix in an object store.
+"""Where data sets, runs and raw rows are: folders of this machine, prefixes of object stores, web servers.
 
-A location is a path, or a URL ``SCHEME://BUCKET/PREFIX``. What is behind a URL is opened by
-``channels.opening``; nothing here does.
+A location is what a user writes: a path, or a URL ``SCHEME://BUCKET/PREFIX``. It is read once, where it
+comes in; what is handed on is the place that it names. What is there is opened by ``channels.opening``.
 """
 
 from __future__ import annotations
@@ -15,8 +15,24 @@ from mlless.errors import UsageError, hidden
 
 Location = str | Path
 SCHEMES = ("s3", "gs", "az")
+WEB = ("http", "https")
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
-_SHORTENED = re.compile(rf"(?:{'|'.join(SCHEMES)}):/[^/]")  # what pathlib makes of a URL
+_SHORTENED = re.compile(rf"(?:{'|'.join(SCHEMES)}|https?):/[^/]")  # what pathlib makes of a URL
+
+
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """A folder of this machine, as it is written."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @property
+    def address(self) -> str:
+        """The text that means the same wherever it is read."""
+        return str(self.path.resolve())
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +45,14 @@ class Prefix:
 
     def __str__(self) -> str:
         return f"{self.scheme}://{self.bucket}" + (f"/{self.path}" if self.path else "")
+
+    @property
+    def address(self) -> str:
+        """The text that means the same wherever it is read."""
+        return str(self)
+
+
+Place = Directory | Prefix
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,23 +75,23 @@ class WebFile:
         return f"{self.scheme}://{self.bucket}{urlsplit(self.url).path}"
 
 
-def is_remote(location: Location) -> bool:
-    """Return whether a location is a URL, not a path."""
-    return isinstance(location, str) and _URL.match(location) is not None
+def scheme_of(location: Location) -> str | None:
+    """Return the scheme of a URL, in small letters; None for a path."""
+    found = _URL.match(location) if isinstance(location, str) else None
+    return found[1].lower() if found else None
 
 
-def is_web(location: Location) -> bool:
-    """Return whether a location is the address of a file of a web server."""
-    return isinstance(location, str) and location.lower().startswith(("http://", "https://"))
-
-
-def prefix_of(url: str) -> Prefix:
-    """Return the place in an object store that ``url`` names; UsageError if it names none."""
-    found = _URL.fullmatch(url)
-    scheme, rest = (found[1].lower(), found[2]) if found else ("", "")
+def place_of(location: Location | Place) -> Place:
+    """Return the folder or the prefix that ``location`` names, or is; UsageError if it names none."""
+    if isinstance(location, Directory | Prefix):
+        return location
+    if scheme_of(location) is None:
+        return Directory(path_of(location))
+    url = str(location)
+    scheme, _, rest = url.partition("://")
     bucket, _, path = rest.partition("/")
     path = path.rstrip("/")
-    if scheme not in SCHEMES or not re.fullmatch(r"[A-Za-z0-9._-]+", bucket):
+    if scheme.lower() not in SCHEMES or not re.fullmatch(r"[A-Za-z0-9._-]+", bucket):
         raise UsageError(
             "not a place in an object store",
             expected=f"{', '.join(f'{scheme}://BUCKET/PREFIX' for scheme in SCHEMES)}, or a path",
@@ -76,21 +100,14 @@ def prefix_of(url: str) -> Prefix:
         )
     if any(part in ("", ".", "..") for part in path.split("/")) and path:
         raise UsageError("not a prefix", where=url, expected="names between single slashes", found=path)
-    return Prefix(scheme, bucket, path)
+    return Prefix(scheme.lower(), bucket, path)
 
 
-def absolute(location: Location) -> str:
-    """Return the location as text that means the same wherever it is read."""
-    if is_remote(location):
-        return str(prefix_of(str(location)))
-    return str(folder_of(location).resolve())
-
-
-def folder_of(location: Location) -> Path:
-    """Return the folder that ``location`` names; UsageError if it was a URL before pathlib took it apart."""
+def path_of(location: Location) -> Path:
+    """Return a location that is no URL as a path; UsageError if it was a URL before pathlib took it apart."""
     if isinstance(location, Path) and _SHORTENED.match(str(location)):
         raise UsageError(
-            "a URL is not a path", found=f"Path({str(location)!r})", cure="give the URL as a string"
+            "a URL is not a path", found=f"Path({hidden(str(location))!r})", cure="give the URL as a string"
         )
     return Path(location)
 
@@ -99,10 +116,7 @@ def check_local(path: Path) -> None:
     """Raise UsageError if a path of this machine was wanted and a URL given."""
     if _SHORTENED.match(str(path)):
         raise UsageError(
-            "this is written to a file of this machine", expected="a path", found=f"a URL, {path}"
+            "this is written to a file of this machine",
+            expected="a path",
+            found=f"a URL, {hidden(str(path))}",
         )
-
-
-def last_name(location: Location) -> str:
-    """Return the last part of a location: what it is called."""
-    return absolute(location).rpartition("/")[2]

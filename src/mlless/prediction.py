@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from mlless.artifact import MODEL, Artifact, read_artifact
 from mlless.channels.opening import open_objects
 from mlless.data.batches import RatingsBatch
-from mlless.data.dataset import Dataset, open_dataset
+from mlless.data.dataset import Dataset, dataset_at, open_dataset
 from mlless.data.ids import NO_IDS, IdIndex, Ids, RatingIds, Rows, ids_of
 from mlless.data.manifest import MANIFEST, File
 from mlless.data.readers import (
@@ -36,7 +36,7 @@ from mlless.data.rows import Chunk, ClicksRows
 from mlless.errors import InputError, UsageError
 from mlless.job import Factorization, Logistic
 from mlless.kernels.arrays import Floats
-from mlless.locations import Location, is_web
+from mlless.locations import WEB, Location, place_of, scheme_of
 from mlless.models.logistic import area_under_curve, probabilities
 from mlless.ranking import Seen, top_items
 
@@ -93,7 +93,7 @@ class Predictor:
         come in their order, and need no ratings or labels: these are not read. What is predicted is a rating
         within the rating scale, or the probability of a click. ``options`` are the fields of `Reading`.
         """
-        if (dataset := dataset_at(source)) is not None:
+        if (dataset := as_dataset(source)) is not None:
             return self._predict_dataset(self._fitting(dataset))
         reading = Reading(**options)
         origin = self._opened(source, format, reading)
@@ -395,17 +395,18 @@ def files_of(dataset: Dataset, part: Part) -> tuple[File, ...]:
     }[part]
 
 
-def dataset_at(source: Sources) -> Dataset | None:
+def as_dataset(source: Sources) -> Dataset | None:
     """Return the data set at ``source``; None if there are raw rows, or nothing. DatasetError for a run."""
     given = [source] if isinstance(source, str | Path) else source
-    if len(given) != 1 or given[0] == STANDARD_INPUT or is_web(given[0]):
+    if len(given) != 1 or given[0] == STANDARD_INPUT or scheme_of(given[0]) in WEB:
         return None
-    return open_dataset(given[0]) if {MANIFEST, MODEL} & open_objects(given[0]).names() else None
+    place = place_of(given[0])
+    return dataset_at(place) if {MANIFEST, MODEL} & open_objects(place).names() else None
 
 
 def load(run: Location) -> Predictor:
     """Return the model of a run."""
-    return Predictor(read_artifact(run))
+    return Predictor(read_artifact(place_of(run)))
 
 
 def evaluate(run: Location, dataset: Location, part: Part | None = None) -> dict[str, float]:

@@ -25,6 +25,7 @@ from mlless.deployment import Addresses, Deployment
 from mlless.driver import Run, run_job
 from mlless.errors import WorkerFailed
 from mlless.launch import launch_of
+from mlless.locations import place_of
 from mlless.runtimes.ports import Ended, Runtime
 from mlless.testing.emulator import EmulatorRuntime
 
@@ -60,7 +61,7 @@ def test_workers_in_the_emulator_train_the_same_model(
 def test_workers_in_the_emulator_read_from_an_object_store(
     ratings: Dataset, tmp_path: Path, redis_server: Server, bucket: str, request: pytest.FixtureRequest
 ) -> None:
-    there = open_objects(f"s3://{bucket}/ratings")
+    there = open_objects(place_of(f"s3://{bucket}/ratings"))
     for path in (MANIFEST, *(file.path for file in ratings.manifest.files)):
         there.put(path, ratings.objects.get(path))
     dataset = open_dataset(f"s3://{bucket}/ratings")

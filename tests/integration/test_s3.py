@@ -33,6 +33,7 @@ from mlless.data.stream import BatchStream
 from mlless.data.synthetic import write_ratings
 from mlless.driver import run_job
 from mlless.errors import ChannelError, DatasetError, MissingObject, UsageError, WorkerFailed
+from mlless.locations import place_of
 from mlless.membership import batch_at
 from mlless.records import StepRecord
 from mlless.testing.virtual import Durations, simulate
@@ -161,11 +162,11 @@ def test_a_data_set_of_another_version_is_replaced(
     raw: Path, bucket: str, s3: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dest = f"s3://{bucket}/data"
-    open_objects(dest).put(MANIFEST, b'{"format": 0}')
+    open_objects(place_of(dest)).put(MANIFEST, b'{"format": 0}')
     before = s3.objects(bucket)
     no_more = ChannelError("no more")
     with monkeypatch.context() as patch:
-        patch.setattr(destinations, "open_objects", lambda location: Failing(location, 1, no_more))
+        patch.setattr(destinations, "open_objects", lambda location: Failing(str(location), 1, no_more))
         with pytest.raises(ChannelError, match="no more"):
             partition(raw, dest, batch_size=200, overwrite=True)
     assert before.items() <= s3.objects(bucket).items()
@@ -173,7 +174,7 @@ def test_a_data_set_of_another_version_is_replaced(
 
 
 def test_what_is_no_data_set_is_not_replaced(raw: Path, bucket: str, s3: S3Server) -> None:
-    open_objects(f"s3://{bucket}/home").put("thesis.tex", b"")
+    open_objects(place_of(f"s3://{bucket}/home")).put("thesis.tex", b"")
     partition(raw, f"s3://{bucket}/data")
     before = s3.objects(bucket)
     for dest, found in ((f"s3://{bucket}/home", "thesis.tex"), (f"s3://{bucket}", "data, home")):
@@ -192,7 +193,7 @@ class Failing:
     distant = True
 
     def __init__(self, location: str, at: int, error: BaseException, *, after: bool = False) -> None:
-        self._objects, self._at, self._error, self._after = open_objects(location), at, error, after
+        self._objects, self._at, self._error, self._after = open_objects(place_of(location)), at, error, after
         self._puts, self._lock = 0, threading.Lock()
 
     def put(self, path: str, data: Bytes) -> None:
@@ -225,7 +226,7 @@ def test_a_partition_that_dies_half_way_leaves_all_as_it_was(
     if there:
         partition(raw, dest, batch_size=200)
     before = s3.objects(bucket)
-    monkeypatch.setattr(destinations, "open_objects", lambda location: Failing(location, at, error))
+    monkeypatch.setattr(destinations, "open_objects", lambda location: Failing(str(location), at, error))
     for seed in (0, 1):  # the very files that are there, and others
         with pytest.raises(type(error)):
             partition(raw, dest, batch_size=200, seed=seed, overwrite=True)
@@ -239,7 +240,7 @@ def test_a_manifest_whose_answer_is_lost_keeps_its_files(
     files = len(partition(raw, dest, batch_size=200).manifest.files)
     lost = ChannelError("the answer is lost")
     monkeypatch.setattr(
-        destinations, "open_objects", lambda location: Failing(location, files + 1, lost, after=True)
+        destinations, "open_objects", lambda location: Failing(str(location), files + 1, lost, after=True)
     )
     with pytest.raises(ChannelError, match="the answer is lost"):
         partition(raw, dest, batch_size=200, seed=1, overwrite=True)
@@ -348,10 +349,10 @@ def told_in_seconds(error: type[Exception], message: str) -> Iterator[None]:
 def ways(location: str) -> list[Callable[[], object]]:
     """Return ways to use a place in an object store."""
     return [
-        lambda: open_objects(location).get("some/key"),
-        lambda: open_objects(location).put("some/key", b"x"),
-        lambda: open_objects(location).names(),
-        lambda: open_objects(location).delete(["some/key"]),
+        lambda: open_objects(place_of(location)).get("some/key"),
+        lambda: open_objects(place_of(location)).put("some/key", b"x"),
+        lambda: open_objects(place_of(location)).names(),
+        lambda: open_objects(place_of(location)).delete(["some/key"]),
         lambda: open_dataset(location),
     ]
 
@@ -364,7 +365,7 @@ def test_a_missing_bucket_is_named(s3: S3Server, raw: Path) -> None:
 
 def test_a_missing_key_is_named(bucket: str) -> None:
     with told_in_seconds(MissingObject, f"s3://{bucket}/p/some/key: no such object"):
-        open_objects(f"s3://{bucket}/p").get("some/key")
+        open_objects(place_of(f"s3://{bucket}/p")).get("some/key")
     with told_in_seconds(DatasetError, f"s3://{bucket}/p: not a data set.*mlless partition"):
         open_dataset(f"s3://{bucket}/p")
     with told_in_seconds(DatasetError, f"s3://{bucket}/p: no model here"):
@@ -385,7 +386,7 @@ def test_an_end_point_that_is_not_there_is_named(bucket: str, monkeypatch: pytes
         endpoint = f"http://127.0.0.1:{taken.getsockname()[1]}"
         monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
         with told_in_seconds(ChannelError, f"s3://{bucket}/p/some/key: cannot reach {endpoint} to read"):
-            open_objects(f"s3://{bucket}/p").get("some/key")
+            open_objects(place_of(f"s3://{bucket}/p")).get("some/key")
 
 
 def test_no_credentials_are_told_without_waiting_for_an_instance(
@@ -452,7 +453,7 @@ def answers(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[http.serv
 
 
 def test_what_fails_for_a_moment_is_tried_again(answers) -> None:
-    store = open_objects("s3://b/p")
+    store = open_objects(place_of("s3://b/p"))
     for statuses in ([503], [500, 503, 429]):
         answers.statuses, answers.requests = list(statuses), 0
         assert store.get("k") == b"an object"
@@ -467,7 +468,7 @@ def test_what_goes_on_failing_is_told(answers) -> None:
     with told_in_seconds(
         ChannelError, "s3://b/p/k: cannot read: found Told.*try again later|Try again later"
     ):
-        open_objects("s3://b/p").get("k")
+        open_objects(place_of("s3://b/p")).get("k")
 
 
 @pytest.mark.parametrize(
@@ -482,14 +483,14 @@ def test_what_goes_on_failing_is_told(answers) -> None:
 def test_a_missing_permission_is_told_at_once(answers, doing: str, use: Callable[[object], object]) -> None:
     answers.statuses = [403]
     with told_in_seconds(ChannelError, f"s3://b/p.*: no permission to {doing}.*Allow it"):
-        use(open_objects("s3://b/p"))
+        use(open_objects(place_of("s3://b/p")))
     assert answers.requests == 1
 
 
 def test_a_bucket_elsewhere_is_told(answers) -> None:
     answers.statuses = [301]
     with told_in_seconds(ChannelError, "s3://b: the bucket is in another region.*AWS_REGION"):
-        open_objects("s3://b/p").get("k")
+        open_objects(place_of("s3://b/p")).get("k")
 
 
 def test_a_worker_tells_what_became_of_the_store(

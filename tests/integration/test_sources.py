@@ -19,7 +19,7 @@ from mlless.data.dataset import Dataset
 from mlless.data.readers import open_source
 from mlless.data.synthetic import write_ratings
 from mlless.errors import ChannelError, InputError, UsageError
-from mlless.prediction import dataset_at
+from mlless.prediction import as_dataset
 
 
 @pytest.fixture(scope="session")
@@ -128,9 +128,9 @@ def test_a_data_set_and_raw_rows_are_told_apart(
     put(s3, bucket, {"raw/ratings.csv": rows})
     web.files["/ratings.csv"] = rows
     mlless.partition(f"s3://{bucket}/raw", f"s3://{bucket}/data")
-    assert dataset_at(f"s3://{bucket}/data") is not None
+    assert as_dataset(f"s3://{bucket}/data") is not None
     for source in (f"s3://{bucket}/raw", f"s3://{bucket}/raw/ratings.csv", f"{web.url}/ratings.csv", "-"):
-        assert dataset_at(source) is None
+        assert as_dataset(source) is None
 
 
 def test_raw_rows_below_the_destination_are_not_replaced(rows: bytes, bucket: str, s3: S3Server) -> None:

@@ -11,6 +11,7 @@ from mlless.data.dataset import open_dataset
 from mlless.data.ids import RatingIds
 from mlless.errors import DatasetError, InputError, UsageError
 from mlless.job import Factorization, Logistic
+from mlless.locations import Directory
 from mlless.prediction import Predictions, Predictor, evaluate, load
 
 
@@ -164,7 +165,7 @@ def test_evaluation_needs_a_data_set_of_the_same_kind(clicks, dataset):
 
 
 def test_a_model_file_is_all_that_is_needed(ratings, dataset, tmp_path):
-    write_artifact(tmp_path, ratings.artifact)
+    write_artifact(Directory(tmp_path), ratings.artifact)
     assert evaluate(tmp_path, dataset.location) == ratings.evaluate(open_dataset(dataset.location))
     with pytest.raises(DatasetError, match="no model here"):
         load(tmp_path / "data")

@@ -14,7 +14,7 @@ from mlless.channels.embedded_store import EmbeddedStore
 from mlless.channels.folder import Folder
 from mlless.channels.ports import Hub, KeyValueStore, Link, ObjectStore
 from mlless.deployment import Addresses, is_rabbitmq, is_redis
-from mlless.locations import Location, Prefix, WebFile, folder_of, is_remote, prefix_of
+from mlless.locations import Place, Prefix, WebFile
 
 if TYPE_CHECKING:
     from mlless.channels.remote_objects import RemoteObjects
@@ -62,10 +62,10 @@ def open_remote(place: Prefix | WebFile) -> RemoteObjects:
     return RemoteObjects(place, streaming=True)
 
 
-def open_objects(location: Location) -> ObjectStore:
-    """Return the object store of a data set or a run: a folder, or a prefix that a URL names."""
-    if is_remote(location):
+def open_objects(place: Place) -> ObjectStore:
+    """Return the object store of a data set or a run."""
+    if isinstance(place, Prefix):
         from mlless.channels.remote_objects import RemoteObjects
 
-        return RemoteObjects(prefix_of(str(location)))
-    return Folder(folder_of(location))
+        return RemoteObjects(place)
+    return Folder(place.path)

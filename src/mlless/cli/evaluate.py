@@ -45,12 +45,12 @@ def evaluate(
     from mlless.cli.console import console, print_json, say
     from mlless.data.readers.finding import together
     from mlless.errors import UsageError
-    from mlless.prediction import dataset_at, load
+    from mlless.prediction import as_dataset, load
     from mlless.report.wording import count, metrics
 
     predictor = load(run)
     chosen = "all"
-    data = dataset_at(dataset)
+    data = as_dataset(dataset)
     if data is None:
         if part not in (None, "all"):
             raise UsageError("raw rows are not in parts", where=together(dataset), found=f"--part {part}")

@@ -83,7 +83,6 @@ def partition(
     """Cut raw rows into shuffled mini-batches."""
     import mlless
     from mlless.cli.console import bar, commands, console, print_json, quote, say
-    from mlless.locations import last_name
     from mlless.report.datasets import description, facts
 
     with bar("reading", shown=not json) as move:
@@ -110,6 +109,7 @@ def partition(
     to = console()
     say(to, description(dataset))
     if like is None:
-        say(to, commands(f"mlless train {quote(dest)} --out {quote(f'runs/{last_name(dest)}')}"))
+        run = f"runs/{dataset.address.rpartition('/')[2]}"
+        say(to, commands(f"mlless train {quote(dest)} --out {quote(run)}"))
     else:
         say(to, commands(f"mlless evaluate RUN {quote(dest)}"))

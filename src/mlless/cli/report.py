@@ -32,10 +32,11 @@ def report(
     from mlless.cli.console import console, say
 
     os.environ["MPLBACKEND"] = "agg"  # whatever the user's is: nothing is shown on a screen
+    from mlless.locations import place_of
     from mlless.report.comparison.page import write_report
     from mlless.report.comparison.recorded import is_finished
 
-    finished = [run for run in runs if is_finished(run)] or runs
+    finished = [run for run in runs if is_finished(place_of(run))] or runs
     for run in runs:
         if run not in finished:
             typer.echo(f"left out {run}: it is under way, or has failed", err=True)

@@ -49,18 +49,20 @@ def train(
     from mlless.cli.console import commands, console, print_json, quote, say
     from mlless.data.dataset import open_dataset
     from mlless.driver import check_run_folder, plan_job, run_job
+    from mlless.locations import place_of
     from mlless.report.account import closing, opening
     from mlless.report.progress import progress
 
     deployment = settings.deployment()
     data = open_dataset(dataset)
     spec = plan_job(settings.wishes(), data, deployment)
-    check_run_folder(out, overwrite)
+    place = place_of(out)
+    check_run_folder(place, overwrite)
     to = console(stderr=json)
     to.quiet = json and not to.is_terminal
     say(to, opening(spec, data.manifest, deployment))
     with progress(spec, to) as listen:
-        run = run_job(spec, data, out, overwrite=overwrite, listen=listen, deployment=deployment)
+        run = run_job(spec, data, place, overwrite=overwrite, listen=listen, deployment=deployment)
     to.print()
     say(to, closing(run.summary, data.manifest, out))
     if json:

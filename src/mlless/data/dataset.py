@@ -16,7 +16,7 @@ from mlless.data.batches import Batch, decode_batch
 from mlless.data.ids import RatingIds, unpack
 from mlless.data.manifest import MANIFEST, File, Manifest, Ratings, decode_manifest
 from mlless.errors import DatasetError, MissingObject
-from mlless.locations import Location, absolute, folder_of, is_remote
+from mlless.locations import Directory, Location, Place, place_of
 
 _AHEAD = 4  # mini-batches fetched ahead: hides the way to a distant store, and is little memory
 _CURE = "make one with mlless partition SOURCE DEST"
@@ -24,11 +24,16 @@ _CURE = "make one with mlless partition SOURCE DEST"
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Dataset:
-    """An open data set. ``location`` is for people; ``objects`` holds the files of the manifest."""
+    """An open data set.
+
+    ``location`` is for people, ``address`` the same wherever it is read; ``objects`` holds the files of the
+    manifest.
+    """
 
     location: str
     manifest: Manifest
     objects: ObjectStore
+    address: str
 
     def __repr__(self) -> str:
         manifest = self.manifest
@@ -82,21 +87,20 @@ class Dataset:
 
 def open_dataset(location: Location) -> Dataset:
     """Return the data set at ``location``; DatasetError if there is none, or of another version."""
-    if not is_remote(location):
-        root = folder_of(location)
-        if not root.is_dir():
-            raise DatasetError(
-                "not a folder" if root.exists() else "no such folder",
-                where=str(root),
-                expected="a data set",
-                cure=_CURE,
-            )
-    where = absolute(location) if is_remote(location) else str(location)
-    objects = open_objects(location)
+    return dataset_at(place_of(location))
+
+
+def dataset_at(place: Place) -> Dataset:
+    """Return the data set at ``place``; see ``open_dataset``."""
+    where = str(place)
+    if isinstance(place, Directory) and not place.path.is_dir():
+        what = "not a folder" if place.path.exists() else "no such folder"
+        raise DatasetError(what, where=where, expected="a data set", cure=_CURE)
+    objects = open_objects(place)
     try:
         data = objects.get(MANIFEST)
     except MissingObject as error:
         raise DatasetError(
             "not a data set", where=where, expected=f"a {MANIFEST} there", cure=_CURE
         ) from error
-    return Dataset(where, decode_manifest(data, f"{where}/{MANIFEST}"), objects)
+    return Dataset(where, decode_manifest(data, f"{where}/{MANIFEST}"), objects, place.address)

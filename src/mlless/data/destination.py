@@ -23,7 +23,7 @@ from mlless.channels.ports import Bytes, ObjectStore
 from mlless.data.manifest import MANIFEST, decode_manifest
 from mlless.data.staging import check_prefix_replaceable, check_replaceable, staged
 from mlless.errors import ChannelError, DatasetError, MissingObject
-from mlless.locations import Location, absolute, folder_of, is_remote
+from mlless.locations import Directory, Place
 
 _AT_ONCE = 8  # requests
 _WAITING = 16  # files held in memory until they are stored
@@ -46,18 +46,18 @@ class Destination:
 
 
 @contextmanager
-def destination(location: Location, *, overwrite: bool) -> Iterator[Destination]:
-    """Give a place to write a data set that is to be at ``location``.
+def destination(place: Place, *, overwrite: bool) -> Iterator[Destination]:
+    """Give what it takes to write a data set that is to be at ``place``.
 
     On any failure what is there stays as it was. UsageError if it is not to be replaced.
     """
-    if not is_remote(location):
-        folder = folder_of(location).resolve()
+    if isinstance(place, Directory):
+        folder = place.path.resolve()
         check_replaceable(folder, overwrite)
         with staged(folder) as work:
             yield Destination(work, Folder(work / "new"))
         return
-    objects, where = open_objects(location), absolute(location)
+    objects, where = open_objects(place), str(place)
     check_prefix_replaceable(objects.names(), where, overwrite)
     with tempfile.TemporaryDirectory(prefix="mlless-") as work_folder, Upload(objects, where) as upload:
         yield Destination(Path(work_folder), upload)

@@ -209,7 +209,7 @@ def _held(
         ids=None if ids is None else put(IDS, ids, 0),
         notes=tuple(survey.findings(shape, validation=cut.validation, **repeats)),
     )
-    return Dataset(IN_MEMORY, manifest, objects)
+    return Dataset(IN_MEMORY, manifest, objects, IN_MEMORY)
 
 
 def store_dataset(dataset: Dataset, folder: Path) -> Dataset:
@@ -218,4 +218,4 @@ def store_dataset(dataset: Dataset, folder: Path) -> Dataset:
     for file in manifest.files:
         objects.put(file.path, dataset.objects.get(file.path))
     objects.put(MANIFEST, encode_manifest(manifest))
-    return Dataset(str(folder), manifest, objects)
+    return Dataset(str(folder), manifest, objects, str(folder.resolve()))

@@ -15,7 +15,7 @@ from typing import Unpack
 
 import mlless
 from mlless.data.batches import encode_batch
-from mlless.data.dataset import Dataset, open_dataset
+from mlless.data.dataset import Dataset, dataset_at, open_dataset
 from mlless.data.destination import Destination, destination
 from mlless.data.features import Layout, RatingsLayout, Scaling
 from mlless.data.findings import Survey, check_two_classes
@@ -26,7 +26,7 @@ from mlless.data.request import Request
 from mlless.data.rows import R
 from mlless.data.spool import Spool, after, cut, even_sizes
 from mlless.errors import InputError, UsageError
-from mlless.locations import Location, absolute
+from mlless.locations import Location, place_of
 
 Progress = Callable[[float | None, str], None]
 Tell = Callable[[str], None]
@@ -97,6 +97,7 @@ def partition(
         How rows are to be read, where the source does not say it: the fields of `Reading`, such as
         ``user_column`` or ``skip_malformed``.
     """
+    place = place_of(dest)
     model = open_dataset(like) if like is not None else None
     request = Request(
         format, features, columns, numeric, hash_seed, model, Reading(**reading), tell or warnings.warn
@@ -104,12 +105,12 @@ def partition(
     origin = request.settled(open_source(source, format=request.format))
     options = _options(batch_size, validation, seed, model)
     intake = request.intake(origin)
-    with destination(dest, overwrite=overwrite) as target:
-        for name, place in [("the source", part.place) for part in origin.parts] + [
-            ("the data set of --like", absolute(like)) for like in [like] if like is not None
-        ]:
-            if f"{place}/".startswith(f"{absolute(dest)}/"):
-                raise UsageError(f"{name} would be replaced", where=place, cure="choose another DEST")
+    with destination(place, overwrite=overwrite) as target:
+        kept = [("the source", part.address) for part in origin.parts]
+        kept += [("the data set of --like", model.address)] if model else []
+        for name, address in kept:
+            if f"{address}/".startswith(f"{place.address}/"):
+                raise UsageError(f"{name} would be replaced", where=address, cure="choose another DEST")
         job = _Partitioning(origin, target, options, progress or _silent)
         # Calls that look alike: a type variable cannot stand for a union.
         match intake:
@@ -119,7 +120,7 @@ def partition(
                 job.run(intake)
             case ColumnsIntake():
                 job.run(intake)
-    return open_dataset(dest)
+    return dataset_at(place)
 
 
 @dataclass(frozen=True, slots=True)

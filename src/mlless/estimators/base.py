@@ -30,7 +30,7 @@ from mlless.estimators.callbacks import Audience, CallbackSupportMixin
 from mlless.estimators.parameters import Parameters, plain
 from mlless.job import Factorization, JobSpec, Logistic, Stop
 from mlless.local import Course, begin, grow, resume, train_here
-from mlless.locations import Location
+from mlless.locations import Location, place_of
 from mlless.records import StepRecord
 from mlless.wishes import Wishes
 
@@ -179,12 +179,12 @@ class Trained(CallbackSupportMixin, Parameters):
         with tempfile.TemporaryDirectory(prefix="mlless-") as folder, as_value_error():
             if dataset.location == IN_MEMORY:
                 dataset = store_dataset(dataset, Path(folder) / "data")
-                spec = msgspec.structs.replace(spec, dataset=dataset.location)
+                spec = msgspec.structs.replace(spec, dataset=dataset.address)
             # Whoever lets all workers go ends the job in order.
             run = run_job(
                 spec, dataset, Path(folder) / "run", listen=listen, leavers=lambda _: everyone if stop else ()
             )
-            tables = read_artifact(run.location).tables
+            tables = read_artifact(run.place).tables
         self._course, self._model = resume(spec.model, run.summary.steps, tables), spec.model
         summary = run.summary
         reason = "callback" if stop else summary.stop_reason
@@ -236,12 +236,12 @@ class Trained(CallbackSupportMixin, Parameters):
         )
 
     def _save(self, path: Location, artifact: Artifact) -> None:
-        write_artifact(path, artifact)
+        write_artifact(place_of(path), artifact)
 
     @classmethod
     def _load(cls, path: Location) -> tuple[Self, Artifact, dict[str, Any]]:
         """Return an estimator with the model in the folder ``path``, the file, and its notes."""
-        artifact = read_artifact(path)
+        artifact = read_artifact(place_of(path))
         model = artifact.description.model
         kind = "mf" if isinstance(model, Factorization) else "lr"
         if kind != cls._kind:

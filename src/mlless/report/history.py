@@ -11,7 +11,7 @@ import msgspec
 
 from mlless.channels.opening import open_objects
 from mlless.errors import ChannelError
-from mlless.locations import Location, folder_of, is_remote
+from mlless.locations import Directory, Place
 from mlless.records import StepRecord, StepTimes, Summary
 
 HISTORY = "history.jsonl"
@@ -55,16 +55,14 @@ class HistoryFile:
     In a folder it can be read as it grows. On the way to an object store it is in a temporary file.
     """
 
-    def __init__(self, run: Location) -> None:
+    def __init__(self, run: Place) -> None:
         self._objects = open_objects(run)
         replaces = SUMMARY in self._objects.names()
         self._name = f".part-{HISTORY}" if replaces else HISTORY
         # Before a long training: can it be written there? If not, this says so.
         self._objects.put(self._name, b"")
         self._file = (
-            tempfile.TemporaryFile()  # noqa: SIM115 (closed on leaving)
-            if is_remote(run)
-            else (folder_of(run) / self._name).open("r+b")
+            (run.path / self._name).open("r+b") if isinstance(run, Directory) else tempfile.TemporaryFile()  # noqa: SIM115 (closed on leaving)
         )
         self._encoder = msgspec.json.Encoder()
         self._kept = False
@@ -92,18 +90,18 @@ class HistoryFile:
         self._file.write(self._encoder.encode(record) + b"\n")
 
 
-def read_history(run: Location) -> list[StepRecord]:
+def read_history(run: Place) -> list[StepRecord]:
     """Return the record of every step of a run."""
     lines = open_objects(run).get(HISTORY).splitlines()
     return [msgspec.json.decode(line, type=StepRecord) for line in lines]
 
 
-def write_summary(run: Location, summary: Summary) -> None:
+def write_summary(run: Place, summary: Summary) -> None:
     """Write the summary as indented JSON."""
     text = msgspec.json.format(msgspec.json.encode(summary), indent=2)
     open_objects(run).put(SUMMARY, text + b"\n")
 
 
-def read_summary(run: Location) -> Summary:
+def read_summary(run: Place) -> Summary:
     """Return the summary of a run."""
     return msgspec.json.decode(open_objects(run).get(SUMMARY), type=Summary)

@@ -5,13 +5,14 @@ import json
 import msgspec
 import pytest
 
+from mlless.locations import Directory
 from mlless.records import StepRecord
 from mlless.report.history import HISTORY, SUMMARY, HistoryFile, Totals, read_summary, write_summary
 
 
 def test_history_is_one_object_a_step(tmp_path, step):
     records = [step(0, heldout={"rmse": 1.0}), step(1, loss=None)]
-    with HistoryFile(tmp_path) as history:
+    with HistoryFile(Directory(tmp_path)) as history:
         for record in records:
             history.add(record)
     lines = (tmp_path / HISTORY).read_bytes().splitlines()
@@ -27,6 +28,6 @@ def test_totals(step):
 
 
 def test_summary_comes_back_and_is_readable(tmp_path, summary):
-    write_summary(tmp_path, summary())
-    assert read_summary(tmp_path) == summary()
+    write_summary(Directory(tmp_path), summary())
+    assert read_summary(Directory(tmp_path)) == summary()
     assert json.loads((tmp_path / SUMMARY).read_text())["heldout"] == {"rmse": 0.8}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from mlless.channels.opening import open_remote
 from mlless.data.readers.parts import STANDARD_INPUT, FilePart, Part, PipePart, RemotePart, unreadable
 from mlless.errors import InputError, MissingObject, UsageError, hidden
-from mlless.locations import SCHEMES, Prefix, WebFile, is_remote, is_web, prefix_of
+from mlless.locations import SCHEMES, WEB, Prefix, WebFile, path_of, place_of, scheme_of
 
 Sources = str | Path | Sequence[str | Path]
 
@@ -24,16 +25,17 @@ def parts_of(sources: Sources) -> tuple[str, tuple[Part, ...]]:
 
     InputError if there is nothing to be found; UsageError if a part is named twice.
     """
-    given = [os.fspath(one) for one in ([sources] if isinstance(sources, str | Path) else sources)]
+    several = [sources] if isinstance(sources, str | Path) else sources
+    given = [one if isinstance(one, str) else str(path_of(one)) for one in several]
     if not given:
         raise UsageError("no source", expected="at least one")
     parts = [part for one in given for part in _parts_of(one)]
     seen: set[str] = set()
     for part in parts:
-        if part.place in seen:
+        if part.address in seen:
             cure = "name it once, or its rows would count twice"
             raise UsageError("a source is named twice", where=part.name, cure=cure)
-        seen.add(part.place)
+        seen.add(part.address)
     return together(given), tuple(parts)
 
 
@@ -46,15 +48,21 @@ def together(given: Sequence[str]) -> str:
 def _shown(given: str) -> str:
     if given == STANDARD_INPUT:
         return "standard input"
-    return str(WebFile(given)) if is_web(given) else hidden(given)
+    return str(WebFile(given)) if scheme_of(given) in WEB else hidden(given)
 
 
 def _parts_of(given: str) -> Iterator[Part]:
-    path = Path(given)
+    path, scheme = Path(given), scheme_of(given)
     if given == STANDARD_INPUT:
         yield PipePart(None)
-    elif is_remote(given):
-        yield from _remote_parts(given)
+    elif scheme in WEB:
+        file = WebFile(given)
+        yield RemotePart(open_remote(file), "", str(file))
+    elif scheme in SCHEMES:
+        yield from _objects(given)
+    elif scheme is not None:
+        expected = f"a path, {STANDARD_INPUT}, or " + ", ".join(f"{one}://" for one in (*SCHEMES, "https"))
+        raise UsageError("raw rows cannot be read from there", expected=expected, found=hidden(given))
     elif path.is_dir():
         yield from _files_below(path, given)
     elif path.exists():
@@ -90,21 +98,15 @@ def _matches(pattern: str) -> Iterator[Part]:
             yield FilePart(path, found=True)
 
 
-def _remote_parts(url: str) -> Iterator[Part]:
-    if is_web(url):
-        yield RemotePart(open_remote(WebFile(url)), "", str(WebFile(url)))
-        return
-    if not url.lower().startswith(tuple(f"{scheme}://" for scheme in SCHEMES)):
-        expected = f"a path, {STANDARD_INPUT}, or " + ", ".join(f"{one}://" for one in (*SCHEMES, "https"))
-        raise UsageError("raw rows cannot be read from there", expected=expected, found=hidden(url))
-    prefix = prefix_of(url)
-    try:
-        size = open_remote(prefix).size("") if prefix.path else None
-    except MissingObject:
-        size = None
-    if size is not None:
-        yield RemotePart(open_remote(prefix), "", str(prefix), size)
-        return
+def _objects(url: str) -> Iterator[Part]:
+    """Yield the object of that name; or if there is none, what lies below it, or matches it."""
+    prefix = place_of(url)
+    assert isinstance(prefix, Prefix)
+    if prefix.path:
+        objects = open_remote(prefix)
+        with contextlib.suppress(MissingObject):
+            yield RemotePart(objects, "", str(prefix), objects.size(""))
+            return
     names = prefix.path.split("/") if prefix.path else []
     fixed = next((at for at, name in enumerate(names) if glob.has_magic(name)), len(names))
     root = Prefix(prefix.scheme, prefix.bucket, "/".join(names[:fixed]))
@@ -114,11 +116,7 @@ def _remote_parts(url: str) -> Iterator[Part]:
     _check_plain({name for path, _ in found for name in path}, str(root))
     found = [(path, size) for path, size in found if _fits(path, pattern)]
     if not found:
-        raise (
-            _no_match(url)
-            if pattern
-            else InputError("no files of rows here", where=url, cure="check the name")
-        )
+        raise _no_match(url) if pattern else _no_files(url)
     for path, size in found:
         below = "/".join(path)
         yield RemotePart(objects, below, f"{root}/{below}", size, found=True)

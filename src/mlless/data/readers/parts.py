@@ -25,16 +25,16 @@ class Part(ABC):
     ----------
     name
         What it is called, fit to be shown.
-    place
-        Where it is; tells it from others.
+    address
+        Where it is: the same wherever it is read, but without what may be a secret.
     size
         In bytes as they are stored; None where that is not known.
     found
         Whether it was found in a folder or by a pattern. It may then be empty.
     """
 
-    def __init__(self, name: str, place: str, size: int | None, *, found: bool) -> None:
-        self.name, self.place, self.size, self.found = name, place, size, found
+    def __init__(self, name: str, address: str, size: int | None, *, found: bool) -> None:
+        self.name, self.address, self.size, self.found = name, address, size, found
 
     @abstractmethod
     def pieces(self) -> Iterator[bytes]:

@@ -23,7 +23,7 @@ from mlless.billing.meter import Item
 from mlless.channels.opening import open_objects
 from mlless.channels.ports import ObjectStore
 from mlless.errors import UsageError
-from mlless.locations import Location, folder_of, is_remote
+from mlless.locations import Directory, Location, place_of
 from mlless.report.account import why_ended
 from mlless.report.comparison import charts, look
 from mlless.report.comparison.charts import Chart, Key
@@ -89,9 +89,10 @@ def write_report(runs: Places, out: Location = "report") -> str:
     if not 1 <= len(places) <= look.MOST:
         raise UsageError("number of runs", expected=f"1 to {look.MOST}", found=str(len(places)))
     recorded = read_runs(places)
-    if not is_remote(out) and folder_of(out).is_file():
-        raise UsageError("a file is in the report's place", where=str(out), cure="choose another --out")
-    objects = open_objects(out)
+    place = place_of(out)
+    if isinstance(place, Directory) and place.path.is_file():
+        raise UsageError("a file is in the report's place", where=str(place), cure="choose another --out")
+    objects = open_objects(place)
     former = _former(objects, str(out))
     sections = list(_sections(recorded))
     pictures = [picture for section in sections for picture in section.pictures]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mlless.channels.opening import open_objects
 from mlless.errors import DatasetError, MissingObject, UsageError
-from mlless.locations import Location, absolute
+from mlless.locations import Location, Place, place_of
 from mlless.records import StepRecord, Summary
 from mlless.report.history import HISTORY, SUMMARY, read_history, read_summary
 
@@ -75,11 +75,11 @@ class Series:
     y: Floats
 
 
-def is_finished(location: Location) -> bool:
+def is_finished(place: Place) -> bool:
     """Return whether a run has come to its end; DatasetError if there is none."""
-    found = open_objects(location).names()
+    found = open_objects(place).names()
     if not {SUMMARY, HISTORY} & found:
-        raise DatasetError("no run here", where=str(location), expected="what mlless train leaves behind")
+        raise DatasetError("no run here", where=str(place), expected="what mlless train leaves behind")
     return SUMMARY in found
 
 
@@ -89,23 +89,25 @@ def read_runs(locations: Iterable[Location]) -> list[Recorded]:
     Raises UsageError for the same run twice or one that has not come to its end, DatasetError for a place
     without a run and for a file that is damaged.
     """
-    places = [absolute(location) for location in locations]
-    if len(set(places)) < len(places):
-        raise UsageError("a run is named twice", found=", ".join(places))
-    return [_read(place, name) for place, name in zip(places, _names(places), strict=True)]
+    places = [place_of(location) for location in locations]
+    addresses = [place.address for place in places]
+    if len(set(addresses)) < len(addresses):
+        raise UsageError("a run is named twice", found=", ".join(addresses))
+    return [_read(place, name) for place, name in zip(places, _names(addresses), strict=True)]
 
 
-def _read(place: str, name: str) -> Recorded:
+def _read(place: Place, name: str) -> Recorded:
+    where = place.address
     if not is_finished(place):
-        raise UsageError("this run is under way, or has failed", where=place, found=f"{HISTORY} alone")
+        raise UsageError("this run is under way, or has failed", where=where, found=f"{HISTORY} alone")
     try:
-        recorded = Recorded(name, place, read_summary(place), read_history(place))
+        recorded = Recorded(name, where, read_summary(place), read_history(place))
     except (msgspec.DecodeError, MissingObject) as error:
         raise DatasetError(
-            "not the files of a run of this release", where=place, found=str(error), cure="train again"
+            "not the files of a run of this release", where=where, found=str(error), cure="train again"
         ) from error
     if not recorded.history:
-        raise DatasetError("the run's history is empty", where=f"{place}/{HISTORY}", cure="train again")
+        raise DatasetError("the run's history is empty", where=f"{where}/{HISTORY}", cure="train again")
     return recorded
 
 

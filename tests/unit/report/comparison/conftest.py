@@ -6,6 +6,7 @@ import pytest
 
 from mlless.autotuner.decision import Decision, FittedCurve
 from mlless.billing.meter import Bill, Item
+from mlless.locations import Directory
 from mlless.report.comparison.recorded import Recorded
 from mlless.report.history import HistoryFile, write_summary
 
@@ -78,10 +79,10 @@ def store(summary, history):
 
     def store(folder, changes=None, **how):
         folder.mkdir(parents=True)
-        with HistoryFile(folder) as file:
+        with HistoryFile(Directory(folder)) as file:
             for record in history(**how):
                 file.add(record)
-        write_summary(folder, summary(**{"steps": 40, "restored": True} | (changes or {})))
+        write_summary(Directory(folder), summary(**{"steps": 40, "restored": True} | (changes or {})))
         return folder
 
     return store

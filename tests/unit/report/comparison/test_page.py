@@ -16,6 +16,7 @@ from mlless.channels.folder import Folder
 from mlless.driver import Run
 from mlless.errors import ChannelError, UsageError
 from mlless.job import Scaling
+from mlless.locations import Directory
 from mlless.report.comparison import charts, look
 from mlless.report.comparison.page import PAGE, write_report
 from mlless.report.comparison.recorded import read_runs
@@ -164,7 +165,7 @@ def test_a_users_own_settings_change_nothing(page, place, tmp_path):
 def test_runs_are_given_as_they_are_returned_or_one_alone(stored, tmp_path, monkeypatch, summary):
     monkeypatch.chdir(tmp_path)
     folder = stored()
-    assert write_report(Run(str(folder), summary())) == f"report/{PAGE}"
+    assert write_report(Run(Directory(folder), summary())) == f"report/{PAGE}"
     assert write_report([str(folder)], "second") == f"second/{PAGE}"
     with pytest.raises(UsageError, match="a file is in the report's place"):
         write_report(folder, folder / "summary.json")
