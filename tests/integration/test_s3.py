@@ -32,7 +32,7 @@ from mlless.data.partition import partition
 from mlless.data.stream import BatchStream
 from mlless.data.synthetic import write_ratings
 from mlless.driver import run_job
-from mlless.errors import ChannelError, DatasetError, MissingObject, UsageError, WorkerFailed
+from mlless.errors import ChannelError, DatasetError, InputError, MissingObject, UsageError, WorkerFailed
 from mlless.locations import place_of
 from mlless.membership import batch_at
 from mlless.records import StepRecord
@@ -182,7 +182,7 @@ def test_what_is_no_data_set_is_not_replaced(raw: Path, bucket: str, s3: S3Serve
             partition(raw, dest, overwrite=True)
     with pytest.raises(UsageError, match="--like would be replaced"):
         partition(raw, f"s3://{bucket}/data", like=f"s3://{bucket}/data/", overwrite=True)
-    with pytest.raises(UsageError, match="a source is a file of this machine"):
+    with pytest.raises(InputError, match=r"home/thesis\.tex: an empty file"):
         partition(f"s3://{bucket}/home/thesis.tex", f"s3://{bucket}/new")
     assert s3.objects(bucket) == before
 

@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 from mlless.channels.opening import open_remote
+from mlless.data.manifest import MANIFEST
 from mlless.data.readers.parts import STANDARD_INPUT, FilePart, Part, PipePart, RemotePart, unreadable
 from mlless.errors import InputError, MissingObject, UsageError, hidden
 from mlless.locations import SCHEMES, WEB, Prefix, WebFile, path_of, place_of, scheme_of
@@ -76,7 +77,7 @@ def _parts_of(given: str) -> Iterator[Part]:
 def _files_below(folder: Path, given: str) -> Iterator[Part]:
     paths = []
     for here, folders, files in os.walk(folder, onerror=_raise):
-        _check_plain(folders, here)
+        _check_raw((*folders, *files), here)
         folders[:] = [name for name in folders if _is_data(name)]
         paths += [Path(here, name) for name in files if _is_data(name)]
     if not paths:
@@ -113,7 +114,7 @@ def _objects(url: str) -> Iterator[Part]:
     objects = open_remote(root)
     pattern = names[fixed:]
     found = sorted((path.split("/"), size) for path, size in objects.below())
-    _check_plain({name for path, _ in found for name in path}, str(root))
+    _check_raw((name for path, _ in found for name in path), str(root))
     found = [(path, size) for path, size in found if _fits(path, pattern)]
     if not found:
         raise _no_match(url) if pattern else _no_files(url)
@@ -135,7 +136,11 @@ def _fits(names: Sequence[str], pattern: Sequence[str]) -> bool:
     return (_is_data(names[0]) or names[0] == pattern[0]) and _fits(names[1:], pattern[1:])
 
 
-def _check_plain(names: Iterable[str], where: str) -> None:
+def _check_raw(names: Iterable[str], where: str) -> None:
+    """Raise InputError if a folder with these ``names`` is a data set already, or another kind of table."""
+    names = set(names)
+    if MANIFEST in names:
+        raise InputError("a data set, not raw rows", where=where, cure="train on it as it is")
     if found := next((_TABLES[name] for name in names if name in _TABLES), None):
         raise InputError(
             f"{found}, some of whose files hold rows that are no longer in it",

@@ -157,6 +157,12 @@ def test_a_folder_with_deleted_rows_is_refused(folder: Path, mark: str, kind: st
         open_source(folder)
 
 
+def test_a_data_set_is_no_source(folder: Path, tmp_path: Path) -> None:
+    partition(folder, tmp_path / "d")
+    with pytest.raises(InputError, match=r"/d: a data set, not raw rows\. Train on it"):
+        partition(tmp_path / "d", tmp_path / "e")
+
+
 def test_what_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"\*\.csv: no file matches this pattern"):
         open_source(tmp_path / "*.csv")
