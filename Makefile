@@ -5,13 +5,27 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 RUN := .venv/bin
 RIE := aws-sam-cli==1.170.0  # only for the emulator of AWS Lambda that lies in it
 
-.PHONY: demo test check lint types imports build clean
+SEED ?= $(shell date +%s)  # of make explore, with the number of its rounds
+ROUNDS ?= 10
+
+.PHONY: demo test quick explore check lint types imports build clean
 
 demo: .venv/demo  ## train on generated ratings and show the result
 	$(RUN)/python examples/demo.py
 
 test: .venv/dev  ## run all tests
 	$(RUN)/pytest --cov --cov-report=term
+
+quick: .venv/dev  ## unit tests and contracts that need no server, in a minute or so
+	$(RUN)/pytest -q -m "not slow" tests/unit tests/contract/test_embedded.py tests/contract/test_folder.py \
+		tests/contract/test_processes.py
+
+explore: .venv/dev  ## other examples for the property tests, as a nightly run
+	@seed=$(SEED); for round in $$(seq $(ROUNDS)); do \
+		echo "round $$round, seed $$seed"; \
+		$(RUN)/pytest -q -x -m hypothesis --hypothesis-profile=explore --hypothesis-seed=$$seed tests/unit \
+			|| { echo "again: make explore SEED=$$seed ROUNDS=1"; exit 1; }; \
+		seed=$$((seed + 1)); done
 
 check: lint types imports test  ## everything that a change must pass
 

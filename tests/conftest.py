@@ -1,4 +1,4 @@
-"""Small generated data sets that tests of all kinds share, and one profile for hypothesis."""
+"""Small generated data sets that tests of all kinds share, and two profiles for hypothesis."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from mlless.data.dataset import Dataset
 from mlless.data.partition import partition
 from mlless.data.synthetic import write_clicks, write_ratings
 
-settings.register_profile(
-    "mlless", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
-settings.load_profile("mlless")
+_common = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None)
+settings.register_profile("same", _common, derandomize=True)  # a run tries the same examples as any other
+settings.register_profile("explore", _common, derandomize=False, print_blob=True)  # make explore
+settings.load_profile("same")
 
 pytest_plugins = [
     "servers.browser",
