@@ -48,6 +48,7 @@ def train(
     """
     from mlless.cli.console import commands, console, print_json, quote, say
     from mlless.data.dataset import open_dataset
+    from mlless.data.findings import check_two_classes
     from mlless.driver import check_run_folder, plan_job, run_job
     from mlless.locations import place_of
     from mlless.report.account import closing, opening
@@ -57,6 +58,7 @@ def train(
     data = open_dataset(dataset)
     spec = plan_job(settings.wishes(), data, deployment)
     place = place_of(out)
+    check_two_classes(data.manifest, data.location)
     check_run_folder(place, overwrite)
     to = console(stderr=json)
     to.quiet = json and not to.is_terminal

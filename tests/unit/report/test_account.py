@@ -53,6 +53,12 @@ def test_closing_says_which_model_was_kept(summary, manifest):
     assert told["model"] == "runs/r (the best: as it was after step 12)"
 
 
+def test_closing_repeats_what_is_to_doubt_beside_the_result(summary, manifest):
+    told = list(closing(summary(notes=("all are 4", "only 10 rows")), manifest(), "runs/r"))
+    assert [label for label, _ in told[:3]] == ["result", "note", "note"]
+    assert [text for label, text in told if label == "note"] == ["all are 4", "only 10 rows"]
+
+
 def test_closing_without_held_out_rows(summary, manifest):
     told = dict(closing(summary(heldout={}), manifest(validation=()), "runs/r"))
     assert told["result"] == "train rmse 0.7071; nothing was held out to check it on"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from mlless.channels.folder import Folder
 from mlless.data.dataset import Dataset
-from mlless.data.manifest import Made
+from mlless.data.manifest import Finding, Made
 from mlless.report.datasets import description, facts
 
 
@@ -28,5 +28,14 @@ def test_clicks(manifest, clicks_shape):
     told = dict(description(dataset))
     assert told["rows"] == "110 rows with 1,000 features, 25.0% of them of label 1"
     assert "held out" not in told
+    assert "note" not in told
     assert told["left out"] == "3 malformed lines"
     assert facts(dataset)["skipped"] == 3
+
+
+def test_what_is_to_doubt_is_told(manifest):
+    notes = (Finding("equal", "all are 4"), Finding("held-out", "only 10 rows"))
+    dataset = Dataset("d", manifest(notes=notes), Folder(Path("d")))
+    assert [text for label, text in description(dataset) if label == "note"] == ["all are 4", "only 10 rows"]
+    assert facts(dataset)["notes"] == ["all are 4", "only 10 rows"]
+    assert repr(dataset) == "<Dataset d: 110 ratings, 10 of them held out; all are 4; only 10 rows>"
