@@ -35,7 +35,7 @@ def test_clicks(manifest, clicks_shape):
 
 def test_what_is_to_doubt_is_told(manifest):
     notes = (Finding("equal", "all are 4"), Finding("held-out", "only 10 rows"))
-    dataset = Dataset("d", manifest(notes=notes), Folder(Path("d")))
+    dataset = Dataset("d", manifest(notes=notes), Folder(Path("d")), "d")
     assert [text for label, text in description(dataset) if label == "note"] == ["all are 4", "only 10 rows"]
     assert facts(dataset)["notes"] == ["all are 4", "only 10 rows"]
     assert repr(dataset) == "<Dataset d: 110 ratings, 10 of them held out; all are 4; only 10 rows>"
