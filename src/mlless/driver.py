@@ -137,7 +137,7 @@ def train(
     listen: Listener = _silent,
     **options: Unpack[TrainOptions],
 ) -> Run:
-    """Train a model on a partitioned data set with worker processes, or functions elsewhere.
+    """Train a model on a partitioned data set: on this machine, or by functions elsewhere.
 
     A Ctrl-C or SIGTERM does not raise: the run comes back with the model so far and the
     ``summary.stop_reason`` ``interrupted``. A second one raises KeyboardInterrupt.
