@@ -49,19 +49,19 @@ class MatrixFactorization(RegressorMixin, Trained):
 
     Parameters
     ----------
-    factors
+    factors : int, optional
         Factors of a user or item; None is 20.
-    l2
+    l2 : float, optional
         The pull on a parameter for each rating it takes part in, on standardised ratings.
     {parameters}
 
     Attributes
     ----------
-    users_, items_
+    users_, items_ : array
         Original ids, in the order of the rows of the tables.
-    user_factors_, item_factors_, user_biases_, item_biases_
+    user_factors_, item_factors_, user_biases_, item_biases_ : array
         The tables: a rating is ``scale_.mean + scale_.deviation * (factors . factors + biases)``.
-    scale_
+    scale_ : Ratings
         Mean and deviation of the ratings, and the limits that predictions are clipped to.
     {attributes}
     """

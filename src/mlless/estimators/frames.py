@@ -7,11 +7,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+import numpy as np
 import pyarrow
+from numpy.typing import NDArray
 from pyarrow import types
 
 from mlless.data.features import HASHED, FeatureMap, Layout
 from mlless.data.readers.clicks_table import rows_of_table
+from mlless.data.readers.values import is_text
 from mlless.data.rows import ColumnRows
 from mlless.estimators.base import as_value_error
 
@@ -34,6 +38,19 @@ def columns_of(frame: Any, y: Any) -> FeatureMap | None:
     with as_value_error():
         layout.check("X")
     return FeatureMap(1, layout, HASHED, 0, "standard", ())
+
+
+def with_labels(columns: FeatureMap, classes: NDArray[Any]) -> FeatureMap:
+    """Return the map with the names of the classes, where they have names, for files with such labels."""
+    if classes.dtype.kind in "biuf":
+        return columns
+    layout = msgspec.structs.replace(columns.layout, labels=(str(classes[0]), str(classes[1])))
+    return msgspec.structs.replace(columns, layout=layout)
+
+
+def classes_of(columns: FeatureMap | None) -> NDArray[Any]:
+    """Return the classes of a data set whose features are made of ``columns``."""
+    return np.array(columns.layout.labels if columns and columns.layout.labels else [0, 1])
 
 
 def rows_of_frame(frame: Any, features: FeatureMap) -> ColumnRows:
@@ -69,17 +86,7 @@ def _table(frame: Any) -> pyarrow.Table:
 
 def _textual(field: pyarrow.Field) -> bool:
     kind = field.type
-    if any(
-        test(kind)
-        for test in (
-            types.is_dictionary,
-            types.is_string,
-            types.is_large_string,
-            types.is_string_view,
-            types.is_binary,
-            types.is_null,
-        )
-    ):
+    if is_text(kind) or types.is_dictionary(kind) or types.is_null(kind):
         return True
     if any(test(kind) for test in (types.is_boolean, types.is_integer, types.is_floating, types.is_decimal)):
         return False

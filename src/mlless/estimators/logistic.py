@@ -25,7 +25,7 @@ from mlless.data.manifest import Clicks
 from mlless.data.memory import clicks_in_memory
 from mlless.estimators.base import Data, Trained, as_value_error, dataset_in
 from mlless.estimators.callbacks import with_callbacks
-from mlless.estimators.frames import columns_of, rows_of_frame
+from mlless.estimators.frames import classes_of, columns_of, rows_of_frame, with_labels
 from mlless.estimators.labelled import labels_of, matrix_of, relative, rows_of, two_classes, weights_of
 from mlless.estimators.parameters import FROM_0, plain
 from mlless.job import JobSpec, Logistic
@@ -40,15 +40,17 @@ _FLOATS = [np.float64, np.float32]
 class LogisticRegression(ClassifierMixin, Trained):
     """Binary logistic regression for wide sparse data, trained in mini-batches.
 
-    What is None is the default of `mlless.train`, see its description. Features should be of similar
-    scale, as for every method of stochastic gradients; sparse indicators are.
+    ``X`` is an array, a CSR matrix, a frame or a partitioned data set. A frame with columns of text or
+    categories becomes the same features as a file: categories are hashed, numbers scaled. Else features
+    should be of similar scale, as for every method of stochastic gradients; sparse indicators are. What is
+    None is the default of `mlless.train`, see its description.
 
     Parameters
     ----------
-    l2
+    l2 : float, optional
         L2 strength on the mean log loss; None is 8 / rows (or the sum of their weights). In terms of
         scikit-learn's ``C`` it is ``1 / (C * rows)``.
-    class_weight
+    class_weight : dict or "balanced", optional
         How much the rows of a class count: a number for each class in a dict, 1 where there is none;
         or "balanced", ``rows / (2 * rows of the class)``.
     {parameters}
@@ -56,7 +58,8 @@ class LogisticRegression(ClassifierMixin, Trained):
     Attributes
     ----------
     classes_, coef_, intercept_, n_features_in_, feature_names_in_
-        As in scikit-learn.
+        As in scikit-learn. Of a frame with text the columns are counted and named, and ``coef_`` has the
+        features that they become.
     {attributes}
     """
 
@@ -166,6 +169,7 @@ class LogisticRegression(ClassifierMixin, Trained):
             rows, features = rows_of(X, labels), self.n_features_in_
         else:
             order = cut.order(X)
+            columns = with_labels(columns, self.classes_)
             columns = with_scales(columns, [X.take(order.places[order.held_out :])])
             rows, features = replace(columns.encode(X), labels=labels), columns.features
         dataset = clicks_in_memory(rows, relative(weights), features=features, cut=cut, columns=columns)
@@ -188,7 +192,7 @@ class LogisticRegression(ClassifierMixin, Trained):
         return X, y
 
     def _taken(self, dataset: Dataset, *, goes_on: bool) -> Dataset:
-        """Return a partitioned data set of clicks; its classes are 0 and 1."""
+        """Return a partitioned data set of clicks; its classes are 0 and 1 unless its labels have names."""
         shape = dataset.manifest.shape
         if not isinstance(shape, Clicks):
             raise ValueError(f"{dataset.location}: LogisticRegression needs clicks, found ratings")
@@ -197,7 +201,7 @@ class LogisticRegression(ClassifierMixin, Trained):
                 f"{dataset.location}: expected the {self.coef_.shape[1]} features of the model, found "
                 f"{shape.table_rows}, or other columns or scales: partition it like the first, with --like"
             )
-        self.classes_ = np.array([0, 1])
+        self.classes_ = classes_of(shape.columns)
         self._name_features(shape.table_rows, shape.columns)
         return dataset
 
@@ -265,7 +269,7 @@ class LogisticRegression(ClassifierMixin, Trained):
         estimator, artifact, notes = cls._load(path)
         model = artifact.description.model
         assert isinstance(model, Logistic)
-        estimator.classes_ = np.array(notes.get("classes", [0, 1]))
+        estimator.classes_ = np.array(notes["classes"]) if notes else classes_of(estimator._columns)
         estimator._name_features(model.features, estimator._columns)
         if notes.get("names"):
             estimator.feature_names_in_ = np.array(notes["names"], object)

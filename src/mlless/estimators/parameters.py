@@ -21,50 +21,56 @@ FROM_0 = Interval(Real, 0, None, closed="left")
 ABOVE_0 = Interval(Real, 0, None, closed="neither")
 
 _PARAMETERS = """\
-    optimizer, learning_rate, sync, significance, max_time
+    optimizer : {{"adagrad", "nesterov"}}, default "adagrad"
+        How to step, as in `mlless.train`.
+    learning_rate, significance, max_time : float, optional
         As in `mlless.train`.
-    max_iter
+    sync : {{"isp", "bsp"}}, default "isp"
+        As in `mlless.train`.
+    max_iter : int, optional
         The most epochs. None is at most {epochs}, on small arrays at least {steps:,} steps. Who gives a
         number gets all of them, unless ``n_iter_no_change`` is given too.
-    n_iter_no_change
+    n_iter_no_change : int, optional
         After how many epochs without a better held-out metric a fit ends; None is {patience}. Where
-        nothing is held out, on arrays, it takes all epochs.
-    tol
+        nothing is held out, on arrays, a fit takes all epochs.
+    tol : float, default 0
         How much better a held-out metric must be to count for ``n_iter_no_change``, in {unit}.
-    batch_size
+    batch_size : int, optional
         Rows of a mini-batch; None is a 300th of the rows, from 64 to 6,250.
-    validation_fraction
+    validation_fraction : float, optional
         The share of the rows of arrays that is held out to end early and to keep the best model; 0 is
         none, None is 0.1 from {held_out:,} rows on and 0 below. A data set has its own held-out part.
-    refit
+    refit : bool, default True
         Whether the model is trained once more on all rows, for the number of epochs that was best for
         those held out. It is done for arrays only, and only if the held-out rows or the number of epochs
         ended the fit.
-    workers
+    workers : int or "auto", default 1
         1 trains in this process; more are processes of their own; "auto" is 1 unless the data is large.
-    warm_start
+    warm_start : bool, default False
         Whether ``fit`` goes on from the model that is there.
-    random_state
+    random_state : int or RandomState, optional
         A whole number is the seed itself.
-    callbacks
-        A list of functions that hear of every epoch, or of objects as `mlless.estimators.Callback`.
-    verbose
+    callbacks : list, optional
+        Functions that hear of every epoch, or objects as `mlless.estimators.Callback`.
+    verbose : int, default 0
         1 prints a line an epoch."""
 
 _ATTRIBUTES = """\
-    n_iter_, n_steps_
+    n_iter_, n_steps_ : int
         Epochs of the last fit, with ``refit`` of that on all rows; steps of the whole training, on which
         the significance threshold depends.
-    loss_curve_
+    loss_curve_ : list of float
         Training loss at the end of each epoch of the last fit, an average over its latest steps. Of a
         ``refit`` nothing is told, here or below.
-    validation_scores_
+    validation_scores_ : list of float, or None
         Minus the held-out {metric} after each epoch, so that greater is better; None where nothing is
         held out. Not a number after the last epoch if an earlier model was better.
-    best_validation_score_
-        That of the best model, or None.
-    heldout_, stop_reason_
-        Held-out metrics of that model (empty where nothing is held out), and why the last fit has ended."""
+    best_validation_score_ : float or None
+        That of the best model.
+    heldout_ : dict of float
+        Held-out metrics of that model; empty where nothing is held out.
+    stop_reason_ : str
+        Why the last fit has ended: "epochs", "patience", "time", "callback" or "diverged"."""
 
 
 @dataclass(eq=False, repr=False, kw_only=True)

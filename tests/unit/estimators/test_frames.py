@@ -124,6 +124,21 @@ def test_weights_and_names_of_classes_go_with_frames(table):
     assert set(weighted.predict(table[NAMES])) == {"yes", "no"}
 
 
+def test_labels_with_names_are_those_of_files(table, tmp_path):
+    named = table.assign(clicked=np.where(table["clicked"] == 1, "yes", "no"))
+    model = mlless.LogisticRegression(random_state=0, max_iter=20).fit(named[NAMES], named["clicked"])
+    assert model._columns.layout.labels == ("no", "yes")
+    assert model.partial_fit(named[NAMES], named["clicked"])._columns.layout.labels == ("no", "yes")
+
+    named.to_csv(tmp_path / "rows.csv", index=False)
+    dataset = mlless.partition(tmp_path / "rows.csv", tmp_path / "data", columns=model._columns.layout)
+    of_file = mlless.LogisticRegression(random_state=0, max_iter=20).fit(dataset)
+    assert of_file.classes_.tolist() == ["no", "yes"]
+    assert (of_file.predict(table[of_file.feature_names_in_]) == named["clicked"]).mean() > 0.75
+    run = mlless.train(dataset.location, out=tmp_path / "run", workers=1, epochs=2, verbose=False)
+    assert mlless.LogisticRegression.load(run.folder).classes_.tolist() == ["no", "yes"]
+
+
 def test_learning_goes_on_with_the_first_scales(table, tmp_path):
     first, second = table[:500], table[500:]
     model = mlless.LogisticRegression(random_state=0).partial_fit(first[NAMES], first["clicked"], max_iter=50)

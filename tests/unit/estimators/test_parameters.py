@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -16,7 +17,9 @@ BOTH = [mlless.LogisticRegression, mlless.MatrixFactorization]
 
 @pytest.mark.parametrize("kind", BOTH)
 def test_every_parameter_is_described(kind):
-    assert "{" not in kind.__doc__
+    assert not set(kind._words) & set(re.findall(r"{(\w+)", kind.__doc__))
+    assert "{parameters}" not in kind.__doc__
+    assert "{attributes}" not in kind.__doc__
     described = kind.__doc__.partition("Attributes\n")[0]
     for name in kind().get_params():
         assert name in described
