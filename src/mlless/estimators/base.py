@@ -26,7 +26,7 @@ from mlless.data.manifest import Clicks, Finding
 from mlless.data.memory import IN_MEMORY, store_dataset
 from mlless.driver import plan_job, run_job
 from mlless.errors import DataWarning, InputError, MLLessError, UsageError
-from mlless.estimators.callbacks import Audience, CallbackSupportMixin
+from mlless.estimators.callbacks import WRAPPED, Audience, CallbackSupportMixin
 from mlless.estimators.parameters import Parameters, plain
 from mlless.job import Factorization, JobSpec, Logistic, Stop
 from mlless.local import Course, begin, grow, resume, train_here
@@ -132,17 +132,14 @@ class Trained(CallbackSupportMixin, Parameters):
         epochs = self.n_iter_ = max(1, round(ended.epochs))
         if own and self.refit and not goes_on and ended.can_be_repeated:
             self.n_iter_ = max(1, round(ended.best / spec.batches))
-            train(*self._of_all_rows(spec, dataset, self.n_iter_), False, lambda record: False)
+            again = train(*self._of_all_rows(spec, dataset, self.n_iter_), False, lambda record: False)
+            if again.stop_reason == "diverged":
+                self.stop_reason_ = "diverged"
         self.n_steps_ = self._course.step
         self._settle()
         audience.finish(epochs, self.heldout_, restored=ended.restored)
         self.loss_curve_, self.validation_scores_ = audience.losses, audience.scores or None
         self.best_validation_score_ = next((-value for value in self.heldout_.values()), None)
-        if self.stop_reason_ == "diverged":
-            message = (
-                "training diverged, the best model before that is kept: scale the data or lower learning_rate"
-            )
-            warnings.warn(message, ConvergenceWarning, stacklevel=4)
 
     @staticmethod
     def _of_all_rows(spec: JobSpec, dataset: Dataset, epochs: int) -> tuple[JobSpec, Dataset]:
@@ -191,10 +188,15 @@ class Trained(CallbackSupportMixin, Parameters):
         best = summary.model_step * spec.workers
         return Ended(reason, summary.epochs, summary.heldout, best, summary.restored)
 
-    def _warn(self) -> None:
-        """Say what is to doubt in the data of a whole fit."""
-        for finding in self._findings:
-            warnings.warn(finding.text, DataWarning, stacklevel=3)
+    def _warn(self, *, partial: bool = False) -> None:
+        """Tell whoever has called ``fit`` what is to doubt in its data, and that training went astray."""
+        for finding in () if partial else self._findings:
+            warnings.warn(finding.text, DataWarning, stacklevel=3 + WRAPPED)
+        if self.stop_reason_ == "diverged":
+            message = (
+                "training diverged, the best model before that is kept: scale the data or lower learning_rate"
+            )
+            warnings.warn(message, ConvergenceWarning, stacklevel=3 + WRAPPED)
 
     def _settle(self) -> None:
         """Set the fitted attributes from the course."""

@@ -12,6 +12,8 @@ from mlless.records import StepRecord
 
 try:
     from sklearn.callback import CallbackSupportMixin, with_callbacks
+
+    WRAPPED = 1
 except ImportError:
 
     class CallbackSupportMixin:  # type: ignore[no-redef]
@@ -21,8 +23,10 @@ except ImportError:
         """Return ``method`` as it is: this scikit-learn has no callbacks."""
         return method
 
+    WRAPPED = 0  # calls between that of a method and its own code
 
-__all__ = ["Audience", "Callback", "CallbackSupportMixin", "with_callbacks"]
+
+__all__ = ["WRAPPED", "Audience", "Callback", "CallbackSupportMixin", "with_callbacks"]
 
 
 class Callback(Protocol):

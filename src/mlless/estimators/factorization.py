@@ -108,6 +108,7 @@ class MatrixFactorization(RegressorMixin, Trained):
         """
         wishes = self._wishes(max_iter=max_iter, n_iter_no_change=None, workers=1)
         self._learn(X, y, wishes, self._goes_on(partial=True), partial=True)
+        self._warn(partial=True)
         return self
 
     def _learn(self, X: Data, y: Any, wishes: Wishes, goes_on: bool, *, partial: bool) -> None:

@@ -122,6 +122,7 @@ class LogisticRegression(ClassifierMixin, Trained):
             )
         wishes = self._wishes(max_iter=max_iter, n_iter_no_change=None, workers=1)
         self._learn(X, y, sample_weight, wishes, goes_on, partial=True)
+        self._warn(partial=True)
         return self
 
     def _learn(self, X: Data, y: Any, weights: Any, wishes: Wishes, goes_on: bool, *, partial: bool) -> None:

@@ -108,8 +108,9 @@ def test_a_fit_that_diverges_from_the_start_is_finite(pairs, labelled):
         (mlless.MatrixFactorization(random_state=0, learning_rate=1e30), pairs),
         (mlless.LogisticRegression(random_state=0, learning_rate=1e30), labelled),
     ):
-        with pytest.warns(ConvergenceWarning, match="diverged"):
+        with pytest.warns(ConvergenceWarning, match="diverged") as told:
             estimator.fit(X, y)
         assert np.isfinite(estimator.predict(X)).all()
+        assert told[0].filename == __file__  # whoever called fit
         assert estimator.n_iter_ >= 1
         assert len(estimator.loss_curve_) >= 1
