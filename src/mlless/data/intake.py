@@ -21,6 +21,7 @@ from mlless.data.readers.plan import perhaps_not_ratings
 from mlless.data.rows import Chunk, ClicksRows, ColumnRows, R, RatingsRows
 from mlless.errors import InputError, UsageError
 
+MOST_UNTOLD = 1 << 27  # features of LIBSVM: a worker needs some 2 GB for them
 MOST = 2**32 - 1  # rows of a table, entries of a mini-batch: they are numbered in 32 bits
 
 
@@ -203,6 +204,14 @@ class ClicksIntake:
             self.features = self._biggest + 1
             if not self.features:
                 raise InputError("no row has a feature", where=self.source.name)
+            if self.features > MOST_UNTOLD:
+                raise InputError(
+                    f"features are numbered up to {self._biggest:,}, and a model has a row for each number",
+                    where=self.source.name,
+                    expected=f"up to {MOST_UNTOLD:,}",
+                    cure="number those that occur from 1, or hash them into fewer; if so many are meant, "
+                    f"give --features {self.features}",
+                )
         elif self._first_with_last:
             self.index_base = 1
 

@@ -53,6 +53,8 @@ def layout_text(layout: Layout) -> str:
     for name, columns in (("numeric", layout.numeric), ("categorical", layout.categorical)):
         if columns:
             lines.append(f"{name} = [{', '.join(map(_quoted, columns))}]")
+    if layout.missing:
+        lines.append(f"missing = [{', '.join(map(_quoted, layout.missing))}]")
     if layout.separator != ",":
         lines.append(f"separator = {_quoted(layout.separator)}")
     return "".join(f"{line}\n" for line in lines)

@@ -271,6 +271,13 @@ def test_a_wrong_number_of_features_is_an_error(
         partition(write("c.svm", text), tmp_path / "d", features=5)
 
 
+def test_features_numbered_wildly_are_refused_before_there_is_a_table(write: Write, tmp_path: Path) -> None:
+    path = write("c.svm", "1 1:1 2147483646:1\n0 2:1\n")
+    with pytest.raises(InputError, match=r"up to 2,147,483,646, .*--features 2147483647"):
+        partition(path, tmp_path / "d")
+    assert partition(path, tmp_path / "d", features=2147483647).manifest.rows == 2
+
+
 def test_clicks_like_others_keep_their_dimension(write: Write, tmp_path: Path, clicks_in: ClicksIn) -> None:
     partition(write("a.svm", "1 1:1 5:1\n0 2:1\n"), tmp_path / "a", features=5, validation=0.0)
     data = partition(write("b.svm", "0 3:0.5\n0 1:1\n"), tmp_path / "b", like=tmp_path / "a")

@@ -23,6 +23,7 @@ from mlless.data.rows import Chunk, ColumnRows
 from mlless.errors import InputError
 
 LABEL = "a label of 0 or 1, of -1 or 1, or of false or true"
+_MISSING_CURE = "if it stands for a missing value, add it to missing = [...] in the file of --columns"
 LABELS_CURE = "say which two labels there are with --labels, that of no click first"
 
 
@@ -110,7 +111,7 @@ class _Table:
         for place, name in enumerate(self.layout.numeric):
             column = next(columns)
             numeric[:, place], usable = numbers(column, self.missing, self.decimal)
-            sieve.need(usable, column, f"a finite number or nothing in column {name}")
+            sieve.need(usable, column, f"a finite number or nothing in column {name}", _MISSING_CURE)
         hashes = np.empty((rows, len(self.layout.categorical)), np.uint32)
         for place, name in enumerate(self.layout.categorical):
             column = next(columns)

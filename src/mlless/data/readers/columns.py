@@ -117,7 +117,7 @@ def _unknown(
         where=where,
         expected=_KNOWN,
         found=", ".join(names) or "no columns",
-        cure=f"say which it is: {options(dict.fromkeys(missing, guess))}",
+        cure=f"say which it is: {options(dict.fromkeys(missing, guess))}; or describe clicks with --columns",
     )
 
 

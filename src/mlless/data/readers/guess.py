@@ -14,7 +14,7 @@ _SEPARATORS = (b"::", b"\t", b",", b";", b"|")
 _CRITEO_TABS = 39  # between a label, 13 numbers and 26 categories
 _LIBSVM_NAME = re.compile(r"\.(svm|libsvm|svmlight)(\.\w+)?$", re.IGNORECASE)
 _LABEL = re.compile(rb"\s*[+-]?[0-9.]+\s*(#.*)?")
-_LIBSVM_LINE = re.compile(rb"\s*[+-]?[0-9.,]+(\s+[^\s:]+:[^\s:]+)+\s*(#.*)?")
+_LIBSVM_LINE = re.compile(rb"\s*([+-]?[0-9.,]+|(?i:true|false))(\s+[^\s:]+:[^\s:]+)+\s*(#.*)?")
 _LINES = 100
 
 

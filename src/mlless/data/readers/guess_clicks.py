@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from mlless.data.features import MISSING, Layout
 from mlless.data.readers.columns import known_columns, plain_name
 from mlless.data.readers.forms import is_number
 from mlless.data.readers.plan import Head
 
 _LABELS = ("label", "click", "clicked", "isclick", "isclicked", "target", "y")
+_MANY = 5  # distinct numbers
 _PAIRS = ({"0", "1"}, {"-1", "1"}, {"false", "true"}, {"0.0", "1.0"})
 
 
@@ -27,12 +30,19 @@ def guess_layout(head: Head, *, labels_told: bool) -> Layout | None:
     others = [name for name in names if name not in candidates]
     if len(candidates) != 1 or not others:
         return None
-    numbers = {name for name, of in zip(names, values, strict=True) if of and all(map(is_number, of))}
+    numeric, unknown = [], set()
+    for name, of in zip(names, values, strict=True):
+        texts = {value for value in of if not is_number(value)}
+        # One odd word among many numbers, such as "?", stands for a missing one.
+        if name in others and of and (not texts or (len(texts) == 1 and len(of) > _MANY)):
+            numeric.append(name)
+            unknown |= texts
     return Layout(
         candidates[0],
-        tuple(name for name in others if name in numbers),
-        tuple(name for name in others if name not in numbers),
+        tuple(numeric),
+        tuple(name for name in others if name not in numeric),
         head.separator,
+        missing=(*MISSING, *sorted(unknown)) if unknown else msgspec.UNSET,
     )
 
 

@@ -65,28 +65,23 @@ class Losses:
 
     def settle(self) -> None:
         """Raise InputError if what was left out is more than a few rows, or a whole class of them."""
-        if not self.lost:
+        if not self._too_many and not (self.lost and len(self._labels) == 1):
             return
-        if self._too_many or len(self._labels) == 1:
-            why = "" if self._too_many else f", and with them all of one class of {self.rows:,}"
-            self._refuse(why)
-
-    @property
-    def _too_many(self) -> bool:
-        return self.lost == self.rows or (self.rows >= FEW and self.lost > MOST * self.rows)
-
-    def _refuse(self, why: str) -> None:
         reason, times = self._reasons.most_common(1)[0]
         example = self._examples[reason]
-        of = f" of {self.rows:,} rows" if not why else " rows"
+        classes = "" if self._too_many else ", all of one class among them"
         raise InputError(
-            f"--skip-malformed would leave out {self.lost:,}{of}{why}; of {times:,} of them the first is "
-            f"{example.where.rpartition(', ')[2]}",
+            f"--skip-malformed would leave out {self.lost:,} of {self.rows:,} rows{classes}; "
+            f"{times:,} for one reason, the first of them {example.where.rpartition(', ')[2]}",
             where=self.name,
             expected=example.expected,
             found=shortened(example.found),
             cure=example.cure or "check the format and what its columns are",
         )
+
+    @property
+    def _too_many(self) -> bool:
+        return self.lost == self.rows > 0 or (self.rows >= FEW and self.lost > MOST * self.rows)
 
     def _malformed(self, loss: Loss) -> InputError:
         if self._too_many:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mlless.data.features import Layout
+from mlless.data.features import MISSING, Layout
+from mlless.data.layouts import layout_text
 from mlless.data.readers import Reading
 from mlless.data.readers.forms import BLANKS, find_form
 from mlless.data.readers.guess_clicks import guess_layout
@@ -72,7 +73,13 @@ def test_the_columns_of_clicks_are_guessed() -> None:
     expected = Layout("click", ("age", "price"), ("site", "on"), ";")
     assert guessed("age;site;click;price;on\n31;news;0;1,5;1x\nNA;shop;1;;\n") == expected
     assert guessed("n,seen\n1,True\n2,False\n") == Layout("seen", ("n",))
+    odd = guessed("n,y\n" + "".join(f"{n},{n % 2}\n" for n in range(9)) + "?,1\n")
+    assert odd == Layout("y", ("n",), missing=(*MISSING, "?"))
+    assert 'missing = ["", "NA", "N/A", ' in layout_text(odd)
     assert guessed("n,seen\n1,no\n2,yes\n") is None
+    odd = guessed("n,y\n" + "".join(f"{n},{n % 2}\n" for n in range(9)) + "?,1\n")
+    assert odd == Layout("y", ("n",), missing=(*MISSING, "?"))
+    assert 'missing = ["", "NA", "N/A", ' in layout_text(odd)
     assert guessed("n,seen\n1,no\n2,yes\n3,no\n", told=True) == Layout("seen", ("n",))
     assert guessed("a,b,c\n1,0,5\n0,1,7\n") is None  # either may be the label
     assert guessed("user,item,click\n1,2,0\n1,3,1\n") is None

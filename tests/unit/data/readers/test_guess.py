@@ -15,6 +15,7 @@ from mlless.errors import InputError
         ("x.csv", b"1 5:1 7:2\n0 3:1\n", "libsvm"),  # the content counts
         ("x.svm", b"1,2,3\n4,5,6\n", "ratings"),
         ("x.svm", b"1\n0\n", "libsvm"),
+        ("x", b"False 5:1\ntrue 7:2\n", "libsvm"),
         ("x.svm.gz", b"# nothing yet\n", "libsvm"),
         ("x.svm", b"1 5:1\nx\ny\nz\n", "libsvm"),
         ("x", b"1 5:1\n0\n0\n0\n", "libsvm"),

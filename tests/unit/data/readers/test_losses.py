@@ -29,7 +29,7 @@ def test_a_hundredth_of_the_rows_may_be_left_out_and_no_more(write: Write) -> No
 
 def test_the_most_common_reason_is_named(write: Write) -> None:
     text = ratings(500, 20) + "1,2,3,4\n" * 30
-    with pytest.raises(InputError, match="of 30 of them the first is line 522: expected 3 columns"):
+    with pytest.raises(InputError, match="30 for one reason, the first of them line 522: expected 3 columns"):
         list(read_ratings(open_source(write("r.csv", text)), SKIP))
 
 
@@ -43,7 +43,7 @@ def test_a_whole_class_is_not_left_out(write: Write) -> None:
     text = "0 1:1\n" * 500 + "1 1:nan\n" * 3
     with pytest.raises(InputError) as caught:
         list(read_clicks(open_source(write("a.svm", text)), SKIP))
-    assert "would leave out 3 rows, and with them all of one class of 503" in str(caught.value)
+    assert "would leave out 3 of 503 rows, all of one class among them" in str(caught.value)
     assert "found 'nan'. Leave a feature out of the row where its value is missing" in str(caught.value)
     chunks = read_clicks(open_source(write("a.svm", text)), SKIP, labelled=False)
     assert sum(chunk.skipped for chunk in chunks) == 3
