@@ -13,7 +13,7 @@ import msgspec
 
 from mlless.errors import CodecError, MLLessError
 
-PROTOCOL = 1
+PROTOCOL = 2
 
 
 class _Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):

@@ -1,6 +1,6 @@
 """The update codec: rows as gaps, bit masks of columns, float32 or float16 values.
 
-    "MU" version flags tables crc32          the checksum covers all but itself
+    "MU" version flags tables checksum       32 bits of XXH3; it covers all but itself
     rows values row_bytes exponent           one group a table
     packed rows | masks | values             one group a table; all of it one zstd frame if flagged
 
@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import functools
 import struct
-import zlib
 from collections.abc import Sequence
 
 import numpy as np
+import xxhash
 import zstandard
 
 from mlless import kernels
@@ -74,7 +74,9 @@ def opened(data: bytes | memoryview, shapes: Sequence[TableShape], where: str) -
 
 
 def _checksum(data: memoryview) -> int:
-    return zlib.crc32(data[_HEAD:], zlib.crc32(data[:_CHECKSUM]))
+    digest = xxhash.xxh3_64(data[:_CHECKSUM])
+    digest.update(data[_HEAD:])
+    return digest.intdigest() & 0xFFFFFFFF
 
 
 @functools.cache
