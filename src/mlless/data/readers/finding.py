@@ -24,13 +24,16 @@ _TABLES = {"_delta_log": "a Delta table", ".hoodie": "a Hudi table"}
 def parts_of(sources: Sources) -> tuple[str, tuple[Part, ...]]:
     """Return what ``sources`` are called together, and their parts: in the order given, folders sorted.
 
-    InputError if there is nothing to be found; UsageError if a part is named twice.
+    Parts that were found and are empty are left out. InputError if there is nothing to be found;
+    UsageError if a part is named twice.
     """
     several = [sources] if isinstance(sources, str | Path) else sources
     given = [one if isinstance(one, str) else str(path_of(one)) for one in several]
     if not given:
         raise UsageError("no source", expected="at least one")
-    parts = [part for one in given for part in _parts_of(one)]
+    parts = [part for one in given for part in _parts_of(one) if part.size or not part.found]
+    if not parts:
+        raise InputError("nothing but empty files", where=together(given))
     seen: set[str] = set()
     for part in parts:
         if part.address in seen:

@@ -29,8 +29,6 @@ def parquet_batches(source: Source, choose: Choose) -> Iterator[Batch]:
     header: Header | None = None
     before = count = 0
     for part in source.parts:
-        if part.found and part.size == 0:
-            continue
         with _told(part), part.seekable() as opened:
             if part is not source.parts[0] and opened.read(len(PARQUET)) != PARQUET:
                 raise source.mixed(part, "something else")
