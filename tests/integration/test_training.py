@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -248,3 +250,39 @@ def test_without_pandas_a_frame_says_what_to_install(
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(UsageError, match=r"needs pandas\. Install what is missing: pip install pandas"):
         run.history(frame=True)
+
+
+@pytest.mark.parametrize("kind", ["ratings", "clicks"])
+def test_one_worker_is_the_same_in_this_process_and_in_one_of_its_own(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    dataset: Dataset = request.getfixturevalue(kind)
+    spec = job(dataset, workers=1, epochs=3)
+    here = run_job(spec, dataset, tmp_path / "here")
+    there = run_job(spec, dataset, tmp_path / "there", leavers=lambda record: ())
+    assert (here.folder / MODEL).read_bytes() == (there.folder / MODEL).read_bytes()
+    assert here.summary.workers[0].pid == os.getpid() != there.summary.workers[0].pid
+    assert here.summary.heldout == there.summary.heldout
+    for ours, theirs in zip(here.history(), there.history(), strict=True):
+        for field in (
+            "step",
+            "epoch",
+            "loss",
+            "train_loss",
+            "heldout",
+            "samples",
+            "bytes_out",
+            "bytes_fetched",
+        ):
+            assert getattr(ours, field) == getattr(theirs, field), field
+
+
+def test_a_job_on_this_process_may_be_stopped(ratings: Dataset, tmp_path: Path) -> None:
+    def interrupt(record: StepRecord) -> None:
+        if record.step == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    run = run_job(job(ratings, workers=1), ratings, tmp_path / "run", listen=interrupt)
+    assert run.summary.stop_reason == "interrupted"
+    assert run.summary.steps == 6  # up to this one, the next, which is planned, and the last
+    assert (run.folder / MODEL).exists()
