@@ -40,7 +40,10 @@ class Callback(Protocol):
         ...
 
     def on_epoch(self, record: StepRecord) -> bool | None:
-        """Hear of an epoch that has ended; ``record.heldout`` is that of the model then."""
+        """Hear of an epoch that has ended; ``record.heldout`` is that of the model then.
+
+        The last time is at the end of the fit, where it is that of the model that is kept.
+        """
         ...
 
 

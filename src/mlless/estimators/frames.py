@@ -60,6 +60,10 @@ def rows_of_frame(frame: Any, features: FeatureMap) -> ColumnRows:
             f"X must be a frame of pandas or Polars, as in fit, found {type(frame).__name__}: its columns "
             f"are {', '.join((*features.layout.numeric, *features.layout.categorical))}"
         )
+    if not frame.shape[0]:
+        raise ValueError(
+            f"Found array with 0 sample(s) (shape={frame.shape}) while a minimum of 1 is required."
+        )
     with as_value_error():
         return rows_of_table(_table(frame), features, "X")
 

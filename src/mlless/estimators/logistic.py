@@ -272,6 +272,8 @@ class LogisticRegression(ClassifierMixin, Trained):
         assert isinstance(model, Logistic)
         estimator.classes_ = np.array(notes["classes"]) if notes else classes_of(estimator._columns)
         estimator._name_features(model.features, estimator._columns)
+        if notes:  # a frame may have had no names
+            estimator.__dict__.pop("feature_names_in_", None)
         if notes.get("names"):
             estimator.feature_names_in_ = np.array(notes["names"], object)
         estimator._rows_before = float(notes.get("rows", recipes.clicks_l2(1) / model.l2 if model.l2 else 0))

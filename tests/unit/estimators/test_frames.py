@@ -112,6 +112,27 @@ def test_what_is_new_or_missing_is_scored_like_any(table, fitted):
         assert fitted.predict(frame) in (0, 1)
 
 
+def test_columns_may_be_numbered(table, tmp_path):
+    frame = table[NAMES].set_axis(range(4), axis=1)
+    model = mlless.LogisticRegression(random_state=0, max_iter=5).fit(frame, table["clicked"])
+    model.save(tmp_path)
+    for one in (model, mlless.LogisticRegression.load(tmp_path)):
+        assert not hasattr(one, "feature_names_in_")
+        np.testing.assert_array_equal(one.predict_proba(frame), model.predict_proba(frame))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_columns_of_any_type_of_pandas(table, workers):
+    frame = table[NAMES].assign(
+        age=table["age"].astype("Int64"), site=table["site"].astype("string"), old=table["age"] > 50
+    )
+    frame["old"] = frame["old"].astype("boolean").where(table["age"].notna())
+    model = mlless.LogisticRegression(random_state=0, max_iter=20, workers=workers)
+    model.fit(frame.sample(frac=1, random_state=0), table["clicked"].sample(frac=1, random_state=0))
+    assert model._columns.layout.numeric == ("age", "visits", "old")
+    assert model.score(frame, table["clicked"]) > 0.75
+
+
 def test_weights_and_names_of_classes_go_with_frames(table):
     weights = np.arange(len(table)) % 3
     label = np.where(table["clicked"] == 1, "yes", "no")
@@ -160,6 +181,7 @@ def test_frames_that_do_not_fit_are_refused(table, fitted):
         (X.drop(columns="site"), "Feature names seen at fit time, yet now missing"),
         (X.assign(age="old"), "a finite number or nothing in column age, found .old"),
         (X.assign(site=1.5), "column site: wrong type"),
+        (X[:0], r"Found array with 0 sample\(s\) \(shape=\(0, 4\)\)"),
         (X.assign(age=np.inf), "row 1: malformed row: expected a finite number or nothing in column age"),
         (X.assign(site="x" * 5000), "at most 4096 bytes in column site"),
     ):
