@@ -32,7 +32,7 @@ Progress = Callable[[float | None, str], None]
 Tell = Callable[[str], None]
 
 VALIDATION = 0.1
-_BUCKET = 32 << 20  # bytes of raw rows held at a time, about
+_BUCKET = 16 << 20  # bytes of raw rows held at a time; with what it takes to shuffle them six times that
 _PASS_1 = 0.5  # the share of the work, for progress
 
 

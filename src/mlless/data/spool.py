@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlless.data.hashing import Hashes
-from mlless.data.rows import R
+from mlless.data.rows import Column, R
 from mlless.data.staging import writing
 
 _SIZE = np.dtype("<i8")
@@ -77,15 +77,19 @@ class Spool(Generic[R]):
         self.repeats = self.largest_group = 0
         for bucket in self._all.leaves():
             for number, rows in enumerate(bucket.read()):
-                hashes = rows.hashes(self.state)
-                sizes = np.unique(hashes, return_counts=True)[1]
-                largest = int(sizes.max()) if len(sizes) > 1 else bucket.rows
-                self.largest_group = max(self.largest_group, largest)
-                self.repeats += len(rows) - (0 if number else len(sizes))  # several parts are one group
-                draws = np.random.SeedSequence(self.seed, spawn_key=(*bucket.digits, number))
-                yield rows.take(random_order(hashes, self._last, draws))
+                yield rows.take(self._order(bucket, number, rows))
             if not keep:
                 bucket.forget()
+
+    def _order(self, bucket: _Bucket[R], number: int, rows: R) -> NDArray[np.intp]:
+        """Return the order of ``rows``, part ``number`` of a bucket, and count those of the same hash."""
+        hashes = rows.hashes(self.state)
+        sizes = np.unique(hashes, return_counts=True)[1]
+        largest = int(sizes.max()) if len(sizes) > 1 else bucket.rows
+        self.largest_group = max(self.largest_group, largest)
+        self.repeats += len(rows) - (0 if number else len(sizes))  # several parts are one group
+        draws = np.random.SeedSequence(self.seed, spawn_key=(*bucket.digits, number))
+        return random_order(hashes, self._last, draws)
 
 
 class _Bucket(Generic[R]):
@@ -98,7 +102,7 @@ class _Bucket(Generic[R]):
         self.spool, self.digits = spool, digits
         self.path = spool.folder / "-".join(map(str, ("rows", *digits)))
         self.rows = self.bytes = 0
-        self.held: list[R] = []
+        self.held: list[tuple[Column, ...]] = []
         self.parts: list[_Bucket[R]] = []
 
     def add(self, rows: R) -> None:
@@ -107,10 +111,11 @@ class _Bucket(Generic[R]):
         self.bytes += _bytes(rows)
         if self.parts:
             self._scatter(rows)
-        elif not self.digits:
-            self.held.append(rows)
+            return
+        columns = rows.columns()
+        if not self.digits:
+            self.held.append(columns)
         else:
-            columns = rows.columns()
             with writing(self.path), self.path.open("ab") as file:
                 file.write(np.array([len(column) for column in columns], _SIZE).tobytes())
                 for column in columns:
@@ -142,8 +147,6 @@ class _Bucket(Generic[R]):
 
     def read(self) -> Iterator[R]:
         """Yield the rows: all at once, or in parts if they are too many, which are then alike."""
-        if len(self.held) > 1:
-            self.held = [self.spool.kind.join(self.held)]
         most = max(self.rows * self.spool.bound // self.bytes, 1)
         return cut(self._pieces(), even_sizes(self.rows, most))
 
@@ -184,7 +187,7 @@ class _Bucket(Generic[R]):
     def _pieces(self) -> Iterator[R]:
         """Yield the rows as they were added."""
         if not self.digits:
-            yield from self.held
+            yield from map(self.spool.kind.of, self.held)
             return
         dtypes = self.spool.dtypes
         with writing(self.path), self.path.open("rb") as file:
