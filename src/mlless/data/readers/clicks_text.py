@@ -91,9 +91,10 @@ def _pieces(block: Block, format: ClicksLines) -> Iterator[_Piece]:
         pass
     middle = block.text.find(b"\n", len(block.text) // 2) + 1
     if len(block.text) > SMALL and middle < len(block.text):
-        second_line = block.first_line + block.text.count(b"\n", 0, middle)
-        yield from _pieces(replace(block, text=block.text[:middle]), format)
-        yield from _pieces(replace(block, text=block.text[middle:], first_line=second_line), format)
+        half = block.text.count(b"\n", 0, middle)
+        yield from _pieces(replace(block, text=block.text[:middle], lines=half), format)
+        rest = replace(block, text=block.text[middle:], lines=block.lines - half)
+        yield from _pieces(replace(rest, first_line=block.first_line + half), format)
     else:
         yield _line_by_line(block, format)
 

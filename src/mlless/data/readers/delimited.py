@@ -129,8 +129,7 @@ class _Table:
 
     def _lines(self, block: Block, text: bytes, rows: int) -> NDArray[np.int64]:
         """Return the line in which each row begins."""
-        feeds = text.count(b"\n")
-        if rows == feeds:
+        if rows == block.lines:
             return block.first_line + np.arange(rows)
         data = np.frombuffer(text, np.uint8)
         ends = np.flatnonzero(data == ord("\n"))
@@ -147,23 +146,28 @@ def _without_lines(block: Block, lines: int) -> Block:
     at = 0
     for _ in range(lines):
         at = block.text.index(b"\n", at) + 1
-    return replace(block, text=block.text[at:], first_line=block.first_line + lines)
+    return replace(
+        block, text=block.text[at:], lines=block.lines - lines, first_line=block.first_line + lines
+    )
 
 
 def _whole_rows(blocks: Iterable[Block], form: Form) -> Iterator[Block]:
     """Yield the text of blocks of whole lines in blocks of whole rows, in which lines may end in quotes."""
-    rest, line = b"", 1
+    rest = b""
     for block in blocks:
-        line = line if rest else block.first_line
-        text = rest + block.text
-        end = _end_of_rows(text, form)
-        if end == len(text):
-            yield replace(block, text=text, first_line=line)
-            rest = b""
-            continue
-        yield replace(block, text=text[:end], first_line=line)
-        line += text.count(b"\n", 0, end)
-        rest = text[end:]
+        if rest:
+            before = rest.count(b"\n")
+            block = replace(
+                block,
+                text=rest + block.text,
+                lines=before + block.lines,
+                first_line=block.first_line - before,
+            )
+        end = _end_of_rows(block.text, form)
+        whole, rest = block.text[:end], block.text[end:]
+        lines = block.lines - rest.count(b"\n")
+        yield replace(block, text=whole, lines=lines)
+        line = block.first_line + lines
         if len(rest) > LONGEST_ROW:
             break
     if rest:

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow
 from pyarrow import types
 
+from mlless.data.features import MISSING
 from mlless.data.readers.columns import FINITE_RATING, Columns, find_columns
 from mlless.data.readers.delimited import text_batches
 from mlless.data.readers.forms import Form
@@ -55,7 +56,7 @@ def _chunk(batch: Batch, losses: Losses, reading: Reading, decimal: str) -> Chun
         found.append(values)
     ratings = None
     if rated:
-        ratings, usable = numbers(rated[0], reading.missing, decimal, exact=True)
+        ratings, usable = numbers(rated[0], MISSING, decimal, exact=True)
         sieve.need(usable, rated[0], FINITE_RATING)
         there = ~np.isnan(ratings)
         if reading.drop_unlabelled:

@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TypedDict
 
-from mlless.data.features import MISSING, RatingsLayout
+from mlless.data.features import RatingsLayout
 from mlless.errors import UsageError
-
-ROLES = ("user", "item", "rating")
 
 
 class ReadingOptions(TypedDict, total=False):
@@ -38,12 +36,12 @@ class Reading:
         Whether the first line names the columns; found from it unless given.
     labels
         The label of no click and that of a click; 0 and 1, -1 and 1, or false and true unless given.
-    missing
-        The texts that stand for a missing value.
     drop_unlabelled
         Leave rows without a rating or label out and count them, instead of raising InputError.
     skip_malformed
         Leave malformed rows out and count them, if they are few, instead of raising InputError.
+    names
+        The names of all columns in order, for ratings without a header.
     """
 
     user_column: str | int | None = None
@@ -52,7 +50,6 @@ class Reading:
     separator: str | None = None
     header: bool | None = None
     labels: tuple[str, str] | None = None
-    missing: tuple[str, ...] = MISSING
     drop_unlabelled: bool = False
     skip_malformed: bool = False
     names: tuple[str, ...] | None = None

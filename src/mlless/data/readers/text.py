@@ -104,20 +104,16 @@ def _chained(start: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Whole lines, each ended by a bare line feed; the first is line ``first_line`` of the part so named.
+    """Whole ``lines``, each ended by a bare line feed; the first is line ``first_line`` of the part so named.
 
     ``done`` bytes of the source, as they are stored, are then read.
     """
 
     part: str
     text: bytes
+    lines: int
     first_line: int
     done: int
-
-    @property
-    def first(self) -> bytes:
-        """The first line."""
-        return self.text.partition(b"\n")[0]
 
 
 def blocks(source: Source, size: int | None = None) -> Iterator[Block]:
@@ -141,11 +137,13 @@ def _blocks_of(stream: TextStream, size: int) -> Iterator[Block]:
                 )
             continue
         whole, rest = rest + more[:cut], more[cut:]
-        block = Block(name, whole.replace(b"\r\n", b"\n"), line, stream.done)
-        line += block.text.count(b"\n")
-        yield block
+        if b"\r" in whole:
+            whole = whole.replace(b"\r\n", b"\n")
+        lines = whole.count(b"\n")
+        yield Block(name, whole, lines, line, stream.done)
+        line += lines
     if rest:
-        yield Block(name, rest.removesuffix(b"\r") + b"\n", line, stream.done)
+        yield Block(name, rest.removesuffix(b"\r") + b"\n", 1, line, stream.done)
 
 
 def shortened(text: bytes | str, limit: int = 60) -> str:

@@ -115,18 +115,33 @@ def numbers(
 def _parsed(texts: pyarrow.Array, missing: Sequence[str], decimal: str) -> tuple[NDArray[np.float64], Usable]:
     if decimal != ".":
         texts = compute.replace_substring(texts, decimal, ".")
-    try:
-        found = texts.cast(pyarrow.float64()).to_numpy(zero_copy_only=False)
-        if np.isfinite(found).all():
-            return found, np.ones(len(found), np.bool_)
-    except pyarrow.ArrowInvalid:
-        pass
+    empty = np.diff(_bounds(texts)) == 0
+    if "" in missing or not empty.any():
+        try:
+            plain = compute.if_else(empty, None, texts) if empty.any() else texts
+            found = plain.cast(pyarrow.float64()).to_numpy(zero_copy_only=False)
+            if (np.isfinite(found) | empty).all():
+                return found, np.ones(len(found), np.bool_)
+        except pyarrow.ArrowInvalid:
+            pass
     texts = compute.utf8_trim_whitespace(texts)
-    absent = _flags(compute.is_in(texts, value_set=pyarrow.array(missing, texts.type))) | _nulls(texts)
+    absent = _absent(texts, missing) | _nulls(texts)
     right = _flags(compute.match_substring_regex(texts, _NUMBER)) & ~absent
     texts = compute.replace_substring_regex(texts, r"^\+", "")
     found = compute.if_else(right, texts, None).cast(pyarrow.float64())
     return found.to_numpy(zero_copy_only=False), absent | right
+
+
+def _absent(texts: pyarrow.Array, missing: Sequence[str]) -> NDArray[np.bool_]:
+    """Return which texts stand for a missing value; only those of the right length are looked at."""
+    lengths = np.diff(_bounds(texts))
+    absent: NDArray[np.bool_] = (lengths == 0) & ("" in missing)
+    likely = np.flatnonzero(np.isin(lengths, [len(text.encode()) for text in missing if text]))
+    if len(likely):
+        absent[likely] = _flags(
+            compute.is_in(texts.take(likely), value_set=pyarrow.array(missing, texts.type))
+        )
+    return absent
 
 
 def labels(column: pyarrow.Array, pair: tuple[str, str] | None, missing: Sequence[str]) -> NDArray[np.uint8]:
@@ -167,7 +182,7 @@ def categories(
     # Text of CSV and pandas says True; so does a column of booleans.
     if types.is_boolean(column.type):
         texts = compute.utf8_capitalize(texts)
-    absent = _flags(compute.is_in(texts, value_set=pyarrow.array(missing, texts.type)))
+    absent = _absent(texts, missing)
     data = texts.buffers()[2]
     bytes_ = np.frombuffer(data, np.uint8) if data is not None else np.zeros(0, np.uint8)
     bounds = _bounds(texts)
