@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import re
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -178,8 +179,9 @@ def test_a_size_that_is_not_told_is_an_error(rows: bytes, web: WebServer) -> Non
 
 
 def test_a_connection_that_breaks_is_taken_up_or_told(
-    rows: bytes, here: Dataset, web: WebServer, tmp_path: Path
+    rows: bytes, here: Dataset, web: WebServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setitem(remote_objects._RETRY, "retry_timeout", timedelta(0))  # also after hours
     web.files["/r.csv"], web.cut_at, web.ranges = rows, len(rows) // 2, True
     there = mlless.partition(f"{web.url}/r.csv", tmp_path / "there")
     assert there.manifest.train == here.manifest.train

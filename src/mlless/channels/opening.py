@@ -56,16 +56,14 @@ def open_link(addresses: Addresses, worker: int, generation: int) -> Link:
 
 
 def open_remote(place: Prefix | WebFile) -> RemoteObjects:
-    """Return an access to what is to be read from afar as a stream."""
+    """Return an access to what lies below a prefix, or to a file of a web server."""
     from mlless.channels.remote_objects import RemoteObjects
 
-    return RemoteObjects(place, streaming=True)
+    return RemoteObjects(place)
 
 
 def open_objects(place: Place) -> ObjectStore:
     """Return the object store of a data set or a run."""
     if isinstance(place, Prefix):
-        from mlless.channels.remote_objects import RemoteObjects
-
-        return RemoteObjects(place)
+        return open_remote(place)
     return Folder(place.path)

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import cached_property
 from typing import TYPE_CHECKING, BinaryIO, cast
 from urllib.parse import unquote, urlsplit
 
@@ -36,10 +37,10 @@ _RETRY: RetryConfig = {
         "base": 2,
     },
 }
-# A request may take long, for a model may be large, but not without a byte coming for long. What is read as
-# a stream takes as long as what is done with it.
+# A request may take long, for a model may be large, but not without a byte coming for long.
 _CLIENT: ClientConfig = {"connect_timeout": "3s", "read_timeout": "20s", "timeout": "10min"}
-_STREAMING: ClientConfig = {**_CLIENT, "timeout": "7days"}
+# What is read as a stream takes as long as what is done with it. If it breaks off then, it is taken up again.
+_LONG = timedelta(days=7)
 _PIECE = 1 << 18
 _AROUND = 1 << 20  # read with what lies around it, where only a little is wanted
 # From that size on in parts, of which each has to be sent within the read timeout.
@@ -89,11 +90,17 @@ class RemoteObjects:
 
     distant = True
 
-    def __init__(self, prefix: Prefix | WebFile, *, streaming: bool = False) -> None:
-        """Open a prefix, or a file of a web server, whose path is empty; ``streaming`` to read for long."""
+    def __init__(self, prefix: Prefix | WebFile) -> None:
+        """Open a prefix, or a file of a web server, whose path is empty."""
         self._prefix = prefix
         with self._told("open", ""):
-            self._store = _opened(prefix, _STREAMING if streaming else _CLIENT)
+            self._store = _opened(prefix, _CLIENT, _RETRY)
+
+    @cached_property
+    def _patient(self) -> S3Store | GCSStore | AzureStore | HTTPStore:
+        """The same store for requests that take long."""
+        client: ClientConfig = {**_CLIENT, "timeout": _LONG}
+        return _opened(self._prefix, client, {**_RETRY, "retry_timeout": _LONG})
 
     def get(self, path: str) -> bytes:
         """Return the whole object."""
@@ -141,7 +148,7 @@ class RemoteObjects:
     def stream(self, path: str) -> tuple[int, Iterator[bytes]]:
         """Return the size of the object, and its bytes as they come; a connection that breaks is taken up."""
         with self._told("read", path):
-            found = obstore.get(self._store, path)
+            found = obstore.get(self._patient, path)
             return found.meta["size"], self._pieces(found, path)
 
     def _pieces(self, found: GetResult, path: str) -> Iterator[bytes]:
@@ -192,14 +199,16 @@ class _Ranges(io.RawIOBase):
         return length
 
 
-def _opened(prefix: Prefix | WebFile, client: ClientConfig) -> S3Store | GCSStore | AzureStore | HTTPStore:
+def _opened(
+    prefix: Prefix | WebFile, client: ClientConfig, retry: RetryConfig
+) -> S3Store | GCSStore | AzureStore | HTTPStore:
     if isinstance(prefix, WebFile):
-        return _web(prefix, client)
+        return _web(prefix, client, retry)
     path = prefix.path or None
     if prefix.scheme == "gs":
-        return GCSStore(prefix.bucket, prefix=path, client_options=client, retry_config=_RETRY)
+        return GCSStore(prefix.bucket, prefix=path, client_options=client, retry_config=retry)
     if prefix.scheme == "az":
-        return AzureStore(prefix.bucket, prefix=path, client_options=client, retry_config=_RETRY)
+        return AzureStore(prefix.bucket, prefix=path, client_options=client, retry_config=retry)
     settings = aws_settings(os.environ, str(prefix))
     plain = settings.get("endpoint", "").startswith("http://")  # only who writes it gets it
     return S3Store(
@@ -207,11 +216,11 @@ def _opened(prefix: Prefix | WebFile, client: ClientConfig) -> S3Store | GCSStor
         prefix=path,
         config=cast("S3Config", settings),
         client_options={**client, "allow_http": plain},
-        retry_config=_RETRY,
+        retry_config=retry,
     )
 
 
-def _web(file: WebFile, client: ClientConfig) -> HTTPStore:
+def _web(file: WebFile, client: ClientConfig, retry: RetryConfig) -> HTTPStore:
     address = urlsplit(file.url)
     user, at, host = address.netloc.rpartition("@")
     if at:
@@ -219,7 +228,7 @@ def _web(file: WebFile, client: ClientConfig) -> HTTPStore:
         client = {**client, "default_headers": {"Authorization": f"Basic {token}"}}
     url = address._replace(netloc=host, fragment="").geturl()
     client = {**client, "allow_http": address.scheme == "http"}
-    return HTTPStore(url, client_options=client, retry_config=_RETRY)
+    return HTTPStore(url, client_options=client, retry_config=retry)
 
 
 def _explained(prefix: Prefix | WebFile, doing: str, path: str, text: str) -> ChannelError:

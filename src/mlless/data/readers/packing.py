@@ -15,7 +15,7 @@ import zstandard
 
 from mlless.errors import InputError
 
-_INPUT = 1 << 14  # bytes unpacked in one go: what may unfold a thousandfold stays small
+_INPUT = 1 << 16  # bytes unpacked in one go: what may unfold a thousandfold stays small
 _OUTPUT = 1 << 18
 
 
