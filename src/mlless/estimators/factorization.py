@@ -68,7 +68,7 @@ class MatrixFactorization(RegressorMixin, Trained):
 
     _kind: ClassVar[Literal["mf", "lr"]] = "mf"
     _words: ClassVar[Mapping[str, Any]] = {
-        "epochs": recipes.EPOCHS["mf"],
+        "epochs": f"{recipes.EPOCHS['mf']}, {recipes.MF_EPOCHS_BLIND} where nothing is held out",
         "steps": recipes.LEAST_STEPS["mf"],
         "patience": 3,
         "unit": "rating units",

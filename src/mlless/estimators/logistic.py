@@ -88,10 +88,10 @@ class LogisticRegression(ClassifierMixin, Trained):
 
         A row with a weight of 2 counts like two rows.
         """
-        goes_on = self._goes_on(partial=False)
+        wishes, goes_on = self._wishes(), self._goes_on(partial=False)
         if not goes_on:
             self.__dict__.pop("classes_", None)
-        self._learn(X, y, sample_weight, self._wishes(), goes_on, partial=False)
+        self._learn(X, y, sample_weight, wishes, goes_on, partial=False)
         self._warn()
         return self
 
@@ -109,18 +109,18 @@ class LogisticRegression(ClassifierMixin, Trained):
 
         ``classes`` names both classes in the first call if ``y`` does not hold both.
         """
-        goes_on = self._goes_on(partial=True)
-        if not goes_on:
-            self.__dict__.pop("classes_", None)
-            if classes is not None:
-                self.classes_ = two_classes(np.unique(classes))
+        wishes = self._wishes(max_iter=max_iter, n_iter_no_change=None, workers=1)
         if self.class_weight == "balanced":
             raise ValueError(
                 'class_weight="balanced" is not supported for partial_fit: a part does not tell how rare a '
                 "class is. Give the weights of all rows as a dict, with "
                 'sklearn.utils.class_weight.compute_class_weight("balanced", classes=classes, y=y).'
             )
-        wishes = self._wishes(max_iter=max_iter, n_iter_no_change=None, workers=1)
+        goes_on = self._goes_on(partial=True)
+        if not goes_on:
+            self.__dict__.pop("classes_", None)
+            if classes is not None:
+                self.classes_ = two_classes(np.unique(classes))
         self._learn(X, y, sample_weight, wishes, goes_on, partial=True)
         self._warn(partial=True)
         return self

@@ -23,13 +23,16 @@ ABOVE_0 = Interval(Real, 0, None, closed="neither")
 _PARAMETERS = """\
     optimizer : {{"adagrad", "nesterov"}}, default "adagrad"
         How to step, as in `mlless.train`.
-    learning_rate, significance, max_time : float, optional
+    learning_rate, max_time : float, optional
         As in `mlless.train`.
     sync : {{"isp", "bsp"}}, default "isp"
-        As in `mlless.train`.
+        What workers exchange, where there is more than one, as in `mlless.train`.
+    significance : float, optional
+        The threshold of "isp", as in `mlless.train`.
     max_iter : int, optional
-        The most epochs. None is at most {epochs}, on small arrays at least {steps:,} steps. Who gives a
-        number gets all of them, unless ``n_iter_no_change`` is given too.
+        The most epochs. None is {epochs}.
+        On small arrays it is as many as come to {steps:,} steps. Who gives a number gets all of them, unless
+        ``n_iter_no_change`` is given too.
     n_iter_no_change : int, optional
         After how many epochs without a better held-out metric a fit ends; None is {patience}. Where
         nothing is held out, on arrays, a fit takes all epochs.
@@ -57,8 +60,7 @@ _PARAMETERS = """\
 
 _ATTRIBUTES = """\
     n_iter_, n_steps_ : int
-        Epochs of the last fit, with ``refit`` of that on all rows; steps of the whole training, on which
-        the significance threshold depends.
+        Epochs of the last fit, with ``refit`` of that on all rows; steps of the whole training.
     loss_curve_ : list of float
         Training loss at the end of each epoch of the last fit, an average over its latest steps. Of a
         ``refit`` nothing is told, here or below.
