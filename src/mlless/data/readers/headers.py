@@ -18,11 +18,12 @@ class Header:
     def check(self, part: str, names: Sequence[str]) -> bool:
         """Return whether the first row of a later part, ``names``, is the header again; no row of data.
 
-        InputError if it is another header: a row of the same names, for the most part.
+        InputError if it is another header: a row, half of which or more are the same names.
         """
         if list(names) == list(self.names):
             return True
-        if 2 * len(set(names) & set(self.names)) <= len(names):  # one may well be a value, too
+        same = len(set(names) & set(self.names))
+        if same < 2 or 2 * same < len(names):  # one may well be a value, too
             return False
         raise self.differs(part, names)
 
