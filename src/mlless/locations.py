@@ -99,7 +99,9 @@ def place_of(location: Location | Place) -> Place:
             cure="end points and credentials are not part of the URL; see docs/howto-object-store.md",
         )
     if any(part in ("", ".", "..") for part in path.split("/")) and path:
-        raise UsageError("not a prefix", where=url, expected="names between single slashes", found=path)
+        raise UsageError(
+            "not a prefix", where=hidden(url), expected="names between single slashes", found=path
+        )
     return Prefix(scheme.lower(), bucket, path)
 
 

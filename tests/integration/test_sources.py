@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import io
 import re
+import zipfile
 from datetime import timedelta
 from pathlib import Path
 
@@ -189,6 +191,14 @@ def test_a_connection_that_breaks_is_taken_up_or_told(
     with pytest.raises(ChannelError, match=r"r\.csv: cannot read.*The connection broke off|Try again"):
         mlless.partition(f"{web.url}/r.csv", tmp_path / "none")
     assert not (tmp_path / "none").exists()
+
+
+def test_a_zip_file_is_read_where_it_is(rows: bytes, here: Dataset, web: WebServer, tmp_path: Path) -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("r.csv", rows)
+    web.files["/r.zip"], web.ranges = packed.getvalue(), True
+    assert mlless.partition(f"{web.url}/r.zip", tmp_path / "there").manifest.train == here.manifest.train
 
 
 def test_several_files_of_web_servers_tell_rows_instead_of_a_share(

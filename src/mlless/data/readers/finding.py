@@ -120,7 +120,7 @@ def _objects(url: str) -> Iterator[Part]:
     _check_raw((name for path, _ in found for name in path), str(root))
     found = [(path, size) for path, size in found if _fits(path, pattern)]
     if not found:
-        raise _no_match(url) if pattern else _no_files(url)
+        raise (_no_match if pattern else _no_files)(hidden(url))
     for path, size in found:
         below = "/".join(path)
         yield RemotePart(objects, below, f"{root}/{below}", size, found=True)
