@@ -6,7 +6,7 @@ import dataclasses
 import math
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -22,7 +22,7 @@ from mlless.artifact import FORMAT, Artifact, Description, read_artifact, write_
 from mlless.clock import SystemClock
 from mlless.data.dataset import Dataset, open_dataset
 from mlless.data.ids import RatingIds
-from mlless.data.manifest import Clicks, Finding
+from mlless.data.manifest import Clicks
 from mlless.data.memory import IN_MEMORY, store_dataset
 from mlless.driver import plan_job, run_job
 from mlless.errors import DataWarning, InputError, MLLessError, UsageError
@@ -91,7 +91,7 @@ class Trained(CallbackSupportMixin, Parameters):
     """An estimator whose model is trained by the kernels, here or by worker processes."""
 
     _course: Course
-    _findings: tuple[Finding, ...] = ()
+    _doubts: Sequence[tuple[str, type[Warning]]] = ()
     _model: Factorization | Logistic
 
     def _goes_on(self, partial: bool) -> bool:
@@ -123,7 +123,10 @@ class Trained(CallbackSupportMixin, Parameters):
         here = spec.workers == 1
         audience = Audience(self, epochs=stop.epochs, data=heard, fitted=self._preview if here else None)
         self._trained_on, self._started_from = dataset.manifest.fingerprint, spec.seed
-        self._findings = dataset.manifest.notes
+        self._doubts = [
+            *((finding.text, DataWarning) for finding in dataset.manifest.notes),
+            *((text, UserWarning) for text in self._ignored(stop, own)),
+        ]
         shape = dataset.manifest.shape
         self._columns = shape.columns if isinstance(shape, Clicks) else None
         train = self._train_here if here else self._train_elsewhere
@@ -140,6 +143,14 @@ class Trained(CallbackSupportMixin, Parameters):
         audience.finish(epochs, self.heldout_, restored=ended.restored)
         self.loss_curve_, self.validation_scores_ = audience.losses, audience.scores or None
         self.best_validation_score_ = next((-value for value in self.heldout_.values()), None)
+
+    def _ignored(self, stop: Stop, own: bool) -> Iterator[str]:
+        """Yield what there is to say of parameters that were given and do nothing in this fit."""
+        if self.tol and stop.patience is None:
+            yield "tol has no effect where nothing ends a fit early: give n_iter_no_change as well"
+        given = [name for name in ("batch_size", "validation_fraction") if getattr(self, name) is not None]
+        if given and not own:
+            yield f"{' and '.join(given)}: no effect on a data set, which is cut and held out from already"
 
     @staticmethod
     def _of_all_rows(spec: JobSpec, dataset: Dataset, epochs: int) -> tuple[JobSpec, Dataset]:
@@ -189,9 +200,9 @@ class Trained(CallbackSupportMixin, Parameters):
         return Ended(reason, summary.epochs, summary.heldout, best, summary.restored)
 
     def _warn(self, *, partial: bool = False) -> None:
-        """Tell whoever has called ``fit`` what is to doubt in its data, and that training went astray."""
-        for finding in () if partial else self._findings:
-            warnings.warn(finding.text, DataWarning, stacklevel=3 + WRAPPED)
+        """Tell whoever has called ``fit`` what is to doubt in it, and that training went astray."""
+        for text, kind in () if partial else self._doubts:
+            warnings.warn(text, kind, stacklevel=3 + WRAPPED)
         if self.stop_reason_ == "diverged":
             message = (
                 "training diverged, the best model before that is kept: scale the data or lower learning_rate"

@@ -35,7 +35,7 @@ _PARAMETERS = """\
         ``n_iter_no_change`` is given too.
     n_iter_no_change : int, optional
         After how many epochs without a better held-out metric a fit ends; None is {patience}. Where
-        nothing is held out, on arrays, a fit takes all epochs.
+        nothing is held out, a fit of arrays takes all epochs, unless a number is given for the training loss.
     tol : float, default 0
         How much better a held-out metric must be to count for ``n_iter_no_change``, in {unit}.
     batch_size : int, optional

@@ -32,6 +32,16 @@ def test_a_gain_below_tol_does_not_count(pairs):
     assert (estimator.n_iter_, estimator.stop_reason_) == (2, "patience")
 
 
+def test_what_does_nothing_is_said(pairs, ratings):
+    with pytest.warns(UserWarning, match="tol has no effect") as told:
+        mlless.MatrixFactorization(max_iter=2, tol=0.1).fit(*pairs)
+    assert [one.filename for one in told] == [__file__]
+    mlless.MatrixFactorization(max_iter=2, tol=0.1, n_iter_no_change=1).fit(*pairs)
+    mlless.MatrixFactorization(tol=0.1).partial_fit(*pairs)  # takes the epochs that it says
+    with pytest.warns(UserWarning, match="batch_size and validation_fraction: no effect on a data set"):
+        mlless.MatrixFactorization(max_iter=1, batch_size=9, validation_fraction=0.3).fit(ratings)
+
+
 def test_the_curves_are_those_of_the_epochs(pairs):
     heard = []
     model = mlless.MatrixFactorization(random_state=0, max_iter=5, refit=False, callbacks=[heard.append]).fit(
