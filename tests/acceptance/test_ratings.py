@@ -87,8 +87,8 @@ def test_evaluate_on_another_part(mlless, ratings):
 def test_predictions_carry_original_ids_in_the_order_of_the_source(mlless, ratings, tmp_path):
     out = tmp_path / "predictions.csv"
     mlless("predict", ratings.run, ratings.raw, "--out", out)
-    asked = list(csv.DictReader(ratings.raw.open()))
-    given = list(csv.DictReader(out.open()))
+    asked = list(csv.DictReader(ratings.raw.read_text().splitlines()))
+    given = list(csv.DictReader(out.read_text().splitlines()))
     assert list(given[0]) == ["user", "item", "prediction"]
     assert [(row["user"], row["item"]) for row in given] == [(row["userId"], row["movieId"]) for row in asked]
     users, items = ([int(row[name]) for row in asked] for name in ("userId", "movieId"))

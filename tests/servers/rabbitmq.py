@@ -69,13 +69,14 @@ class Broker:
         self.port, self.tls_port = free_port(), free_port()
         self.certificate = self._certify()
         self._configure(consumer_timeout, channel_tick_interval)
-        self._keeper = subprocess.Popen(
-            [sys.executable, "-c", _KEEPER, script, self.folder],
-            stdin=subprocess.PIPE,
-            stdout=(self.folder / "output").open("wb"),
-            stderr=subprocess.STDOUT,
-            env=self._environment,
-        )
+        with (self.folder / "output").open("wb") as output:
+            self._keeper = subprocess.Popen(
+                [sys.executable, "-c", _KEEPER, script, self.folder],
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=self._environment,
+            )
         try:
             self._wait()
         except BaseException:

@@ -114,6 +114,7 @@ WRONG = {
 }
 
 
+@pytest.mark.slow
 def test_a_type_checker_knows_the_options(tmp_path: Path) -> None:
     pytest.importorskip("mypy")
     sample = tmp_path / "sample.py"

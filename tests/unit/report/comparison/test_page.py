@@ -22,6 +22,7 @@ from mlless.report.comparison.page import PAGE, write_report
 from mlless.report.comparison.recorded import read_runs
 
 IBM = load_tariff("published-ibm")
+pytestmark = pytest.mark.slow  # each draws all charts
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
