@@ -105,8 +105,8 @@ class Survey:
             if 2 * once > known:
                 yield Finding(
                     "seldom",
-                    f"{once:,} of {known:,} {who} have a single rating: little more than the {other}'s bias "
-                    "decides theirs. Leave them out, or gather more of their ratings",
+                    f"{once:,} of {known:,} {who} have a single rating: predictions for them come down to "
+                    f"the {other}'s bias. Leave them out, or gather more of their ratings",
                 )
 
     def _of_held_out(self, shape: Ratings | Clicks) -> Iterator[Finding]:

@@ -32,7 +32,7 @@ from mlless.data.manifest import (
 )
 from mlless.data.partition import default_batch_size
 from mlless.data.rows import ClicksRows, RatingsRows, Rows
-from mlless.data.spool import boundary, even_sizes, hash_state, random_order
+from mlless.data.spool import boundary, even_sizes, groups_of, hash_state, random_order
 from mlless.errors import MissingObject
 
 IN_MEMORY = "arrays in memory"
@@ -129,11 +129,9 @@ def ratings_in_memory(
         (part, number, group_ratings(users[piece], items[piece], ratings[piece]))
         for part, number, piece in order.pieces()
     )
-    groups = np.unique(rows.hashes(hash_state(cut.seed)), return_counts=True)[1]
+    groups, largest = groups_of(rows.hashes(hash_state(cut.seed)))
     named = safetensors.numpy.save(pack("users", ids.users) | pack("items", ids.items))
-    return _held(
-        batches, shape, order, cut, named, repeats=len(rows) - len(groups), largest_group=int(groups.max())
-    )
+    return _held(batches, shape, order, cut, named, repeats=len(rows) - groups, largest_group=largest)
 
 
 def clicks_in_memory(

@@ -84,10 +84,9 @@ class Spool(Generic[R]):
     def _order(self, bucket: _Bucket[R], number: int, rows: R) -> NDArray[np.intp]:
         """Return the order of ``rows``, part ``number`` of a bucket, and count those of the same hash."""
         hashes = rows.hashes(self.state)
-        sizes = np.unique(hashes, return_counts=True)[1]
-        largest = int(sizes.max()) if len(sizes) > 1 else bucket.rows
-        self.largest_group = max(self.largest_group, largest)
-        self.repeats += len(rows) - (0 if number else len(sizes))  # several parts are one group
+        groups, largest = groups_of(hashes)
+        self.largest_group = max(self.largest_group, largest if groups > 1 else bucket.rows)
+        self.repeats += len(rows) - (0 if number else groups)  # several parts are one group
         draws = np.random.SeedSequence(self.seed, spawn_key=(*bucket.digits, number))
         return random_order(hashes, self._last, draws)
 
@@ -203,6 +202,16 @@ def _bytes(rows: R) -> int:
 def hash_state(seed: int) -> np.uint64:
     """Return the state from which ``Rows.hashes`` starts for a seed."""
     return np.uint64(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0])
+
+
+def groups_of(hashes: Hashes) -> tuple[int, int]:
+    """Return how many different hashes there are, and how often the most frequent one is there."""
+    ordered = np.sort(hashes)
+    last = ordered[1:] != ordered[:-1]  # of its hash
+    groups = int(np.count_nonzero(last)) + 1
+    if groups == len(hashes):
+        return groups, 1
+    return groups, int(np.diff(np.flatnonzero(last), prepend=-1, append=len(hashes) - 1).max())
 
 
 def boundary(hashes: Hashes, rows: int, wanted: int) -> tuple[int, int]:
