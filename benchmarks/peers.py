@@ -89,7 +89,7 @@ def _clicks(module: str, name: str, settings: Settings | None = None, **grid: tu
 
 
 _MLLESS, _SKLEARN = "mlless.estimators", "sklearn.linear_model"
-_TWELVE = {"epochs": 12, "validation": 0.0}
+_TWELVE = {"max_iter": 12, "validation_fraction": 0.0}
 _CORNAC = {"k": 20, "learning_rate": 0.0025, "lambda_reg": 0.04, "max_iter": 120}
 _CORNAC_GRID = {
     "learning_rate": (0.0025, 0.005, 0.01),
