@@ -256,16 +256,3 @@ class JobSpec(_Value, frozen=True, kw_only=True):
     def on_scale(self, loss: float) -> float:
         """Return a training loss on the scale of the first metric: the root, where it is of squares."""
         return math.sqrt(loss) if isinstance(self.model, Factorization) else loss
-
-
-def encode_job(spec: JobSpec) -> bytes:
-    """Return the spec as JSON."""
-    return msgspec.json.encode(spec)
-
-
-def decode_job(data: bytes) -> JobSpec:
-    """Return the spec in JSON ``data``; UsageError says what does not fit."""
-    try:
-        return msgspec.json.decode(data, type=JobSpec)
-    except msgspec.DecodeError as error:
-        raise UsageError("not a valid job", found=str(error)) from error

@@ -12,7 +12,7 @@ import pytest
 from mlless.data.dataset import Dataset
 from mlless.data.manifest import Clicks, Ratings
 from mlless.errors import UsageError
-from mlless.job import Adagrad, Factorization, JobSpec, Logistic, Nesterov, Target, decode_job, encode_job
+from mlless.job import Adagrad, Factorization, JobSpec, Logistic, Nesterov, Target
 from mlless.options import declared
 from mlless.recipes import SIGNIFICANCE, held_out_share, job_of, parse_target, workers_of
 from mlless.wishes import Wishes
@@ -42,7 +42,7 @@ def test_defaults_for_ratings(ratings: Dataset) -> None:
         len(ratings.manifest.validation),
     )
     assert spec.stop.patience is not None
-    assert decode_job(encode_job(spec)) == spec
+    assert msgspec.json.decode(msgspec.json.encode(spec), type=JobSpec) == spec
 
 
 def test_defaults_for_clicks(clicks: Dataset) -> None:

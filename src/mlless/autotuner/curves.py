@@ -41,17 +41,6 @@ class Curve:
         values, _ = _FORMS[self.form](np.array([max(time, 0.0) / self.span]), np.array(self.parameters))
         return float(values[0]) * self.scale
 
-    def time_of(self, loss: float) -> float | None:
-        """Return when a reference curve comes down to ``loss``; None if it never does."""
-        assert self.form == "reference"
-        a, b, c, d = self.parameters
-        rest = loss / self.scale - d
-        if rest <= 0 or a <= 0 or c <= 0:
-            return None
-        with np.errstate(all="ignore"):
-            time = float(np.power(max((1 / rest - b) / a, 0.0), 1 / c) * self.span)
-        return time if np.isfinite(time) else None
-
 
 def fit_reference(times: Floats, losses: Floats) -> Curve | None:
     """Return the curve 1 / (a t^c + b) + d through losses, later ones weighing more; None without one."""
