@@ -85,7 +85,7 @@ def test_a_prefix_of_parts_and_patterns(
         },
     )
     for number, source in enumerate(
-        ("out", "out/", "ou[t]", "out/day=*", "out/*/part-*", "out/**/*.cs*", "**/day=?/*")
+        ("out", "out/", "ou[t]", "out/day=*", "out/*/part-*", "out/**", "out/**/*.cs*", "**/day=?/*")
     ):
         there = mlless.partition(f"s3://{bucket}/{source}", tmp_path / str(number))
         assert there.manifest.train == here.manifest.train
@@ -130,6 +130,8 @@ def test_a_data_set_and_raw_rows_are_told_apart(
     web.files["/ratings.csv"] = rows
     mlless.partition(f"s3://{bucket}/raw", f"s3://{bucket}/data")
     assert as_dataset(f"s3://{bucket}/data") is not None
+    with pytest.raises(InputError, match=rf"s3://{bucket}/data: a data set, not raw rows"):
+        open_source(f"s3://{bucket}/data")
     for source in (f"s3://{bucket}/raw", f"s3://{bucket}/raw/ratings.csv", f"{web.url}/ratings.csv", "-"):
         assert as_dataset(source) is None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
@@ -67,39 +67,38 @@ def _parts_of(given: str) -> Iterator[Part]:
     elif scheme is not None:
         expected = f"a path, {STANDARD_INPUT}, or " + ", ".join(f"{one}://" for one in (*SCHEMES, "https"))
         raise UsageError("raw rows cannot be read from there", expected=expected, found=hidden(given))
-    elif path.is_dir():
-        yield from _files_below(path, given)
-    elif path.exists():
-        yield FilePart(path) if path.is_file() else PipePart(path)
-    elif glob.has_magic(given):
-        yield from _matches(given)
+    elif path.is_dir() or (glob.has_magic(given) and not path.exists()):
+        for found in sorted(
+            _files_below(path) if path.is_dir() else _matches(given), key=lambda one: one.parts
+        ):
+            yield FilePart(found, found=True)
+    elif path.exists() and not path.is_file():
+        yield PipePart(path)
     else:
         yield FilePart(path)  # which tells what is wrong
 
 
-def _files_below(folder: Path, given: str) -> Iterator[Part]:
-    paths = []
+def _files_below(folder: Path) -> set[Path]:
+    paths: set[Path] = set()
     for here, folders, files in os.walk(folder, onerror=_raise):
-        _check_raw((*folders, *files), here)
+        for name in (*folders, *files):
+            _check_raw(name, here)
         folders[:] = [name for name in folders if _is_data(name)]
-        paths += [Path(here, name) for name in files if _is_data(name)]
+        paths |= {Path(here, name) for name in files if _is_data(name)}
     if not paths:
-        raise _no_files(given)
-    for path in sorted(paths, key=lambda path: path.parts):
-        yield FilePart(path, found=True)
+        raise _no_files(str(folder))
+    return paths
 
 
-def _matches(pattern: str) -> Iterator[Part]:
-    paths = sorted(map(Path, glob.glob(pattern, recursive=True)), key=lambda path: path.parts)
+def _matches(pattern: str) -> set[Path]:
     meant = Path(pattern).parts
-    paths = [path for path in paths if all(_is_data(name) or name in meant for name in path.parts)]
+    paths: set[Path] = set()
+    for path in map(Path, glob.glob(pattern, recursive=True)):
+        if all(_is_data(name) or name in meant for name in path.parts):
+            paths |= _files_below(path) if path.is_dir() else {path}
     if not paths:
         raise _no_match(pattern)
-    for path in paths:
-        if path.is_dir():
-            yield from _files_below(path, str(path))
-        else:
-            yield FilePart(path, found=True)
+    return paths
 
 
 def _objects(url: str) -> Iterator[Part]:
@@ -117,7 +116,9 @@ def _objects(url: str) -> Iterator[Part]:
     objects = open_remote(root)
     pattern = names[fixed:]
     found = sorted((path.split("/"), size) for path, size in objects.below())
-    _check_raw((name for path, _ in found for name in path), str(root))
+    for path, _ in [] if pattern else found:
+        for depth, name in enumerate(path):
+            _check_raw(name, "/".join((str(root), *path[:depth])))
     found = [(path, size) for path, size in found if _fits(path, pattern)]
     if not found:
         raise (_no_match if pattern else _no_files)(hidden(url))
@@ -139,14 +140,13 @@ def _fits(names: Sequence[str], pattern: Sequence[str]) -> bool:
     return (_is_data(names[0]) or names[0] == pattern[0]) and _fits(names[1:], pattern[1:])
 
 
-def _check_raw(names: Iterable[str], where: str) -> None:
-    """Raise InputError if a folder with these ``names`` is a data set already, or another kind of table."""
-    names = set(names)
-    if MANIFEST in names:
+def _check_raw(name: str, where: str) -> None:
+    """Raise InputError if a folder in which there is that ``name`` is a data set, or more than its files."""
+    if name == MANIFEST:
         raise InputError("a data set, not raw rows", where=where, cure="train on it as it is")
-    if found := next((_TABLES[name] for name in names if name in _TABLES), None):
+    if name in _TABLES:
         raise InputError(
-            f"{found}, some of whose files hold rows that are no longer in it",
+            f"{_TABLES[name]}, some of whose files hold rows that are no longer in it",
             where=where,
             cure="write it anew as plain Parquet, and name that folder",
         )

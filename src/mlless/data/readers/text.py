@@ -47,7 +47,8 @@ class TextStream(io.RawIOBase):
     def _counted(self) -> Generator[bytes]:
         for piece in self.part.pieces():
             self.done += len(piece)
-            yield piece
+            if piece:  # nothing at all would be the end
+                yield piece
 
     def _unpack(self) -> None:
         assert self.packing is not None

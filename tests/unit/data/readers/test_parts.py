@@ -66,6 +66,7 @@ def test_patterns_are_expanded(folder: Path) -> None:
     assert users(f"{folder}/part-*") == [1, 2]
     assert users(f"{folder}/**/*.csv*") == [3, 4, 1, 2]
     assert users(f"{folder}/day=[12]") == [3, 4]
+    assert users(f"{folder}/**") == [3, 4, 1, 2]
 
 
 def test_several_sources_are_read_in_the_order_given(folder: Path) -> None:
