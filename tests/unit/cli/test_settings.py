@@ -58,6 +58,7 @@ def _variables(layer):
     return {f"MLLESS_{name.upper()}": str(value) for name, value in layer.items()}
 
 
+@pytest.mark.slow
 @given(file=_layer(REMOTE), variables=_layer(), arguments=_layer())
 def test_each_layer_goes_over_the_one_before(tmp_path_factory, file, variables, arguments):
     path = _file(tmp_path_factory.mktemp("settings"), file)

@@ -57,6 +57,7 @@ def test_cross_validation_of_both(labelled, pairs):
     assert ratings.mean() > 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jobs", [2])
 def test_search_in_several_processes(labelled, jobs):
     scores = cross_val_score(
