@@ -53,7 +53,7 @@ def layout_text(layout: Layout) -> str:
     for name, columns in (("numeric", layout.numeric), ("categorical", layout.categorical)):
         if columns:
             lines.append(f"{name} = [{', '.join(map(_quoted, columns))}]")
-    if layout.missing:
+    if layout.missing is not msgspec.UNSET:
         lines.append(f"missing = [{', '.join(map(_quoted, layout.missing))}]")
     if layout.separator != ",":
         lines.append(f"separator = {_quoted(layout.separator)}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import msgspec
 import numpy as np
 import pyarrow
 from numpy.typing import NDArray
@@ -58,7 +59,7 @@ class _Table:
     def __init__(self, name: str, features: FeatureMap, reading: Reading, labelled: bool) -> None:
         self.layout, self.reading, self.labelled = features.layout, reading, labelled
         self.states, self.hashed = features.states(), features.hashed
-        self.missing = self.layout.missing or MISSING
+        self.missing = MISSING if self.layout.missing is msgspec.UNSET else self.layout.missing
         self.pair = reading.labels or self.layout.labels or None
         self.losses = Losses(name, reading.skip_malformed)
         self.decimal = "."
@@ -91,12 +92,13 @@ class _Table:
             ("columns of one name", [name for name in wanted if names.count(name) > 1]),
         ):
             if wrong:
+                cure = f"see to {', '.join(wrong[:5])}"
                 raise InputError(
                     what,
                     where=part,
                     expected=f"one each of {', '.join(wanted)}",
                     found=f"{', '.join(names) or 'none'}",
-                    cure=f"see to {', '.join(wrong[:5])}",
+                    cure=f"{cure}, and to the separator" if len(names) == 1 else cure,
                 )
         return [names.index(name) for name in wanted]
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import codecs
 import re
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from itertools import chain, groupby
 from typing import Any
 
@@ -18,25 +19,17 @@ from mlless.data.readers.forms import Form, find_form
 from mlless.data.readers.headers import Header
 from mlless.data.readers.losses import Loss
 from mlless.data.readers.source import Source
-from mlless.data.readers.table import Batch, Plan
+from mlless.data.readers.table import Batch, Plan, decoded
 from mlless.data.readers.text import Block, blocks
 from mlless.errors import InputError
 
 LONGEST_ROW = 8 << 20
+_AHEAD = 2  # blocks parsed while another is used
 _NEAR = 1 << 16  # so far back a line is looked for that ends a row
 _QUOTE = b'"'
 _QUOTED = rb'(?:(?<=[%s\n])|\A)"[^"]*(?:""[^"]*)*("|\Z)'
 
 Begin = Callable[[Form, str], Plan]
-
-
-def _bytes_that_are_no_text(error: UnicodeError) -> tuple[str, int]:
-    """Stand in for bytes that are not UTF-8: private characters, one for each."""
-    assert isinstance(error, UnicodeDecodeError)
-    return "".join(chr(0xF700 + byte) for byte in error.object[error.start : error.end]), error.end
-
-
-codecs.register_error("mlless.bytes", _bytes_that_are_no_text)
 
 
 def text_batches(source: Source, begin: Begin, separator: str | None = None) -> Iterator[Batch]:
@@ -47,9 +40,33 @@ def text_batches(source: Source, begin: Begin, separator: str | None = None) -> 
         form = find_form(first.text, first.part, table.form.separator if table else separator)
         if table is None:
             table = _Table(form, begin(form, first.part), first.part)
-        for block in _whole_rows(chain([table.without_header(first, form)], group), form):
-            if block.text:
-                yield table.batch(block)
+        rest = chain([table.without_header(first, form)], group)  # noqa: B031 (after the first)
+        whole = _whole_rows(rest, form)
+        for parsed in _ahead(table.parse, (block for block in whole if block.text)):
+            yield table.batch(parsed)
+
+
+def _ahead(parse: Callable[[Block], _Parsed], blocks: Iterable[Block]) -> Iterator[_Parsed]:
+    """Yield the blocks parsed, in order: pyarrow works on the next ones while the caller has one."""
+    waiting: deque[Future[_Parsed]] = deque()
+    with ThreadPoolExecutor(_AHEAD, "parse") as pool:
+        for block in blocks:
+            waiting.append(pool.submit(parse, block))
+            if len(waiting) > _AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+@dataclass(frozen=True, slots=True)
+class _Parsed:
+    """The wanted ``columns`` of a block, in which its ``odd`` rows are missing; ``text`` was parsed."""
+
+    block: Block
+    text: bytes
+    columns: list[pyarrow.Array]
+    rows: int
+    odd: list[Any]
 
 
 class _Table:
@@ -68,11 +85,11 @@ class _Table:
             block = _without_lines(block, block.text.count(b"\n", 0, _end_of_first_row(block.text)))
         return block
 
-    def batch(self, block: Block) -> Batch:
-        """Return the rows of a block that holds whole ones."""
+    def parse(self, block: Block) -> _Parsed:
+        """Return what a block of whole rows holds."""
         text = block.text
         if not text.isascii():
-            text = text.decode("utf-8", "mlless.bytes").encode()
+            text = decoded(text).encode()
         if self._comments:
             text = re.sub(rb"(?m)^#[^\n]*$", b"", text)  # the empty lines keep the others' numbers right
         names = [str(place) for place in range(self.plan.count)]
@@ -98,16 +115,15 @@ class _Table:
             ),
         )
         columns = [found.column(name).combine_chunks() for name in wanted]
-        return self._batch(block, plain, columns, found.num_rows, odd)
+        return _Parsed(block, plain, columns, found.num_rows + len(odd), odd)
 
-    def _batch(
-        self, block: Block, text: bytes, columns: list[pyarrow.Array], good: int, odd: list[Any]
-    ) -> Batch:
-        """Return the columns as a batch, in which the ``odd`` rows are missing."""
-        lines = self._lines(block, text, good + len(odd))
+    def batch(self, parsed: _Parsed) -> Batch:
+        """Return the next rows of the table."""
+        block = parsed.block
+        lines = self._lines(block, parsed.text, parsed.rows)
         counted, kept = np.ones(len(lines), np.bool_), np.ones(len(lines), np.bool_)
         bad = []
-        for row in odd:
+        for row in parsed.odd:
             kept[row.number - 1] = False
             if not row.text.strip() or row.text.startswith("#"):
                 counted[row.number - 1] = False
@@ -121,7 +137,7 @@ class _Table:
             line = int(lines[bad[0].number - 1])
             what = f"{bad[0].actual_columns}: {bad[0].text}".replace("\x1f", "::")
             losses.append(Loss(len(bad), line, f"{block.part}, line {line}", self._expected, what))
-        return Batch(columns, numbers[kept], lines[kept], "line", block.part, rows, losses, block.done)
+        return Batch(parsed.columns, numbers[kept], lines[kept], "line", block.part, rows, losses, block.done)
 
     @property
     def _expected(self) -> str:

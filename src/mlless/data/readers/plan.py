@@ -12,6 +12,7 @@ from mlless.data.readers.table import Plan
 from mlless.errors import InputError, UsageError
 
 _BY_NUMBER = {"user": 1, "item": 2, "rating": 3}
+_MOST = 0.9  # of the first rows; others may be malformed
 _EARLIEST = 1e8  # seconds since 1970: times of ratings are later, and ratings and counts are less
 
 
@@ -64,9 +65,10 @@ def doubt(head: Head) -> str | None:
     """Return why a table that was taken for ratings is perhaps none; None where it plainly is."""
     if head.names is not None:
         return None
-    if len(head.rows[0]) not in (3, 4) or not all(is_number(field) for row in head.rows for field in row[:3]):
+    columns, most = len(head.rows[0]), _MOST * len(head.rows)
+    if columns not in (3, 4) or sum(all(map(is_number, row[:3])) for row in head.rows) < most:
         return "it has no header, and not three columns of numbers"
-    if len(head.rows[0]) == 4 and not all(_is_time(row[3]) for row in head.rows):
+    if columns == 4 and sum(_is_time(row[3]) for row in head.rows) < most:
         return "it has no header, and its fourth column is no time"
     return None
 
@@ -83,4 +85,4 @@ def perhaps_not_ratings(name: str, why: str, found: str) -> UsageError:
 
 
 def _is_time(text: str) -> bool:
-    return not is_number(text) or float(text.replace(",", ".")) >= _EARLIEST
+    return is_number(text) and float(text.replace(",", ".")) >= _EARLIEST

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -94,3 +95,16 @@ class Sieve:
         """Take out the rows that are not ``wanted``, which is no loss."""
         self.dropped += int((self.good & ~wanted).sum())
         self.good &= wanted
+
+
+def decoded(data: bytes) -> str:
+    """Return the text in ``data``; each byte that is no UTF-8 becomes a private character of its own."""
+    return data.decode("utf-8", "mlless.bytes")
+
+
+def _private(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeDecodeError)
+    return "".join(chr(0xF700 + byte) for byte in error.object[error.start : error.end]), error.end
+
+
+codecs.register_error("mlless.bytes", _private)

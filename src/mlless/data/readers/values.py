@@ -16,6 +16,7 @@ from pyarrow import types
 from mlless.data.features import ABSENT
 from mlless.data.hashing import LONGEST_TOKEN, hash_tokens
 from mlless.data.ids import Ids, ids_of_text
+from mlless.data.readers.table import decoded
 
 Usable = NDArray[np.bool_]
 
@@ -199,7 +200,11 @@ def _texts(column: pyarrow.Array) -> pyarrow.Array:
         return _texts(column.dictionary).take(column.indices)
     if types.is_string(column.type) or types.is_large_string(column.type):
         return column
-    return column.cast(pyarrow.large_string())
+    try:
+        return column.cast(pyarrow.large_string())
+    except pyarrow.ArrowInvalid:  # bytes that are not UTF-8
+        values = [None if value is None else decoded(value) for value in column.to_pylist()]
+        return pyarrow.array(values, pyarrow.large_string())
 
 
 def _bounds(texts: pyarrow.Array) -> NDArray[np.int64]:

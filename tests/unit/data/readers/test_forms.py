@@ -55,6 +55,7 @@ def doubted(text: str) -> str | None:
         ("".join(f"1\t{n}\t3\t4\t105\n" for n in range(50)), "not three columns of numbers"),
         ("".join(f"a{n},b,3\n" for n in range(50)), "not three columns of numbers"),
         (TIMES, None),
+        (TIMES + "1\t2\toops\tnow\n", None),
         ("".join(f"{n} {n * 7} {n / 7}\n" for n in range(50)), None),
         ("user,item,rating\n" + "".join(f"a{n},{n},{n % 5}\n" for n in range(50)), None),
         ("user,item,rating\n1,2,1\n", None),

@@ -297,6 +297,14 @@ def test_unsigned_ids_beyond_63_bits_are_kept(tmp_path: Path) -> None:
     assert read(path)[0] == [("1", 2**63 - 1, 3.0), (str(2**64 - 1), 3, 4.0)]
 
 
+def test_bytes_that_are_text_are_ids(tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "r.parquet", user=[b"a", b"12"], item=[b"7", b"8"], rating=[3, 4])
+    assert read(path)[0] == [("a", 7, 3.0), ("12", 8, 4.0)]
+    path = write_parquet(tmp_path / "r.parquet", user=[b"a", b"\xff", b"b"], item=[1, 2, 3], rating=[3, 4, 5])
+    with pytest.raises(InputError, match="row 2: malformed row: expected a user id"):
+        read(path)
+
+
 @pytest.mark.parametrize(
     ("column", "values", "message"),
     [
