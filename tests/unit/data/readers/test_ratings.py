@@ -184,7 +184,7 @@ def test_a_column_of_an_unknown_name_is_asked_for(write: Write, tmp_path: Path) 
     path = write("r.csv", PLAYS)
     with pytest.raises(InputError) as caught:
         read(path)
-    assert "known names: userId" in str(caught.value)
+    assert "usual names, such as userId" in str(caught.value)
     assert "found gameId, userId, plays. Say which it is: --rating-column plays" in str(caught.value)
     rows = [(10, 5, 121.0), (10, 6, 508.0)]
     assert read(path, rating_column="plays")[0] == rows
