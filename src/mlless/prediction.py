@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from mlless.artifact import MODEL, Artifact, read_artifact
 from mlless.channels.opening import open_objects
 from mlless.data.batches import RatingsBatch
-from mlless.data.dataset import Dataset, dataset_at, open_dataset
+from mlless.data.dataset import Dataset, dataset_at
 from mlless.data.ids import NO_IDS, IdIndex, Ids, RatingIds, Rows, ids_of
 from mlless.data.manifest import MANIFEST, File
 from mlless.data.readers import (
@@ -409,6 +409,21 @@ def load(run: Location) -> Predictor:
     return Predictor(read_artifact(place_of(run)))
 
 
-def evaluate(run: Location, dataset: Location, part: Part | None = None) -> dict[str, float]:
-    """Return the metrics of a run's model on a data set; see ``Predictor.evaluate``."""
-    return load(run).evaluate(open_dataset(dataset), part)
+def evaluate(
+    run: Location,
+    dataset: Sources,
+    part: Part | None = None,
+    *,
+    format: str | None = None,
+    **options: Unpack[ReadingOptions],
+) -> dict[str, float]:
+    """Return the metrics of a run's model on a data set, or on raw rows as for ``partition``.
+
+    See ``Predictor.evaluate``; for raw rows, which are not in parts, ``Predictor.evaluate_raw``.
+    """
+    predictor, found = load(run), as_dataset(dataset)
+    if found is not None:
+        return predictor.evaluate(found, part)
+    if part not in (None, "all"):
+        raise UsageError("raw rows are not in parts", found=f"part {part}", cure="leave it out")
+    return predictor.evaluate_raw(dataset, format=format, **options)

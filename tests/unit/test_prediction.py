@@ -171,6 +171,17 @@ def test_a_model_file_is_all_that_is_needed(ratings, dataset, tmp_path):
         load(tmp_path / "data")
 
 
+def test_a_run_is_evaluated_on_raw_rows_too(ratings, tmp_path):
+    write_artifact(Directory(tmp_path), ratings.artifact)
+    raw = tmp_path / "raw.csv"
+    raw.write_text("user,item,rating\n1,2,3\n4,5\n")
+    result = evaluate(tmp_path, [raw], skip_malformed=True)
+    assert result == ratings.evaluate_raw(raw, skip_malformed=True)
+    assert (result["rows"], result["skipped"]) == (1, 1)
+    with pytest.raises(UsageError, match="raw rows are not in parts"):
+        evaluate(tmp_path, raw, "train")
+
+
 def test_csv_of_row_numbers():
     one = Predictions((np.array([4, 5]),), np.array([0.25, 1 / 3], np.float32), 1.0)
     assert one.csv() == "4,0.25\n5,0.3333333\n"
