@@ -21,8 +21,8 @@ RATING = ("rating", "ratings", "score", "stars", "overall", "bookrating")
 ROLES: Mapping[str, Sequence[str]] = {"user": USER, "item": ITEM, "rating": RATING}
 FINITE_RATING = "a rating that is a finite number"
 _KNOWN = (
-    "usual names, such as userId, uid, customer_id or reviewerID for users; itemId, movieId, product_id, asin "
-    "or isbn for items; rating, score, stars or overall for ratings"
+    "usual names, such as userId, uid, customer_id or reviewerID for users; itemId, movieId, product_id, "
+    "asin or isbn for items; rating, score, stars or overall for ratings"
 )
 
 
