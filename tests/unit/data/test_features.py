@@ -12,7 +12,7 @@ import pytest
 
 from mlless.artifact import Description
 from mlless.data.dataset import Dataset, open_dataset
-from mlless.data.features import ABSENT, CRITEO, FeatureMap, Layout, Scale
+from mlless.data.features import ABSENT, CRITEO, FeatureMap, Layout, RatingsLayout, Scale
 from mlless.data.layouts import read_layout
 from mlless.data.manifest import Clicks, File
 from mlless.data.partition import partition
@@ -293,3 +293,21 @@ def test_a_definition_that_does_not_hold_is_refused(write: Write, tmp_path: Path
     manifest.write_text(text.replace(old, new))
     with pytest.raises(DatasetError, match="not a valid manifest"):
         open_dataset(tmp_path / "d")
+
+
+TOLD = 'label = "y"\nnumeric = ["a"]\nlabels = ["no", "yes"]\nmissing = ["?"]\n'
+
+
+def test_a_description_may_name_labels_missing_values_and_columns_of_ratings(write: Write) -> None:
+    clicks = read_layout(write("c.toml", TOLD))
+    assert clicks == Layout("y", ("a",), labels=("no", "yes"), missing=("?",))
+    ratings = read_layout(write("r.toml", 'user = "who"\nitem = 2\nseparator = ";"\n'))
+    assert ratings == RatingsLayout("who", 2, separator=";")
+    for text, says in (
+        ('user = "who"', "item"),
+        ('item = 1\nuser = 2\nlabel = "y"', "label"),
+        ('label = "y"\nnumeric = ["a"]\nlabels = ["no"]', "Expected `array` of length 2"),
+        ('label = "y"\nnumeric = ["a"]\nlabels = ["no", "no"]', "labels that do not differ"),
+    ):
+        with pytest.raises(UsageError, match=says):
+            read_layout(write("bad.toml", text))
