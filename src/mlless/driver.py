@@ -92,7 +92,7 @@ class Run:
 
     def model(self) -> Predictor:
         """Return the trained model, ready to score."""
-        return Predictor(read_artifact(self.place))
+        return Predictor(read_artifact(self.place), self.place)
 
     @overload
     def history(self, *, frame: Literal[False] = False) -> list[StepRecord]: ...

@@ -7,19 +7,22 @@ prediction falls back on the other's bias, and on the mean rating where both are
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Literal, Unpack
+from typing import Any, Literal, Unpack
 
+import msgspec
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mlless.artifact import MODEL, Artifact, read_artifact
 from mlless.channels.opening import open_objects
 from mlless.data.batches import RatingsBatch
-from mlless.data.dataset import Dataset, dataset_at
-from mlless.data.ids import NO_IDS, IdIndex, Ids, RatingIds, Rows, ids_of
+from mlless.data.dataset import Dataset, dataset_at, open_dataset
+from mlless.data.ids import IdIndex, Ids, RatingIds, Rows, ids_of
 from mlless.data.manifest import MANIFEST, File
 from mlless.data.readers import (
     Reading,
@@ -33,16 +36,17 @@ from mlless.data.readers import (
 )
 from mlless.data.readers.parts import STANDARD_INPUT
 from mlless.data.rows import Chunk, ClicksRows
-from mlless.errors import InputError, UsageError
+from mlless.errors import DatasetError, InputError, MLLessError, UsageError
 from mlless.job import Factorization, Logistic
 from mlless.kernels.arrays import Floats
-from mlless.locations import WEB, Location, place_of, scheme_of
+from mlless.locations import WEB, Location, Place, place_of, scheme_of
 from mlless.models.logistic import area_under_curve, probabilities
-from mlless.ranking import Seen, top_items
+from mlless.ranking import Seen, Sightings, top_items
 
 Part = Literal["all", "train", "validation"]
 _BLOCK = 1 << 16  # rows scored at a time: bounds the memory of gathered factors
 _USERS = 1 << 12  # users recommended to at a time
+_TO_QUOTE = re.compile(r'[",\r\n]')
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,37 +56,73 @@ class Predictions:
     ``keys`` say which row each is of: original users and items, or row numbers from 0. ``done`` is
     the share of the source that is read, None where that is not known; ``skipped`` malformed lines
     were left out since the run before.
+    ``unknown`` counts the rows whose user or item the model does not know, or the values of features that it
+    does not know.
     """
 
     keys: tuple[NDArray[np.integer] | Ids, ...]
     values: Floats
     done: float | None
     skipped: int = 0
+    unknown: int = 0
 
     def csv(self) -> str:
         """Return the rows as lines of CSV."""
         line = "{}," * len(self.keys) + "{:.7g}\n"
-        return "".join(map(line.format, *(key.tolist() for key in self.keys), self.values.tolist()))
+        return "".join(map(line.format, *map(csv_fields, self.keys), self.values.tolist()))
+
+
+def csv_fields(keys: NDArray[np.integer] | Ids) -> list[Any]:
+    """Return ids or numbers as fields of CSV, text quoted where it needs it."""
+    fields = keys.tolist()
+    return list(map(_csv_field, fields)) if keys.dtype == np.object_ else fields
+
+
+def _csv_field(text: str) -> str:
+    return '"' + text.replace('"', '""') + '"' if _TO_QUOTE.search(text) else text
+
+
+@dataclass(frozen=True, slots=True)
+class _Scored:
+    """A run of rows with targets (ratings, labels) if they have any.
+
+    ``scored`` are scores (ratings, log-odds), and how much the model does not know of the rows. The rest is
+    as in `Predictions`; ``unlabelled`` rows were left out, too.
+    """
+
+    keys: tuple[NDArray[np.integer] | Ids, ...]
+    targets: NDArray[np.generic] | None
+    scored: tuple[NDArray[np.float64], int]
+    done: float | None
+    skipped: int = 0
+    unlabelled: int = 0
+
+
+class _Job(msgspec.Struct):
+    dataset: str
+
+
+class _Summary(msgspec.Struct):
+    """What is wanted of a run's ``summary.json``."""
+
+    job: _Job
 
 
 class Predictor:
-    """A trained model."""
+    """A trained model. ``run`` is where it is from, if it is from a file."""
 
-    def __init__(self, artifact: Artifact) -> None:
-        self.artifact = artifact
-        self._factorization: _Factorization | None = None
-        if artifact.ids is not None:
-            self._factorization = _Factorization(artifact)
+    def __init__(self, artifact: Artifact, run: Place | None = None) -> None:
+        self.artifact, self.run = artifact, run
 
     @property
     def kind(self) -> str:
         """``mf`` or ``lr``."""
-        return "lr" if self._factorization is None else "mf"
+        return "lr" if self.artifact.ids is None else "mf"
 
     @property
     def columns(self) -> tuple[str, ...]:
         """What the keys and values of ``predict`` are called in a table."""
-        return ("row", "prediction") if self._factorization is None else ("user", "item", "prediction")
+        return ("row", "prediction") if self.kind == "lr" else ("user", "item", "prediction")
 
     def predict(
         self, source: Sources, *, format: str | None = None, **options: Unpack[ReadingOptions]
@@ -94,12 +134,15 @@ class Predictor:
         within the rating scale, or the probability of a click. ``options`` are the fields of `Reading`.
         """
         if (dataset := as_dataset(source)) is not None:
-            return self._predict_dataset(self._fitting(dataset))
+            return self._predictions(self._scored(self._fitting(dataset), files_of(dataset, "all")))
         reading = Reading(**options)
-        origin = self._opened(source, format, reading)
-        if self._factorization is None:
-            return self._predict_clicks(origin, reading)
-        return self._predict_ratings(origin, reading)
+        return self._predictions(self._scored_raw(self._opened(source, format, reading), reading, False))
+
+    def _predictions(self, scored: Iterable[_Scored]) -> Iterator[Predictions]:
+        for one in scored:
+            scores, unknown = one.scored
+            values = scores if self.kind == "mf" else probabilities(scores)
+            yield Predictions(one.keys, values.astype(np.float32), one.done, one.skipped, unknown)
 
     def _opened(self, source: Sources, format: str | None, reading: Reading) -> Source:
         columns = self.artifact.description.columns
@@ -123,51 +166,54 @@ class Predictor:
             )
         return origin
 
-    def _predict_ratings(self, source: Source, reading: Reading) -> Iterator[Predictions]:
-        for chunk in read_ratings(source, reading, rated=False):
-            pairs = chunk.rows.users, chunk.rows.items
-            yield Predictions(pairs, self.predict_ratings(*pairs), source.progress(chunk.done), chunk.skipped)
+    def _scored_raw(self, source: Source, reading: Reading, targets: bool) -> Iterator[_Scored]:
+        """Yield the rows of a raw file, which may lack the column of targets unless they are wanted."""
+        if self.kind == "mf":
+            for chunk in read_ratings(source, reading, rated=targets):
+                rows = chunk.rows
+                scored = self._ratings.scored(*self._ratings.find(rows.users, rows.items))
+                done, left_out = source.progress(chunk.done), (chunk.skipped, chunk.unlabelled)
+                yield _Scored((rows.users, rows.items), rows.ratings, scored, done, *left_out)
+            return
+        for clicks in self._clicks_of(source, reading, labelled=targets):
+            csr = clicks.rows
+            scored = self._margins(csr.starts, csr.indices, csr.values)
+            done, left_out = source.progress(clicks.done), (clicks.skipped, clicks.unlabelled)
+            yield _Scored((csr.numbers,), csr.labels, scored, done, *left_out)
 
-    def _predict_clicks(self, source: Source, reading: Reading) -> Iterator[Predictions]:
-        for chunk in self._clicks_of(source, reading, labelled=False):
-            rows = chunk.rows
-            values = self.predict_clicks(rows.starts, rows.indices, rows.values)
-            yield Predictions((rows.numbers,), values, source.progress(chunk.done), chunk.skipped)
+    def _scored(self, dataset: Dataset, files: Sequence[File]) -> Iterator[_Scored]:
+        """Yield the rows in files of a data set."""
+        of = sum(file.rows for file in files)
+        done = 0
+        if self.kind == "mf":
+            ids = dataset.ids()
+            users, items = self._ratings.find(ids.users, ids.items)
+        for batch in dataset.batches(files):
+            done += len(batch)
+            if isinstance(batch, RatingsBatch):
+                user_rows, item_rows = batch.rows()
+                keys = ids.users[user_rows], ids.items[item_rows]
+                scored = self._ratings.scored(users[user_rows], items[item_rows])
+                yield _Scored(keys, batch.ratings, scored, done / of)
+            else:
+                features = batch.features[batch.feature_index]
+                scored = self._margins(batch.row_starts, features, batch.values)
+                yield _Scored((batch.rows,), batch.labels, scored, done / of)
 
     def _clicks_of(self, source: Source, reading: Reading, *, labelled: bool) -> Iterator[Chunk[ClicksRows]]:
         """Yield the rows of a raw file with the model's features."""
         description = self.artifact.description
         assert isinstance(description.model, Logistic)
         if source.format == "libsvm":
-            highest = description.model.features - 1
-            yield from read_clicks(source, reading, labelled=labelled, highest=highest)
+            yield from read_clicks(source, reading, labelled=labelled)
             return
         columns = description.columns
         assert columns is not None
         for chunk in read_columns(source, columns, reading, labelled=labelled):
             yield chunk.with_rows(columns.encode(chunk.rows))
 
-    def _predict_dataset(self, dataset: Dataset) -> Iterator[Predictions]:
-        ids = dataset.ids() if self._factorization is not None else None
-        done = 0
-        for batch in dataset.batches(files_of(dataset, "all")):
-            done += len(batch)
-            keys: tuple[NDArray[np.integer] | Ids, ...]
-            if isinstance(batch, RatingsBatch):
-                assert ids is not None
-                pairs = original_ids(batch, ids)
-                keys, values = pairs, self.predict_ratings(*pairs)
-            else:
-                features = batch.features[batch.feature_index]
-                keys, values = (batch.rows,), self.predict_clicks(batch.row_starts, features, batch.values)
-            yield Predictions(keys, values, done / dataset.manifest.rows)
-
     def predict_ratings(self, users: ArrayLike, items: ArrayLike) -> Floats:
         """Return the predicted rating of each (user, item), both original ids, within the rating scale."""
-        if self._factorization is None:
-            raise UsageError(
-                "this model does not predict ratings", expected="a model of ratings (mf)", found="lr"
-            )
         wide_users, wide_items = ids_of(users, "users"), ids_of(items, "items")
         if wide_users.shape != wide_items.shape or wide_users.ndim != 1:
             raise UsageError(
@@ -175,40 +221,98 @@ class Predictor:
                 expected="two sequences of one length",
                 found=f"{wide_users.shape} and {wide_items.shape}",
             )
-        return self._factorization.predict(wide_users, wide_items)
+        return self._ratings.scored(*self._ratings.find(wide_users, wide_items))[0].astype(np.float32)
 
-    def recommend(self, users: ArrayLike, n: int = 10, *, seen: Seen | None = None) -> tuple[Ids, Floats]:
-        """Return for each user the original ids of the ``n`` best items, best first, and their ratings.
+    def recommend(
+        self, users: ArrayLike, n: int = 10, *, exclude_seen: bool | Seen = True
+    ) -> tuple[Ids, Floats]:
+        """Return for each user the original ids of the ``n`` best items, best first, and their scores.
 
-        Items that a user has ``seen`` are left out; where fewer than ``n`` are left, the ids end in -1
-        and the ratings in NaN. An unknown user gets the items that are best for everyone.
+        A score is the predicted rating before it is brought into the rating scale, see `within_scale`. What a
+        user has rated in training is left out, or what a `Seen` says, or nothing with ``exclude_seen=False``.
+        Where fewer than ``n`` items are left, ids end in -1 (in "" where ids are text) and scores in NaN. An
+        unknown user gets the items that are best for everyone.
+
+        UsageError if what has been rated in training is not known any more, see `seen`.
         """
-        if self._factorization is None:
-            raise UsageError("this model does not recommend", expected="a model of ratings (mf)", found="lr")
         if n < 1:
             raise UsageError("number of recommendations", expected="at least 1", found=str(n))
-        return self._factorization.recommend(ids_of(users, "users"), n, seen)
+        ratings = self._ratings
+        seen = self.seen if exclude_seen is True else exclude_seen or None
+        return ratings.recommend(ids_of(users, "users"), n, seen)
+
+    def within_scale(self, scores: Floats) -> Floats:
+        """Return scores of ratings as ratings: within the scale of the training data."""
+        return self._ratings.clipped(scores).astype(np.float32)
 
     def all_users(self) -> Iterator[tuple[Ids, float]]:
         """Yield the original ids of all users of the model in blocks, with the share that is through."""
-        users = self.artifact.ids.users if self.artifact.ids is not None else NO_IDS
-        for at in range(0, len(users), _USERS):
-            yield users[at : at + _USERS], min((at + _USERS) / len(users), 1.0)
+        users = self._ratings.ids.users
+        blocks = range(0, len(users), _USERS)
+        return ((users[at : at + _USERS], min((at + _USERS) / len(users), 1.0)) for at in blocks)
+
+    def knows(self, users: Ids) -> NDArray[np.bool_]:
+        """Return which users the model knows."""
+        return self._ratings.users.find(users) >= 0
+
+    @cached_property
+    def seen(self) -> Seen:
+        """What the model's users have rated in training, held-out ratings included.
+
+        An estimator's model file says it. For a run it is read from the data set, where that is still the one
+        that the run was trained on; UsageError otherwise.
+        """
+        extras = self.artifact.extras
+        if "seen.starts" in extras and "seen.items" in extras:
+            return self._ratings.seen_from(extras["seen.starts"], extras["seen.items"])
+        try:
+            where = self._trained_at()
+            dataset = open_dataset(where)
+            if dataset.manifest.fingerprint == self.artifact.description.trained_on:
+                return self.seen_in(dataset)
+            found = f"another data set at {where}"
+        except MLLessError as error:
+            found = str(error)
+        raise UsageError(
+            "it is not known what the users of this model have seen",
+            where=None if self.run is None else str(self.run),
+            expected="the data set that it was trained on, in its place",
+            found=found,
+            cure="name a data set with --exclude, or pass --include-seen (exclude_seen=False in Python)",
+        )
+
+    def _trained_at(self) -> str:
+        """Return the location of the data set that the run was trained on."""
+        if self.run is None:
+            raise DatasetError("a model without a run")
+        try:
+            told = msgspec.json.decode(open_objects(self.run).get("summary.json"), type=_Summary)
+            return told.job.dataset
+        except msgspec.DecodeError as error:
+            raise DatasetError("not the summary of a run", where=str(self.run), found=str(error)) from error
 
     def seen_in(self, dataset: Dataset) -> Seen:
         """Return what the model's users have rated in a data set, in all of its parts."""
-        if self._factorization is None:
-            raise UsageError("this model does not recommend", expected="a model of ratings (mf)", found="lr")
         ids = self._fitting(dataset).ids()
-        users, items = self._factorization.rows(ids.users, ids.items)
-        pairs = [(np.zeros(0, np.int64), np.zeros(0, np.int64))]
+        users, items = self._ratings.find(ids.users, ids.items)
+        seen = Sightings()
         for batch in dataset.batches(files_of(dataset, "all")):
             assert isinstance(batch, RatingsBatch)
             user_rows, item_rows = batch.rows()
-            pairs.append((users[user_rows], items[item_rows]))
-        seen_by, seen = (np.concatenate(column) for column in zip(*pairs, strict=True))
-        known = (seen_by >= 0) & (seen >= 0)
-        return Seen.of(seen_by[known], seen[known], count=len(self.artifact.tables["users"]))
+            by, what = users[user_rows], items[item_rows]
+            known = (by >= 0) & (what >= 0)
+            seen.add(by[known], what[known])
+        return seen.all()
+
+    @cached_property
+    def _ratings(self) -> _Ratings:
+        if self.artifact.ids is None:
+            raise UsageError(
+                "this model neither predicts ratings nor recommends",
+                expected="a model of ratings (mf)",
+                found="one of clicks (lr)",
+            )
+        return _Ratings(self.artifact)
 
     def predict_clicks(
         self, row_starts: ArrayLike, features: ArrayLike, values: ArrayLike | None = None
@@ -216,7 +320,7 @@ class Predictor:
         """Return the probability of a click for CSR rows.
 
         Row n holds the entries ``row_starts[n]:row_starts[n + 1]`` of ``features`` (as in the source
-        file) and ``values`` (all 1 if None).
+        file) and ``values`` (all 1 if None). A feature that the model does not know contributes nothing.
         """
         return probabilities(self.margins(row_starts, features, values)).astype(np.float32)
 
@@ -224,6 +328,12 @@ class Predictor:
         self, row_starts: ArrayLike, features: ArrayLike, values: ArrayLike | None = None
     ) -> NDArray[np.float64]:
         """Return the log-odds of a click for CSR rows, as in ``predict_clicks``."""
+        return self._margins(row_starts, features, values)[0]
+
+    def _margins(
+        self, row_starts: ArrayLike, features: ArrayLike, values: ArrayLike | None
+    ) -> tuple[NDArray[np.float64], int]:
+        """Return the log-odds, and how many values are of features that the model does not know."""
         model = self.artifact.description.model
         if not isinstance(model, Logistic):
             raise UsageError(
@@ -232,32 +342,29 @@ class Predictor:
         starts, index = np.asarray(row_starts, np.int64), np.asarray(features, np.int64)
         if len(starts) < 1 or starts[0] != 0 or starts[-1] != len(index) or (np.diff(starts) < 0).any():
             raise UsageError("not the starts of rows", expected=f"from 0 to {len(index)}, not falling")
-        if len(index) and not 0 <= index.min() <= index.max() < model.features:
-            raise UsageError(
-                "a feature index beyond the model's dimension",
-                expected=f"0 to {model.features - 1}",
-                found=f"{index.min()} to {index.max()}",
-                cure="score the features the model was trained on",
-            )
-        terms = self.artifact.tables["features"][index, 0].astype(np.float64)
+        if index.min(initial=0) < 0:
+            raise UsageError("a feature index", expected="from 0", found=str(index.min()))
+        table = self.artifact.tables["features"][:, 0]
+        known = index < len(table)
+        terms = np.where(known, table[np.where(known, index, 0)], 0.0).astype(np.float64)
         if values is not None:
             terms *= np.asarray(values, np.float64)
         rows = len(starts) - 1  # each summed by itself: a row's score does not depend on others
         of_row = np.repeat(np.arange(rows), np.diff(starts))
         sums = np.bincount(of_row, terms, minlength=rows).astype(np.float64)
-        margins: NDArray[np.float64] = sums + float(self.artifact.tables["intercept"][0, 0])
-        return margins
+        margins = sums + float(self.artifact.tables["intercept"][0, 0])
+        return margins, int(len(index) - known.sum())
 
     def evaluate(self, dataset: Dataset, part: Part | None = None) -> dict[str, float]:
         """Return ``rmse``, or ``log_loss`` and ``auc``, on a data set, and the number of ``rows``.
 
-        Rows are matched by original ids. ``part`` None takes the held-out part of the very data set
-        the model was trained on, and every row of any other.
+        ``unknown`` is as in `Predictions`. Rows are matched by original ids. ``part`` None takes the held-out
+        part of the very data set the model was trained on, and every row of any other.
         """
         files = files_of(self._fitting(dataset), part or self.natural_part(dataset))
         if not files:
             raise UsageError("no rows to evaluate on", where=dataset.location, cure="choose another --part")
-        return self._metrics(self.score(dataset, files))
+        return self._metrics(self._scored(dataset, files))
 
     def evaluate_raw(
         self, source: Sources, *, format: str | None = None, **options: Unpack[ReadingOptions]
@@ -270,43 +377,41 @@ class Predictor:
         origin = self._opened(source, format, reading)
         skipped = unlabelled = 0
 
-        def scored() -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+        def scored() -> Iterator[_Scored]:
             nonlocal skipped, unlabelled
-            if self._factorization is not None:
-                for chunk in read_ratings(origin, reading):
-                    skipped, unlabelled = skipped + chunk.skipped, unlabelled + chunk.unlabelled
-                    assert chunk.rows.ratings is not None
-                    predicted = self._factorization.predict(chunk.rows.users, chunk.rows.items)
-                    yield chunk.rows.ratings.astype(np.float64), predicted.astype(np.float64)
-                return
-            for clicks in self._clicks_of(origin, reading, labelled=True):
-                skipped, unlabelled = skipped + clicks.skipped, unlabelled + clicks.unlabelled
-                rows = clicks.rows
-                yield rows.labels.astype(np.float64), self.margins(rows.starts, rows.indices, rows.values)
+            for one in self._scored_raw(origin, reading, targets=True):
+                skipped, unlabelled = skipped + one.skipped, unlabelled + one.unlabelled
+                yield one
 
         metrics = self._metrics(scored())
         if not metrics["rows"]:
             raise InputError("no rows", where=origin.name, found=f"{unlabelled} without a rating or label")
         return {**metrics, "skipped": skipped, "unlabelled": unlabelled}
 
-    def _metrics(self, scored: Iterable[tuple[NDArray[np.float64], NDArray[np.float64]]]) -> dict[str, float]:
-        """Return the metrics of targets and scores, and the number of rows."""
-        if self._factorization is not None:
-            squares, rows = 0.0, 0
-            for target, score in scored:
-                squares, rows = squares + float(np.square(target - score).sum()), rows + len(target)
-            return {"rmse": math.sqrt(squares / max(rows, 1)), "rows": rows}
+    def _metrics(self, scored: Iterable[_Scored]) -> dict[str, float]:
+        """Return the metrics of rows, their number, and how much of them is unknown."""
+        rows = unknown = 0
+        squares = 0.0
         # The exact AUC ranks all rows, so their scores have to be held: 16 bytes a row.
-        held = [(np.zeros(0), np.zeros(0)), *scored]
-        targets = np.concatenate([target for target, _ in held])
-        scores = np.concatenate([score for _, score in held])
-        loss = float((np.logaddexp(0.0, scores) - targets * scores).sum()) / max(len(scores), 1)
+        held = [(np.zeros(0), np.zeros(0))]
+        for one in scored:
+            assert one.targets is not None
+            targets, scores = one.targets.astype(np.float64), one.scored[0]
+            rows, unknown = rows + len(targets), unknown + one.scored[1]
+            if self.kind == "mf":
+                squares += float(np.square(targets - scores).sum())
+            else:
+                held.append((targets, scores))
+        if self.kind == "mf":
+            return {"rmse": math.sqrt(squares / max(rows, 1)), "rows": rows, "unknown": unknown}
+        targets, scores = (np.concatenate(column) for column in zip(*held, strict=True))
+        loss = float((np.logaddexp(0.0, scores) - targets * scores).sum()) / max(rows, 1)
         auc = area_under_curve(targets > 0, scores.astype(np.float32))
-        return {"log_loss": loss, "auc": auc, "rows": len(scores)}
+        return {"log_loss": loss, "auc": auc, "rows": rows, "unknown": unknown}
 
     @property
     def _wanted(self) -> str:
-        return "clicks" if self._factorization is None else "ratings"
+        return "clicks" if self.kind == "lr" else "ratings"
 
     def _fitting(self, dataset: Dataset) -> Dataset:
         if dataset.manifest.kind != self._wanted:
@@ -323,60 +428,57 @@ class Predictor:
         own = dataset.manifest.fingerprint == self.artifact.description.trained_on
         return "validation" if own and dataset.manifest.validation else "all"
 
-    def score(
-        self, dataset: Dataset, files: Iterable[File]
-    ) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
-        """Yield targets (ratings, labels) and scores (ratings, log-odds) of each mini-batch."""
-        ids = dataset.ids() if self._factorization is not None else None
-        for batch in dataset.batches(files):
-            if isinstance(batch, RatingsBatch):
-                assert ids is not None
-                assert self._factorization is not None
-                users, items = original_ids(batch, ids)
-                yield (
-                    batch.ratings.astype(np.float64),
-                    self._factorization.predict(users, items).astype(np.float64),
-                )
-            else:
-                features = batch.features.astype(np.int64)[batch.feature_index]
-                yield batch.labels.astype(np.float64), self.margins(batch.row_starts, features, batch.values)
 
-
-class _Factorization:
-    """Scores (user, item) pairs with a factorisation's tables."""
+class _Ratings:
+    """Scores users and items with a factorisation's tables."""
 
     def __init__(self, artifact: Artifact) -> None:
         model, ids = artifact.description.model, artifact.ids
         assert isinstance(model, Factorization)
         assert ids is not None
-        self._model, self._item_ids = model, ids.items
-        self._users, self._items = IdIndex(ids.users), IdIndex(ids.items)
+        self._model, self.ids = model, ids
+        self.users, self.items = IdIndex(ids.users), IdIndex(ids.items)
         # The last row is all zeros and stands for whoever is unknown: index -1.
         self._p = np.vstack([artifact.tables["users"], np.zeros((1, model.factors + 1), np.float32)])
         self._q = np.vstack([artifact.tables["items"], np.zeros((1, model.factors + 1), np.float32)])
 
-    def rows(self, users: Ids, items: Ids) -> tuple[Rows, Rows]:
-        return self._users.find(users), self._items.find(items)
+    def find(self, users: Ids, items: Ids) -> tuple[Rows, Rows]:
+        """Return the rows of users and items, -1 for the unknown."""
+        return self.users.find(users), self.items.find(items)
 
-    def predict(self, users: Ids, items: Ids) -> Floats:
-        rows_p, rows_q = self.rows(users, items)
+    def scored(self, users: Rows, items: Rows) -> tuple[NDArray[np.float64], int]:
+        """Return the rating of each pair of rows, and how many pairs are not wholly known."""
         scores = np.empty(len(users), np.float32)
         for at in range(0, len(users), _BLOCK):
-            p, q = self._p[rows_p[at : at + _BLOCK]], self._q[rows_q[at : at + _BLOCK]]
+            p, q = self._p[users[at : at + _BLOCK]], self._q[items[at : at + _BLOCK]]
             product = np.einsum("nk,nk->n", p[:, :-1], q[:, :-1])
             scores[at : at + _BLOCK] = product + p[:, -1] + q[:, -1]
-        return self._ratings(scores)
+        return self.clipped(self._rating(scores)), int(((users < 0) | (items < 0)).sum())
 
     def recommend(self, users: Ids, n: int, seen: Seen | None) -> tuple[Ids, Floats]:
-        rows = self._users.find(users)
-        best, scores = top_items(self._p, self._q[:-1], rows=rows, n=n, seen=seen)
-        left = -1 if self._item_ids.dtype == np.int64 else ""
-        return np.where(best >= 0, self._item_ids[best], left), self._ratings(scores)
+        best, scores = top_items(self._p, self._q[:-1], rows=self.users.find(users), n=n, seen=seen)
+        none = "" if self.ids.items.dtype == np.object_ else -1
+        return np.where(best >= 0, self.ids.items[best], none), self._rating(scores).astype(np.float32)
 
-    def _ratings(self, scores: Floats) -> Floats:
-        rating = self._model.centre + self._model.deviation * scores
-        clipped: Floats = np.clip(rating, self._model.low, self._model.high).astype(np.float32)
-        return clipped
+    def seen_from(self, starts: NDArray[np.generic], items: NDArray[np.generic]) -> Seen:
+        """Return what the arrays of a model file say has been seen; DatasetError if they say nonsense."""
+        try:
+            seen = Seen(starts.astype(np.int64), items.astype(np.uint32))
+            if len(seen.items) and seen.items.max() >= self._model.items:
+                raise ValueError(f"item {seen.items.max()}")
+        except ValueError as error:
+            raise DatasetError(
+                "what users have seen is damaged", found=str(error), cure="train again"
+            ) from error
+        return seen
+
+    def _rating(self, scores: Floats) -> NDArray[np.float64]:
+        rating: NDArray[np.float64] = self._model.centre + self._model.deviation * scores.astype(np.float64)
+        return rating
+
+    def clipped(self, ratings: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Return the ratings within their scale."""
+        return np.clip(ratings, self._model.low, self._model.high)
 
 
 def original_ids(batch: RatingsBatch, ids: RatingIds) -> tuple[Ids, Ids]:
@@ -406,7 +508,7 @@ def as_dataset(source: Sources) -> Dataset | None:
 
 def load(run: Location) -> Predictor:
     """Return the model of a run."""
-    return Predictor(read_artifact(place_of(run)))
+    return Predictor(read_artifact(place_of(run)), place_of(run))
 
 
 def evaluate(

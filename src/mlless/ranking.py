@@ -11,6 +11,7 @@ from mlless.kernels.arrays import Floats
 
 Rows = NDArray[np.int64]
 _BLOCK = 1 << 22  # scores held at a time
+_WAITING = 1 << 22  # pairs that wait to be sorted
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,13 +21,27 @@ class Seen:
     starts: NDArray[np.int64]
     items: NDArray[np.uint32]
 
+    def __post_init__(self) -> None:
+        """Raise ValueError unless the starts rise from 0 to the end of the items."""
+        if self.starts.ndim != 1 or self.items.ndim != 1 or not len(self.starts):
+            raise ValueError("starts and items are not two rows of numbers")
+        if self.starts[0] != 0 or self.starts[-1] != len(self.items):
+            raise ValueError(f"starts are not from 0 to {len(self.items)}")
+        if (self.starts[1:] < self.starts[:-1]).any():
+            raise ValueError("starts do not rise")
+
     @classmethod
-    def of(cls, users: Rows, items: Rows, *, count: int) -> Seen:
-        """Return the distinct pairs of the rows ``users`` and ``items``, for ``count`` users."""
+    def of(cls, users: NDArray[np.integer], items: NDArray[np.integer]) -> Seen:
+        """Return the distinct pairs of the rows ``users`` and ``items``."""
+        count = int(users.max()) + 1 if len(users) else 0
         width = int(items.max(initial=0)) + 1
-        pairs = np.unique(users * width + items)
-        starts = np.searchsorted(pairs, np.arange(count + 1, dtype=np.int64) * width)
-        return cls(starts.astype(np.int64), (pairs % width).astype(np.uint32))
+        # Half as wide is sorted twice as fast.
+        kind: np.dtype[np.integer] = np.dtype(np.uint32 if count * width < 2**32 else np.int64)
+        pairs = np.sort(users.astype(kind) * width + items.astype(kind))
+        pairs = pairs[np.append(True, pairs[1:] != pairs[:-1])[: len(pairs)]]
+        by = pairs // width
+        starts = np.append(0, np.cumsum(np.bincount(by, minlength=count)))
+        return cls(starts.astype(np.int64), (pairs - by * width).astype(np.uint32))
 
     def pairs(self) -> tuple[Rows, Rows]:
         """Return users and items as rows, one pair of them for each item seen."""
@@ -41,6 +56,31 @@ class Seen:
         places = np.repeat(np.arange(len(users), dtype=np.int64), counts)
         within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
         return places, self.items[self.starts[rows][places] + within].astype(np.int64)
+
+
+class Sightings:
+    """What users have seen, as it comes in: sorted when it is asked for, and to bound what lies about."""
+
+    def __init__(self) -> None:
+        self._seen = Seen(np.zeros(1, np.int64), np.zeros(0, np.uint32))
+        self._recent: list[tuple[NDArray[np.uint32], NDArray[np.uint32]]] = []
+        self._waiting = 0
+
+    def add(self, users: NDArray[np.integer], items: NDArray[np.integer]) -> None:
+        """Take in pairs of the rows ``users`` and ``items``."""
+        self._recent.append((users.astype(np.uint32), items.astype(np.uint32)))
+        self._waiting += len(users)
+        # Sorting only once as much has come in as there is keeps the whole work n log n.
+        if self._waiting > max(len(self._seen.items), _WAITING):
+            self.all()
+
+    def all(self) -> Seen:
+        """Return all that has been seen."""
+        if self._recent:
+            users, items = zip(self._seen.pairs(), *self._recent, strict=True)
+            self._seen = Seen.of(np.concatenate(users), np.concatenate(items))
+            self._recent, self._waiting = [], 0
+        return self._seen
 
 
 def top_items(p: Floats, q: Floats, *, rows: Rows, n: int, seen: Seen | None) -> tuple[Rows, Floats]:

@@ -33,7 +33,7 @@ def test_a_run_tells_log_loss_and_auc(clicks):
 
 def test_evaluate_gives_the_held_out_metrics_of_the_summary(mlless, clicks):
     result = json.loads(mlless("evaluate", clicks.run, clicks.dataset, "--json").stdout)
-    assert set(result) == {"log_loss", "auc", "rows", "part"}
+    assert set(result) == {"log_loss", "auc", "rows", "unknown", "part"}
     for name, value in clicks.summary["heldout"].items():
         assert result[name] == pytest.approx(value, rel=1e-6)
 

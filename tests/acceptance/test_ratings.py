@@ -72,7 +72,7 @@ def test_the_model_beats_the_mean_rating(ratings):
 
 def test_evaluate_gives_the_held_out_metric_of_the_summary(mlless, ratings):
     result = json.loads(mlless("evaluate", ratings.run, ratings.dataset, "--json").stdout)
-    assert set(result) == {"rmse", "rows", "part"}
+    assert set(result) == {"rmse", "rows", "unknown", "part"}
     assert result["part"] == "validation"
     assert result["rows"] == 1_200
     assert result["rmse"] == pytest.approx(ratings.summary["heldout"]["rmse"], rel=1e-6)

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import csv
 import math
 
 import numpy as np
+import pandas
 import pytest
+import safetensors.numpy
 
 import mlless
 from mlless.artifact import FORMAT, Artifact, Description, write_artifact
@@ -64,14 +67,33 @@ def test_clicks_are_probabilities(clicks):
     np.testing.assert_allclose(clicks.predict_clicks([0, 1], [1]), _sigmoid(-2.5), rtol=1e-6)
 
 
-def test_features_beyond_the_model_are_refused(clicks):
-    with pytest.raises(UsageError, match="0 to 3"):
-        clicks.predict_clicks([0, 1], [4])
+def test_features_beyond_the_model_contribute_nothing(clicks):
+    given = clicks.predict_clicks([0, 2, 3], [4, 1, 2**40], [5.0, 1.0, 1.0])
+    np.testing.assert_allclose(given, _sigmoid(-2.5, -0.5), rtol=1e-6)
+    with pytest.raises(UsageError, match="from 0, found -1"):
+        clicks.predict_clicks([0, 1], [-1])
+
+
+def test_features_beyond_the_model_are_counted(clicks, tmp_path):
+    source = tmp_path / "clicks.svm"
+    source.write_text("1 0:1\n0 1:1 9:1 70:2\n1 2:1\n")
+    (one,) = clicks.predict(source)
+    assert (one.keys[0].tolist(), one.unknown) == ([0, 1, 2], 2)
+    np.testing.assert_allclose(one.values, _sigmoid(0.5, -2.5, 0.0), rtol=1e-6)
+    raw = clicks.evaluate_raw(source)
+    data = clicks.evaluate(mlless.partition(source, tmp_path / "data", validation=0.0))
+    assert raw["unknown"] == data["unknown"] == 2
+    assert raw["log_loss"] == pytest.approx(data["log_loss"])
 
 
 def test_a_model_predicts_its_own_kind_only(ratings, clicks):
-    with pytest.raises(UsageError, match="does not predict ratings"):
-        clicks.predict_ratings([1], [1])
+    for ask in (
+        lambda: clicks.predict_ratings([1], [1]),
+        lambda: clicks.recommend([1]),
+        lambda: clicks.all_users(),
+    ):
+        with pytest.raises(UsageError, match="neither predicts ratings nor recommends"):
+            ask()
     with pytest.raises(UsageError, match="does not predict clicks"):
         ratings.predict_clicks([0], [])
 
@@ -98,7 +120,7 @@ def test_predicting_a_file_of_clicks_numbers_its_rows(clicks, tmp_path):
 
 def test_malformed_lines_are_errors_or_left_out(clicks, tmp_path):
     source = tmp_path / "clicks.svm"
-    source.write_text("1 0:1\n1 9:1\n0 1:1\n")
+    source.write_text("1 0:1\n1 x:1\n0 1:1\n")
     with pytest.raises(InputError, match="line 2"):
         list(clicks.predict(source))
     runs = list(clicks.predict(source, skip_malformed=True))
@@ -133,7 +155,7 @@ def test_predicting_a_data_set_gives_every_row_with_original_ids(ratings, datase
 
 def test_evaluation(ratings, dataset):
     result = ratings.evaluate(dataset)
-    assert result == {"rmse": pytest.approx(math.sqrt(0.25 / 4)), "rows": 4}
+    assert result == {"rmse": pytest.approx(math.sqrt(0.25 / 4)), "rows": 4, "unknown": 0}
     assert ratings.evaluate(dataset, "validation")["rows"] == 1
 
 
@@ -185,3 +207,92 @@ def test_a_run_is_evaluated_on_raw_rows_too(ratings, tmp_path):
 def test_csv_of_row_numbers():
     one = Predictions((np.array([4, 5]),), np.array([0.25, 1 / 3], np.float32), 1.0)
     assert one.csv() == "4,0.25\n5,0.3333333\n"
+
+
+@pytest.fixture
+def named():
+    """The model of `ratings`, with text for ids."""
+    model = Factorization(users=2, items=2, factors=1, l2=0.0, centre=3.0, deviation=2.0, low=1.0, high=5.0)
+    tables = {
+        "users": np.array([[1.0, 0.25], [2.0, 0.5]], np.float32),
+        "items": np.array([[0.5, 0.0], [-1.0, 0.25]], np.float32),
+    }
+    ids = RatingIds(np.array(["ann, b.", "7"], object), np.array(['the "x"', "010"], object))
+    return Predictor(Artifact(Description(FORMAT, "1", model, "0", 0), tables, ids))
+
+
+def test_ids_may_be_text(named, tmp_path):
+    users, items = ["ann, b.", "7", "7"], ['the "x"', "010", "10"]
+    expected = [4.5, 1.0, 3 + 2 * 0.5]
+    for form in (list, np.array, lambda ids: np.array(ids, object), pandas.Series):
+        np.testing.assert_allclose(named.predict_ratings(form(users), form(items)), expected)
+    np.testing.assert_allclose(named.predict_ratings([7, 7], ["010", "10"]), expected[1:])
+    np.testing.assert_allclose(named.predict_ratings(np.array([7.0]), ["010"]), expected[1:2])
+    write_artifact(Directory(tmp_path / "run"), named.artifact)
+    again = load(tmp_path / "run")
+    np.testing.assert_array_equal(again.predict_ratings(users, items), named.predict_ratings(users, items))
+    assert again.artifact.ids.users.tolist() == ["ann, b.", "7"]
+    assert not again.artifact.extras
+
+
+@pytest.mark.parametrize("values", [[None], [1.5], [float("nan")], [-1], [""], [b"x"]])
+def test_what_is_no_id_is_an_error(ratings, values):
+    with pytest.raises(UsageError, match="users"):
+        ratings.predict_ratings(values, [1])
+
+
+def test_csv_quotes_text_where_it_must(named):
+    pairs = np.array(["ann, b.", "7"], object), np.array(['the "x"', "010"], object)
+    text = Predictions(pairs, named.predict_ratings(*pairs), 1.0).csv()
+    rows = list(csv.reader(text.splitlines()))
+    assert [row[:2] for row in rows] == [["ann, b.", 'the "x"'], ["7", "010"]]
+    assert text.splitlines()[1].startswith("7,010,")
+
+
+def test_recommendations_are_ordered_by_what_is_not_clipped(ratings, named):
+    items, scores = ratings.recommend([3, 7, 99], 3, exclude_seen=False)
+    assert items.tolist() == [[20, 10, -1], [20, 10, -1], [10, 20, -1]]
+    np.testing.assert_allclose(scores[0], [3 + 2 * 1.5, 3 + 2 * -1.25, np.nan])
+    np.testing.assert_allclose(ratings.within_scale(scores)[0], [5.0, 1.0, np.nan])
+    items, _ = named.recommend(["7"], 3, exclude_seen=False)
+    assert items.tolist() == [['the "x"', "010", ""]]
+
+
+def test_what_was_seen_comes_from_the_data_set_that_a_run_was_trained_on(dataset, tmp_path):
+    run = mlless.train(dataset.location, model="mf", out=tmp_path / "run", epochs=1, workers=1)
+    model = run.model()
+    assert model.recommend([7, 3])[0].tolist() == [[-1, -1] + [-1] * 8] * 2
+    assert (model.recommend([7, 3], exclude_seen=False)[0][:, :2] > 0).all()
+    (tmp_path / "part.csv").write_text("user,item,rating\n7,20,4\n")
+    other = mlless.partition(tmp_path / "part.csv", tmp_path / "part", validation=0.0)
+    assert model.recommend([7], 2, exclude_seen=model.seen_in(other))[0].tolist() == [[10, -1]]
+    mlless.partition(tmp_path / "part.csv", dataset.location, validation=0.0, overwrite=True)
+    with pytest.raises(UsageError, match=r"another data set.*--exclude"):
+        mlless.load(run).recommend([7])
+    (tmp_path / "run" / "summary.json").write_text("{}")
+    with pytest.raises(UsageError, match=r"not the summary of a run"):
+        mlless.load(run).recommend([7])
+
+
+def test_a_model_file_that_says_nonsense_of_what_was_seen_is_an_error(ratings):
+    for starts, items in (([0, 1, 1], [2]), ([0, 2, 1], [0]), ([1, 1, 1], [0]), ([], []), ([[0, 1]], [0])):
+        extras = {"seen.starts": np.array(starts, np.int64), "seen.items": np.array(items, np.uint32)}
+        about = ratings.artifact
+        with pytest.raises(DatasetError, match="damaged"):
+            Predictor(Artifact(about.description, about.tables, about.ids, extras)).recommend([7])
+
+
+def test_ids_that_do_not_fit_the_tables_are_an_error(named, tmp_path):
+    write_artifact(Directory(tmp_path / "run"), named.artifact)
+    path = tmp_path / "run" / "model.safetensors"
+    arrays = safetensors.numpy.load_file(path)
+    with safetensors.safe_open(path, "numpy") as file:
+        metadata = file.metadata()
+    for name, harmed in (
+        ("user_ids.ends", arrays["user_ids.ends"][:1]),
+        ("user_ids.ends", arrays["user_ids.ends"] + 1),
+        ("item_ids.text", np.full(len(arrays["item_ids.text"]), 255, np.uint8)),
+    ):
+        safetensors.numpy.save_file({**arrays, name: harmed}, path, metadata)
+        with pytest.raises(DatasetError, match="the model's ids are not what its description says"):
+            load(tmp_path / "run")

@@ -22,7 +22,7 @@ def test_the_best_come_first_and_the_seen_not_at_all(seed, n, items, block):
     random = np.random.default_rng(seed)
     p, q = (random.normal(size=(rows, 4)).astype(np.float32) for rows in (6, items))
     pairs = random.integers(0, 6, 15), random.integers(0, items, 15)
-    seen = Seen.of(*pairs, count=6)
+    seen = Seen.of(*pairs)
     rows = random.integers(0, 6, 7)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ranking, "_BLOCK", block)
@@ -43,7 +43,7 @@ def test_of_equals_the_lower_row_comes_first():
 
 
 def test_a_user_who_joined_later_has_seen_nothing():
-    seen = Seen.of(np.array([0, 0]), np.array([2, 2]), count=1)
+    seen = Seen.of(np.array([0, 0]), np.array([2, 2]))
     assert [part.tolist() for part in seen.pairs()] == [[0], [2]]
     places, items = seen.within(np.array([-1, 3, 0]))
     assert (places.tolist(), items.tolist()) == ([2], [2])

@@ -46,7 +46,7 @@ def evaluate(
     from mlless.data.readers.finding import together
     from mlless.errors import UsageError
     from mlless.prediction import as_dataset, load
-    from mlless.report.wording import count, metrics
+    from mlless.report.wording import count, metrics, not_known
 
     predictor = load(run)
     chosen = "all"
@@ -66,6 +66,8 @@ def evaluate(
         typer.echo(f"left out {count(skipped, 'malformed line')}", err=True)
     if unlabelled := int(result.pop("unlabelled", 0)):
         typer.echo(f"left out {count(unlabelled, 'row')} without a rating or label", err=True)
+    if unknown := int(result.pop("unknown")):
+        typer.echo(not_known(predictor.kind, unknown), err=True)
     which = "all" if chosen == "all" else f"the {chosen} part"
     say(
         console(),

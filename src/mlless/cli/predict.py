@@ -45,22 +45,25 @@ def predict(
     from mlless.cli.console import bar
     from mlless.locations import check_local
     from mlless.prediction import load
-    from mlless.report.wording import count
+    from mlless.report.wording import count, not_known
 
     if out is not None:
         check_local(out)
     predictor = load(run)
     runs = predictor.predict(source, format=format, **reading)
-    rows = skipped = 0
+    rows = skipped = unknown = 0
     with bar("predicting", shown=out is not None or not sys.stdout.isatty()) as move, opened(out) as file:
         file.write(",".join(predictor.columns) + "\n")
         for one in runs:
             file.write(one.csv())
             file.flush()
             rows, skipped = rows + len(one.values), skipped + one.skipped
+            unknown += one.unknown
             move(one.done, "predicting" if one.done is not None else f"predicting, {rows:,} rows")
     if skipped:
         typer.echo(f"left out {count(skipped, 'malformed line')}", err=True)
+    if unknown:
+        typer.echo(not_known(predictor.kind, unknown), err=True)
     if out is not None:
         typer.echo(f"{count(rows, 'prediction')} in {out}", err=True)
 

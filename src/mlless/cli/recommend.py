@@ -10,9 +10,9 @@ import typer
 
 EXAMPLES = """[bold]Examples[/bold]
 
-[cyan]mlless recommend runs/ratings --exclude data/ratings --out recommendations.csv[/cyan]
+[cyan]mlless recommend runs/ratings --out recommendations.csv[/cyan]
 
-[cyan]mlless recommend runs/ratings --users users.txt --number 20[/cyan]"""
+[cyan]mlless recommend runs/ratings --users users.txt --number 20 --exclude data/newer[/cyan]"""
 
 
 def recommend(
@@ -25,37 +25,58 @@ def recommend(
     ] = None,
     number: Annotated[int, typer.Option("--number", "-n", help="How many items for each user.")] = 10,
     exclude: Annotated[
-        str | None, typer.Option(help="A data set: what a user has rated there is left out.")
+        str | None,
+        typer.Option(
+            help="A data set: what a user has rated there is left out.", show_default="the one trained on"
+        ),
     ] = None,
+    include_seen: Annotated[
+        bool, typer.Option("--include-seen", help="Leave out nothing, whatever a user has rated.")
+    ] = False,
     out: Annotated[
         Path | None, typer.Option(help="The CSV file to write.", show_default="standard output")
     ] = None,
 ) -> None:
-    """Recommend items (user,rank,item,prediction); an unknown user gets what is best for everyone."""
+    """Recommend items (user,rank,item,prediction,score); an unknown user gets what is best for everyone.
+
+    The score is the predicted rating before it is brought into the rating scale; it gives the order.
+    """
+    import numpy as np
+
     from mlless.cli.console import bar
     from mlless.cli.predict import opened
     from mlless.data.dataset import open_dataset
     from mlless.data.readers.ids import read_ids
+    from mlless.errors import UsageError
     from mlless.locations import check_local
-    from mlless.prediction import load
+    from mlless.prediction import csv_fields, load
     from mlless.report.wording import count
 
     if out is not None:
         check_local(out)
+    if exclude is not None and include_seen:
+        raise UsageError("--exclude and --include-seen at once", cure="give one of them")
     predictor = load(run)
-    seen = predictor.seen_in(open_dataset(exclude)) if exclude is not None else None
+    seen = predictor.seen_in(open_dataset(exclude)) if exclude is not None else not include_seen
     blocks = predictor.all_users() if users is None else read_ids(users)
-    done = 0
+    done = unknown = 0
     with bar("recommending", shown=out is not None or not sys.stdout.isatty()) as move, opened(out) as file:
-        file.write("user,rank,item,prediction\n")
+        file.write("user,rank,item,prediction,score\n")
         for ids, share in blocks:
-            items, ratings = predictor.recommend(ids, number, seen=seen)
-            for user, best, values in zip(ids.tolist(), items.tolist(), ratings.tolist(), strict=True):
-                for rank, (item, value) in enumerate(zip(best, values, strict=True), 1):
-                    if item >= 0:
-                        file.write(f"{user},{rank},{item},{value:.7g}\n")
+            items, scores = predictor.recommend(ids, number, exclude_seen=seen)
+            ratings = predictor.within_scale(scores)
+            of, rank = (~np.isnan(scores)).nonzero()
+            columns = csv_fields(ids[of]), (rank + 1).tolist(), csv_fields(items[of, rank])
+            values = ratings[of, rank].tolist(), scores[of, rank].tolist()
+            file.writelines(map("{},{},{},{:.7g},{:.7g}\n".format, *columns, *values))
             file.flush()
             done += len(ids)
+            unknown += int((~predictor.knows(ids)).sum())
             move(share, "recommending")
+    if unknown:
+        told = (
+            f"{count(unknown, 'user')} of {count(done)} not in the model: they get what is best for everyone"
+        )
+        typer.echo(told, err=True)
     if out is not None:
         typer.echo(f"items for {count(done, 'user')} in {out}", err=True)

@@ -54,16 +54,17 @@ def ids_of(values: Any, what: str = "ids") -> Ids:
         if array.size and array.min() < 0:
             raise _no_id(what, array.min().item())
         return array.astype(np.int64)
+    plain = _Plain(what)
     try:
-        plain = _column(map(_Plain(what).__getitem__, array.ravel().tolist()))
+        texts = np.array(list(map(plain.__getitem__, array.ravel().tolist())), np.object_)
     except TypeError as error:  # it cannot be looked up
         raise _no_id(what, str(error)) from error
-    return plain.reshape(array.shape)
+    return compact(texts).reshape(array.shape)
 
 
 def ids_of_text(texts: Iterable[str]) -> Ids:
     """Return the ids that ``texts`` write; white space around an id is no part of it."""
-    return _column(map(_plain, texts))
+    return compact(np.array(list(map(_plain, texts)), np.object_))
 
 
 def _plain(text: str) -> str:
@@ -107,17 +108,16 @@ def _is_whole(plain: str) -> bool:
     return whole is not None and whole[1] == plain and int(plain) <= BIGGEST
 
 
-def _column(plain: Iterable[str]) -> Ids:
-    """Return ids that are written the plain way as an array."""
-    texts = list(plain)
-    if all(map(_is_whole, texts)):
-        return np.array(list(map(int, texts)), np.int64)
-    return np.array(texts, np.object_)
-
-
 def compact(ids: Ids) -> Ids:
     """Return the ids as numbers if all of them are."""
-    return _column(ids.tolist()) if ids.dtype == np.object_ else ids
+    if ids.dtype != np.object_:
+        return ids
+    texts = ids.tolist()
+    distinct = set(texts)
+    if not all(map(_is_whole, distinct)):
+        return ids
+    numbers = {text: int(text) for text in distinct}
+    return np.fromiter(map(numbers.__getitem__, texts), np.int64, len(texts))
 
 
 def as_text(ids: Ids) -> Texts:

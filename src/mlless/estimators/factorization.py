@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Integral
@@ -18,17 +19,20 @@ from sklearn.utils.validation import check_is_fitted
 
 from mlless import recipes
 from mlless.artifact import Artifact
-from mlless.data.ids import NO_IDS, IdIndex, Ids, RatingIds, ids_of
+from mlless.data.batches import RatingsBatch
+from mlless.data.ids import IdIndex, Ids, RatingIds, ids_of
 from mlless.data.manifest import Ratings
 from mlless.data.memory import ratings_in_memory
+from mlless.errors import UsageError
 from mlless.estimators.base import Data, Trained, as_value_error, dataset_in
 from mlless.estimators.callbacks import with_callbacks
 from mlless.estimators.pairs import pairs_of, ratings_in, ratings_of
 from mlless.estimators.parameters import FROM_0
 from mlless.job import Factorization
 from mlless.kernels.arrays import Floats
+from mlless.locations import place_of
 from mlless.prediction import Predictor
-from mlless.ranking import Seen
+from mlless.ranking import Seen, Sightings
 from mlless.wishes import Wishes
 
 _ROWS_ARE_NO_USERS = (
@@ -94,9 +98,13 @@ class MatrixFactorization(RegressorMixin, Trained):
         else:
             if not isinstance(found.manifest.shape, Ratings):
                 raise ValueError(f"{found.location}: MatrixFactorization needs ratings, found clicks")
-            self._ids, self.scale_ = found.ids(), found.manifest.shape
+            ids, self.scale_ = found.ids(), found.manifest.shape
+            self._index = IdIndex(ids.users), IdIndex(ids.items)
             self._train(found, wishes, goes_on=False, heard={"X": X, "y": y})
-            self._note_seen(*ratings_in(found)[:2], anew=True)
+            self._forget_seen()
+            for batch in found.batches(found.manifest.train + found.manifest.validation):
+                assert isinstance(batch, RatingsBatch)
+                self._seen.add(*batch.rows())
         self._warn()
         return self
 
@@ -115,10 +123,10 @@ class MatrixFactorization(RegressorMixin, Trained):
         """Train on ratings in memory."""
         found = dataset_in(X, y)
         users, items, ratings = ratings_of(X, y) if found is None else ratings_in(found)
-        known = self._ids if goes_on else RatingIds(NO_IDS, NO_IDS)
-        user_index, item_index = IdIndex(known.users), IdIndex(known.items)
-        rows = user_index.grow(users), item_index.grow(items)
-        ids = RatingIds(user_index.ids, item_index.ids)
+        if not goes_on:
+            self._index = IdIndex(), IdIndex()
+        rows = self._index[0].grow(users), self._index[1].grow(items)
+        ids = RatingIds(self._index[0].ids, self._index[1].ids)
         scale: Ratings | None = None
         if goes_on:
             if wishes.factors not in (None, self.item_factors_.shape[1]):
@@ -135,27 +143,36 @@ class MatrixFactorization(RegressorMixin, Trained):
         cut = self._cut(len(ratings), wishes.seed, partial=partial)
         dataset = ratings_in_memory(*rows, ratings, ids=ids, scale=scale, cut=cut)
         assert isinstance(dataset.manifest.shape, Ratings)
-        self._ids, self.scale_ = ids, dataset.manifest.shape
+        self.scale_ = dataset.manifest.shape
         self._train(dataset, wishes, goes_on=goes_on, heard={"X": X, "y": y})
-        self._note_seen(users, items, anew=not goes_on)
+        if not goes_on:
+            self._forget_seen()
+        self._seen.add(*rows)
 
-    def _note_seen(self, users: Ids, items: Ids, *, anew: bool) -> None:
-        """Add to what each user has rated."""
-        user_rows = IdIndex(self._ids.users).find(users)
-        item_rows = IdIndex(self._ids.items).find(items)
-        if not anew and self._seen is not None:
-            before = self._seen.pairs()
-            user_rows = np.concatenate([before[0], user_rows])
-            item_rows = np.concatenate([before[1], item_rows])
-        self._seen: Seen | None = Seen.of(user_rows, item_rows, count=len(self._ids.users))
+    @property
+    def _ids(self) -> RatingIds:
+        """The ids of the table rows that there are: more may be known after a fit that came to nothing."""
+        users, items = (table.shape.rows for table in self._course.replica.tables)
+        return RatingIds(self._index[0].ids[:users], self._index[1].ids[:items])
+
+    def _forget_seen(self, loaded: Predictor | None = None) -> None:
+        """Begin anew with what users have seen; before that is what those of a ``loaded`` model have seen."""
+        self._seen, self._loaded = Sightings(), loaded
+
+    def _all_seen(self) -> Seen:
+        """Return what users have rated in training; UsageError if that of a loaded model is not known."""
+        if self._loaded is not None:
+            self._seen.add(*self._loaded.seen.pairs())
+            self._loaded = None
+        return self._seen.all()
 
     def _fitted(self, tables: dict[str, Floats]) -> dict[str, Any]:
-        users, items = tables["users"], tables["items"]
+        users, items, ids = tables["users"], tables["items"], self._ids
         return {
-            "_predictor": Predictor(Artifact(self._description(), tables, self._ids)),
+            "_predictor": Predictor(Artifact(self._description(), tables, ids)),
             "n_features_in_": 2,
-            "users_": self._ids.users,
-            "items_": self._ids.items,
+            "users_": ids.users,
+            "items_": ids.items,
             "user_factors_": users[:, :-1],
             "user_biases_": users[:, -1],
             "item_factors_": items[:, :-1],
@@ -188,50 +205,51 @@ class MatrixFactorization(RegressorMixin, Trained):
         return float(super().score(X, y, sample_weight))
 
     def recommend(self, users: ArrayLike, n: int = 10, *, exclude_seen: bool = True) -> tuple[Ids, Floats]:
-        """Return the ``n`` best items of each of the ``users``, best first, and their predicted ratings.
+        """Return the ``n`` best items of each of the ``users``, best first, and their scores.
 
-        Both have a row for each user. Items rated in training are left out with ``exclude_seen``; where
-        fewer than ``n`` are left, ids end in -1 and ratings in NaN. An unknown user gets the items that
+        Both have a row for each user. A score is the predicted rating before it is brought into the scale of
+        the ratings. Items rated in training are left out with ``exclude_seen``; where fewer than ``n`` are
+        left, ids end in -1 (in "" where ids are text) and scores in NaN. An unknown user gets the items that
         are best for everyone, those of the highest bias.
         """
         check_is_fitted(self)
-        if exclude_seen and self._seen is None:
-            raise ValueError("this model does not hold what users have seen: pass exclude_seen=False")
         if not isinstance(n, int | np.integer) or isinstance(n, bool) or n < 1:
             raise ValueError(f"the number of recommendations must be a whole number from 1, found {n!r}")
         if np.ndim(users) > 1:
             raise ValueError(f"users must be one id or a sequence of them, their shape is {np.shape(users)}")
         with as_value_error():
             wide = np.atleast_1d(ids_of(users, "users"))
-            items, ratings = self._predictor.recommend(wide, n, seen=self._seen if exclude_seen else None)
-        return items, ratings
+            seen = self._all_seen() if exclude_seen else False
+            predictor: Predictor = self._predictor
+            return predictor.recommend(wide, n, exclude_seen=seen)
 
     def save(self, path: str | Path) -> None:
         """Write the model into the folder ``path``, for ``load`` here and for `mlless.load`; no pickle."""
         check_is_fitted(self)
         extras: dict[str, NDArray[np.generic]] = {}
-        if self._seen is not None:
-            extras = {"seen.starts": self._seen.starts, "seen.items": self._seen.items}
+        try:
+            seen = self._all_seen()
+            extras = {"seen.starts": seen.starts, "seen.items": seen.items}
+        except UsageError as error:
+            warnings.warn(f"what users have seen is not saved: {error}", UserWarning, stacklevel=2)
         self._save(path, self._artifact(self._ids, extras, {}))
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
         """Return the estimator in the folder ``path``, or one with the model of a run of `mlless train`.
 
-        Only what ``save`` has written knows what users have seen.
+        What users have seen is in the folder if ``save`` has written it. For a run it is read from its data
+        set when it is asked for, if that is still there and the same.
         """
         estimator, artifact, _ = cls._load(path)
         model = artifact.description.model
         assert isinstance(model, Factorization)
         assert artifact.ids is not None
-        estimator._ids = artifact.ids
+        estimator._index = IdIndex(artifact.ids.users), IdIndex(artifact.ids.items)
         estimator.scale_ = Ratings(
             model.users, model.items, model.centre, model.deviation, model.low, model.high
         )
-        starts, items = artifact.extras.get("seen.starts"), artifact.extras.get("seen.items")
-        estimator._seen = None
-        if starts is not None and items is not None:
-            estimator._seen = Seen(starts.astype(np.int64), items.astype(np.uint32))
+        estimator._forget_seen(Predictor(artifact, place_of(path)))
         estimator._settle()
         return estimator
 

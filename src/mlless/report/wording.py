@@ -51,3 +51,14 @@ def metrics(values: Mapping[str, float]) -> str:
     'log_loss 0.4512, auc 0.7800'
     """
     return ", ".join(f"{name} {value:.4f}" for name, value in values.items())
+
+
+def not_known(kind: str, number: int) -> str:
+    """Return how many rows or values a model of a ``kind`` could make less of, for it has never met them.
+
+    >>> not_known("lr", 1)
+    'passed over 1 value of features that the model does not know'
+    """
+    if kind == "lr":
+        return f"passed over {count(number, 'value')} of features that the model does not know"
+    return f"in {count(number, 'row')} the model does not know the user, the item or both: these add nothing"

@@ -12,6 +12,8 @@ from sklearn.metrics import r2_score
 from sklearn.model_selection import cross_val_score
 
 import mlless
+from mlless.data.memory import store_dataset
+from mlless.estimators.pairs import ratings_in
 
 
 def rmse(model, X, y):
@@ -130,9 +132,10 @@ def test_warm_start_goes_on(pairs):
 
 
 def best_by_hand(model, user, n, seen):
-    items = np.array([item for item in model.items_ if item not in seen])
-    ratings = model.predict(np.column_stack([np.full(len(items), user), items]))
-    return np.sort(ratings)[::-1][:n]
+    row, items = model.users_.tolist().index(user), [item not in seen for item in model.items_.tolist()]
+    scores = model.item_factors_[items] @ model.user_factors_[row] + model.item_biases_[items]
+    scores = model.scale_.mean + model.scale_.deviation * (scores + model.user_biases_[row])
+    return np.sort(scores)[::-1][:n]
 
 
 def test_recommends_the_best_of_what_is_not_seen(pairs, fitted):
@@ -163,12 +166,12 @@ def test_what_was_rated_later_counts_as_seen_too(pairs):
 
 
 def test_strangers_get_what_is_best_for_everyone(fitted):
-    items, ratings = fitted.recommend([10**9], n=3)
+    items, scores = fitted.recommend([10**9], n=3)
     order = fitted.items_[np.argsort(-fitted.item_biases_)]
     assert items[0].tolist() == order[:3].tolist()
     scale = fitted.scale_
     expected = scale.mean + scale.deviation * np.sort(fitted.item_biases_)[::-1][:3]
-    np.testing.assert_allclose(ratings[0], np.clip(expected, scale.low, scale.high), rtol=1e-5)
+    np.testing.assert_allclose(scores[0], expected, rtol=1e-5)
     assert fitted.predict([[10**9, 10**9]])[0] == pytest.approx(scale.mean)
     bias = scale.mean + scale.deviation * fitted.user_biases_[0]
     assert fitted.predict([[fitted.users_[0], 10**9]])[0] == pytest.approx(bias, rel=1e-5)
@@ -195,12 +198,32 @@ def test_saved_without_pickle(pairs, fitted, tmp_path):
 def test_a_run_of_the_command_line_loads_and_goes_on(ratings, tmp_path):
     run = mlless.train(ratings.location, out=tmp_path / "run", workers=2, epochs=4)
     model = mlless.MatrixFactorization.load(run.folder)
-    with pytest.raises(ValueError, match="exclude_seen=False"):
-        model.recommend([1])
     before = model.score(ratings)
-    assert model.recommend(model.users_[:2], exclude_seen=False)[0].shape == (2, 10)
     assert model.partial_fit(ratings, max_iter=2).score(ratings) > before
-    assert model.recommend(model.users_[:2])[0].shape == (2, 10)
+    users, items, _ = ratings_in(ratings)
+    best, _ = model.recommend(model.users_[:3], n=len(model.items_))
+    for user, row in zip(model.users_[:3], best.tolist(), strict=True):
+        assert set(row) == {-1} | set(model.items_.tolist()) - set(items[users == user].tolist())
+
+
+def test_a_run_without_its_data_set_does_not_know_what_was_seen(ratings, tmp_path):
+    data = store_dataset(ratings, tmp_path / "data")
+    run = mlless.train(data.location, out=tmp_path / "run", workers=1, epochs=1)
+    (tmp_path / "data").rename(tmp_path / "elsewhere")
+    model = mlless.MatrixFactorization.load(run.folder)
+    users, items, y = ratings_in(ratings)
+    model.partial_fit(np.column_stack([users, items])[:200], y[:200])
+    with pytest.raises(ValueError, match=r"no such folder.*exclude_seen=False"):
+        model.recommend([1])
+    assert model.recommend(model.users_[:2], exclude_seen=False)[0].shape == (2, 10)
+    with pytest.warns(UserWarning, match="is not saved"):
+        model.save(tmp_path / "model")
+    with pytest.raises(ValueError, match="exclude_seen=False"):
+        mlless.MatrixFactorization.load(tmp_path / "model").recommend([1])
+    (tmp_path / "elsewhere").rename(tmp_path / "data")
+    best, _ = model.recommend(model.users_[:1], n=len(model.items_))
+    seen = set(items[users == model.users_[0]].tolist())
+    assert set(best[0].tolist()) == {-1} | set(model.items_.tolist()) - seen
 
 
 def test_what_cannot_be_done_is_said(pairs, clicks, fitted):
