@@ -66,7 +66,7 @@ cost little; functions that meet in a store over a network wait for them, and pa
 headline("6. Predict some of the ratings that were held out")
 model = isp.model()
 ids, batch = dataset.ids(), dataset.read(manifest.validation[0])
-users, items = original_ids(batch, ids.users, ids.items)
+users, items = original_ids(batch, ids)
 predicted = model.predict_ratings(users, items)
 print(f"{'user':>8}{'item':>8}{'rated':>8}{'predicted':>12}")
 for n in range(0, len(batch), max(len(batch) // 6, 1)):

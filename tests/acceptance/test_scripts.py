@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -42,3 +43,13 @@ def test_help_is_quick(command):
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_demo_runs_to_its_end(tmp_path):
+    demo = Path(__file__).parents[2] / "examples" / "demo.py"
+    done = subprocess.run(
+        [sys.executable, str(demo)], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Done in" in done.stdout
+    assert (tmp_path / "demo" / "isp" / "model.safetensors").exists()
