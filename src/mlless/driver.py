@@ -129,7 +129,7 @@ class Run:
 
 @takes_options(Wishes, Deployment)
 def train(
-    dataset: Location,
+    dataset: Location | Dataset,
     *,
     out: Location,
     overwrite: bool = False,
@@ -170,7 +170,7 @@ def train(
         The training failed; its class says how.
     """
     wishes, deployment = made(Wishes, options), made(Deployment, options)
-    data = open_dataset(dataset)
+    data = dataset if isinstance(dataset, Dataset) else open_dataset(dataset)
     spec = plan_job(wishes, data, deployment)
     with progress(spec) if verbose else nullcontext(_silent) as display:
 

@@ -286,3 +286,8 @@ def test_a_job_on_this_process_may_be_stopped(ratings: Dataset, tmp_path: Path) 
     assert run.summary.stop_reason == "interrupted"
     assert run.summary.steps == 6  # up to this one, the next, which is planned, and the last
     assert (run.folder / MODEL).exists()
+
+
+def test_an_open_data_set_can_be_trained_on(ratings: Dataset, tmp_path: Path) -> None:
+    run = mlless.train(ratings, out=tmp_path / "run", epochs=1, verbose=False)
+    assert run.summary.job.fingerprint == ratings.manifest.fingerprint
