@@ -7,10 +7,10 @@ from typing import Literal
 
 from mlless.billing.amount import money
 from mlless.billing.budget import WRITES, Budget, Scoring, StepUse
-from mlless.billing.meter import NOTHING, Meter, Usage
+from mlless.billing.meter import Meter, Usage
 from mlless.errors import JobError
 from mlless.job import JobSpec
-from mlless.messages import Finished, Plan, Report
+from mlless.messages import Plan, Report
 
 
 class Costing:
@@ -22,13 +22,12 @@ class Costing:
     def __init__(self, spec: JobSpec, meter: Meter | None, *, parameters: int) -> None:
         stop = spec.stop
         if meter is not None and stop.max_cost is not None:
-            # Everyone reads the manifest and a mini-batch; the first model and the last are evaluated.
-            reads = 2 * spec.workers + 2 * spec.validation_batches
+            # Everyone reads the manifest, and each group has a file to train on and one to score.
+            reads = spec.workers + spec.groups * (2 if spec.held_out else 1)
             meter.check_budget(stop.max_cost, spec.workers, Usage(reads=reads, writes=WRITES))
         # Four bytes a value; a mask of bits and row numbers are within a fifth of that.
         self._budget = Budget(meter, stop.max_cost, flush=5 * parameters)
         self._spec, self._meter, self._start = spec, meter, 0.0
-        self._scored = NOTHING  # for an evaluation
 
     @property
     def limited(self) -> bool:
@@ -64,14 +63,16 @@ class Costing:
             return None
         out, read = sum(one.bytes_out for one in reports), sum(one.bytes_in for one in reports)
         used = Usage(
-            reads=sum(one.samples > 0 for one in reports),
+            reads=sum(one.reads for one in reports),
             fetched=sum(one.bytes_fetched for one in reports),
             exchanged=out + read,
         )
-        scoring = self._add_scoring(reports) if plan.evaluate else None
+        scoring = _scoring(reports) if plan.evaluate else None
+        # Groups are read in the first step and then kept: what it read tells nothing of further steps.
+        again = used if plan.step else Usage(exchanged=used.exchanged)
         workers = len(reports)
         step = StepUse(
-            used=used,
+            used=again,
             workers=workers,
             published=out / workers,
             publishing=sum(one.times.publish for one in reports) / workers,
@@ -83,28 +84,19 @@ class Costing:
         self._use(used if scoring is None else used.plus(scoring.used))
         return None if self._meter is None else self._meter.cost(now)
 
-    def _add_scoring(self, reports: Sequence[Report]) -> Scoring:
-        read = sum(one.evaluation.bytes for one in reports if one.evaluation)
-        self._scored = Usage(reads=self._spec.validation_batches, fetched=read)
-        seconds = [one.times.evaluate for one in reports]
-        return Scoring(seconds=sum(seconds), longest=max(seconds), used=self._scored)
-
-    def add_ending(self, finished: Finished, *, merged: bool) -> None:
-        """Take in what the last worker used: an evaluation of what it ``merged``, and of a restored model."""
-        self._use(Usage(exchanged=finished.bytes_in).plus(self._scored, merged + finished.restored))
-
-    def spent(
-        self, now: float, finisher: tuple[int, int], ahead: Sequence[Plan]
-    ) -> Literal["cost", "time"] | None:
-        """Return which budget allows for no step beyond those ``ahead``, if any.
-
-        ``finisher`` is the worker, and its generation, that would write the model.
-        """
-        return self._budget.spent(now, finisher=finisher, evaluate=any(one.evaluate for one in ahead))
+    def spent(self, now: float, ahead: Sequence[Plan]) -> Literal["cost", "time"] | None:
+        """Return which budget allows for no step beyond those ``ahead``, if any."""
+        return self._budget.spent(now, evaluate=any(one.evaluate for one in ahead))
 
     def _use(self, usage: Usage) -> None:
         if self._meter is not None:
             self._meter.use(usage)
+
+
+def _scoring(reports: Sequence[Report]) -> Scoring:
+    evaluations = [one.evaluation for one in reports if one.evaluation]
+    used = Usage(reads=sum(one.reads for one in evaluations), fetched=sum(one.bytes for one in evaluations))
+    return Scoring(longest=max(one.times.evaluate for one in reports), used=used)
 
 
 def _too_late(what: str, expected: str, found: str, option: str) -> JobError:

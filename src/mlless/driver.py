@@ -35,7 +35,6 @@ from mlless.kernels.arrays import Floats
 from mlless.launch import launch_of
 from mlless.local import begin, train_here
 from mlless.locations import Directory, Location, Place, place_of
-from mlless.messages import Finished
 from mlless.models import model_of
 from mlless.options import made, takes_options
 from mlless.prediction import Predictor
@@ -239,6 +238,7 @@ def run_job(
             costs = CostMeter(spec.tariff, opened=clock.now(), memory=memory) if spec.tariff else None
             supervisor = Supervisor(
                 spec,
+                [file.rows for file in dataset.manifest.train],
                 hub=session.hub,
                 store=session.store,
                 runtime=session.runtime,
@@ -288,10 +288,9 @@ def _run_here(
         listen=hear,
         stop=lambda: "interrupted" if asked.is_set() else None,
     )
-    finished = Finished(0, 0, ending.model_step, ending.heldout, ending.restored, 0)
     seconds = clock.now() - start
     outcome = Outcome(
-        ending.stop_reason, finished, ending.train_loss, ending.last, 0.0, seconds, {(0, 0): os.getpid()}
+        ending.stop_reason, ending.model, ending.train_loss, ending.last, 0.0, seconds, {(0, 0): os.getpid()}
     )
     return outcome, course.replica.snapshot()
 

@@ -16,6 +16,7 @@ from mlless.errors import UsageError
 
 MergeRule = Literal["sum", "mean", "sqrt-members", "sqrt-publishers"]
 Compression = Literal["none", "zstd"]
+MOST_ROWS = 2**32 - 1  # of a mini-batch: they are numbered in 32 bits
 
 
 def _require(condition: bool, what: str, expected: str, found: object) -> None:
@@ -197,23 +198,24 @@ class Deadlines(_Value, frozen=True, kw_only=True):
 
 
 class JobSpec(_Value, frozen=True, kw_only=True):
-    """One job, whole. A mini-batch is made of ``span`` training files of the data set, one after the other.
+    """One job, whole. Each worker takes about ``batch_size`` of the ``rows`` to train on in a step.
 
-    ``batches`` counts the mini-batches, ``validation_batches`` the files that are held out. With a
-    ``tariff`` the job is metered by it, wherever it runs.
+    The data set has its rows in ``groups``, of which each worker owns some; ``held_out`` rows are not
+    trained on. With a ``tariff`` the job is metered by it, wherever it runs.
     """
 
     dataset: str
     fingerprint: str
-    batches: int
-    validation_batches: int
+    groups: int
+    rows: int
+    held_out: int
+    batch_size: int
     model: Factorization | Logistic
     optimizer: Adagrad | Nesterov
     sync: Sync
     stop: Stop
     workers: int
     seed: int
-    span: int = 1
     deadlines: Deadlines = Deadlines()
     tariff: Tariff | None = None
     scaling: Scaling = Scaling()
@@ -229,24 +231,25 @@ class JobSpec(_Value, frozen=True, kw_only=True):
             if needs and self.tariff is None:
                 raise UsageError(f"{what} needs a tariff to count by", cure="name one with --tariff")
         _require(self.seed >= 0, "seed", "a whole number from 0", self.seed)
-        if self.workers > self.batches:
+        _require(self.batch_size >= 1, "batch size", "at least 1", self.batch_size)
+        if self.workers > self.groups:
             raise UsageError(
-                "more workers than mini-batches",
-                expected=f"at most {self.batches} workers for this data set",
+                "more workers than groups of rows",
+                expected=f"at most {self.groups} workers for this data set",
                 found=f"{self.workers}",
-                cure="use fewer workers, or partition with a smaller --batch-size",
+                cure="use fewer workers",
             )
         target = self.stop.target
         if target is not None:
-            metrics = {"train_loss", *self.metrics} if self.validation_batches else {"train_loss"}
+            metrics = {"train_loss", *self.metrics} if self.held_out else {"train_loss"}
             _require(
                 target.metric in metrics, "target", f"one of {', '.join(sorted(metrics))}", target.metric
             )
 
     @property
-    def positions(self) -> int:
-        """How many mini-batches all epochs have together."""
-        return self.batches * self.stop.epochs
+    def batches(self) -> int:
+        """How many mini-batches an epoch of one worker has."""
+        return max(1, round(self.rows / self.batch_size))
 
     @property
     def metrics(self) -> tuple[str, ...]:

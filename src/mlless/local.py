@@ -8,7 +8,7 @@ ended: step count, optimizer state and tables are kept, and the tables may grow.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import msgspec
@@ -17,21 +17,20 @@ from numpy.typing import NDArray
 
 from mlless.billing.budget import Budget, Scoring, StepUse
 from mlless.clock import Clock
-from mlless.data.batches import Batch, RatingsBatch
 from mlless.data.dataset import Dataset
-from mlless.data.stream import KEPT
+from mlless.data.groups import RatingsGroup
+from mlless.data.holding import Holding
 from mlless.exchange.filter import SignificanceFilter
-from mlless.heldout import score_heldout
 from mlless.job import Adagrad, Factorization, JobSpec, Logistic, Sync
 from mlless.kernels.arrays import Floats
-from mlless.membership import next_plan
-from mlless.messages import Plan, Sums
+from mlless.membership import Schedule
+from mlless.messages import Plan
 from mlless.models import model_of
 from mlless.models.base import Moment
 from mlless.records import StepRecord, StepTimes
 from mlless.replica import Replica, Undo
 from mlless.stepping import Laps, Stepper, Taken
-from mlless.stopping import Progress, goes_back
+from mlless.stopping import Choice, Progress, finite
 
 _STILL = 1e-30  # a learning rate that fills the optimizer's state and moves nothing
 
@@ -52,14 +51,12 @@ class Course:
 
 @dataclass(frozen=True)
 class Ending:
-    """How a training ended; the names are those of ``records.Summary``."""
+    """How a training ended, and with which ``model``; the other names are those of ``records.Summary``."""
 
     stop_reason: str
     last: StepRecord
     train_loss: float | None
-    heldout: dict[str, float]
-    model_step: int
-    restored: bool
+    model: Choice
 
 
 def begin(spec: Factorization | Logistic, seed: int) -> Course:
@@ -106,12 +103,13 @@ def train_here(
     ``listen`` hears of every step and may return True to end the training in order; so does a reason
     that ``stop`` gives. Where a training that goes on diverges, its start is kept.
     """
+    holding = Holding(dataset, spec.seed)
     if not course.remembers:
-        recall(spec, dataset, course)
-    return _Training(spec, dataset, course, clock, listen, stop).run()
+        recall(spec, holding, course)
+    return _Training(spec, dataset, holding, course, clock, listen, stop).run()
 
 
-def recall(spec: JobSpec, dataset: Dataset, course: Course) -> None:
+def recall(spec: JobSpec, holding: Holding, course: Course) -> None:
     """Give a course without memory an optimizer state: that of one epoch in which nothing moves.
 
     Adagrad's first steps would be as long as the learning rate otherwise, whatever the model has
@@ -124,10 +122,12 @@ def recall(spec: JobSpec, dataset: Dataset, course: Course) -> None:
     silent = Sync(significance=0.0, half=False, merge="sum")
     model, keep = model_of(spec.model), SignificanceFilter(silent, course.replica)
     moment = Moment(course.step, 0, 1)
-    for file in dataset.manifest.train:
-        batch = dataset.read(file)
+    holding.own(tuple(range(spec.groups)))
+    for part in range(spec.batches):
+        batch = holding.batch(0, spec.batches, part)
+        assert batch is not None, "an epoch of one worker has no more parts than rows"
         publish = keep.prepare(course.step, batch.touched)._replace(threshold=np.inf)
-        model.step(course.replica, batch.arrays, still, moment, publish)
+        model.step(course.replica, batch, still, moment, publish)
     for table in course.replica.tables:
         table.residual[:] = 0
 
@@ -139,18 +139,18 @@ class _Training:
         self,
         spec: JobSpec,
         dataset: Dataset,
+        holding: Holding,
         course: Course,
         clock: Clock,
         listen: Listener,
         stop: Callable[[], str | None],
     ) -> None:
         self._spec, self._course, self._clock, self._listen, self._stop = spec, course, clock, listen, stop
-        self._dataset, self._model, self._laps = dataset, model_of(spec.model), Laps(clock)
-        self._stepper = Stepper(spec, dataset, course.replica, clock, self._laps)
+        self._model, self._laps = model_of(spec.model), Laps(clock)
+        self._stepper = Stepper(spec, holding, course.replica, clock, self._laps)
+        self._schedule = Schedule([file.rows for file in dataset.manifest.train], spec.batch_size, spec.stop.epochs)
         self._progress = Progress(spec.stop, self._model.null_loss)
-        held_out = sum(file.bytes for file in dataset.manifest.validation)
-        self._heldout = list(self._read_heldout()) if held_out <= KEPT else None
-        self._best = Undo(course.replica, self._moved_rows())
+        self._best = Undo(course.replica, _moved_rows(dataset, course.replica))
         self._reason: str | None = None
         self._start = clock.now()
         # No function has to exit, and no model to be stored.
@@ -158,70 +158,46 @@ class _Training:
         self._budget.begin(self._start)
 
     def run(self) -> Ending:
-        """Take step after step until the one in which what is pending is settled."""
-        plan: Plan = Plan(step=self._course.step, members=(0,), position=0, evaluate=True)
-        following = self._after(plan)
+        """Take step after step until the one in which the finished model is scored."""
+        plan = msgspec.structs.replace(self._schedule.first(1), step=self._course.step)
+        following = self._schedule.after(plan)
         self._laps.restart()
         while True:
+            self._stepper.begin(plan, 0)
             before = self._clock.now()
-            heldout = self._evaluate(plan.step) if plan.evaluate else None
-            seconds = self._clock.now() - before
+            heldout = self._model.metrics(self._stepper.evaluate()) if plan.evaluate else None
+            scoring = Scoring(longest=self._clock.now() - before) if plan.evaluate else None
+            if heldout is not None and not plan.last and self._progress.add_evaluation(plan.step, heldout):
+                self._best.keep()
             self._laps.lap("evaluate")
             taken = self._stepper.flush(plan) if plan.flush else self._stepper.train(plan, 0)
             record = self._close(plan, taken, heldout)
-            scoring = Scoring(seconds=seconds, longest=seconds) if plan.evaluate else None
             self._budget.add_step(self._clock.now(), StepUse(scoring=scoring))
             later = self._decide(plan, following, record, taken)
-            self._course.step = plan.step + 1
+            if not plan.last:
+                self._course.step = plan.step + 1
             if self._reason == "diverged" or following is None:
-                return self._finish(record)
+                return self._finish(record, heldout)
             plan, following = following, later
 
-    def _after(self, plan: Plan | None) -> Plan | None:
-        if plan is None:
-            return None
-        spec = self._spec
-        end = self._reason is not None
-        return next_plan(plan, batches=spec.batches, epochs=spec.stop.epochs, end=end)
-
-    def _moved_rows(self) -> tuple[NDArray[np.uint32], ...] | None:
-        """Return the rows of each table that little data for a large model can move, None for all."""
-        files = self._dataset.manifest.train
-        few = sum(file.rows for file in files) < self._course.replica.tables[0].shape.rows
-        batches = [self._dataset.read(file) for file in files] if few else []
-        ratings = [batch for batch in batches if isinstance(batch, RatingsBatch)]
-        if not ratings:  # L2 pulls at every row of a model of clicks
-            return None
-        users, items = ([one.users for one in ratings], [one.items for one in ratings])
-        return np.unique(np.concatenate(users)), np.unique(np.concatenate(items))
-
-    def _read_heldout(self) -> Iterable[Batch]:
-        return self._dataset.batches(self._dataset.manifest.validation)
-
-    def _evaluate(self, step: int) -> dict[str, float]:
-        heldout = self._model.metrics(self._score()[0])
-        if self._progress.add_evaluation(step, heldout):
-            self._best.keep()
-        return heldout
-
     def _close(self, plan: Plan, taken: Taken, heldout: dict[str, float] | None) -> StepRecord:
-        spec = self._spec
         loss = taken.loss / taken.samples if taken.samples else None
+        training, scoring = self._stepper.take_reads()
         if loss is not None:
             self._progress.add_step(loss)
         return StepRecord(
             step=plan.step,
-            epoch=min((plan.position + len(plan.trainers)) / spec.batches, spec.stop.epochs),
+            epoch=plan.done,
             time=self._clock.now() - self._start,
             loss=loss,
             train_loss=self._progress.train_loss,
-            heldout=heldout,
+            heldout=None if heldout is None else finite(heldout),
             workers=1,
             samples=taken.samples,
             entries=0,
             bytes_out=0,
             bytes_in=0,
-            bytes_fetched=taken.fetched,
+            bytes_fetched=training.bytes + scoring.bytes,
             times=StepTimes(*msgspec.structs.astuple(self._laps.take())),
         )
 
@@ -233,30 +209,32 @@ class _Training:
         if self._progress.diverged(finite=taken.finite):
             self._reason = "diverged"
         elif record.loss is not None:
-            evaluate = any(one is not None and one.evaluate for one in (following, self._after(following)))
-            spent = self._budget.spent(self._clock.now(), finisher=0, evaluate=evaluate)
+            later = following and self._schedule.after(following)
+            evaluate = any(one is not None and one.evaluate for one in (following, later))
+            spent = self._budget.spent(self._clock.now(), evaluate=evaluate)
             self._reason = self._reason or self._progress.reason(evaluated=plan.evaluate, spent=spent)
-        return self._after(following)
+        return following and self._schedule.after(following, end=self._reason is not None)
 
-    def _finish(self, last: StepRecord) -> Ending:
+    def _finish(self, last: StepRecord, heldout: dict[str, float] | None) -> Ending:
         """Leave the better of the model as it is now and the best one."""
         diverged = self._reason == "diverged"
-        heldout = {} if diverged else self._exact()
-        best, step = self._progress.best, last.step + 1
-        restored = best is not None and (diverged or goes_back(best, heldout))
-        if restored and best is not None:
+        chosen = self._progress.choose(last.step, None if diverged else heldout)
+        if chosen.restored:
             self._best.restore()
-            heldout, step = self._exact(), best.step
         if diverged:  # what led astray is forgotten
             for table in self._course.replica.tables:
                 table.state[:] = 0
             self._course.remembers = False
-        heldout = {name: value for name, value in heldout.items() if math.isfinite(value)}
-        return Ending(self._reason or "epochs", last, self._progress.train_loss, heldout, step, restored)
+        return Ending(self._reason or "epochs", last, self._progress.train_loss, chosen)
 
-    def _score(self) -> tuple[Sums, Floats, Floats]:
-        batches = self._read_heldout() if self._heldout is None else self._heldout
-        return score_heldout(self._model, self._course.replica, batches, self._clock)
 
-    def _exact(self) -> dict[str, float]:
-        return self._model.exact(*self._score())
+def _moved_rows(dataset: Dataset, replica: Replica) -> tuple[NDArray[np.uint32], ...] | None:
+    """Return the rows of each table that little data for a large model can move, None for all."""
+    files = [file for file in dataset.manifest.train if file.rows]
+    if sum(file.rows for file in files) >= replica.tables[0].shape.rows:
+        return None
+    groups = [group for group in dataset.groups(files) if isinstance(group, RatingsGroup)]
+    if not groups:  # L2 pulls at every row of a model of clicks
+        return None
+    users, items = ([group.users for group in groups], [group.items for group in groups])
+    return np.unique(np.concatenate(users)), np.unique(np.concatenate(items))

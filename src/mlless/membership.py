@@ -1,62 +1,134 @@
-"""PURE: who takes part in which step, and who trains on which mini-batch.
+"""PURE: who takes part in which step, who owns which groups, and which part of an epoch a step trains on.
 
-Positions run through an endless stream of per-epoch permutations made from the seed. Whoever
-joins or leaves, the positions of consecutive steps follow on one another without gap or overlap,
-so every mini-batch is used exactly once an epoch.
+An epoch has n parts, and n stays as it is until the epoch ends. A step trains on one part of every group,
+whoever owns the group. So the owners may change at any step, and every row is still used exactly once an
+epoch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import heapq
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
+import msgspec
 import numpy as np
 from numpy.random import PCG64, Generator  # loaded here, once, not in every forked worker
 from numpy.typing import NDArray
 
 from mlless.messages import Plan
 
+_OWNER = np.dtype("<u2")
+
+
+def parts_of(rows: int, batch_size: int, workers: int) -> int:
+    """Return the parts of an epoch in which each of ``workers`` takes about ``batch_size`` rows a step."""
+    return max(1, round(rows / (batch_size * workers)))
+
 
 @lru_cache(maxsize=4)
-def _permutation(seed: int, epoch: int, batches: int) -> NDArray[np.int64]:
-    return Generator(PCG64([seed, epoch])).permutation(batches)
+def order_of(seed: int, epoch: int, parts: int) -> tuple[int, ...]:
+    """Return the order in which the steps of an epoch take its parts."""
+    return tuple(Generator(PCG64([seed, epoch])).permutation(parts).tolist())
 
 
-def batch_at(position: int, *, batches: int, seed: int) -> int:
-    """Return the index of the mini-batch at a stream position."""
-    epoch, place = divmod(position, batches)
-    return int(_permutation(seed, epoch, batches)[place])
+def bounds_of(sizes: NDArray[np.int64], part: int, parts: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return where a part begins and ends in groups of so many rows: their sizes differ by one at most."""
+    return part * sizes // parts, (part + 1) * sizes // parts
 
 
-def position_of(plan: Plan, worker: int) -> int | None:
-    """Return the stream position a member trains on in this step; None if it flushes."""
-    trainers = plan.trainers
-    return plan.position + trainers.index(worker) if worker in trainers else None
+def groups_of(owners: bytes, worker: int) -> tuple[int, ...]:
+    """Return the groups that a worker owns, in ascending order."""
+    return tuple(np.flatnonzero(np.frombuffer(owners, _OWNER) == worker).tolist())
 
 
-def first_plan(workers: int) -> Plan:
-    """Return the plan of step 0: everyone, from the start of the stream, with an evaluation."""
-    return Plan(step=0, members=tuple(range(workers)), position=0, evaluate=True)
+def deal(sizes: Sequence[int], workers: Iterable[int], owners: bytes = b"") -> bytes:
+    """Return the owner of each group, two bytes a group, so that the ``workers`` own about as many rows.
 
-
-def next_plan(
-    before: Plan, *, batches: int, epochs: int, leavers: Collection[int] = (), end: bool = False
-) -> Plan | None:
-    """Return the plan that follows ``before``, or None if ``before`` was everyone's flush.
-
-    ``leavers`` flush in it; so does everyone if the job is to ``end`` or the epochs are used up.
-    An evaluation is due once an epoch, at the first step that starts in it.
+    Those keep their groups who own some already. The others go, the largest first, to whoever has the
+    least: longest processing time first (Graham, 1969).
     """
-    members = before.trainers
-    if not members:
-        return None
-    position = before.position + len(members)
-    everyone = end or position >= batches * epochs or set(members) <= set(leavers)
-    flush = members if everyone else tuple(member for member in members if member in leavers)
-    return Plan(
-        step=before.step + 1,
-        members=members,
-        position=position,
-        flush=flush,
-        evaluate=not everyone and position // batches > before.position // batches,
-    )
+    owned = np.frombuffer(owners, _OWNER).copy() if owners else np.full(len(sizes), 0xFFFF, _OWNER)
+    loads = dict.fromkeys(workers, 0)
+    free = []
+    for group, owner in enumerate(owned.tolist()):
+        if owner in loads:
+            loads[owner] += sizes[group]
+        else:
+            free.append(group)
+    least = [(load, worker) for worker, load in loads.items()]
+    heapq.heapify(least)
+    for group in sorted(free, key=lambda group: (-sizes[group], group)):
+        load, worker = least[0]
+        owned[group] = worker
+        heapq.heapreplace(least, (load + sizes[group], worker))
+    return owned.tobytes()
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The steps of a job over groups of so many training rows, its ``sizes``, from first to last.
+
+    The last three kinds of step are: everyone's flush, a step in which all score the finished model and
+    nobody trains, and nothing more.
+    """
+
+    sizes: Sequence[int]
+    batch_size: int
+    epochs: int
+
+    def first(self, workers: int) -> Plan:
+        """Return the plan of step 0: everyone, from the start of the first epoch, with an evaluation."""
+        members = tuple(range(workers))
+        return Plan(0, members, 0, self._parts(workers), 0, deal(self.sizes, members), evaluate=True)
+
+    def after(self, before: Plan, leavers: Collection[int] = (), *, end: bool = False) -> Plan | None:
+        """Return the plan that follows ``before``, or None if that was the last.
+
+        ``leavers`` flush in it; so does everyone if the job is to ``end`` or the epochs are used up.
+        An evaluation is due in the first step of each epoch.
+        """
+        members, step = before.trainers, before.step + 1
+        if before.last:
+            return None
+        if not members:
+            return msgspec.structs.replace(before, step=step, flush=(), evaluate=True, last=True)
+        epoch, part = divmod(before.epoch * before.parts + before.part + 1, before.parts)
+        everyone = end or epoch >= self.epochs or set(members) <= set(leavers)
+        flush = members if everyone else tuple(member for member in members if member in leavers)
+        stay = members if everyone else tuple(member for member in members if member not in flush)
+        return Plan(
+            step,
+            members,
+            epoch,
+            before.parts if part or everyone else self._parts(len(stay)),
+            part,
+            deal(self.sizes, stay, before.owners) if stay != members else before.owners,
+            flush,
+            evaluate=part == 0 and not everyone,
+        )
+
+    def _parts(self, workers: int) -> int:
+        return parts_of(sum(self.sizes), self.batch_size, workers)
+
+
+def told(before: bytes, plans: Iterable[Plan]) -> tuple[Plan, ...]:
+    """Return consecutive plans without owners where these are those of the step before: less to send.
+
+    ``before`` are the owners of the step before the first plan. ``understood`` is the way back.
+    """
+    brief = []
+    for plan in plans:
+        brief.append(msgspec.structs.replace(plan, owners=b"") if plan.owners == before else plan)
+        before = plan.owners
+    return tuple(brief)
+
+
+def understood(before: bytes, plans: Iterable[Plan]) -> tuple[Plan, ...]:
+    """Return consecutive plans, as ``told``, with their owners."""
+    whole = []
+    for plan in plans:
+        before = plan.owners or before
+        whole.append(msgspec.structs.replace(plan, owners=before))
+    return tuple(whole)

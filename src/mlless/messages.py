@@ -13,7 +13,7 @@ import msgspec
 
 from mlless.errors import CodecError, MLLessError
 
-PROTOCOL = 2
+PROTOCOL = 3
 
 
 class _Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
@@ -51,13 +51,15 @@ class Sums(_Message, frozen=True):
 
 
 class Evaluation(_Message, frozen=True):
-    """A worker's slice of the evaluation of ``shared`` before a step, and the digest of its bits.
+    """A worker's part of the evaluation of ``shared`` before a step, and the digest of its bits.
 
-    ``bytes`` are those of the mini-batches that it was evaluated on.
+    It takes the held-out rows of the groups that the worker owns; ``reads`` files of so many ``bytes``
+    were read for it.
     """
 
     sums: Sums
     digest: str
+    reads: int
     bytes: int
 
 
@@ -75,8 +77,9 @@ class Hello(_Message, frozen=True, tag="hello"):
 class Report(_Message, frozen=True, tag="report"):
     """A worker has ended its part of a step and its update is in the store.
 
-    ``samples`` is 0 for an idle or flushing worker. ``finite`` is false when a parameter stopped
-    being a finite number; nothing is published then.
+    ``samples`` is 0 for a worker that flushes or only scores. ``finite`` is false when a parameter stopped
+    being a finite number; nothing is published then. ``reads`` files of ``bytes_fetched`` were read to
+    train on.
     """
 
     worker: int
@@ -89,23 +92,17 @@ class Report(_Message, frozen=True, tag="report"):
     entries: int
     bytes_out: int
     bytes_in: int
+    reads: int
     bytes_fetched: int
     times: Times
     evaluation: Evaluation | None = None
 
 
 class Finished(_Message, frozen=True, tag="finished"):
-    """The model is in the store: of which step, its held-out metrics, whether an earlier one was best.
-
-    ``bytes_in`` are the updates read for the last merge, which no report tells of.
-    """
+    """The job's model is in the store."""
 
     worker: int
     generation: int
-    step: int
-    heldout: dict[str, float]
-    restored: bool
-    bytes_in: int
 
 
 class Failure(_Message, frozen=True, tag="failure"):
@@ -131,46 +128,51 @@ def failure_of(worker: int, generation: int, step: int, error: Exception) -> Fai
 
 
 class Plan(_Message, frozen=True):
-    """One step: who takes part, from which stream position, who flushes, whether to evaluate first.
+    """One step: who takes part and owns which groups, which part of the epoch it trains on, who flushes.
 
-    Members that do not flush train; the one of rank j among them takes ``position`` + j.
+    Members that do not flush train on part ``part`` of ``parts``, in the order of the epoch, of the groups
+    that they own. ``owners`` is what ``membership.deal`` returns, empty on its way where it is that of
+    the step before. ``evaluate`` asks for an evaluation first. In the ``last`` step nobody trains.
     """
 
     step: int
     members: tuple[int, ...]
-    position: int
+    epoch: int
+    parts: int
+    part: int
+    owners: bytes = b""
     flush: tuple[int, ...] = ()
     evaluate: bool = False
+    last: bool = False
 
     @property
     def trainers(self) -> tuple[int, ...]:
         """The members that take a mini-batch, in order of id."""
+        if self.last:
+            return ()
         if not self.flush:
             return self.members
         return tuple(member for member in self.members if member not in self.flush)
 
-
-class Score(_Message, frozen=True):
-    """The best model so far: its step and the value that made it best (lower is better)."""
-
-    step: int
-    value: float
+    @property
+    def done(self) -> float:
+        """Passes over the training rows when the step is over."""
+        return self.epoch + (self.part + bool(self.trainers)) / self.parts
 
 
 class Commit(_Message, frozen=True, tag="commit"):
     """Closes a step and names the next two.
 
     ``published`` lists (worker, generation) in order of worker id. ``keep``: the model before this
-    step is the best so far, and the lowest member stores it. ``end``: the job is over, after
-    merging this step ("merge") or by going back to the best model ("restore").
+    step is the best so far, and the lowest member stores it. ``end``: the job is over, and its model is
+    the one that all have now ("final"), or the best so far ("best").
     """
 
     step: int
     published: tuple[tuple[int, int], ...]
     plans: tuple[Plan, ...]
     keep: bool = False
-    best: Score | None = None
-    end: Literal["", "merge", "restore"] = ""
+    end: Literal["", "final", "best"] = ""
 
 
 class Abort(_Message, frozen=True, tag="abort"):

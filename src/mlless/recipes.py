@@ -13,9 +13,9 @@ import msgspec
 
 from mlless.billing.tariff import load_tariff
 from mlless.data.manifest import Clicks, Manifest, Ratings
-from mlless.data.partition import default_batch_size
 from mlless.errors import UsageError
 from mlless.job import (
+    MOST_ROWS,
     Adagrad,
     Deadlines,
     Factorization,
@@ -28,6 +28,7 @@ from mlless.job import (
     Sync,
     Target,
 )
+from mlless.membership import parts_of
 from mlless.wishes import Wishes
 
 EPOCHS = {"mf": 20, "lr": 20}  # at most, where held-out rows tell when to stop
@@ -75,6 +76,11 @@ def workers_of(wishes: Wishes, manifest: Manifest | None = None, *, here: bool =
     return 1 if alone else min(WORKERS, len(manifest.train))
 
 
+def default_batch_size(rows: int) -> int:
+    """Return how many of so many training rows each worker takes in a step, however many workers there are."""
+    return min(max(rows // 300, 64), 6250)
+
+
 def job_of(
     wishes: Wishes, manifest: Manifest, location: str, *, least_steps: int = 0, here: bool = False
 ) -> JobSpec:
@@ -94,9 +100,9 @@ def job_of(
     if fitting == "lr" and wishes.factors is not None:
         raise UsageError("--factors is for ratings", found=manifest.kind)
     workers = workers_of(wishes, manifest, here=here)
-    span = _span(manifest) if workers == 1 and wishes.optimizer == "adagrad" else 1
-    batches = -(-len(manifest.train) // span)
-    longer = _times(wishes, fitting, batches, least_steps)
+    rows = sum(file.rows for file in manifest.train)
+    size = _batch_size(wishes, fitting, rows, alone=workers == 1)
+    longer = _times(wishes, fitting, parts_of(rows, size, workers=1), least_steps)
     # The training loss of few rows, or of a fading rate, tells nobody when to stop.
     blind = not manifest.validation and (fitting == "mf" or least_steps > 0)
     model: Factorization | Logistic
@@ -104,19 +110,20 @@ def job_of(
         model = _factorization(wishes, shape)
         optimizer, merge, stop = _ratings_recipe(wishes, blind, longer)
     else:
-        model = _logistic(wishes, shape, sum(file.rows for file in manifest.train))
+        model = _logistic(wishes, shape, rows)
         optimizer, merge, stop = _clicks_recipe(wishes, blind, longer)
     return JobSpec(
         dataset=location,
         fingerprint=manifest.fingerprint,
-        batches=batches,
-        validation_batches=len(manifest.validation),
+        groups=len(manifest.train),
+        rows=rows,
+        held_out=manifest.rows - rows,
+        batch_size=size,
         model=model,
         optimizer=optimizer,
         sync=_sync(wishes, SIGNIFICANCE[fitting], wishes.merge or merge, alone=workers == 1),
         stop=stop,
         workers=workers,
-        span=span,
         seed=wishes.seed,
         deadlines=Deadlines(),
         tariff=None if wishes.tariff is None else load_tariff(wishes.tariff),
@@ -158,26 +165,24 @@ def _logistic(wishes: Wishes, shape: Clicks, rows: int) -> Logistic:
     return Logistic(features=shape.table_rows, l2=l2, intercept=math.log(share / (1.0 - share)))
 
 
-def _span(manifest: Manifest) -> int:
-    """Return how many files of ratings one worker alone takes as a mini-batch.
+def _batch_size(wishes: Wishes, model: Literal["mf", "lr"], rows: int, *, alone: bool) -> int:
+    """Return how many rows each worker takes in a step.
 
-    Large steps change each row less often, which is most of the work. A size that was asked for is kept.
+    One worker alone takes more ratings: large steps change each row less often, which is most of the work.
     """
-    rows = sum(file.rows for file in manifest.train)
-    if manifest.kind != "ratings" or manifest.made.batch_size != default_batch_size(rows):
-        return 1
-    return span_of(rows)
-
-
-def span_of(rows: int) -> int:
-    """Return how many mini-batches of the default size one worker takes at a time, of so many ratings."""
+    if wishes.batch_size is not None:
+        if not 1 <= wishes.batch_size <= MOST_ROWS:
+            raise UsageError("batch size", expected=f"1 to {MOST_ROWS}", found=str(wishes.batch_size))
+        return wishes.batch_size
     size = default_batch_size(rows)
-    return max(1, min(ALONE // size, rows // size // LEAST_BATCHES))
+    if model == "lr" or not alone or wishes.optimizer != "adagrad":
+        return size
+    return size * max(1, min(ALONE // size, rows // size // LEAST_BATCHES))
 
 
-def _times(wishes: Wishes, model: Literal["mf", "lr"], batches: int, least_steps: int) -> int:
-    """Return by how much epochs are multiplied where there are so few mini-batches in one."""
-    return 1 if wishes.epochs is not None else max(1, math.ceil(least_steps / (EPOCHS[model] * batches)))
+def _times(wishes: Wishes, model: Literal["mf", "lr"], parts: int, least_steps: int) -> int:
+    """Return by how much epochs are multiplied where one has so few parts."""
+    return 1 if wishes.epochs is not None else max(1, math.ceil(least_steps / (EPOCHS[model] * parts)))
 
 
 def _ratings_recipe(wishes: Wishes, blind: bool, longer: int) -> tuple[Adagrad | Nesterov, MergeRule, Stop]:

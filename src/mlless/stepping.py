@@ -5,16 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mlless.clock import Clock
-from mlless.data.dataset import Dataset
-from mlless.data.stream import BatchStream
+from mlless.data.holding import Holding, Reads
 from mlless.errors import NotFinite
 from mlless.exchange.filter import SignificanceFilter
 from mlless.exchange.update import Update
 from mlless.job import JobSpec
-from mlless.membership import position_of
-from mlless.messages import Plan, Times
+from mlless.membership import groups_of
+from mlless.messages import Plan, Sums, Times
 from mlless.models import model_of
-from mlless.models.base import Moment
+from mlless.models.base import Moment, add
 from mlless.replica import Replica
 
 
@@ -42,14 +41,13 @@ class Laps:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What a step has come to: samples, the sum of their losses, bytes read, and what is published.
+    """What a step has come to: samples, the sum of their losses, and what is published.
 
     ``finite`` is False if a parameter stopped being a finite number; nothing is published then.
     """
 
     samples: int = 0
     loss: float = 0.0
-    fetched: int = 0
     finite: bool = True
     update: Update = ()
 
@@ -61,47 +59,59 @@ class Stepper:
     bits as publishing and merging it.
     """
 
-    def __init__(self, spec: JobSpec, dataset: Dataset, replica: Replica, clock: Clock, laps: Laps) -> None:
+    def __init__(self, spec: JobSpec, holding: Holding, replica: Replica, clock: Clock, laps: Laps) -> None:
         self._spec, self._replica, self._clock, self._laps = spec, replica, clock, laps
         self._model = model_of(spec.model)
         self.alone = spec.workers == 1
         self._filter = SignificanceFilter(spec.sync, replica, alone=self.alone)
         self._samples = 1  # of the newest mini-batch
-        self.stream = BatchStream(dataset, spec)
+        self.holding = holding
 
-    def position(self, plan: Plan, worker: int) -> int | None:
-        """Return the position that a worker trains on in a step, None if it has none."""
-        position = position_of(plan, worker)
-        return position if position is not None and position < self._spec.positions else None
+    def begin(self, plan: Plan, worker: int) -> None:
+        """Own the groups that are a worker's in this step, and read those that are new to it."""
+        self.holding.own(groups_of(plan.owners, worker))
+        self._laps.lap("fetch")
+
+    def evaluate(self) -> Sums:
+        """Return how good ``shared`` is on the held-out rows of the worker's groups."""
+        total = None
+        for batch in self.holding.held_out():
+            sums = self._model.evaluate(self._replica, batch)
+            total = sums if total is None else add(total, sums)
+            self._clock.work("evaluate", sums.samples)
+        return total or Sums(0, 0.0)
 
     def train(self, plan: Plan, worker: int) -> Taken:
-        """Take a worker's step; nothing happens where it has no position."""
-        position = self.position(plan, worker)
-        if position is None:
+        """Take a worker's step on the part of its groups that the plan names; it may hold no row."""
+        if worker not in plan.trainers:
             return Taken()
-        fetched = self.stream.take(position)
-        batch = fetched.batch
-        self._clock.work("fetch", fetched.bytes)
+        batch = self.holding.batch(plan.epoch, plan.parts, plan.part)
         self._laps.lap("fetch")
+        if batch is None:
+            return Taken()
         publish = self._filter.prepare(plan.step, batch.touched)
-        moment = self._moment(plan.step, plan.position, len(plan.trainers))
-        loss, sent = self._model.step(self._replica, batch.arrays, self._spec.optimizer, moment, publish)
-        self._samples = len(batch)
-        self._clock.work("compute", len(batch))
+        moment = Moment(plan.step, plan.epoch, len(plan.trainers))
+        loss, sent = self._model.step(self._replica, batch, self._spec.optimizer, moment, publish)
+        self._samples = batch.samples
+        self._clock.work("compute", batch.samples)
         self._laps.lap("compute")
         try:
-            return Taken(len(batch), loss, fetched.bytes, update=self._filter.take(publish, sent))
+            return Taken(batch.samples, loss, update=self._filter.take(publish, sent))
         except NotFinite:
-            return Taken(len(batch), loss, fetched.bytes, finite=False)
+            return Taken(batch.samples, loss, finite=False)
+
+    def take_reads(self) -> tuple[Reads, Reads]:
+        """Return what has been read to train on and to score since the last call."""
+        training, scoring = self.holding.take_reads()
+        self._clock.work("fetch", training.bytes + scoring.bytes)
+        return training, scoring
 
     def flush(self, plan: Plan) -> Taken:
         """Settle what is pending and publish the whole residual."""
-        moment = self._moment(plan.step - 1, plan.position - 1, len(plan.members))
+        epoch = plan.epoch if plan.part else max(plan.epoch - 1, 0)
+        moment = Moment(plan.step - 1, epoch, len(plan.members))
         moved = self._model.settle(self._replica, self._spec.optimizer, moment, self._samples)
         try:
             return Taken(update=self._filter.flush(moved))
         except NotFinite:
             return Taken(finite=False)
-
-    def _moment(self, step: int, position: int, members: int) -> Moment:
-        return Moment(step, max(position, 0) // self._spec.batches, members)

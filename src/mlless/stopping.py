@@ -4,12 +4,31 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from mlless.job import Stop
-from mlless.messages import Score
 
 SMOOTHING = 0.1  # weight of the newest step in the training loss, as in the published experiments
 DIVERGED = 20.0  # times the loss at the start; a healthy start overshoots by far less
+
+
+class Score(NamedTuple):
+    """A model: the step before which it was evaluated, its held-out metrics, and the value that ranks it.
+
+    Lower is better.
+    """
+
+    step: int
+    heldout: dict[str, float]
+    value: float
+
+
+class Choice(NamedTuple):
+    """The model that a job ends with: of which step, its held-out metrics, whether it is an earlier one."""
+
+    step: int
+    heldout: dict[str, float]
+    restored: bool
 
 
 @dataclass
@@ -44,10 +63,20 @@ class Progress:
         value = next(iter(heldout.values()), math.inf if self.train_loss is None else self.train_loss)
         if self.best is None or better(value, self.best.value):
             gained = self.best is None or not self.best.value - value < self.rules.least_gain
-            self.best, self.since_best = Score(step, value), 0 if gained else self.since_best + 1
+            self.best, self.since_best = Score(step, heldout, value), 0 if gained else self.since_best + 1
             return True
         self.since_best += 1
         return False
+
+    def choose(self, step: int, heldout: dict[str, float] | None) -> Choice:
+        """Return whether the model of ``step``, of these metrics, is kept or gives way to the best so far.
+
+        Without metrics, None, it has diverged and is never kept.
+        """
+        best, value = self.best, next(iter((heldout or {}).values()), None)
+        if best is None or (heldout is not None and (value is None or not better(best.value, value))):
+            return Choice(step, finite(heldout or {}), restored=False)
+        return Choice(best.step, finite(best.heldout), restored=True)
 
     def diverged(self, *, finite: bool) -> bool:
         """Return whether the model has left the realm of useful numbers."""
@@ -77,10 +106,9 @@ class Progress:
         return None
 
 
-def goes_back(best: Score | None, heldout: dict[str, float]) -> bool:
-    """Return whether the ``best`` model so far beats the one at the end, of these held-out metrics."""
-    value = next(iter(heldout.values()), None)
-    return best is not None and value is not None and better(best.value, value)
+def finite(metrics: dict[str, float]) -> dict[str, float]:
+    """Return the metrics that have a value."""
+    return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
 
 def better(value: float, best: float) -> bool:

@@ -7,8 +7,7 @@ what it costs (billing).
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -25,13 +24,13 @@ from mlless.costing import Costing
 from mlless.errors import ChannelError, DeadlineExceeded, JobError, ReplicasDiffer, WorkerFailed, WorkerLost
 from mlless.exchange.broadcast import update_key
 from mlless.job import JobSpec
-from mlless.membership import first_plan, next_plan
+from mlless.membership import Schedule, told
 from mlless.messages import Abort, Commit, Failure, Finished, FromWorker, Hello, Plan, Report
 from mlless.models import model_of
 from mlless.models.base import add
 from mlless.records import StepRecord, StepTimes
 from mlless.runtimes.ports import Ended, Runtime
-from mlless.stopping import Progress
+from mlless.stopping import Choice, Progress, finite
 
 _POLL = 0.25  # seconds between looks at the runtime while no message comes
 
@@ -48,7 +47,7 @@ class Outcome:
     """How a job ended. ``stop_reason`` as in ``records.Summary``; ``seconds`` until the model was there."""
 
     stop_reason: str
-    finished: Finished
+    model: Choice
     train_loss: float | None
     last: StepRecord
     started_at: float
@@ -58,14 +57,16 @@ class Outcome:
 
 
 class Supervisor:
-    """One job's supervisor. ``listen`` hears of every closed step; ``leavers`` lets workers go.
+    """One job's supervisor. The data set has groups of so many rows to train on, their ``sizes``.
 
-    So does a ``tuner``. A ``meter``, which knows who was started, tells what the job costs.
+    ``listen`` hears of every closed step; ``leavers`` lets workers go, and so does a ``tuner``. A
+    ``meter``, which knows who was started, tells what the job costs.
     """
 
     def __init__(
         self,
         spec: JobSpec,
+        sizes: Sequence[int],
         *,
         hub: Hub,
         store: KeyValueStore,
@@ -83,6 +84,7 @@ class Supervisor:
         self._meter, self._tuner = meter, tuner
         assert tuner is None or leavers is nobody, "a tuner and another who lets workers go"
         self._model = model_of(spec.model)
+        self._schedule = Schedule(sizes, spec.batch_size, spec.stop.epochs)
         self._progress = Progress(spec.stop, self._model.null_loss)
         self._reason: str | None = None
         self._start = self._kept = clock.now()
@@ -112,33 +114,35 @@ class Supervisor:
             raise
 
     def _run(self) -> Outcome:
-        plan = first_plan(self._spec.workers)
-        following = self._plan_after(plan)
+        plan = self._schedule.first(self._spec.workers)
+        following = self._schedule.after(plan)
         self._greet(plan)
         started_at = self._clock.now() - self._start
         self._costing.begin(self._clock.now())
-        self._hub.broadcast(Commit(-1, (), _known(plan, following)), plan.members)
+        self._hub.broadcast(Commit(-1, (), told(b"", _known(plan, following))), plan.members)
         while True:
             self._step = plan.step
             reports = self._collect(plan)
-            record, keep = self._close(plan, reports)
+            heldout = self._heldout(plan, reports) if plan.evaluate else None
+            keep = not plan.last and heldout is not None and self._progress.add_evaluation(plan.step, heldout)
+            record = self._close(plan, reports, heldout)
             later = self._decide(plan, following, record, reports)
-            end = self._ending(following)
+            chosen = self._chosen(plan, heldout)
             published = tuple((r.worker, r.generation) for r in reports if r.published)
-            best = self._progress.best
-            commit = Commit(plan.step, published, _known(following, later), keep, best, end)
-            self._hub.broadcast(commit, plan.members)
+            plans = told(plan.owners, _known(following, later))
+            end: Literal["", "best", "final"] = "" if chosen is None else "best" if chosen.restored else "final"
+            self._hub.broadcast(Commit(plan.step, published, plans, keep, end), plan.members)
             # Everyone who reported this step has merged the one before; who left in it cannot tidy up.
             self._store.delete(self._left_behind)
             self._keep_snapshots()
-            self._left_behind = [update_key(plan.step, *who) for who in published if who[0] in plan.flush]
-            if end:
+            leavers = plan.flush if plan.trainers else ()
+            self._left_behind = [update_key(plan.step, *who) for who in published if who[0] in leavers]
+            if chosen is not None:
                 reason = self._reason or "epochs"  # a Ctrl-C from now on changes nothing
-                finished = self._await_finished(min(plan.members))
-                self._costing.add_ending(finished, merged=end == "merge")
+                self._await_finished(min(plan.members))
                 loss = self._progress.train_loss
                 seconds = self._clock.now() - self._start
-                return Outcome(reason, finished, loss, record, started_at, seconds, self._pids, self._ended)
+                return Outcome(reason, chosen, loss, record, started_at, seconds, self._pids, self._ended)
             assert following is not None
             plan, following = following, later
 
@@ -147,13 +151,6 @@ class Supervisor:
         if self._clock.now() - self._kept > self._spec.deadlines.expiry / 8:
             self._store.keep(checkpoint.NAMES)
             self._kept = self._clock.now()
-
-    def _plan_after(self, plan: Plan | None, leavers: Collection[int] = (), end: bool = False) -> Plan | None:
-        if plan is None:
-            return None
-        return next_plan(
-            plan, batches=self._spec.batches, epochs=self._spec.stop.epochs, leavers=leavers, end=end
-        )
 
     def _greet(self, plan: Plan) -> None:
         """Wait until all workers are there, of this release and with the same start."""
@@ -191,30 +188,26 @@ class Supervisor:
             reports[report.worker] = report
         return [reports[worker] for worker in sorted(reports)]
 
-    def _close(self, plan: Plan, reports: list[Report]) -> tuple[StepRecord, bool]:
-        """Return the step's record, and whether the model before the step is the best so far."""
+    def _close(self, plan: Plan, reports: list[Report], heldout: dict[str, float] | None) -> StepRecord:
+        """Return the step's record."""
         samples = sum(report.samples for report in reports)
         loss = sum(report.loss for report in reports) / samples if samples else None
-        keep, heldout = False, None
-        if plan.evaluate:
-            metrics = self._heldout(plan, reports)
-            keep = self._progress.add_evaluation(plan.step, metrics)
-            heldout = {name: value for name, value in metrics.items() if math.isfinite(value)}
         if loss is not None:
             self._progress.add_step(loss)
         record = StepRecord(
             step=plan.step,
-            epoch=min((plan.position + len(plan.trainers)) / self._spec.batches, self._spec.stop.epochs),
+            epoch=plan.done,
             time=self._clock.now() - self._start,
             loss=loss,
             train_loss=self._progress.train_loss,
-            heldout=heldout,
+            heldout=None if heldout is None else finite(heldout),
             workers=len(plan.members),
             samples=samples,
             entries=sum(report.entries for report in reports),
             bytes_out=sum(report.bytes_out for report in reports),
             bytes_in=sum(report.bytes_in for report in reports),
-            bytes_fetched=sum(report.bytes_fetched for report in reports),
+            bytes_fetched=sum(report.bytes_fetched for report in reports)
+            + sum(one.evaluation.bytes for one in reports if one.evaluation),
             times=_mean_times(reports),
             cost=self._charge(plan, reports),
         )
@@ -222,26 +215,23 @@ class Supervisor:
             decision = self._tuner.observe(_observation(record, plan, reports))
             record = msgspec.structs.replace(record, decision=decision)
         self._listen(record)
-        return record, keep
+        return record
 
     def _charge(self, plan: Plan, reports: list[Report]) -> float | None:
         """Meter the step; return what the job has cost so far."""
         self._hear_of_ends()
         return self._costing.add_step(plan, reports, self._clock.now())
 
-    def _spent(
-        self, plan: Plan, following: Plan | None, reports: list[Report]
-    ) -> Literal["cost", "time"] | None:
+    def _spent(self, following: Plan | None) -> Literal["cost", "time"] | None:
         """Return which budget allows for no step beyond the ``following``, if that makes a difference."""
         if not self._costing.limited:
             return None
-        later = self._plan_after(following)
-        if later == self._plan_after(following, end=True):
+        if following is None:
             return None
-        last = next(report for report in reports if report.worker in plan.trainers)
-        return self._costing.spent(
-            self._clock.now(), (last.worker, last.generation), _known(following, later)
-        )
+        later = self._schedule.after(following)
+        if later == self._schedule.after(following, end=True):
+            return None
+        return self._costing.spent(self._clock.now(), _known(following, later))
 
     def _heldout(self, plan: Plan, reports: list[Report]) -> dict[str, float]:
         evaluations = {report.worker: report.evaluation for report in reports if report.evaluation}
@@ -264,25 +254,27 @@ class Supervisor:
         if self._progress.diverged(finite=all(report.finite for report in reports)):
             self._reason = "diverged"
         elif record.loss is not None:
-            spent = self._spent(plan, following, reports)
+            spent = self._spent(following)
             reason = self._progress.reason(evaluated=plan.evaluate, spent=spent)
             self._reason = self._reason or reason
         leavers = () if self._reason else self._leavers(record)
         if record.decision is not None:
             leavers = (*leavers, *record.decision.workers)
-        return self._plan_after(following, leavers, end=self._reason is not None)
+        if following is None:
+            return None
+        return self._schedule.after(following, leavers, end=self._reason is not None)
 
-    def _ending(self, following: Plan | None) -> Literal["", "merge", "restore"]:
+    def _chosen(self, plan: Plan, heldout: dict[str, float] | None) -> Choice | None:
+        """Return the model that the job ends with, None if it does not end with this step."""
         if self._reason == "diverged":
-            return "restore"
-        return "" if following is not None else "merge"
+            return self._progress.choose(plan.step, None)
+        return self._progress.choose(plan.step, heldout or {}) if plan.last else None
 
-    def _await_finished(self, finisher: int) -> Finished:
+    def _await_finished(self, finisher: int) -> None:
         deadline = self._clock.now() + self._spec.deadlines.commit
         message = self._next(deadline, "model", {finisher})
         if not isinstance(message, Finished):
             raise JobError(f"worker {message.worker} sent a {type(message).__name__} at the end")
-        return message
 
     def _next(self, deadline: float, awaited: str, missing: Collection[int]) -> FromWorker:
         """Return the next message; a worker's failure, silent death or delay is an error."""

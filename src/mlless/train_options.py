@@ -16,6 +16,7 @@ class TrainOptions(TypedDict, total=False):
     optimizer: Literal["adagrad", "nesterov"] | None
     learning_rate: float | None
     l2: float | None
+    batch_size: int | None
     seed: int | None
     workers: int | Literal["auto"] | None
     sync: Literal["bsp", "isp"] | None

@@ -36,6 +36,14 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     l2: Annotated[
         float | None, Option(_MODEL, "Strength of L2 regularisation.", "0.04 for mf, 8 / rows for lr")
     ] = None
+    batch_size: Annotated[
+        int | None,
+        Option(
+            _MODEL,
+            "Rows that each worker takes in a step.",
+            "a 300th of the rows, 64 to 6250; more for one worker on ratings",
+        ),
+    ] = None
     seed: Annotated[int, Option(_MODEL, "Decides the start and the order of mini-batches.")] = 0
     workers: Annotated[
         int | Literal["auto"] | None,

@@ -7,24 +7,22 @@ loop, to be read from top to bottom; what moves bytes or waits is behind a port.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from mlless import checkpoint, messages
 from mlless.channels.ports import KeyValueStore, Link
 from mlless.clock import Clock
 from mlless.data.dataset import Dataset
+from mlless.data.holding import Holding
 from mlless.errors import Disconnected, JobError
 from mlless.exchange.broadcast import Broadcast
 from mlless.exchange.update import entries
-from mlless.heldout import score_heldout
 from mlless.job import JobSpec
-from mlless.kernels.arrays import Floats
-from mlless.messages import Abort, Commit, Evaluation, Finished, Hello, Plan, Report, Sums, failure_of
+from mlless.membership import groups_of, understood
+from mlless.messages import Abort, Commit, Evaluation, Finished, Hello, Report, Sums, failure_of
 from mlless.models import model_of
 from mlless.replica import Replica
 from mlless.stepping import Laps, Stepper, Taken
-from mlless.stopping import goes_back
 
 
 @dataclass(frozen=True)
@@ -44,12 +42,12 @@ class Worker:
         self, spec: JobSpec, me: Identity, *, store: KeyValueStore, link: Link, dataset: Dataset, clock: Clock
     ) -> None:
         self._spec, self._me, self._store, self._link, self._clock = spec, me, store, link, clock
-        self._dataset = dataset
         self._model = model_of(spec.model)
         self._replica = Replica(self._model.shapes)
         self._exchange = Broadcast(store, self._replica, spec.sync.compression, me.worker, me.generation)
         self._laps = Laps(clock)
-        self._stepper = Stepper(spec, dataset, self._replica, clock, self._laps)
+        self._holding = Holding(dataset, spec.seed)
+        self._stepper = Stepper(spec, self._holding, self._replica, clock, self._laps)
         self._step = -1
 
     def run(self) -> None:
@@ -71,19 +69,20 @@ class Worker:
         self._link.send(
             Hello(me.worker, me.generation, me.pid, messages.PROTOCOL, me.version, self._replica.digest())
         )
-        commit, bytes_in = self._receive(self._spec.deadlines.start), 0
+        commit, owners, bytes_in = self._receive(self._spec.deadlines.start), b"", 0
         while True:
-            plan = commit.plans[0]
-            self._step = plan.step
-            self._announce(commit.plans[1:])
-            evaluation = self._evaluate(plan) if plan.evaluate else None
+            plan, *later = understood(owners, commit.plans)
+            owners, self._step = plan.owners, plan.step
+            for one in later:
+                self._holding.expect(groups_of(one.owners, me.worker))
+            self._stepper.begin(plan, me.worker)
+            evaluated = self._evaluate() if plan.evaluate else None
             # A step alone moves ``shared`` itself, and what may be kept is the model before it.
             before = self._replica.snapshot() if plan.evaluate and self._stepper.alone else None
-            flushed = me.worker in plan.flush
-            taken = self._stepper.flush(plan) if flushed else self._stepper.train(plan, me.worker)
+            flushes = me.worker in plan.flush
+            taken = self._stepper.flush(plan) if flushes else self._stepper.train(plan, me.worker)
             self._clock.work("step", len(plan.members))
-            self._publish(taken, bytes_in, evaluation)
-            self._prefetch(commit.plans[1:])
+            self._publish(taken, bytes_in, evaluated)
 
             commit = self._receive(self._spec.deadlines.commit)
             if commit.step != plan.step:
@@ -93,15 +92,16 @@ class Worker:
             lowest = min(plan.members) == me.worker
             if commit.keep and lowest:
                 checkpoint.save_snapshot(self._store, checkpoint.BEST, before or self._replica.snapshot())
-            if commit.end != "restore" and (not flushed or (commit.end and lowest)):
+            leaves = flushes and plan.trainers
+            if not commit.end and not leaves:
                 bytes_in = self._merge(commit, len(plan.members))
             self._exchange.discard(plan.step - 1)
             if commit.end and lowest:
-                self._finish(commit, bytes_in)
-            if commit.end or flushed:
+                self._finish(commit)
+            if commit.end or leaves:
                 return
 
-    def _publish(self, step: Taken, bytes_in: int, evaluation: Evaluation | None) -> None:
+    def _publish(self, step: Taken, bytes_in: int, evaluated: tuple[Sums, str] | None) -> None:
         chunks = self._exchange.encode(step.update)
         size = sum(len(chunk) for chunk in chunks)
         self._clock.work("encode", size)
@@ -109,6 +109,7 @@ class Worker:
         if chunks:
             self._exchange.publish(self._step, chunks)
         self._laps.lap("publish")
+        training, scoring = self._stepper.take_reads()
         self._link.send(
             Report(
                 worker=self._me.worker,
@@ -121,23 +122,12 @@ class Worker:
                 entries=entries(step.update),
                 bytes_out=size,
                 bytes_in=bytes_in,
-                bytes_fetched=step.fetched,
+                reads=training.files,
+                bytes_fetched=training.bytes,
                 times=self._laps.take(),
-                evaluation=evaluation,
+                evaluation=evaluated and Evaluation(*evaluated, scoring.files, scoring.bytes),
             )
         )
-
-    def _announce(self, later: tuple[Plan, ...]) -> None:
-        for plan in later:
-            if (position := self._stepper.position(plan, self._me.worker)) is not None:
-                self._stepper.stream.announce(position)
-
-    def _prefetch(self, later: tuple[Plan, ...]) -> None:
-        self._laps.restart()
-        for plan in later:
-            if (position := self._stepper.position(plan, self._me.worker)) is not None:
-                self._stepper.stream.prefetch(position)
-        self._laps.lap("fetch")
 
     def _receive(self, timeout: float) -> Commit:
         self._laps.restart()
@@ -153,27 +143,14 @@ class Worker:
         self._laps.lap("merge")
         return size
 
-    def _evaluate(self, plan: Plan) -> Evaluation:
-        rank = plan.members.index(self._me.worker)
-        sums, _, _ = self._score(rank, len(plan.members))
-        read = sum(file.bytes for file in self._dataset.manifest.validation[rank :: len(plan.members)])
-        evaluation = Evaluation(sums, self._replica.digest(), read)
+    def _evaluate(self) -> tuple[Sums, str]:
+        evaluated = self._stepper.evaluate(), self._replica.digest()
         self._laps.lap("evaluate")
-        return evaluation
+        return evaluated
 
-    def _score(self, rank: int, of: int) -> tuple[Sums, Floats, Floats]:
-        batches = self._dataset.batches(self._dataset.manifest.validation[rank::of])
-        return score_heldout(self._model, self._replica, batches, self._clock)
-
-    def _finish(self, commit: Commit, bytes_in: int) -> None:
-        """Store the job's result: the model as it is now, or the best one if that was better."""
-        heldout = self._model.exact(*self._score(0, 1)) if commit.end == "merge" else {}
-        best = commit.best
-        restored = best is not None and (commit.end == "restore" or goes_back(best, heldout))
-        if restored:
+    def _finish(self, commit: Commit) -> None:
+        """Store the job's result: the model as it is now, or the best one so far."""
+        if commit.end == "best":
             checkpoint.load_snapshot(self._store, checkpoint.BEST, self._replica)
-            heldout = self._model.exact(*self._score(0, 1))
         checkpoint.save_snapshot(self._store, checkpoint.RESULT, self._replica.snapshot())
-        step = best.step if restored and best is not None else commit.step + 1
-        finite = {name: value for name, value in heldout.items() if math.isfinite(value)}
-        self._link.send(Finished(self._me.worker, self._me.generation, step, finite, restored, bytes_in))
+        self._link.send(Finished(self._me.worker, self._me.generation))

@@ -38,7 +38,7 @@ def hello(number: int, worker: int = 0) -> Hello:
 
 
 def commit(step: int) -> Commit:
-    return Commit(step=step, published=(), plans=(Plan(step + 1, (0, 1, 2), 0),))
+    return Commit(step=step, published=(), plans=(Plan(step + 1, (0, 1, 2), 0, 9, 1),))
 
 
 class Ends:

@@ -34,15 +34,18 @@ def job(
     optimizer: Adagrad | Nesterov | None = None,
     target: Target | None = None,
     workers: int = 4,
-    batches: int = 10,
-    validation_batches: int = 2,
+    groups: int = 10,
+    held_out: int = 20,
+    batch_size: int = 10,
     seed: int = 0,
 ) -> JobSpec:
     return JobSpec(
         dataset="data",
         fingerprint="ab",
-        batches=batches,
-        validation_batches=validation_batches,
+        groups=groups,
+        rows=100,
+        held_out=held_out,
+        batch_size=batch_size,
         model=model,
         optimizer=optimizer or Adagrad(learning_rate=0.1),
         sync=Sync(significance=0.7, half=True, merge="mean"),
@@ -58,8 +61,10 @@ jobs = st.builds(
     JobSpec,
     dataset=st.text(),
     fingerprint=st.text(),
-    batches=st.integers(64, 2**40),
-    validation_batches=st.integers(0, 99),
+    groups=st.integers(64, 2**40),
+    rows=st.integers(0, 2**40),
+    held_out=st.integers(0, 99),
+    batch_size=st.integers(1, 2**32 - 1),
     model=st.builds(
         Factorization,
         users=st.integers(1, 2**32),
@@ -180,13 +185,13 @@ def test_an_invalid_value_is_named_with_what_was_expected(what: str) -> None:
 def test_a_target_must_be_a_metric_of_the_model() -> None:
     job(MF, target=Target(metric="rmse", value=0.9))
     job(LR, target=Target(metric="auc", value=0.7))
-    job(LR, target=Target(metric="train_loss", value=0.7), validation_batches=0)
+    job(LR, target=Target(metric="train_loss", value=0.7), held_out=0)
     with pytest.raises(UsageError, match="one of rmse, train_loss"):
         job(MF, target=Target(metric="auc", value=0.7))
     with pytest.raises(UsageError, match="one of auc, log_loss, train_loss"):
         job(LR, target=Target(metric="rmse", value=0.7))
     with pytest.raises(UsageError, match="one of train_loss"):
-        job(LR, target=Target(metric="auc", value=0.7), validation_batches=0)
+        job(LR, target=Target(metric="auc", value=0.7), held_out=0)
 
 
 def test_the_metric_that_picks_the_best_model_comes_first() -> None:

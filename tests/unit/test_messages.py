@@ -24,7 +24,6 @@ from mlless.messages import (
     Hello,
     Plan,
     Report,
-    Score,
     Sums,
     Times,
     ToWorker,
@@ -46,21 +45,21 @@ FROM = (
         entries=9,
         bytes_out=8,
         bytes_in=7,
+        reads=2,
         bytes_fetched=6,
         times=Times(fetch=0.5, wait=0.25),
-        evaluation=Evaluation(Sums(3, 0.5, (1, 2), (3, 4)), "cd", 99),
+        evaluation=Evaluation(Sums(3, 0.5, (1, 2), (3, 4)), "cd", 5, 99),
     ),
-    Finished(worker=0, generation=0, step=9, heldout={"rmse": 0.9, "auc": 0.5}, restored=True, bytes_in=7),
+    Finished(worker=0, generation=0),
     Failure(worker=2, generation=0, step=-1, error="it broke: ü", traceback="Traceback ...", exit_code=4),
 )
 TO = (
     Commit(
         step=4,
         published=((0, 0), (2, 1)),
-        plans=(Plan(5, (0, 1, 2), 12, (1,), True), Plan(6, (0, 2), 14)),
+        plans=(Plan(5, (0, 1, 2), 1, 9, 4, b"\0\1", (1,), True), Plan(6, (0, 2), 1, 9, 5, last=True)),
         keep=True,
-        best=Score(3, 0.5),
-        end="merge",
+        end="best",
     ),
     Commit(step=-1, published=(), plans=()),
     Abort(reason="Interrupted"),
@@ -86,7 +85,16 @@ def test_supervisors_messages_come_out_as_they_went_in(message: ToWorker) -> Non
 
 ids = st.integers(0, 2**40)
 plans = st.builds(
-    Plan, st.integers(-1, 2**40), st.lists(ids).map(tuple), ids, st.lists(ids).map(tuple), st.booleans()
+    Plan,
+    st.integers(-1, 2**40),
+    st.lists(ids).map(tuple),
+    ids,
+    ids,
+    ids,
+    st.binary(max_size=20),
+    st.lists(ids).map(tuple),
+    st.booleans(),
+    st.booleans(),
 )
 commits = st.builds(
     Commit,
@@ -94,8 +102,7 @@ commits = st.builds(
     st.lists(st.tuples(ids, ids)).map(tuple),
     st.lists(plans, max_size=2).map(tuple),
     st.booleans(),
-    st.none() | st.builds(Score, ids, st.floats(allow_nan=False)),
-    st.sampled_from(["", "merge", "restore"]),
+    st.sampled_from(["", "final", "best"]),
 )
 
 
@@ -113,7 +120,13 @@ def test_a_loss_that_is_not_finite_survives_the_wire() -> None:
 
 
 def test_trainers_are_the_members_that_do_not_flush() -> None:
-    assert Plan(1, (0, 2, 3), 0, flush=(2,)).trainers == (0, 3)
+    assert Plan(1, (0, 2, 3), 0, 4, 1, flush=(2,)).trainers == (0, 3)
+    assert Plan(1, (0, 2, 3), 0, 4, 1, last=True).trainers == ()
+
+
+def test_a_plan_tells_how_far_its_step_gets() -> None:
+    assert Plan(1, (0, 2, 3), 2, 4, 1, flush=(2,)).done == 2.5
+    assert Plan(1, (0, 2), 3, 4, 0, flush=(0, 2)).done == 3.0
 
 
 @given(data=st.binary(max_size=80))
@@ -164,12 +177,12 @@ def test_a_message_cut_short_or_followed_by_more_is_refused(message: FromWorker 
         pytest.param(b"\x91" * 200_000 + b"\x00", id="arrays in arrays"),
         pytest.param(b"\x81\xa1a" * 200_000 + b"\x00", id="maps in maps"),
         pytest.param(b"\x92\xa6commit" + b"\x91" * 200_000, id="arrays in a commit"),
-        pytest.param(b"\x96\xa8finished\x00\x00\x00" + b"\x81\xa1a" * 200_000, id="maps in a dict"),
+        pytest.param(b"\x9a\xa6report" + b"\x81\xa1a" * 200_000, id="maps in a report"),
         pytest.param(b"\xdd\xff\xff\xff\xff", id="array of 4 billion"),
         pytest.param(b"\xdf\xff\xff\xff\xff", id="map of 4 billion"),
         pytest.param(b"\xdb\xff\xff\xff\xff", id="text of 4 GB"),
         pytest.param(b"\x94\xa6commit\x00\xdd\xff\xff\xff\xff\x00", id="4 billion publishers"),
-        pytest.param(b"\x96\xa8finished\x00\x00\x00\xdf\xff\xff\xff\xff\xa1a", id="4 billion metrics"),
+        pytest.param(b"\x94\xa6commit\x00\x90\x91\xdd\xff\xff\xff\xff", id="a plan of 4 billion"),
         pytest.param(b"\x92\xa5abort\xdb\xff\xff\xff\xffabc", id="a reason of 4 GB"),
         pytest.param(b"\x92\xa5abort\xa2\xff\xfe", id="a reason that is no text"),
         pytest.param(b"\x92\xa2\xff\xfe\x00", id="a tag that is no text"),
@@ -192,4 +205,4 @@ def test_fields_of_another_version_are_refused() -> None:
         decode_to_worker(msgspec.msgpack.encode(["abort", "reason", "more"]))
     with pytest.raises(CodecError):
         decode_to_worker(msgspec.msgpack.encode(["abort"]))
-    assert messages.PROTOCOL == 2
+    assert messages.PROTOCOL == 3

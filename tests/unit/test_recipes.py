@@ -37,10 +37,14 @@ def test_defaults_for_ratings(ratings: Dataset) -> None:
         "sqrt-members",
     )
     assert spec.fingerprint == ratings.manifest.fingerprint
-    assert (spec.batches, spec.validation_batches) == (
+    rows = sum(file.rows for file in ratings.manifest.train)
+    assert (spec.groups, spec.rows, spec.held_out) == (
         len(ratings.manifest.train),
-        len(ratings.manifest.validation),
+        rows,
+        sum(file.rows for file in ratings.manifest.validation),
     )
+    assert spec.batch_size == 64
+    assert spec.batches == round(rows / 64)
     assert spec.stop.patience is not None
     assert msgspec.json.decode(msgspec.json.encode(spec), type=JobSpec) == spec
 

@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlless.job import Stop, Target
-from mlless.messages import Score
-from mlless.stopping import DIVERGED, SMOOTHING, Progress, goes_back
+from mlless.stopping import DIVERGED, SMOOTHING, Choice, Progress, Score
 
 
 def progress(**rules: object) -> Progress:
@@ -33,7 +32,7 @@ def test_best_is_the_lowest_held_out_value_and_the_first_of_equals(values: list[
     course = progress()
     better = [course.add_evaluation(step, {"rmse": value, "other": 0.0}) for step, value in enumerate(values)]
     first = values.index(min(values))
-    assert course.best == Score(first, values[first])
+    assert course.best == Score(first, {"rmse": values[first], "other": 0.0}, values[first])
     assert better == [value < min(values[:n], default=math.inf) for n, value in enumerate(values)]
     assert course.since_best == len(values) - 1 - first
     assert course.heldout == {"rmse": values[-1], "other": 0.0}
@@ -45,7 +44,7 @@ def test_a_gain_that_is_too_small_is_a_new_best_but_does_not_count_for_patience(
     for step, value in enumerate((4.0, 3.5, 3.25, 3.125)):
         assert course.add_evaluation(step, {"rmse": value})
         gains.append((course.since_best, course.reason(evaluated=True)))
-    assert course.best == Score(3, 3.125)
+    assert course.best == Score(3, {"rmse": 3.125}, 3.125)
     assert gains == [(0, None), (0, None), (1, None), (2, "patience")]
     assert course.add_evaluation(4, {"rmse": 2.0})
     assert course.since_best == 0
@@ -56,19 +55,19 @@ def test_without_held_out_data_the_training_loss_stands_in() -> None:
     assert course.add_evaluation(0, {})
     course.add_step(2.0)
     assert course.add_evaluation(5, {})
-    assert course.best == Score(5, 2.0)
+    assert course.best == Score(5, {}, 2.0)
     course.add_step(12.0)
     assert not course.add_evaluation(10, {})
-    assert course.best == Score(5, 2.0)
+    assert course.best == Score(5, {}, 2.0)
 
 
 def test_a_start_that_is_not_a_number_is_not_the_best_for_ever() -> None:
     course = progress()
     course.add_evaluation(0, {"rmse": math.nan})
     assert course.add_evaluation(1, {"rmse": 1.0})
-    assert course.best == Score(1, 1.0)
+    assert course.best == Score(1, {"rmse": 1.0}, 1.0)
     assert not course.add_evaluation(2, {"rmse": math.nan})
-    assert course.best == Score(1, 1.0)
+    assert course.best == Score(1, {"rmse": 1.0}, 1.0)
 
 
 class TestTarget:
@@ -145,22 +144,30 @@ class TestDiverged:
         assert not course.diverged(finite=True)
 
 
-class TestGoingBack:
+class TestChoosing:
     @pytest.mark.parametrize(
-        ("heldout", "expected"),
-        [({"rmse": 0.9}, True), ({"rmse": 0.7}, False), ({"rmse": math.nan}, True), ({}, False)],
+        ("heldout", "restored"),
+        [({"rmse": 0.9}, True), ({"rmse": 0.7}, False), ({"rmse": math.nan}, True), ({}, False), (None, True)],
     )
-    def test_the_better_one_stays_and_what_is_not_a_number_never_does(self, heldout, expected):
-        assert goes_back(Score(3, 0.8), heldout) is expected
+    def test_the_better_one_stays_and_what_is_not_a_number_never_does(self, heldout, restored):
+        course = progress()
+        course.add_evaluation(3, {"rmse": 0.8, "auc": math.nan})
+        expected = Choice(3, {"rmse": 0.8}, True) if restored else Choice(9, heldout, False)
+        assert course.choose(9, heldout) == expected
+
+    def test_of_equals_the_last_stays(self):
+        course = progress()
+        course.add_evaluation(3, {"rmse": 0.8})
+        assert not course.choose(9, {"rmse": 0.8}).restored
 
     def test_without_a_best_one_the_last_stays(self):
-        assert not goes_back(None, {"rmse": 0.7})
+        assert progress().choose(9, {"rmse": 0.7}) == Choice(9, {"rmse": 0.7}, False)
 
 
 def test_a_start_without_held_out_data_is_kept_until_there_is_a_loss():
     course = progress()
     assert course.add_evaluation(7, {})
-    assert course.best == Score(7, math.inf)
+    assert course.best == Score(7, {}, math.inf)
     course.add_step(0.5)
     assert course.add_evaluation(9, {})
-    assert course.best == Score(9, 0.5)
+    assert course.best == Score(9, {}, 0.5)

@@ -1,14 +1,12 @@
 """When to stop so that a job never goes over its budget of money or time: by a forecast of its ending.
 
 A decision to stop takes effect in two steps: one more is under way when it is taken, and in the next
-everyone flushes. Then the last worker merges, scores the model on all held-out rows (twice, if an earlier
-model turns out to be the best) and stores it, while the others exit. A step that stalls for longer than
-any lately cannot be foreseen.
+everyone flushes. Then all merge and score the finished model on their held-out rows, and one stores it. A
+step that stalls for longer than any lately cannot be foreseen.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -26,21 +24,19 @@ _WARM = 0.5
 _LARGE = 0.9  # of the largest update: of those as large, the newest says what a byte takes
 # A step, the flush, and the one that is taken if the decision waits until the next one.
 _STEPS = 3
-# One in a step to come, and two of the last worker.
-_EVALUATIONS = 3
+_EVALUATIONS = 2  # one in a step to come, and the last
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scoring:
-    """What an evaluation took: seconds of all workers together and of the slowest, and what was used."""
+    """What an evaluation took: seconds of the slowest worker, and what was used."""
 
-    seconds: float
     longest: float
     used: Usage = NOTHING
 
     def warm(self) -> Scoring:
         """Return what the next one is expected to take, if this was the first."""
-        return Scoring(seconds=_WARM * self.seconds, longest=_WARM * self.longest, used=self.used)
+        return Scoring(longest=_WARM * self.longest, used=self.used)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +74,7 @@ class Budget:
     _typical: float = field(default=0.0, init=False)
     _last: StepUse = field(default_factory=StepUse, init=False)
     _largest: StepUse = field(default_factory=StepUse, init=False)
-    _scoring: Scoring = field(default_factory=lambda: Scoring(seconds=0.0, longest=0.0), init=False)
+    _scoring: Scoring = field(default_factory=lambda: Scoring(longest=0.0), init=False)
 
     def begin(self, now: float) -> None:
         """Take in that the first step begins."""
@@ -102,33 +98,30 @@ class Budget:
             self._slowest = max(seconds, self._slowest * keep)
             self._typical += _NEWEST * (seconds - self._typical)
 
-    def ending(self, now: float, *, evaluate: bool) -> tuple[float, float]:
-        """Return when all functions but one will have ended, and when that one, the finisher, will have.
+    def ending(self, now: float, *, evaluate: bool) -> float:
+        """Return when all functions will have ended if the job goes on for another step before it ends.
 
-        That is if the job goes on for another step before it ends. ``evaluate`` says that one of the
-        steps to come evaluates.
+        ``evaluate`` says that one of the steps to come evaluates.
         """
-        large, scoring = self._largest, self._scoring
-        first = self._slowest + (scoring.longest if evaluate else 0.0)
+        large, scoring = self._largest, self._scoring.longest
+        first = self._slowest + (scoring if evaluate else 0.0)
         flushing = large.publishing * self.flush / large.published if large.published else 0.0
-        committed = now + first + (_STEPS - 1) * self._typical + flushing + self.grace
         flushed = self.flush * self._last.workers
         merging = max(self._slowest, large.merging * flushed / large.read if large.read else 0.0)
-        return committed, committed + merging + 2 * scoring.seconds
+        return now + first + (_STEPS - 1) * self._typical + flushing + merging + scoring + self.grace
 
-    def cost(self, now: float, *, finisher: Hashable, evaluate: bool) -> float:
-        """Return what the job will have cost with that ending; ``finisher`` is who writes the model."""
+    def cost(self, now: float, *, evaluate: bool) -> float:
+        """Return what the job will have cost with that ending."""
         assert self.meter is not None, "a job without a tariff"
-        committed, finished = self.ending(now, evaluate=evaluate)
         flushes = Usage(writes=WRITES, exchanged=self.flush * self._last.workers**2)
         more = flushes.plus(self._last.used, _STEPS).plus(self._scoring.used, _EVALUATIONS)
-        return self.meter.bill(committed, last=finisher, until=finished, more=more).total
+        return self.meter.bill(self.ending(now, evaluate=evaluate), more=more).total
 
-    def spent(self, now: float, *, finisher: Hashable, evaluate: bool) -> Literal["cost", "time"] | None:
+    def spent(self, now: float, *, evaluate: bool) -> Literal["cost", "time"] | None:
         """Return what the job is about to run out of, if anything: then it has to end now."""
-        if self.dollars is not None and self.cost(now, finisher=finisher, evaluate=evaluate) > self.dollars:
+        if self.dollars is not None and self.cost(now, evaluate=evaluate) > self.dollars:
             return "cost"
-        if self.deadline is not None and self.ending(now, evaluate=evaluate)[1] > self.deadline:
+        if self.deadline is not None and self.ending(now, evaluate=evaluate) > self.deadline:
             return "time"
         return None
 

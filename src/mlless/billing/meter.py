@@ -101,23 +101,21 @@ class Meter:
         """Return the dollars due if everything ended at ``at``."""
         return self.bill(at).total
 
-    def bill(
-        self, at: float, *, last: Hashable = None, until: float = -math.inf, more: Usage = NOTHING
-    ) -> Bill:
+    def bill(self, at: float, *, more: Usage = NOTHING) -> Bill:
         """Return the bill of a job that ends at ``at``, its functions having ended by then.
 
-        To look ahead: one ``last`` function may end ``until`` later, and ``more`` be used until then.
+        To look ahead: ``more`` may be used until then.
         """
         price, items = self._tariff.function, []
         seconds = 0.0
-        for function, launch in self._launches.items():
-            end = launch.ended if launch.ended is not None else until if function == last else at
+        for launch in self._launches.values():
+            end = at if launch.ended is None else launch.ended
             seconds += _billed(end - launch.started, price.granularity, price.minimum)
         items.append(_item("functions", seconds * self._gb, "GB-s", price.gb_second))
         if price.million_invocations:
             items.append(_item("invocations", len(self._launches), "", price.million_invocations / 1e6))
         for server in self._tariff.servers:
-            items.append(_item(server.name, (max(at, until) - self._opened) / 3600, "h", server.hour))
+            items.append(_item(server.name, (at - self._opened) / 3600, "h", server.hour))
         items += self._items(self._used.plus(more))
         return Bill(self._tariff.name, tuple(items), math.fsum(item.amount for item in items))
 

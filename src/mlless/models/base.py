@@ -75,16 +75,12 @@ class Model(Protocol):
         """
         ...
 
-    def evaluate(self, replica: Replica, batch: BatchArrays) -> tuple[Sums, Floats, Floats]:
-        """Return a batch's part of the held-out metric of ``shared``, with targets and scores."""
+    def evaluate(self, replica: Replica, batch: BatchArrays) -> Sums:
+        """Return a batch's part of the held-out metrics of ``shared``."""
         ...
 
     def metrics(self, sums: Sums) -> dict[str, float]:
         """Return the held-out metrics, the one that picks the best model (lower is better) first."""
-        ...
-
-    def exact(self, sums: Sums, targets: Floats, scores: Floats) -> dict[str, float]:
-        """Return the metrics from all targets and scores at hand."""
         ...
 
 

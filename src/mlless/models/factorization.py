@@ -85,20 +85,15 @@ class FactorizationModel:
         """Do nothing: L2 is per rating, so an untouched row has nothing pending."""
         return False
 
-    def evaluate(self, replica: Replica, batch: BatchArrays) -> tuple[Sums, Floats, Floats]:
-        """Return the squared error of clipped predictions. Targets and scores are not needed."""
+    def evaluate(self, replica: Replica, batch: BatchArrays) -> Sums:
+        """Return the squared error of clipped predictions."""
         assert isinstance(batch, RatingsArrays)
         spec, (users, items) = self.spec, replica.tables
         error = kernels.factorization_error(
             users.rows, items.rows, self.columns, batch, spec.centre, spec.deviation, spec.low, spec.high
         )
-        nothing = np.empty(0, np.float32)
-        return Sums(len(batch.ratings), error), nothing, nothing
+        return Sums(len(batch.ratings), error)
 
     def metrics(self, sums: Sums) -> dict[str, float]:
         """Return the root of the mean squared error in rating units."""
         return {"rmse": math.sqrt(sums.loss / sums.samples)} if sums.samples else {}
-
-    def exact(self, sums: Sums, targets: Floats, scores: Floats) -> dict[str, float]:
-        """Return ``metrics``: it is exact already."""
-        return self.metrics(sums)

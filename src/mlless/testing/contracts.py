@@ -285,7 +285,7 @@ def _hello(worker: int, digest: str = "") -> Hello:
 
 
 def _commit(step: int, members: int = 3) -> Commit:
-    return Commit(step=step, published=(), plans=(Plan(step + 1, tuple(range(members)), 0),))
+    return Commit(step=step, published=(), plans=(Plan(step + 1, tuple(range(members)), 0, 9, 1),))
 
 
 def _receive(hub: Hub) -> object:

@@ -333,6 +333,7 @@ def simulate(
 
     supervisor = Supervisor(
         spec,
+        [file.rows for file in dataset.manifest.train],
         hub=_Hub(world, role),
         store=store,
         runtime=runtime,

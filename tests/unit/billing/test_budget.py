@@ -30,7 +30,7 @@ def budget(dollars: float = 100.0, flush: int = 0, **prices: RequestPrice | Traf
 
 
 def ending(found: Budget, now: float, *, evaluate: bool = False) -> float:
-    return found.cost(now, finisher=(0, 0), evaluate=evaluate)
+    return found.cost(now, evaluate=evaluate)
 
 
 def after(found: Budget, *seconds: float, scoring: Scoring | None = None) -> float:
@@ -43,28 +43,28 @@ def after(found: Budget, *seconds: float, scoring: Scoring | None = None) -> flo
     return now
 
 
-def test_three_steps_the_grace_and_the_finishers_merge_are_to_come() -> None:
+def test_three_steps_the_grace_and_the_last_merge_are_to_come() -> None:
     found = budget()
     now = after(found, 1, 1, 1, 1, 1)
-    assert ending(found, now) == pytest.approx(2 * (now + 3 * 1.0 + GRACE) + 1.0, abs=1e-4)
+    assert ending(found, now) == pytest.approx(2 * (now + 4 * 1.0 + GRACE), abs=1e-4)
 
 
 def test_the_first_step_is_cold_and_says_little_of_the_others() -> None:
     found = budget()
     now = after(found, 8.0)
-    assert ending(found, now) == pytest.approx(2 * (now + 3 * 4.0 + GRACE) + 4.0, abs=1e-4)
+    assert ending(found, now) == pytest.approx(2 * (now + 4 * 4.0 + GRACE), abs=1e-4)
     now = after(found, 1.0)
-    assert ending(found, now) == pytest.approx(2 * (now + 3 * 1.0 + GRACE) + 1.0, abs=1e-4)
+    assert ending(found, now) == pytest.approx(2 * (now + 4 * 1.0 + GRACE), abs=1e-4)
 
 
 def test_an_evaluation_in_the_first_step_is_not_taken_for_the_step() -> None:
     found = budget()
-    now = after(found, 10.0, scoring=Scoring(seconds=14.0, longest=8.0))
+    now = after(found, 10.0, scoring=Scoring(longest=8.0))
     # It is cold, too: another one is expected to take half as long.
-    assert ending(found, now) == pytest.approx(2 * (now + 3 * 1.0 + GRACE) + 1.0 + 2 * 7.0, abs=1e-4)
+    assert ending(found, now) == pytest.approx(2 * (now + 4 * 1.0 + 4.0 + GRACE), abs=1e-4)
     assert ending(found, now, evaluate=True) == pytest.approx(ending(found, now) + 2 * 4.0, abs=1e-4)
-    now = after(found, 1.0, 9.0, scoring=Scoring(seconds=14.0, longest=8.0))
-    assert ending(found, now) == pytest.approx(2 * (now + 3 * 1.0 + GRACE) + 1.0 + 2 * 14.0, abs=1e-4)
+    now = after(found, 1.0, 9.0, scoring=Scoring(longest=8.0))
+    assert ending(found, now) == pytest.approx(2 * (now + 4 * 1.0 + 8.0 + GRACE), abs=1e-4)
 
 
 def test_a_slow_step_counts_for_many_others() -> None:
@@ -77,11 +77,11 @@ def test_a_slow_step_counts_for_many_others() -> None:
         now = after(slow, 1.0)
         assert after(plain, 1.0) == now
         extra.append(ending(slow, now) - ending(plain, now))
-    # Two seconds more for both functions and for the finisher's merge.
-    assert extra[5] == pytest.approx(6.0, rel=0.1)
+    # Two seconds more for a step and for the last merge, of both functions.
+    assert extra[5] == pytest.approx(8.0, rel=0.1)
     assert extra == sorted(extra, reverse=True)
     # It is forgotten by half in 200 steps: of its 3 s 1.5 are left, and 0.75 in twice as many.
-    assert extra[199] == pytest.approx(3 * 0.5, rel=0.05)
+    assert extra[199] == pytest.approx(4 * 0.5, rel=0.05)
     assert extra[-1] == 0.0
 
 
@@ -92,12 +92,12 @@ def test_where_steps_are_quick_a_slow_one_is_forgotten_in_seconds() -> None:
     assert ending(found, now) - 2 * now == pytest.approx(2 * GRACE, rel=0.02)
 
 
-def test_an_evaluation_counts_where_one_is_to_come_and_twice_at_the_end() -> None:
+def test_an_evaluation_counts_where_one_is_to_come_and_at_the_end() -> None:
     found = budget()
-    after(found, 1.0, 1.0, 4.0, scoring=Scoring(seconds=4.0, longest=3.0))
+    after(found, 1.0, 1.0, 4.0, scoring=Scoring(longest=3.0))
     now = after(found, *([1.0] * 12))
     without = ending(found, now)
-    assert without == pytest.approx(2 * (now + 3 + GRACE) + 1 + 2 * 4.0, abs=1e-4)
+    assert without == pytest.approx(2 * (now + 4 + 3.0 + GRACE), abs=1e-4)
     assert ending(found, now, evaluate=True) == pytest.approx(without + 2 * 3.0, abs=1e-4)
 
 
@@ -113,19 +113,19 @@ def test_a_flush_takes_the_time_of_its_bytes() -> None:
             small = StepUse(workers=2, published=1.0, publishing=0.1, read=1.0, merging=0.1)
             now += 1.0
             one.add_step(now, small)  # says more of what a message takes than of what a byte does
-    # All publish for two seconds; then the finisher merges both flushes for eight seconds instead of one.
-    assert ending(found, now) - ending(plain, now) == pytest.approx(2 * 2.0 + 8.0 - 1.0, abs=1e-4)
+    # All publish for two seconds; then they merge both flushes for eight seconds instead of one.
+    assert ending(found, now) - ending(plain, now) == pytest.approx(2 * (2.0 + 8.0 - 1.0), abs=1e-4)
 
 
 def test_requests_and_traffic_to_come_are_paid_for() -> None:
     price = RequestPrice(thousand_reads=1000.0, thousand_writes=2000.0, **RULE)
     traffic = TrafficPrice(gb_fetched=1e9, gb_exchanged=2e9, **RULE)
     plain, paid = budget(flush=50), budget(flush=50, requests=price, traffic=traffic)
-    scoring = Scoring(seconds=0.0, longest=0.0, used=Usage(reads=2, fetched=13))
+    scoring = Scoring(longest=0.0, used=Usage(reads=2, fetched=13))
     for one in (plain, paid):
         one.add_step(2.0, StepUse(used=Usage(reads=5, fetched=7, exchanged=11), workers=2, scoring=scoring))
     step, evaluation, flushes = 5 + 7 + 2 * 11, 2 + 13, 2 * 2**2 * 50
-    expected = 3 * step + 3 * evaluation + flushes + 3 * 2.0
+    expected = 3 * step + 2 * evaluation + flushes + 3 * 2.0
     assert ending(paid, 2.0) - ending(plain, 2.0) == pytest.approx(expected)
 
 
@@ -134,20 +134,20 @@ def test_it_is_spent_when_another_step_would_cost_more() -> None:
     for _ in range(5):
         now = after(found, 1.0)
         expected = "cost" if ending(found, now) > 19.0 else None
-        assert found.spent(now, finisher=(0, 0), evaluate=False) == expected
+        assert found.spent(now, evaluate=False) == expected
     assert expected
 
 
 def test_time_is_a_budget_too_and_needs_no_tariff() -> None:
     found = Budget(deadline=20.0)
     found.begin(1.0)
-    after(found, 1.0, 1.5, scoring=Scoring(seconds=0.5, longest=0.5))
+    after(found, 1.0, 1.5, scoring=Scoring(longest=0.5))
     spent = []
     for _ in range(20):
         now = after(found, 1.0)
-        spent.append((now, found.spent(now, finisher=(0, 0), evaluate=False)))
-    # Three steps, the grace, a merge and two evaluations of half a second are to come.
-    last = 20.0 - 3 - GRACE - 1 - 2 * 0.5
+        spent.append((now, found.spent(now, evaluate=False)))
+    # Three steps, the grace, a merge and an evaluation of half a second are to come.
+    last = 20.0 - 3 - GRACE - 1 - 0.5
     assert spent == [(now, None if now <= last else "time") for now, _ in spent]
     assert {reason for _, reason in spent} == {None, "time"}
 
@@ -156,9 +156,9 @@ def test_money_is_named_first_where_both_run_out() -> None:
     found = budget(0.01)
     found.deadline = 1.0
     now = after(found, 1.0)
-    assert found.spent(now, finisher=(0, 0), evaluate=False) == "cost"
+    assert found.spent(now, evaluate=False) == "cost"
     assert found.over(now) == "cost"
     found.dollars = 1000.0
-    assert found.spent(now, finisher=(0, 0), evaluate=False) == "time"
+    assert found.spent(now, evaluate=False) == "time"
     assert found.over(now) == "time"
     assert found.over(0.5) is None

@@ -117,13 +117,9 @@ def test_the_cost_so_far_grows_while_functions_run_and_stays_what_it_was_after_t
     assert meter.cost(500.0) == meter.cost(20.0)
 
 
-def test_looking_ahead_bills_the_last_function_longer() -> None:
+def test_the_rate_is_that_of_functions_and_servers() -> None:
     meter = Meter(IBM, opened=0.0)
-    meter.start([0, 1], 0.0)
-    servers = 0.32 / 3600
-    ahead = meter.bill(10.0, last=0, until=12.0).total
-    assert ahead == pytest.approx((10 + 12) * 2 * 0.000017 + 12 * servers)
-    assert meter.rate(2) == pytest.approx(4 * 0.000017 + servers)
+    assert meter.rate(2) == pytest.approx(4 * 0.000017 + 0.32 / 3600)
 
 
 def lasts(meter: Meter, budget: float) -> float:

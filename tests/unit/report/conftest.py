@@ -30,8 +30,10 @@ def job(mf):
         values = {
             "dataset": "/data/r",
             "fingerprint": "0",
-            "batches": 10,
-            "validation_batches": 1,
+            "groups": 10,
+            "rows": 640,
+            "held_out": 64,
+            "batch_size": 64,
             "model": mf,
             "optimizer": Adagrad(learning_rate=0.1),
             "sync": Sync(significance=0.7, half=True, merge="sqrt-members"),

@@ -79,14 +79,14 @@ def test_without_a_common_metric_or_the_same_data_there_is_none(recorded, job, l
     assert milestone_of([clicks]).metric == "log_loss"
     assert milestone_of([recorded("one"), recorded("two", {"job": job(fingerprint="1")})]) is None
     # Both have a training loss; but of ratings it is the root of squares.
-    no_rows = {"validation_batches": 0}
+    no_rows = {"held_out": 0}
     ratings = recorded("r", {"job": job(**no_rows), "heldout": {}}, metric=None)
     clicks = recorded("c", {"job": job(model=lr, **no_rows), "heldout": {}}, metric=None)
     assert milestone_of([ratings, clicks]) is None
 
 
 def test_where_one_has_no_held_out_rows_the_training_loss_is_compared(recorded, job):
-    bare = recorded("bare", {"job": job(validation_batches=0), "heldout": {}}, metric=None)
+    bare = recorded("bare", {"job": job(held_out=0), "heldout": {}}, metric=None)
     for runs in ([bare], [recorded(), bare]):
         found = milestone_of(runs)
         assert found.metric == "train rmse"

@@ -209,7 +209,7 @@ def test_names_are_shown_and_not_obeyed(stored, tmp_path):
 
 
 def test_a_run_of_one_step_and_no_metric(stored, tmp_path, job, step):
-    folder = stored(changes={"steps": 1, "heldout": {}, "train_loss": None, "job": job(validation_batches=0)})
+    folder = stored(changes={"steps": 1, "heldout": {}, "train_loss": None, "job": job(held_out=0)})
     lines = (folder / "history.jsonl").read_bytes().splitlines()
     (folder / "history.jsonl").write_bytes(
         lines[1].replace(b'"train_loss":1.0', b'"train_loss":null') + b"\n"
