@@ -38,14 +38,14 @@ from typing import Literal
 
 import msgspec
 import numpy as np
+from mlless.data.groups import RatingsGroup
 
 import mlless
-from mlless.data.batches import RatingsBatch
-from mlless.data.dataset import open_dataset
+from mlless.data.dataset import Dataset, open_dataset
 from mlless.data.manifest import Ratings
 from mlless.data.synthetic import write_ratings
 from mlless.job import Factorization
-from mlless.membership import batch_at
+from mlless.membership import Schedule, bounds_of, groups_of, order_of
 from mlless.models.factorization import FactorizationModel
 from mlless.stopping import SMOOTHING
 
@@ -73,7 +73,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory(prefix="mlless-benchmark-") as folder:
         data = Path(folder) / "data"
-        mlless.partition(options.ratings or _generated(folder), data, validation=0, batch_size=BATCH)
+        mlless.partition(options.ratings or _generated(folder), data, validation=0)
         print(f"{'':12}{'steps':>6}{'wall s':>9}{'CPU s':>9}   start-up: {'wall s':>9}{'CPU s':>9}")
         rounds = []
         for _ in range(options.repeats):
@@ -146,6 +146,7 @@ def _mlless(data: Path, folder: str, sync: Literal["bsp", "isp"], options: argpa
         overwrite=True,
         verbose=False,
         workers=options.workers,
+        batch_size=BATCH,
         sync=sync,
         significance=options.significance if sync == "isp" else None,
         factors=FACTORS,
@@ -225,13 +226,8 @@ def _pytorch_process(options: argparse.Namespace) -> None:
     dataset = open_dataset(options.data)
     shape = dataset.manifest.shape
     assert isinstance(shape, Ratings)
-    batches = []
-    for file in dataset.manifest.train:
-        batch = dataset.read(file)
-        assert isinstance(batch, RatingsBatch)
-        users = np.repeat(batch.users, np.diff(batch.user_starts)).astype(np.int64)
-        items = batch.items[batch.item_index].astype(np.int64)
-        batches.append(tuple(map(torch.from_numpy, (users, items, batch.ratings - np.float32(shape.mean)))))
+    parts, batches = _mini_batches(dataset, shape, workers, rank)
+    tensors = [tuple(map(torch.from_numpy, batch)) for batch in batches]
     model = DistributedDataParallel(Factors(_start(shape)), gradient_as_bucket_view=True)
     rate = RATE * workers  # DDP averages what MLLess sums
     optimizer = torch.optim.SGD(model.parameters(), lr=rate, momentum=MOMENTUM, nesterov=True)
@@ -240,7 +236,8 @@ def _pytorch_process(options: argparse.Namespace) -> None:
 
     began, average, steps = time.monotonic(), None, 0
     while steps < MOST_STEPS:
-        users, items, ratings = batches[batch_at(steps * workers + rank, batches=len(batches), seed=SEED)]
+        epoch, step = divmod(steps, parts)
+        users, items, ratings = tensors[order_of(SEED, epoch, parts)[step]]
         optimizer.zero_grad()
         error = torch.nn.functional.mse_loss(model(users, items), ratings)
         total = error.detach().clone()
@@ -257,6 +254,30 @@ def _pytorch_process(options: argparse.Namespace) -> None:
     print(msgspec.json.encode(Timing("PyTorch DDP", steps, wall, cpu, startup_wall, startup_cpu)).decode())
     distributed.barrier()
     distributed.destroy_process_group()
+
+
+def _mini_batches(
+    dataset: Dataset, shape: Ratings, workers: int, rank: int
+) -> tuple[int, list[tuple[np.ndarray, ...]]]:
+    """Return the parts of an epoch, and what a worker of MLLess trains on in each: centred ratings."""
+    files = dataset.manifest.train
+    plan = Schedule([file.rows for file in files], BATCH, epochs=1).first(workers)
+    groups = [dataset.read(files[group]) for group in groups_of(plan.owners, rank)]
+    sizes = np.array([len(group) for group in groups])
+    batches = []
+    for part in range(plan.parts):
+        pieces = [
+            group.part(begin, end)
+            for group, begin, end in zip(groups, *bounds_of(sizes, part, plan.parts), strict=True)
+        ]
+        assert all(isinstance(piece, RatingsGroup) for piece in pieces)
+        users, items = (
+            np.concatenate([getattr(piece, name) for piece in pieces]).astype(np.int64)
+            for name in ("users", "items")
+        )
+        ratings = np.concatenate([piece.ratings for piece in pieces]) - np.float32(shape.mean)
+        batches.append((users, items, ratings))
+    return plan.parts, batches
 
 
 def _start(shape: Ratings) -> dict[str, np.ndarray]:

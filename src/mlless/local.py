@@ -148,7 +148,9 @@ class _Training:
         self._spec, self._course, self._clock, self._listen, self._stop = spec, course, clock, listen, stop
         self._model, self._laps = model_of(spec.model), Laps(clock)
         self._stepper = Stepper(spec, holding, course.replica, clock, self._laps)
-        self._schedule = Schedule([file.rows for file in dataset.manifest.train], spec.batch_size, spec.stop.epochs)
+        self._schedule = Schedule(
+            [file.rows for file in dataset.manifest.train], spec.batch_size, spec.stop.epochs
+        )
         self._progress = Progress(spec.stop, self._model.null_loss)
         self._best = Undo(course.replica, _moved_rows(dataset, course.replica))
         self._reason: str | None = None

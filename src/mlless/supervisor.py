@@ -130,7 +130,9 @@ class Supervisor:
             chosen = self._chosen(plan, heldout)
             published = tuple((r.worker, r.generation) for r in reports if r.published)
             plans = told(plan.owners, _known(following, later))
-            end: Literal["", "best", "final"] = "" if chosen is None else "best" if chosen.restored else "final"
+            end: Literal["", "best", "final"] = (
+                "" if chosen is None else "best" if chosen.restored else "final"
+            )
             self._hub.broadcast(Commit(plan.step, published, plans, keep, end), plan.members)
             # Everyone who reported this step has merged the one before; who left in it cannot tidy up.
             self._store.delete(self._left_behind)

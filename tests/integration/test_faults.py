@@ -83,7 +83,7 @@ def test_a_worker_that_raises_is_quoted(ratings: Dataset, run_folder: Path, tmp_
     subprocess.run(["cp", "-r", ratings.location, str(copy)], check=True)
     damaged = copy / ratings.manifest.train[7].path
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
-    with pytest.raises(WorkerFailed, match=r"worker \d failed in step \d+: .*000007.* damaged file"):
+    with pytest.raises(WorkerFailed, match=r"worker \d failed in step 0: .*000007.* damaged file"):
         run_job(job(open_dataset(copy), workers=2), ratings, run_folder)
 
 
@@ -114,9 +114,9 @@ def test_divergence_keeps_the_last_good_model(ratings: Dataset, run_folder: Path
     assert run.model().evaluate(ratings)["rmse"] == pytest.approx(min(evaluated), rel=1e-5)
 
 
-def test_more_workers_than_batches_are_refused(ratings: Dataset) -> None:
-    with pytest.raises(UsageError, match="at most 45 workers"):
-        job(ratings, workers=46)
+def test_more_workers_than_groups_are_refused(ratings: Dataset) -> None:
+    with pytest.raises(UsageError, match="more workers than groups of rows: expected at most 300 workers"):
+        job(ratings, workers=301)
     with pytest.raises(UsageError, match="number of workers"):
         job(ratings, workers=0)
 

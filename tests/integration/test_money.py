@@ -11,10 +11,9 @@ from integration.jobs import job
 from integration.money import DURATIONS, dollars, own_tariff
 
 from mlless.data.dataset import Dataset
-from mlless.data.partition import partition
-from mlless.data.synthetic import write_ratings
 from mlless.driver import run_job
 from mlless.errors import UsageError
+from mlless.membership import deal, groups_of
 from mlless.records import StepRecord
 from mlless.testing.virtual import Durations, Simulation, simulate
 
@@ -31,11 +30,12 @@ def test_a_leaver_is_billed_until_it_has_left(ratings: Dataset) -> None:
     assert functions.quantity == pytest.approx(2 * (done.seconds + 2 * 12))
     assert invocations.quantity == 3
     assert node.quantity == pytest.approx(done.seconds / 3600)
-    # Three manifests, every mini-batch of four epochs, the held-out ones four times and by the last worker.
-    held_out = len(ratings.manifest.validation)
-    again = 2 if done.outcome.finished.restored else 1
-    evaluations = sum(record.heldout is not None for record in done.records)
-    assert reads.quantity == 3 + 4 * 45 + (evaluations + again) * held_out
+    # Three manifests, and the files of the groups: those to train on again by the heirs of who has left.
+    manifest = ratings.manifest
+    owners = deal([file.rows for file in manifest.train], range(3))
+    inherited = len(groups_of(owners, 1)) + len(groups_of(owners, 2))
+    held_out = [file for file in manifest.validation if file.rows]
+    assert reads.quantity == 3 + len(manifest.train) + inherited + len(held_out)
     assert writes.quantity == 3
 
 
@@ -59,12 +59,10 @@ def test_traffic_is_all_that_was_moved(ratings: Dataset, tmp_path: Path) -> None
     done = simulate(spec, ratings, DURATIONS)
     assert done.bill is not None
     fetched, exchanged = done.bill.items[-2:]
-    manifest, evaluations = ratings.manifest, sum(record.heldout is not None for record in done.records)
-    passes = evaluations + 1 + done.outcome.finished.restored
-    held_out = passes * sum(file.bytes for file in manifest.validation)
-    assert fetched.quantity * 1e9 == pytest.approx(3 * sum(file.bytes for file in manifest.train) + held_out)
+    files = ratings.manifest.train + ratings.manifest.validation
+    assert fetched.quantity * 1e9 == pytest.approx(sum(file.bytes for file in files))
     moved = sum(record.bytes_out + record.bytes_in for record in done.records)
-    assert exchanged.quantity * 1e9 == pytest.approx(moved + done.outcome.finished.bytes_in)
+    assert exchanged.quantity * 1e9 == pytest.approx(moved)
 
 
 def test_without_a_tariff_nothing_is_metered(ratings: Dataset) -> None:
@@ -124,36 +122,30 @@ def test_workers_leave_by_decisions_and_never_below_the_floor(
     )
 
 
-@pytest.fixture(scope="module")
-def many(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """The data set of the others in 180 mini-batches: enough steps to a target for workers to leave."""
-    folder = tmp_path_factory.mktemp("many")
-    write_ratings(folder / "ratings.csv", users=300, items=200, rows=12_000, seed=1)
-    return partition(folder / "ratings.csv", folder / "data", batch_size=60)
-
-
 def to_target(dataset: Dataset, workers: int, tuner: str = "off", **limits: float) -> Simulation:
+    """Simulate a job of 180 mini-batches an epoch: enough steps to its target for workers to leave."""
     wishes = {"target": "rmse=0.665", "epochs": 60, "tariff": "aws-lambda-x86", "workers": workers}
+    wishes["batch_size"] = 60
     done = simulate(job(dataset, tuner=tuner, **wishes, **limits), dataset, DURATIONS)
     assert done.outcome.stop_reason == "target"
     return done
 
 
 def test_economy_saves_and_yet_comes_to_a_target_that_can_be_paid_for_or_reached_in_time(
-    many: Dataset,
+    ratings: Dataset,
 ) -> None:
-    off, free = to_target(many, 8), to_target(many, 8, "economy")
+    off, free = to_target(ratings, 8), to_target(ratings, 8, "economy")
     assert dollars(free) < 0.9 * dollars(off)
-    paid = to_target(many, 8, "economy", max_cost=1.25 * dollars(free))
-    quick = to_target(many, 8, "economy", max_time=1.25 * off.seconds)
+    paid = to_target(ratings, 8, "economy", max_cost=1.25 * dollars(free))
+    quick = to_target(ratings, 8, "economy", max_time=1.25 * off.seconds)
     assert dollars(paid) <= 1.25 * dollars(free)
     assert quick.seconds <= 1.25 * off.seconds
 
 
-def test_no_fixed_number_of_workers_is_better_in_money_and_time(many: Dataset) -> None:
-    fixed = [to_target(many, workers) for workers in (1, 2, 4, 8)]
+def test_no_fixed_number_of_workers_is_better_in_money_and_time(ratings: Dataset) -> None:
+    fixed = [to_target(ratings, workers) for workers in (1, 2, 4, 8)]
     for tuner in ("published", "economy"):
-        tuned = to_target(many, 8, tuner)
+        tuned = to_target(ratings, 8, tuner)
         for other in fixed:
             assert dollars(tuned) <= 1.05 * dollars(other) or tuned.seconds <= 1.05 * other.seconds
 

@@ -29,12 +29,10 @@ from mlless.data import destination as destinations
 from mlless.data.dataset import Dataset, open_dataset
 from mlless.data.manifest import MANIFEST
 from mlless.data.partition import partition
-from mlless.data.stream import BatchStream
 from mlless.data.synthetic import write_ratings
 from mlless.driver import run_job
 from mlless.errors import ChannelError, DatasetError, InputError, MissingObject, UsageError, WorkerFailed
 from mlless.locations import place_of
-from mlless.membership import batch_at
 from mlless.records import StepRecord
 from mlless.testing.virtual import Durations, simulate
 
@@ -53,8 +51,8 @@ def test_the_same_data_set_and_the_same_model_as_in_a_folder(
     raw: Path, bucket: str, s3: S3Server, tmp_path: Path
 ) -> None:
     there, here = f"s3://{bucket}/data/ratings", tmp_path / "data"
-    made = mlless.partition(raw, there, batch_size=120)
-    mlless.partition(raw, here, batch_size=120)
+    made = mlless.partition(raw, there)
+    mlless.partition(raw, here)
     files = {
         path.relative_to(here).as_posix(): path.read_bytes() for path in here.rglob("*") if path.is_file()
     }
@@ -87,7 +85,7 @@ def test_the_same_data_set_and_the_same_model_as_in_a_folder(
 def test_the_commands_take_urls(raw: Path, bucket: str, s3: S3Server, tmp_path: Path) -> None:
     """Those that the examples of docs/howto-object-store.md leave out."""
     data, run, test = (f"s3://{bucket}/{name}" for name in ("data", "run", "test"))
-    partition(raw, data, batch_size=200)
+    partition(raw, data)
     mlless.train(data, out=run, workers=2, epochs=1)
     commands = [
         ["partition", raw, test, "--like", data],
@@ -147,10 +145,10 @@ def test_a_model_that_cannot_be_uploaded_is_kept_here(
 
 def test_a_data_set_is_replaced_when_asked_to(raw: Path, bucket: str, s3: S3Server) -> None:
     dest = f"s3://{bucket}/data"
-    first = partition(raw, dest, batch_size=200)
+    first = partition(raw, dest)
     with pytest.raises(UsageError, match=r"already a data set.*--overwrite"):
         partition(raw, dest)
-    second = partition(raw, dest, batch_size=200, seed=1, overwrite=True)
+    second = partition(raw, dest, seed=1, overwrite=True)
     assert first.manifest.train != second.manifest.train
     names = {f"data/{file.path}" for file in second.manifest.files} | {"data/manifest.json"}
     assert set(s3.objects(bucket)) == names
@@ -168,9 +166,9 @@ def test_a_data_set_of_another_version_is_replaced(
     with monkeypatch.context() as patch:
         patch.setattr(destinations, "open_objects", lambda location: Failing(str(location), 1, no_more))
         with pytest.raises(ChannelError, match="no more"):
-            partition(raw, dest, batch_size=200, overwrite=True)
+            partition(raw, dest, overwrite=True)
     assert before.items() <= s3.objects(bucket).items()
-    assert partition(raw, dest, batch_size=200, overwrite=True).manifest.train
+    assert partition(raw, dest, overwrite=True).manifest.train
 
 
 def test_what_is_no_data_set_is_not_replaced(raw: Path, bucket: str, s3: S3Server) -> None:
@@ -224,12 +222,12 @@ def test_a_partition_that_dies_half_way_leaves_all_as_it_was(
 ) -> None:
     dest = f"s3://{bucket}/data"
     if there:
-        partition(raw, dest, batch_size=200)
+        partition(raw, dest)
     before = s3.objects(bucket)
     monkeypatch.setattr(destinations, "open_objects", lambda location: Failing(str(location), at, error))
     for seed in (0, 1):  # the very files that are there, and others
         with pytest.raises(type(error)):
-            partition(raw, dest, batch_size=200, seed=seed, overwrite=True)
+            partition(raw, dest, seed=seed, overwrite=True)
         assert s3.objects(bucket) == before
 
 
@@ -237,13 +235,13 @@ def test_a_manifest_whose_answer_is_lost_keeps_its_files(
     raw: Path, bucket: str, s3: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dest = f"s3://{bucket}/data"
-    files = len(partition(raw, dest, batch_size=200).manifest.files)
+    files = len(partition(raw, dest).manifest.files)
     lost = ChannelError("the answer is lost")
     monkeypatch.setattr(
         destinations, "open_objects", lambda location: Failing(str(location), files + 1, lost, after=True)
     )
     with pytest.raises(ChannelError, match="the answer is lost"):
-        partition(raw, dest, batch_size=200, seed=1, overwrite=True)
+        partition(raw, dest, seed=1, overwrite=True)
     there = open_dataset(dest)
     assert there.manifest.made.seed == 1
     for file in there.manifest.files:
@@ -251,39 +249,6 @@ def test_a_manifest_whose_answer_is_lost_keeps_its_files(
 
 
 # Workers
-
-
-class Gated:
-    """A distant store of a folder's files, whose gets wait until they are let through."""
-
-    distant = True
-
-    def __init__(self, dataset: Dataset) -> None:
-        self._objects = dataset.objects
-        self.asked: list[str] = []
-        self.was_asked, self.gate = threading.Event(), threading.Event()
-
-    def get(self, path: str) -> bytes:
-        self.asked.append(path)
-        self.was_asked.set()
-        assert self.gate.wait(PATIENCE)
-        return self._objects.get(path)
-
-
-def test_the_next_batch_is_fetched_while_this_one_is_computed(ratings: Dataset) -> None:
-    store = Gated(ratings)
-    spec = job(ratings, workers=1)
-    stream = BatchStream(replace(ratings, objects=store), spec)
-    stream.announce(7)
-    assert store.was_asked.wait(PATIENCE)  # the get is under way, and this thread is free to compute
-    assert not store.gate.is_set()
-    store.gate.set()
-    file = ratings.manifest.train[batch_at(7, batches=spec.batches, seed=spec.seed)]
-    stream.prefetch(7)
-    fetched = stream.take(7)
-    assert store.asked == [file.path]
-    assert fetched.bytes == file.bytes
-    assert fetched.batch.ratings.tobytes() == ratings.read(file).ratings.tobytes()
 
 
 class Counting:
@@ -299,8 +264,8 @@ class Counting:
         return self._objects.get(path)
 
 
-def test_prefetching_changes_nothing_on_the_virtual_clock(ratings: Dataset) -> None:
-    spec, durations = job(ratings, workers=3, epochs=1), Durations(work={"compute": 1e-5, "fetch": 1e-8})
+def test_a_distant_store_changes_nothing_on_the_virtual_clock(ratings: Dataset) -> None:
+    spec, durations = job(ratings, workers=3, epochs=3), Durations(work={"compute": 1e-5, "fetch": 1e-8})
     store = Counting(ratings)
     near = simulate(spec, ratings, durations)
     far = simulate(spec, replace(ratings, objects=store), durations)
@@ -308,30 +273,8 @@ def test_prefetching_changes_nothing_on_the_virtual_clock(ratings: Dataset) -> N
     assert {name: table.tobytes() for name, table in far.tables.items()} == {
         name: table.tobytes() for name, table in near.tables.items()
     }
-    train = [path for path in store.asked if path.startswith("train")]
-    assert sorted(train) == sorted(file.path for file in ratings.manifest.train)  # each once
-
-
-def test_an_error_of_the_background_is_raised_where_the_batch_is_taken(ratings: Dataset) -> None:
-    class Broken:
-        distant = True
-
-        def get(self, path: str) -> bytes:
-            raise ChannelError("gone", where=path)
-
-    stream = BatchStream(replace(ratings, objects=Broken()), job(ratings, workers=1))
-    stream.announce(0)
-    with pytest.raises(ChannelError, match=r"train/.*: gone"):
-        stream.take(0)
-
-
-def test_batches_of_a_distant_store_come_in_order(ratings: Dataset) -> None:
-    far = replace(ratings, objects=Counting(ratings))
-    files = ratings.manifest.train
-    assert [len(batch) for batch in far.batches(files)] == [file.rows for file in files]
-    some = far.batches(files)
-    next(some)
-    some.close()
+    files = [*ratings.manifest.train, *ratings.manifest.validation]
+    assert sorted(store.asked) == sorted(file.path for file in files if file.rows)  # each once
 
 
 # Errors
@@ -496,7 +439,7 @@ def test_a_bucket_elsewhere_is_told(answers) -> None:
 def test_a_worker_tells_what_became_of_the_store(
     raw: Path, bucket: str, s3: S3Server, tmp_path: Path
 ) -> None:
-    dataset = partition(raw, f"s3://{bucket}/data", batch_size=120)
+    dataset = partition(raw, f"s3://{bucket}/data")
     for file in dataset.manifest.train[3:]:
         dataset.objects.delete([file.path])
     with told_in_seconds(WorkerFailed, f"s3://{bucket}/data/train/.*: no such object"):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from mlless.clock import SystemClock
+from mlless.data.holding import Holding
 from mlless.local import begin, grow, resume, train_here
 from mlless.messages import Plan
 from mlless.models import model_of
@@ -41,9 +42,8 @@ def test_same_bits_and_records_as_a_job_with_one_worker(request, kind, wishes):
     for name, table in course.replica.snapshot().items():
         np.testing.assert_array_equal(table, job.tables[name])
     assert ending.stop_reason == job.outcome.stop_reason
-    assert ending.heldout == job.outcome.finished.heldout
-    assert (ending.model_step, ending.restored) == (job.outcome.finished.step, job.outcome.finished.restored)
-    assert course.step == len(records) == len(job.records)
+    assert ending.model == job.outcome.model
+    assert course.step + 1 == len(records) == len(job.records)
     for ours, theirs in zip(records, job.records, strict=True):
         for field in ("step", "epoch", "loss", "train_loss", "heldout", "samples", "entries"):
             assert getattr(ours, field) == getattr(theirs, field), field
@@ -99,7 +99,7 @@ def test_a_later_training_that_diverges_keeps_the_model(request, kind):
     unseen = dataclasses.replace(dataset, manifest=msgspec.structs.replace(dataset.manifest, validation=()))
     bad = spec_for(unseen, optimizer="nesterov", learning_rate=1e30)
     ending = train_here(bad, unseen, course, clock=SystemClock())
-    assert (ending.stop_reason, ending.restored) == ("diverged", True)
+    assert (ending.stop_reason, ending.model.restored) == ("diverged", True)
     for name, table in course.replica.snapshot().items():
         np.testing.assert_array_equal(table, before[name])
     assert all(not table.residual.any() for table in course.replica.tables)
@@ -110,8 +110,9 @@ def test_l2_is_not_applied_again_for_steps_before_the_model_was_saved(clicks):
     course = begin(spec.model, 0)
     train_here(spec, clicks, course, clock=SystemClock())
     again = resume(spec.model, course.step, course.replica.snapshot())
-    stepper = Stepper(spec, clicks, again.replica, SystemClock(), Laps(SystemClock()))
-    stepper.flush(Plan(step=course.step, members=(0,), position=0, flush=(0,)))
+    clock, holding = SystemClock(), Holding(clicks, spec.seed)
+    stepper = Stepper(spec, holding, again.replica, clock, Laps(clock))
+    stepper.flush(Plan(course.step, (0,), epoch=1, parts=spec.batches, part=0, flush=(0,)))
     for name, table in again.replica.snapshot().items():
         np.testing.assert_array_equal(table, course.replica.snapshot()[name])
 
@@ -120,7 +121,7 @@ def test_a_model_without_memory_is_not_thrown_about(ratings):
     """With Adagrad's sums at zero the first steps would be as long as the learning rate."""
     spec = spec_for(ratings, epochs=3)
     course = begin(spec.model, 0)
-    before = train_here(spec, ratings, course, clock=SystemClock()).heldout["rmse"]
+    before = train_here(spec, ratings, course, clock=SystemClock()).model.heldout["rmse"]
     tables = course.replica.snapshot()
     after = {}
     for remembers in (False, True):
@@ -134,7 +135,7 @@ def test_a_model_without_memory_is_not_thrown_about(ratings):
     assert after[False] < 1.3 * before**2
 
 
-def test_a_listener_ends_it_two_steps_later(clicks):
+def test_a_listener_ends_it_two_steps_later_and_it_is_scored(clicks):
     spec = spec_for(clicks, epochs=3)
     course, steps = begin(spec.model, 0), []
 
@@ -144,14 +145,14 @@ def test_a_listener_ends_it_two_steps_later(clicks):
 
     ending = train_here(spec, clicks, course, clock=SystemClock(), listen=listen)
     assert ending.stop_reason == "callback"
-    assert steps == [0, 1, 2, 3, 4, 5, 6]
+    assert steps == [0, 1, 2, 3, 4, 5, 6, 7]
 
 
 def test_what_diverges_goes_back_to_the_best_and_forgets(ratings):
     spec = spec_for(ratings, optimizer="nesterov", learning_rate=1e4)
     course = begin(spec.model, 0)
     ending = train_here(spec, ratings, course, clock=SystemClock())
-    assert (ending.stop_reason, ending.restored) == ("diverged", True)
+    assert (ending.stop_reason, ending.model.restored) == ("diverged", True)
     assert not course.remembers
     start = model_of(spec.model).initial(np.random.Generator(np.random.PCG64(0)))
     np.testing.assert_array_equal(course.replica.snapshot()["users"], start["users"])

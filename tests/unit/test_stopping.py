@@ -147,7 +147,13 @@ class TestDiverged:
 class TestChoosing:
     @pytest.mark.parametrize(
         ("heldout", "restored"),
-        [({"rmse": 0.9}, True), ({"rmse": 0.7}, False), ({"rmse": math.nan}, True), ({}, False), (None, True)],
+        [
+            ({"rmse": 0.9}, True),
+            ({"rmse": 0.7}, False),
+            ({"rmse": math.nan}, True),
+            ({}, False),
+            (None, True),
+        ],
     )
     def test_the_better_one_stays_and_what_is_not_a_number_never_does(self, heldout, restored):
         course = progress()

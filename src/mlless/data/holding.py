@@ -180,4 +180,3 @@ class Holding:
     def _whole(self, groups: list[Group]) -> BatchArrays:
         ends = np.array([len(group) for group in groups], np.int64)
         return assemble(groups, np.zeros_like(ends), ends, self._dataset.manifest.shape)
-
