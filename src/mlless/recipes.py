@@ -77,7 +77,7 @@ def workers_of(wishes: Wishes, manifest: Manifest | None = None, *, here: bool =
 
 
 def default_batch_size(rows: int) -> int:
-    """Return how many of so many training rows each worker takes in a step, however many workers there are."""
+    """Return how many of so many training rows a worker takes in a step, whatever their number."""
     return min(max(rows // 300, 64), 6250)
 
 
