@@ -31,7 +31,7 @@ from mlless.job import (
 from mlless.membership import parts_of
 from mlless.wishes import Wishes
 
-EPOCHS = {"mf": 20, "lr": 20}  # at most, where held-out rows tell when to stop
+EPOCHS, PATIENCE = {"mf": 20, "lr": 20}, 3  # at most, where held-out rows tell when to stop
 MF_EPOCHS_BLIND = 12  # where none are
 MF_RATE, MF_FADING, MF_DAMPING, MF_L2, MF_START = 0.3, 0.88, 2.0, 0.04, 0.01
 ALONE = 25_000  # ratings that one worker alone takes at a time, about,
@@ -187,16 +187,16 @@ def _times(wishes: Wishes, model: Literal["mf", "lr"], parts: int, least_steps: 
 
 def _ratings_recipe(wishes: Wishes, blind: bool, longer: int) -> tuple[Adagrad | Nesterov, MergeRule, Stop]:
     if wishes.optimizer == "nesterov":
-        stop = _stop(wishes, 30, 3, blind, longer)
+        stop = _stop(wishes, 30, blind, longer)
         return Nesterov(learning_rate=_or(wishes.learning_rate, 8.0)), "sum", stop
     rate, fading = _or(wishes.learning_rate, MF_RATE), MF_FADING ** (1 / longer)
     optimizer = Adagrad(learning_rate=rate, damping=MF_DAMPING, fading=fading, warmup=True)
     epochs = MF_EPOCHS_BLIND if blind else EPOCHS["mf"]
-    return optimizer, "sqrt-members", _stop(wishes, epochs, 3, blind, longer)
+    return optimizer, "sqrt-members", _stop(wishes, epochs, blind, longer)
 
 
 def _clicks_recipe(wishes: Wishes, blind: bool, longer: int) -> tuple[Adagrad | Nesterov, MergeRule, Stop]:
-    stop = _stop(wishes, EPOCHS["lr"], 2, blind, longer)
+    stop = _stop(wishes, EPOCHS["lr"], blind, longer)
     if wishes.optimizer == "nesterov":
         return Nesterov(learning_rate=_or(wishes.learning_rate, 0.5)), "mean", stop
     return Adagrad(learning_rate=_or(wishes.learning_rate, 0.1), damping=8.0), "sqrt-publishers", stop
@@ -206,8 +206,8 @@ def _or(wish: float | None, default: float) -> float:
     return default if wish is None else wish
 
 
-def _stop(wishes: Wishes, epochs: int, patience: int, blind: bool, longer: int) -> Stop:
-    tired: int | None = patience * longer
+def _stop(wishes: Wishes, epochs: int, blind: bool, longer: int) -> Stop:
+    tired: int | None = PATIENCE * longer
     if wishes.patience is not None:
         tired = wishes.patience
     elif wishes.epochs is not None or blind:  # who asks for a number of epochs gets them

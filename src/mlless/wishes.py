@@ -67,7 +67,7 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     epochs: Annotated[int | None, Option(_STOP, "Passes over the data.", "at most 20")] = None
     patience: Annotated[
         int | None,
-        Option(_STOP, "Evaluations in a row without a new best.", "3 for mf, 2 for lr; none with --epochs"),
+        Option(_STOP, "Evaluations in a row without a new best.", "3; none with --epochs"),
     ] = None
     target: Annotated[
         str | None,

@@ -167,7 +167,7 @@ class TestFewRows:
         spec = job_of(Wishes(model="lr"), clicks.manifest, "", least_steps=9000)
         assert spec.stop.epochs * spec.batches >= 9000
         assert spec.stop.epochs % 20 == 0
-        assert spec.stop.patience == spec.stop.epochs // 10
+        assert spec.stop.patience == 3 * spec.stop.epochs // 20
 
     def test_what_was_asked_for_stays(self, clicks):
         spec = job_of(Wishes(epochs=3, patience=2), clicks.manifest, "", least_steps=9000)
@@ -176,7 +176,7 @@ class TestFewRows:
     def test_without_held_out_rows_there_is_no_patience(self, clicks):
         manifest = msgspec.structs.replace(clicks.manifest, validation=())
         assert job_of(Wishes(), manifest, "", least_steps=100).stop.patience is None
-        assert job_of(Wishes(), manifest, "").stop.patience == 2
+        assert job_of(Wishes(), manifest, "").stop.patience == 3
 
     def test_some_are_held_out_from_a_number_of_rows_on(self):
         assert [held_out_share("lr", rows) for rows in (4999, 5000)] == [0.0, 0.1]
