@@ -37,7 +37,6 @@ MF_RATE, MF_FADING, MF_DAMPING, MF_L2, MF_START = 0.3, 0.88, 2.0, 0.04, 0.01
 ALONE = 25_000  # ratings that one worker alone takes at a time, about,
 LEAST_BATCHES = 30  # in no fewer steps an epoch than these
 WORKERS = 4  # unless there are fewer mini-batches; a fixed number, so that a seed means the same everywhere
-ROWS_ALONE = 50_000_000  # up to which one worker is chosen where it needs no function; a guess, not measured
 SIGNIFICANCE = {"mf": 0.7, "lr": 0.35}
 FACTORS = 20
 
@@ -64,7 +63,7 @@ def workers_of(wishes: Wishes, manifest: Manifest | None = None, *, here: bool =
     """Return how many workers are to train on a data set, or on any while none is named.
 
     ``here`` says that nothing asks for functions: one worker then can train in the process that asks,
-    which is the quickest way unless there is very much data.
+    which is the quickest way.
     """
     if isinstance(wishes.workers, int):
         if wishes.workers < 1:
@@ -72,7 +71,7 @@ def workers_of(wishes: Wishes, manifest: Manifest | None = None, *, here: bool =
         return wishes.workers
     if manifest is None:
         return WORKERS
-    alone = here and wishes.tuner == "off" and wishes.tariff is None and manifest.rows <= ROWS_ALONE
+    alone = here and wishes.tuner == "off" and wishes.tariff is None
     return 1 if alone else min(WORKERS, len(manifest.train))
 
 
