@@ -10,7 +10,6 @@ import pytest
 from sklearn.utils.class_weight import compute_sample_weight
 
 import mlless
-from mlless import recipes
 
 BOTH = [mlless.LogisticRegression, mlless.MatrixFactorization]
 
