@@ -1,4 +1,4 @@
-"""A data set as a worker or a driver sees it: its manifest, its mini-batches, its original ids."""
+"""A data set as a worker or a driver sees it: its manifest, the rows of its groups, its original ids."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import safetensors.numpy
 
 from mlless.channels.opening import open_objects
 from mlless.channels.ports import ObjectStore
-from mlless.data.batches import Batch, decode_batch
+from mlless.data.groups import Group, decode_group
 from mlless.data.ids import RatingIds, unpack
 from mlless.data.manifest import MANIFEST, File, Manifest, Ratings, decode_manifest
 from mlless.errors import DatasetError, MissingObject
 from mlless.locations import Directory, Location, Place, place_of
 
-_AHEAD = 4  # mini-batches fetched ahead: hides the way to a distant store, and is little memory
+_AHEAD = 8  # files fetched ahead: hides the way to a distant store, and is little memory
 _CURE = "make one with mlless partition SOURCE DEST"
 
 
@@ -41,18 +41,22 @@ class Dataset:
         what = f"{self.location}: {manifest.rows} {manifest.kind}, {held_out} of them held out"
         return f"<Dataset {what}{''.join(f'; {note.text}' for note in manifest.notes)}>"
 
-    def read(self, file: File) -> Batch:
-        """Return the mini-batch in ``file``; DatasetError if its bytes are not the ones written."""
+    def read(self, file: File) -> Group:
+        """Return the rows in ``file``; DatasetError if its bytes are not the ones written."""
         data = self._bytes(file)
-        return decode_batch(self.manifest.kind, data, f"{self.location}/{file.path}")
+        return decode_group(self.manifest.kind, data, f"{self.location}/{file.path}")
 
-    def batches(self, files: Iterable[File]) -> Iterator[Batch]:
-        """Yield the mini-batches in ``files`` in their order; from a distant store some are fetched ahead."""
+    def groups(self, files: Iterable[File]) -> Iterator[Group]:
+        """Yield the rows in each of ``files``, in their order; from a distant store some are fetched ahead.
+
+        Files without rows are passed over.
+        """
+        files = [file for file in files if file.rows]
         if not self.objects.distant:
             yield from map(self.read, files)
             return
         with ThreadPoolExecutor(_AHEAD, "fetch") as pool:
-            coming: deque[Future[Batch]] = deque()
+            coming: deque[Future[Group]] = deque()
             try:
                 for file in files:
                     coming.append(pool.submit(self.read, file))

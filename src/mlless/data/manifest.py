@@ -1,12 +1,12 @@
-"""What a data set says of itself: ``manifest.json`` beside the mini-batches, and its id maps.
+"""What a data set says of itself: ``manifest.json`` beside its groups of rows, and its id maps.
 
 A data set is a folder, or a prefix in an object store:
 
     manifest.json                       this description
     ids-5e0c1f2b.safetensors            ratings only: ``users`` and ``items``, the original id of each row,
                                         as ``mlless.data.ids.pack`` has it
-    train/000000-1a2b3c4d.safetensors   mini-batches, shuffled
-    validation/000000-...               the share held out, shuffled
+    train/000-1a2b3c4d.safetensors      the rows to train on of each group, in random order
+    validation/000-...                  those that are held out
 
 Names carry the CRC-32 of the content: two data sets in one place, the old and the new, do not mix.
 """
@@ -21,7 +21,7 @@ import msgspec
 from mlless.data.features import FeatureMap
 from mlless.errors import DatasetError
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 MANIFEST = "manifest.json"
 IDS = "ids"
 
@@ -30,7 +30,10 @@ Bytes = bytes | memoryview
 
 
 class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One file of a data set: path within it, rows held, size in bytes, CRC-32 of the bytes."""
+    """One file of a data set: path within it, rows held, size in bytes, CRC-32 of the bytes.
+
+    A file without rows is not stored.
+    """
 
     path: str
     rows: int
@@ -53,6 +56,9 @@ def file_of(stem: str, data: Bytes, rows: int) -> File:
     """Return the entry of a new file, whose name is ``stem`` and the checksum."""
     checksum = zlib.crc32(data)
     return File(f"{stem}-{checksum:08x}.safetensors", rows, len(data), checksum)
+
+
+NO_FILE = File("", 0, 0, 0)
 
 
 class Ratings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="ratings", tag_field="kind"):
@@ -112,7 +118,6 @@ class Made(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     source_bytes: int
     format: str
     seed: int
-    batch_size: int
     validation: float
     like: str | None
     skipped: int
@@ -132,9 +137,12 @@ class Manifest(
     forbid_unknown_fields=True,
     omit_defaults=True,  # so that a data set without ``notes`` keeps its fingerprint
 ):
-    """The description of a data set. ``rows`` counts training and validation together."""
+    """The description of a data set. ``rows`` counts training and validation together.
 
-    format: Literal[1]
+    ``train`` has a file for each group, and so has ``validation`` unless nothing is held out.
+    """
+
+    format: Literal[2]
     shape: Ratings | Clicks
     made: Made
     rows: int
@@ -150,8 +158,9 @@ class Manifest(
 
     @property
     def files(self) -> tuple[File, ...]:
-        """All files but the manifest itself."""
-        return (*self.train, *self.validation, *((self.ids,) if self.ids else ()))
+        """All files that are stored, but for the manifest itself."""
+        rows = (file for file in self.train + self.validation if file.rows)
+        return (*rows, *((self.ids,) if self.ids else ()))
 
     @property
     def fingerprint(self) -> str:
@@ -159,13 +168,33 @@ class Manifest(
         return f"{zlib.crc32(msgspec.json.encode(self)):08x}"
 
 
-class _FormatOnly(msgspec.Struct):
+class _AnyMade(msgspec.Struct):
+    source: str = "SOURCE"
+    format: str | None = None
+    seed: int = 0
+    validation: float | None = None
+    like: str | None = None
+
+
+class _AnyFormat(msgspec.Struct):
+    """What can be told of a data set of any version."""
+
     format: int
+    made: _AnyMade = _AnyMade()
+
+    def command(self, where: str) -> str:
+        """Return how to make the data set anew."""
+        made = self.made
+        options = f" --format {made.format}" if made.format else ""
+        options += f" --seed {made.seed}" if made.seed else ""
+        options += f" --validation {made.validation:g}" if made.validation is not None else ""
+        options += " --like the same data set as before" if made.like else ""
+        return f"mlless partition {made.source} {where} --overwrite{options}"
 
 
 # Made before a zygote forks: to look through the types takes milliseconds.
 _manifest = msgspec.json.Decoder(Manifest)
-_format_only = msgspec.json.Decoder(_FormatOnly)
+_any_format = msgspec.json.Decoder(_AnyFormat)
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
@@ -177,14 +206,14 @@ def decode_manifest(data: bytes, where: str) -> Manifest:
     """Return the manifest in ``data``; DatasetError if it is none, or of another version."""
     cure = "partition the source again with this version of mlless"
     try:
-        found = _format_only.decode(data).format
-        if found != FORMAT:
+        found = _any_format.decode(data)
+        if found.format != FORMAT:
             raise DatasetError(
                 "a data set of another version",
                 where=where,
                 expected=f"format {FORMAT}",
-                found=f"format {found}",
-                cure=cure,
+                found=f"format {found.format}",
+                cure=f"make it anew from its source: {found.command(where.rpartition('/')[0])}",
             )
         return _manifest.decode(data)
     except msgspec.DecodeError as error:
