@@ -47,6 +47,8 @@ NAME = "numpy" if _chosen is twin else "native"
 
 if TYPE_CHECKING:
     from mlless.kernels.twin import (
+        assemble_clicks,
+        assemble_ratings,
         factorization_error,
         factorization_step,
         logistic_margins,
@@ -55,6 +57,8 @@ if TYPE_CHECKING:
         pack_update,
     )
 else:
+    assemble_clicks = _chosen.assemble_clicks
+    assemble_ratings = _chosen.assemble_ratings
     factorization_error = _chosen.factorization_error
     factorization_step = _chosen.factorization_step
     logistic_margins = _chosen.logistic_margins
@@ -66,6 +70,8 @@ __all__ = [
     "CURE",
     "MISSING",
     "NAME",
+    "assemble_clicks",
+    "assemble_ratings",
     "factorization_error",
     "factorization_step",
     "logistic_margins",

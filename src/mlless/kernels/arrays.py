@@ -25,7 +25,11 @@ class Rows(NamedTuple):
 
 
 class RatingsArrays(NamedTuple):
-    """A RatingsBatch, with the bytes a local id takes (2 or 4)."""
+    """A mini-batch of ratings, grouped by user: each table row is named once, in ascending order.
+
+    ``users[g]`` gave the ratings ``starts[g]:starts[g + 1]``; rating ``n`` is of ``items[local[n]]``.
+    ``width`` is the bytes a local id takes (2 or 4).
+    """
 
     users: Ids
     starts: Ids
@@ -34,9 +38,29 @@ class RatingsArrays(NamedTuple):
     width: int
     ratings: Floats
 
+    @property
+    def samples(self) -> int:
+        """How many ratings there are."""
+        return len(self.ratings)
+
+    @property
+    def touched(self) -> tuple[int, int]:
+        """How many rows of the tables users and items a step on it moves."""
+        return len(self.users), len(self.items)
+
+    @property
+    def nbytes(self) -> int:
+        """The memory it takes."""
+        return _size(self)
+
 
 class ClicksArrays(NamedTuple):
-    """A ClicksBatch, with the bytes a local id takes (2 or 4). No ``weights``: every row counts once."""
+    """A mini-batch of labelled rows: each feature is named once, in ascending order.
+
+    Row ``n`` holds the entries ``starts[n]:starts[n + 1]``: feature ``features[local[e]]`` with value
+    ``values[e]``, or 1 where ``values`` is None. ``width`` is the bytes a local id takes (2 or 4).
+    ``weights`` says how much each row counts, once where it is None.
+    """
 
     labels: Bytes
     starts: Ids
@@ -45,6 +69,26 @@ class ClicksArrays(NamedTuple):
     width: int
     values: Floats | None
     weights: Floats | None = None
+
+    @property
+    def samples(self) -> int:
+        """How many rows there are."""
+        return len(self.labels)
+
+    @property
+    def touched(self) -> tuple[int, int]:
+        """How many rows of the tables features and intercept a step on it moves."""
+        return len(self.features), 1
+
+    @property
+    def nbytes(self) -> int:
+        """The memory it takes."""
+        return _size(self)
+
+
+# The columns of one group, of which rows go into a mini-batch; data/groups.py says what they hold.
+RatingsColumns = tuple[Ids, Ids, Floats]
+ClicksColumns = tuple[Bytes, Ids, Ids, Floats | None, Floats | None]
 
 
 class Rule(NamedTuple):
@@ -99,3 +143,7 @@ class TableUpdate(NamedTuple):
     masks: Bytes
     values: Floats | NDArray[np.uint16]
     exponent: int = 0
+
+
+def _size(batch: RatingsArrays | ClicksArrays) -> int:
+    return sum(array.nbytes for array in batch if isinstance(array, np.ndarray))

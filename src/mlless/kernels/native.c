@@ -1,4 +1,4 @@
-/* The compiled loops: step with fused significance filter, evaluation, merge, codec.
+/* The compiled loops: step with fused significance filter, evaluation, merge, codec, assembly of mini-batches.
  *
  * twin.py states each function's contract and computes the same with NumPy; this file is about
  * speed alone. What it holds to:
@@ -1026,6 +1026,196 @@ static float *take_apart(const uint8_t *data, const Table *tables, Py_ssize_t co
     return room;
 }
 
+/* ---- assembly of mini-batches ---- */
+
+/* Which rows of a table a mini-batch names, and the place of each among them. Bits are all 0 between
+ * calls; `touched` has a bit for each word, so that a call visits no more words than it has touched. */
+typedef struct { uint64_t bits, before; } Word;
+typedef struct {
+    Word *words;
+    uint64_t *touched;
+    Py_ssize_t rows, blocks; /* of 64 words, 4,096 rows */
+} Named;
+
+static int name_none(Named *named, Py_ssize_t rows)
+{
+    const Py_ssize_t blocks = rows / 4096 + 1;
+    if (named->blocks < blocks) { /* calloc: of a large table only what is touched takes memory */
+        free(named->words);
+        *named = (Named){0};
+        named->words = calloc((size_t)blocks, 64 * sizeof(Word) + sizeof(uint64_t));
+        if (!named->words) {
+            PyErr_NoMemory();
+            return 0;
+        }
+        named->touched = (uint64_t *)(named->words + 64 * blocks);
+        named->blocks = blocks;
+    }
+    named->rows = rows;
+    return 1;
+}
+
+static void forget(Named *named)
+{
+    for (Py_ssize_t block = 0; block * 4096 < named->rows; block++) {
+        for (uint64_t left = named->touched[block]; left; left &= left - 1)
+            named->words[block * 64 + __builtin_ctzll(left)].bits = 0;
+        named->touched[block] = 0;
+    }
+}
+
+/* Name these rows; return 0 at one beyond the table. */
+INLINE int name_rows(const Named named, const uint32_t *ids, Py_ssize_t count)
+{
+    for (Py_ssize_t i = 0; i < count; i++) {
+        const uint32_t id = ids[i];
+        if (id >= named.rows)
+            return 0;
+        named.words[id >> 6].bits |= (uint64_t)1 << (id & 63);
+        named.touched[id >> 12] |= (uint64_t)1 << (id >> 6 & 63);
+    }
+    return 1;
+}
+
+/* Write the named rows, ascending, and give each its place; return how many, -1 if they have no room. */
+INLINE Py_ssize_t list_named(const Named named, uint32_t *rows, Py_ssize_t room)
+{
+    Py_ssize_t n = 0;
+    for (Py_ssize_t block = 0; block * 4096 < named.rows; block++)
+        for (uint64_t left = named.touched[block]; left; left &= left - 1) {
+            const Py_ssize_t at = block * 64 + __builtin_ctzll(left);
+            uint64_t bits = named.words[at].bits;
+            if (__builtin_popcountll(bits) > room - n)
+                return -1;
+            named.words[at].before = (uint64_t)n;
+            for (; bits; bits &= bits - 1)
+                rows[n++] = (uint32_t)(at * 64 + __builtin_ctzll(bits));
+        }
+    return n;
+}
+
+INLINE uint32_t place_of(const Named named, uint32_t id)
+{
+    const Word *word = named.words + (id >> 6);
+    return (uint32_t)word->before + (uint32_t)__builtin_popcountll(word->bits & (((uint64_t)1 << (id & 63)) - 1));
+}
+
+typedef struct {
+    const uint32_t *users, *items;
+    const float *ratings;
+    Py_ssize_t n;
+} RatingsPiece;
+
+typedef struct {
+    uint32_t *users, *starts, *items;
+    void *local;
+    float *ratings;
+    Py_ssize_t n_users, n_items; /* the room, then how many there are */
+    int wide;
+} RatingsRoom;
+
+static const char beyond[] = "an id is beyond its table", cramped[] = "the output is too small";
+
+/* Return what is wrong, or NULL. `places` has room for one of each rating. */
+TARGETED static const char *put_ratings(const RatingsPiece *pieces, Py_ssize_t count, const Named users, const Named items,
+                                        uint32_t *places, RatingsRoom *out)
+{
+    for (Py_ssize_t s = 0; s < count; s++)
+        if (!name_rows(users, pieces[s].users, pieces[s].n) || !name_rows(items, pieces[s].items, pieces[s].n))
+            return beyond;
+    out->n_users = list_named(users, out->users, out->n_users);
+    out->n_items = list_named(items, out->items, out->n_items);
+    if (out->n_users < 0 || out->n_items < 0 || (!out->wide && out->n_items > 1 << 16))
+        return cramped;
+
+    uint32_t *next = out->starts + 1, *place = places, sum = 0; /* where a user's next rating goes; at last, the end */
+    memset(out->starts, 0, sizeof(uint32_t) * (size_t)(out->n_users + 1));
+    for (Py_ssize_t s = 0; s < count; s++)
+        for (Py_ssize_t i = 0; i < pieces[s].n; i++)
+            next[*place++ = place_of(users, pieces[s].users[i])]++;
+    for (Py_ssize_t u = 0; u < out->n_users; u++) {
+        const uint32_t ratings = next[u];
+        next[u] = sum;
+        sum += ratings;
+    }
+    place = places;
+    for (Py_ssize_t s = 0; s < count; s++)
+        for (Py_ssize_t i = 0; i < pieces[s].n; i++) {
+            const uint32_t at = next[*place++]++, item = place_of(items, pieces[s].items[i]);
+            if (out->wide)
+                ((uint32_t *)out->local)[at] = item;
+            else
+                ((uint16_t *)out->local)[at] = (uint16_t)item;
+            out->ratings[at] = pieces[s].ratings[i];
+        }
+    return NULL;
+}
+
+typedef struct {
+    const uint8_t *labels;
+    const uint32_t *starts, *indices;
+    const float *values, *weights; /* NULL: all 1 */
+    Py_ssize_t n, entries;
+} ClicksPiece;
+
+typedef struct {
+    uint8_t *labels;
+    uint32_t *starts, *features;
+    void *local;
+    float *values, *weights; /* NULL: all 1 */
+    Py_ssize_t n_features;   /* the room, then how many there are */
+    int wide;
+} ClicksRoom;
+
+static void copy_or_ones(float *to, const float *from, Py_ssize_t count)
+{
+    if (from)
+        memcpy(to, from, sizeof(float) * (size_t)count);
+    else
+        for (Py_ssize_t i = 0; i < count; i++)
+            to[i] = 1.0f;
+}
+
+/* Return what is wrong, or NULL. */
+TARGETED static const char *put_clicks(const ClicksPiece *pieces, Py_ssize_t count, const Named features, ClicksRoom *out)
+{
+    uint32_t row = 0, entry = 0;
+    out->starts[0] = 0;
+    for (Py_ssize_t s = 0; s < count; s++) {
+        const ClicksPiece *piece = pieces + s;
+        int back = 0;
+        for (Py_ssize_t i = 0; i < piece->n; i++) {
+            back |= piece->starts[i + 1] < piece->starts[i];
+            out->starts[row + i + 1] = piece->starts[i + 1] - piece->starts[0] + entry;
+        }
+        if (back)
+            return "starts do not ascend within the entries";
+        if (!name_rows(features, piece->indices, piece->entries))
+            return beyond;
+        if (piece->n)
+            memcpy(out->labels + row, piece->labels, (size_t)piece->n);
+        if (out->weights)
+            copy_or_ones(out->weights + row, piece->weights, piece->n);
+        if (out->values)
+            copy_or_ones(out->values + entry, piece->values, piece->entries);
+        row += (uint32_t)piece->n;
+        entry += (uint32_t)piece->entries;
+    }
+    out->n_features = list_named(features, out->features, out->n_features);
+    if (out->n_features < 0 || (!out->wide && out->n_features > 1 << 16))
+        return cramped;
+    uint32_t *wide = out->local;
+    uint16_t *narrow = out->local;
+    for (Py_ssize_t s = 0; s < count; s++)
+        if (out->wide)
+            for (Py_ssize_t i = 0; i < pieces[s].entries; i++)
+                *wide++ = place_of(features, pieces[s].indices[i]);
+        else
+            for (Py_ssize_t i = 0; i < pieces[s].entries; i++)
+                *narrow++ = (uint16_t)place_of(features, pieces[s].indices[i]);
+    return NULL;
+}
+
 /* ---- what Python sees ---- */
 
 static PyObject *invalid(const char *what)
@@ -1132,6 +1322,7 @@ static int as_outbox(const Py_buffer *rows, const Py_buffer *masks, const Py_buf
 static int as_rule(const Rule *rule) { return rule->kind == ADAGRAD || rule->kind == NESTEROV; }
 
 static Scratch step_memory, merge_memory, update_memory;
+static Named users_named, items_named;
 
 static PyObject *factorization_step(PyObject *self, PyObject *args)
 {
@@ -1417,6 +1608,199 @@ done:
     return result;
 }
 
+/* Buffers of many tuples. They are not in scratch memory: to get one may run Python code. */
+typedef struct { Py_buffer *views; Py_ssize_t held; } Views;
+
+static void release(Views *v)
+{
+    for (Py_ssize_t i = 0; i < v->held; i++)
+        if (v->views[i].obj)
+            PyBuffer_Release(&v->views[i]);
+    PyMem_Free(v->views);
+}
+
+/* Take one more; where it may be missing, None is a view of nothing. */
+static Py_buffer *take_view(Views *v, PyObject *object, int flags, int may_miss)
+{
+    Py_buffer *view = v->views + v->held;
+    *view = (Py_buffer){0};
+    if (!(may_miss && object == Py_None) && PyObject_GetBuffer(object, view, flags))
+        return NULL;
+    v->held++;
+    return view;
+}
+
+/* Take the buffers of a source, in views that follow one another; those after `certain` may be missing. */
+static Py_buffer *take_source(Views *v, PyObject *source, Py_ssize_t count, Py_ssize_t certain)
+{
+    if (!source || !PyTuple_Check(source) || PyTuple_Size(source) != count) {
+        invalid("a source is a tuple of its columns");
+        return NULL;
+    }
+    Py_buffer *first = v->views + v->held;
+    for (Py_ssize_t i = 0; i < count; i++)
+        if (!take_view(v, PyTuple_GetItem(source, i), PyBUF_SIMPLE, i >= certain))
+            return NULL;
+    return first;
+}
+
+static const char astray[] = "a segment is not within its source";
+
+/* Segments: rows begins[i]:ends[i] of source i. */
+static int as_segments(const Py_buffer *begins, const Py_buffer *ends, Py_ssize_t count)
+{
+    return holds(begins, 8) && holds(ends, 8) && begins->len == 8 * count && ends->len == 8 * count;
+}
+
+static int as_rows(Py_ssize_t rows) { return rows >= 0 && rows <= (Py_ssize_t)1 << 32; }
+
+static PyObject *assemble_ratings(PyObject *self, PyObject *args)
+{
+    (void)self;
+    Py_buffer v[7] = {{0}};
+    Py_ssize_t user_rows, item_rows, width, total = 0;
+    PyObject *list, *result = NULL;
+    Views sources = {0};
+    RatingsPiece *pieces = NULL;
+    if (!PyArg_ParseTuple(args, "O!y*y*nn(w*w*w*w*nw*)", &PyList_Type, &list, &v[0], &v[1], &user_rows, &item_rows, &v[2],
+                          &v[3], &v[4], &v[5], &width, &v[6]))
+        goto done;
+    const Py_ssize_t count = PyList_Size(list);
+    const int64_t *begins = v[0].buf, *ends = v[1].buf;
+    sources.views = PyMem_Calloc((size_t)count * 3 + 1, sizeof(*sources.views));
+    pieces = PyMem_Calloc((size_t)count + 1, sizeof(*pieces));
+    if (!sources.views || !pieces) {
+        PyErr_NoMemory();
+        goto done;
+    }
+    if (!as_segments(&v[0], &v[1], count) || !as_rows(user_rows) || !as_rows(item_rows)) {
+        invalid("a source has one segment, a table at most 2^32 rows");
+        goto done;
+    }
+    for (Py_ssize_t s = 0; s < count; s++) {
+        const Py_buffer *source = take_source(&sources, PyList_GetItem(list, s), 3, 3);
+        if (!source)
+            goto done;
+        const Py_ssize_t n = source[0].len / 4;
+        if (!holds(source, 4) || !holds(source + 1, 4) || !holds(source + 2, 4) || source[1].len != source[0].len ||
+            source[2].len != source[0].len) {
+            invalid("the columns of a source are not of one length");
+            goto done;
+        }
+        if (begins[s] < 0 || begins[s] > ends[s] || ends[s] > n) {
+            invalid(astray);
+            goto done;
+        }
+        if (begins[s] < ends[s])
+            pieces[s] = (RatingsPiece){(uint32_t *)source[0].buf + begins[s], (uint32_t *)source[1].buf + begins[s],
+                                       (float *)source[2].buf + begins[s], ends[s] - begins[s]};
+        total += pieces[s].n;
+    }
+    RatingsRoom out = {v[2].buf, v[3].buf, v[4].buf, v[5].buf, v[6].buf, v[2].len / 4, v[4].len / 4, width == 4};
+    if (!holds(&v[2], 4) || !holds(&v[3], 4) || !holds(&v[4], 4) || (width != 2 && width != 4) ||
+        !holds(&v[5], (size_t)width) || !holds(&v[6], 4) || total > UINT32_MAX || v[3].len < 4 ||
+        v[5].len / width < total || v[6].len / 4 < total) {
+        invalid(cramped);
+        goto done;
+    }
+    if (v[3].len / 4 - 1 < out.n_users)
+        out.n_users = v[3].len / 4 - 1;
+    uint32_t *places = scratch(&step_memory, sizeof(uint32_t) * (size_t)(total + 1));
+    if (!places || !name_none(&users_named, user_rows) || !name_none(&items_named, item_rows))
+        goto done;
+    const char *wrong = put_ratings(pieces, count, users_named, items_named, places, &out);
+    forget(&users_named);
+    forget(&items_named);
+    result = wrong ? invalid(wrong) : Py_BuildValue("(nn)", out.n_users, out.n_items);
+done:
+    release(&sources);
+    PyMem_Free(pieces);
+    RELEASE(v);
+    return result;
+}
+
+static PyObject *assemble_clicks(PyObject *self, PyObject *args)
+{
+    (void)self;
+    Py_buffer v[6] = {{0}};
+    Py_ssize_t feature_rows, width, rows = 0, entries = 0;
+    PyObject *list, *arrays, *out_values, *out_weights, *result = NULL;
+    Views sources = {0};
+    ClicksPiece *pieces = NULL;
+    if (!PyArg_ParseTuple(args, "O!y*y*nO!", &PyList_Type, &list, &v[0], &v[1], &feature_rows, &PyTuple_Type, &arrays) ||
+        !PyArg_ParseTuple(arrays, "w*w*w*w*nOO", &v[2], &v[3], &v[4], &v[5], &width, &out_values, &out_weights))
+        goto done;
+    const Py_ssize_t count = PyList_Size(list);
+    const int64_t *begins = v[0].buf, *ends = v[1].buf;
+    sources.views = PyMem_Calloc((size_t)count * 5 + 2, sizeof(*sources.views));
+    pieces = PyMem_Calloc((size_t)count + 1, sizeof(*pieces));
+    if (!sources.views || !pieces) {
+        PyErr_NoMemory();
+        goto done;
+    }
+    const Py_buffer *values = take_view(&sources, out_values, PyBUF_WRITABLE, 1);
+    const Py_buffer *weights = values ? take_view(&sources, out_weights, PyBUF_WRITABLE, 1) : NULL;
+    if (!weights)
+        goto done;
+    if (!as_segments(&v[0], &v[1], count) || !as_rows(feature_rows)) {
+        invalid("a source has one segment, a table at most 2^32 rows");
+        goto done;
+    }
+    for (Py_ssize_t s = 0; s < count; s++) {
+        const Py_buffer *source = take_source(&sources, PyList_GetItem(list, s), 5, 3);
+        if (!source)
+            goto done;
+        const Py_ssize_t n = source[0].len, all = source[2].len / 4;
+        if (!holds(source + 1, 4) || !holds(source + 2, 4) || !holds(source + 3, 4) || !holds(source + 4, 4) ||
+            source[1].len != 4 * (n + 1) || (source[3].obj && source[3].len != source[2].len) ||
+            (source[4].obj && source[4].len != 4 * n)) {
+            invalid("the columns of a source are not of one length");
+            goto done;
+        }
+        if ((source[3].obj && !values->obj) || (source[4].obj && !weights->obj)) {
+            invalid("the output has no place for values or weights");
+            goto done;
+        }
+        if (begins[s] < 0 || begins[s] > ends[s] || ends[s] > n) {
+            invalid(astray);
+            goto done;
+        }
+        if (begins[s] == ends[s])
+            continue;
+        const uint32_t *starts = (uint32_t *)source[1].buf + begins[s];
+        const uint32_t first = starts[0], last = starts[ends[s] - begins[s]];
+        if (first > last || last > all) {
+            invalid("starts do not ascend within the entries");
+            goto done;
+        }
+        pieces[s] = (ClicksPiece){(uint8_t *)source[0].buf + begins[s], starts, (uint32_t *)source[2].buf + first,
+                                  source[3].obj ? (float *)source[3].buf + first : NULL,
+                                  source[4].obj ? (float *)source[4].buf + begins[s] : NULL, ends[s] - begins[s],
+                                  last - first};
+        rows += pieces[s].n;
+        entries += pieces[s].entries;
+    }
+    ClicksRoom out = {v[2].buf, v[3].buf, v[4].buf, v[5].buf, values->obj ? values->buf : NULL,
+                      weights->obj ? weights->buf : NULL, v[4].len / 4, width == 4};
+    if (!holds(&v[3], 4) || !holds(&v[4], 4) || (width != 2 && width != 4) || !holds(&v[5], (size_t)width) ||
+        !holds(values, 4) || !holds(weights, 4) || rows > UINT32_MAX || entries > UINT32_MAX || v[2].len < rows ||
+        v[3].len / 4 <= rows || v[5].len / width < entries || (values->obj && values->len / 4 < entries) ||
+        (weights->obj && weights->len / 4 < rows)) {
+        invalid(cramped);
+        goto done;
+    }
+    if (!name_none(&items_named, feature_rows))
+        goto done;
+    const char *wrong = put_clicks(pieces, count, items_named, &out);
+    forget(&items_named);
+    result = wrong ? invalid(wrong) : PyLong_FromSsize_t(out.n_features);
+done:
+    release(&sources);
+    PyMem_Free(pieces);
+    RELEASE(v);
+    return result;
+}
+
 static PyMethodDef methods[] = {
     {"factorization_step", factorization_step, METH_VARARGS, NULL},
     {"factorization_error", factorization_error, METH_VARARGS, NULL},
@@ -1424,6 +1808,8 @@ static PyMethodDef methods[] = {
     {"logistic_margins", logistic_margins, METH_VARARGS, NULL},
     {"merge_updates", merge_updates, METH_VARARGS, NULL},
     {"pack_update", pack_update, METH_VARARGS, NULL},
+    {"assemble_ratings", assemble_ratings, METH_VARARGS, NULL},
+    {"assemble_clicks", assemble_clicks, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 

@@ -1,11 +1,16 @@
 """The compiled kernels; each does what its namesake in ``twin`` documents."""
 
+import numpy as np
+from numpy.typing import NDArray
+
 from mlless.kernels.arrays import (
     Bytes,
     ClicksArrays,
+    ClicksColumns,
     Floats,
     Outbox,
     RatingsArrays,
+    RatingsColumns,
     Rows,
     Rule,
     Sent,
@@ -59,3 +64,20 @@ def merge_updates(
     by_count: int,
     /,
 ) -> None: ...
+def assemble_ratings(
+    sources: list[RatingsColumns],
+    begins: NDArray[np.int64],
+    ends: NDArray[np.int64],
+    user_rows: int,
+    item_rows: int,
+    out: RatingsArrays,
+    /,
+) -> tuple[int, int]: ...
+def assemble_clicks(
+    sources: list[ClicksColumns],
+    begins: NDArray[np.int64],
+    ends: NDArray[np.int64],
+    feature_rows: int,
+    out: ClicksArrays,
+    /,
+) -> int: ...

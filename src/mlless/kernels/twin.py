@@ -7,6 +7,7 @@ order, gives the same numbers to rounding.
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,12 @@ from numpy.typing import NDArray
 from mlless.kernels.arrays import (
     Bytes,
     ClicksArrays,
+    ClicksColumns,
     Floats,
     Ids,
     Outbox,
     RatingsArrays,
+    RatingsColumns,
     Rows,
     Rule,
     Sent,
@@ -221,6 +224,120 @@ def publish(ids: Ids, shared: Floats, residual: Floats, threshold: float, mode: 
     out.masks[:count] = np.packbits(chosen[rows], axis=1, bitorder="little")
     room[: len(values)] = values
     return Sent(count, len(values), largest, int(finite))
+
+
+def assemble_ratings(
+    sources: list[RatingsColumns],
+    begins: NDArray[np.int64],
+    ends: NDArray[np.int64],
+    user_rows: int,
+    item_rows: int,
+    out: RatingsArrays,
+) -> tuple[int, int]:
+    """Write the ratings ``begins[i]:ends[i]`` of each source into ``out``, grouped by user.
+
+    ``out`` may have more room than they need. Users and items are distinct and ascend; a user's ratings
+    are in the order of sources and rows. Returns how many users and items there are. ValueError if an id is
+    beyond its table, a segment beyond its source, or the room too small.
+    """
+    _check_segments(sources, begins, ends, (user_rows, item_rows))
+    pieces = [(np.empty(0, np.uint32), np.empty(0, np.uint32), np.empty(0, np.float32))]
+    for source, begin, end in zip(sources, begins.tolist(), ends.tolist(), strict=True):
+        users, items, ratings = source
+        if not len(users) == len(items) == len(ratings):
+            raise ValueError("the columns of a source are not of one length")
+        pieces.append((users[begin:end], items[begin:end], ratings[begin:end]))
+    users, items, ratings = (np.concatenate(column) for column in zip(*pieces, strict=True))
+    if len(users) and (int(users.max()) >= user_rows or int(items.max()) >= item_rows):
+        raise ValueError("an id is beyond its table")
+    order = np.argsort(users, kind="stable")
+    distinct, counts = np.unique(users, return_counts=True)
+    _put(out.users, distinct)
+    _put(out.starts, np.append(0, np.cumsum(counts)))
+    _put(out.ratings, ratings[order])
+    return len(distinct), _put_named(items[order], out.items, out.local, out.width)
+
+
+def assemble_clicks(
+    sources: list[ClicksColumns],
+    begins: NDArray[np.int64],
+    ends: NDArray[np.int64],
+    feature_rows: int,
+    out: ClicksArrays,
+) -> int:
+    """Write the rows ``begins[i]:ends[i]`` of each source into ``out``, in this order.
+
+    ``out`` may have more room than they need. Features are distinct and ascend. Values and weights that a
+    source does not have are 1. Returns how many features there are. ValueError as `assemble_ratings`.
+    """
+    _check_segments(sources, begins, ends, (feature_rows,))
+    pieces = [[np.empty(0, kind) for kind in (np.uint8, np.int64, np.uint32, np.float32, np.float32)]]
+    for source, begin, end in zip(sources, begins.tolist(), ends.tolist(), strict=True):
+        labels, starts, indices, values, weights = source
+        if (
+            len(starts) != len(labels) + 1
+            or (values is not None and len(values) != len(indices))
+            or (weights is not None and len(weights) != len(labels))
+        ):
+            raise ValueError("the columns of a source are not of one length")
+        if (values is not None and out.values is None) or (weights is not None and out.weights is None):
+            raise ValueError("the output has no place for values or weights")
+        if begin == end:
+            continue
+        counts = _counts(starts[begin : end + 1])
+        if (counts < 0).any() or starts[end] > len(indices):
+            raise ValueError("starts do not ascend within the entries")
+        entries = slice(int(starts[begin]), int(starts[end]))
+        ones = np.ones(entries.stop - entries.start, np.float32)
+        pieces.append(
+            [
+                labels[begin:end],
+                counts,
+                indices[entries],
+                ones if values is None else values[entries],
+                np.ones(end - begin, np.float32) if weights is None else weights[begin:end],
+            ]
+        )
+    labels, counts, indices, values, weights = (
+        np.concatenate(column) for column in zip(*pieces, strict=True)
+    )
+    if len(indices) and int(indices.max()) >= feature_rows:
+        raise ValueError("an id is beyond its table")
+    _put(out.labels, labels)
+    _put(out.starts, np.append(0, np.cumsum(counts)))
+    if out.values is not None:
+        _put(out.values, values)
+    if out.weights is not None:
+        _put(out.weights, weights)
+    return _put_named(indices, out.features, out.local, out.width)
+
+
+def _check_segments(
+    sources: Sequence[tuple[Any, ...]],
+    begins: NDArray[np.int64],
+    ends: NDArray[np.int64],
+    tables: tuple[int, ...],
+) -> None:
+    if not len(begins) == len(ends) == len(sources) or not all(0 <= rows <= 1 << 32 for rows in tables):
+        raise ValueError("a source has one segment, a table at most 2^32 rows")
+    sizes = np.array([len(source[0]) for source in sources], np.int64)
+    if ((begins < 0) | (begins > ends) | (ends > sizes)).any():
+        raise ValueError("a segment is not within its source")
+
+
+def _put(room: NDArray[Any], values: NDArray[Any]) -> None:
+    if len(values) > len(room):
+        raise ValueError("the output is too small")
+    room[: len(values)] = values
+
+
+def _put_named(ids: Ids, rows: Ids, local: NDArray[Any], width: int) -> int:
+    distinct, places = np.unique(ids, return_inverse=True)
+    if width not in (2, 4) or width != local.itemsize or len(distinct) > 1 << 8 * width:
+        raise ValueError("the output is too small")
+    _put(rows, distinct)
+    _put(local, places)
+    return len(distinct)
 
 
 def pack_update(parts: list[TableUpdate], half: int, planes: int, out: Bytes) -> int:

@@ -12,9 +12,11 @@ from mlless.kernels import twin
 from mlless.kernels.arrays import (
     Bytes,
     ClicksArrays,
+    ClicksColumns,
     Floats,
     Outbox,
     RatingsArrays,
+    RatingsColumns,
     Rows,
     Sent,
     TableUpdate,
@@ -91,6 +93,26 @@ class Problems:
             self.random.normal(0, 1, entries).astype(np.float32) if valued else None,
         )
 
+    def rated(self, users: int, items: int, count: int) -> RatingsColumns:
+        """Return ratings as a group holds them."""
+        return (
+            self.local(users, count, 4).astype(np.uint32),
+            self.local(items, count, 4).astype(np.uint32),
+            self.random.integers(1, 6, count).astype(np.float32),
+        )
+
+    def clicked(self, features: int, rows: int, *, valued: bool, weighted: bool) -> ClicksColumns:
+        """Return labelled rows, of 0 to 6 entries each, as a group holds them."""
+        starts = np.append(0, np.cumsum(self.random.integers(0, 7, rows))).astype(np.uint32)
+        entries = int(starts[-1])
+        return (
+            self.random.integers(0, 2, rows).astype(np.uint8),
+            starts,
+            self.local(features, entries, 4).astype(np.uint32),
+            self.random.normal(0, 1, entries).astype(np.float32) if valued else None,
+            self.random.random(rows).astype(np.float32) if weighted else None,
+        )
+
     def update(self, rows: int, columns: int, touched: int, density: float) -> TableUpdate:
         """Return an update of some rows; each of them marks at least one column."""
         marks = self.random.random((touched, columns)) < density
@@ -120,6 +142,34 @@ def merge(
 ) -> None:
     """Merge updates of one table."""
     kernel.merge_updates([(table, columns)], [packed([one]) for one in updates], factors, int(by_count))
+
+
+def ratings_room(count: int, users: int, items: int, width: int) -> RatingsArrays:
+    """Return room for a mini-batch, filled with a pattern."""
+    return RatingsArrays(
+        np.full(users, SENTINEL, np.uint32),
+        np.full(users + 1, SENTINEL, np.uint32),
+        np.full(items, SENTINEL, np.uint32),
+        np.full(count, 0xBEEF, np.uint16) if width == 2 else np.full(count, SENTINEL, np.uint32),
+        width,
+        np.full(count, SENTINEL.view(np.float32), np.float32),
+    )
+
+
+def clicks_room(
+    rows: int, entries: int, features: int, width: int, *, valued: bool, weighted: bool
+) -> ClicksArrays:
+    """Return room for a mini-batch, filled with a pattern."""
+    pattern = SENTINEL.view(np.float32)
+    return ClicksArrays(
+        np.full(rows, 0xEF, np.uint8),
+        np.full(rows + 1, SENTINEL, np.uint32),
+        np.full(features, SENTINEL, np.uint32),
+        np.full(entries, 0xBEEF, np.uint16) if width == 2 else np.full(entries, SENTINEL, np.uint32),
+        width,
+        np.full(entries, pattern, np.float32) if valued else None,
+        np.full(rows, pattern, np.float32) if weighted else None,
+    )
 
 
 def outbox(rows: int, columns: int, exponent: int = 0) -> Outbox:

@@ -17,12 +17,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 from servers.need import missing
-from tests.unit.kernels.conftest import Problems, contents, merge, outbox
+from tests.unit.kernels.conftest import Problems, clicks_room, contents, merge, outbox, ratings_room
 
 from mlless import kernels
-from mlless.kernels.arrays import Rule
+from mlless.kernels.arrays import ClicksArrays, RatingsArrays, Rule
 from mlless.replica import coefficients
 
 HERE = Path(kernels.__file__).parent
@@ -144,7 +145,20 @@ def fingerprint(kernels: ModuleType) -> dict[str, str]:
             factors, by_count = coefficients(merge_rule, 7)
             merge(kernels, table, columns, updates, factors, by_count)
         note(f"merge {columns}", table.data.tobytes())
+    for width in (2, 4):
+        problems, begins, ends = Problems(width), np.array([100, 0, 7]), np.array([900, 300, 450])
+        room = ratings_room(1543, 700, 9000, width)
+        sources = [problems.rated(700, 9000, 1000) for _ in range(3)]
+        note(f"ratings {width}", kernels.assemble_ratings(sources, begins, ends, 700, 9000, room), *raw(room))
+        clicked = [problems.clicked(100_000, 1000, valued=n > 1, weighted=n > 0) for n in range(3)]
+        space = clicks_room(1543, 9258, 9258, width, valued=True, weighted=True)
+        note(f"clicks {width}", kernels.assemble_clicks(clicked, begins, ends, 100_000, space), *raw(space))
     return found
+
+
+def raw(room: RatingsArrays | ClicksArrays) -> list[bytes]:
+    """Return what is in the arrays, beyond what is used, too."""
+    return [array.tobytes() for array in room if isinstance(array, np.ndarray)]
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.unit.kernels.conftest import Problems, outbox, packed
+from tests.unit.kernels.conftest import Problems, clicks_room, outbox, packed, ratings_room
 
 from mlless.kernels import twin
 from mlless.kernels.arrays import Outbox, RatingsArrays, Rows, Rule, TableUpdate
@@ -57,6 +57,18 @@ def packing(problems: Problems) -> Arguments:
     return [parts, 0, 1, np.zeros(1000, np.uint8)]
 
 
+def assembly_of_ratings(problems: Problems) -> Arguments:
+    begins, ends = np.array([2, 0, 4]), np.array([10, 0, 9])
+    sources = [problems.rated(9, 8, count) for count in (12, 5, 9)]
+    return [sources, begins, ends, 9, 8, ratings_room(13, 9, 8, 2)]
+
+
+def assembly_of_clicks(problems: Problems) -> Arguments:
+    begins, ends = np.array([1, 0, 2]), np.array([5, 0, 6])
+    sources = [problems.clicked(9, rows, valued=True, weighted=True) for rows in (6, 5, 9)]
+    return [sources, begins, ends, 9, clicks_room(8, 60, 9, 4, valued=True, weighted=True)]
+
+
 ENTRIES: dict[str, Callable[[Problems], Arguments]] = {
     "factorization_step": factorization,
     "factorization_error": factorization_error,
@@ -64,6 +76,8 @@ ENTRIES: dict[str, Callable[[Problems], Arguments]] = {
     "logistic_margins": margins,
     "merge_updates": merge,
     "pack_update": packing,
+    "assemble_ratings": assembly_of_ratings,
+    "assemble_clicks": assembly_of_clicks,
 }
 
 
