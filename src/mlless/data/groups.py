@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 import numpy as np
-import safetensors.numpy
 from numpy.typing import NDArray
 
 from mlless.errors import DatasetError
@@ -76,6 +75,20 @@ class ClicksGroup:
 Group = RatingsGroup | ClicksGroup
 
 
+_Type = Literal["U8", "U32", "U64", "F32"]
+_DTYPES: Final[dict[str, Any]] = {"U8": np.uint8, "U32": np.uint32, "U64": np.uint64, "F32": np.float32}
+_NAMES: Final[dict[str, _Type]] = {"|u1": "U8", "<u4": "U32", "<u8": "U64", "<f4": "F32"}
+
+
+class _Tensor(msgspec.Struct):
+    dtype: _Type
+    shape: tuple[int]
+    data_offsets: tuple[int, int]
+
+
+_header = msgspec.json.Decoder(dict[str, _Tensor])
+
+
 def _arrays(group: Group) -> dict[str, NDArray[Any]]:
     named = {field.name: getattr(group, field.name) for field in fields(group)}
     return {name: array for name, array in named.items() if array is not None}
@@ -86,8 +99,16 @@ def _size(group: Group) -> int:
 
 
 def encode_group(group: Group) -> bytes:
-    """Return the rows as a safetensors file."""
-    return safetensors.numpy.save(_arrays(group))
+    """Return the rows as a safetensors file, the widest columns first: so each of them is aligned."""
+    arrays = sorted(_arrays(group).items(), key=lambda named: -named[1].itemsize)
+    header, at = {}, 0
+    for name, array in arrays:
+        header[name] = _Tensor(_NAMES[array.dtype.str], (len(array),), (at, at + array.nbytes))
+        at += array.nbytes
+    told = msgspec.json.encode(header)
+    told += b" " * (-len(told) % 8)
+    columns = (np.ascontiguousarray(array).data for _, array in arrays)
+    return b"".join((len(told).to_bytes(8, "little"), told, *columns))
 
 
 def decode_group(kind: str, data: bytes | memoryview, where: str) -> Group:
@@ -98,7 +119,11 @@ def decode_group(kind: str, data: bytes | memoryview, where: str) -> Group:
     """
     try:
         arrays = _views(data)
-        rows = RatingsGroup(**arrays) if kind == "ratings" else ClicksGroup(values=arrays.pop("values", None), **arrays)
+        rows = (
+            RatingsGroup(**arrays)
+            if kind == "ratings"
+            else ClicksGroup(values=arrays.pop("values", None), **arrays)
+        )
         _check_lengths(rows)
     except (msgspec.DecodeError, ValueError, OverflowError, TypeError) as error:
         raise DatasetError(
@@ -120,16 +145,6 @@ def _check_lengths(group: Group) -> None:
         lengths += [(int(group.starts[-1]), entries)] if len(group.starts) else []
     if any(found != expected for found, expected in lengths):
         raise ValueError("columns of unequal length")
-
-
-class _Tensor(msgspec.Struct):
-    dtype: Literal["U8", "U32", "U64", "F32"]
-    shape: tuple[int]
-    data_offsets: tuple[int, int]
-
-
-_header = msgspec.json.Decoder(dict[str, _Tensor])
-_DTYPES = {"U8": np.uint8, "U32": np.uint32, "U64": np.uint64, "F32": np.float32}
 
 
 def _views(data: bytes | memoryview) -> dict[str, NDArray[Any]]:

@@ -14,6 +14,7 @@ Names carry the CRC-32 of the content: two data sets in one place, the old and t
 from __future__ import annotations
 
 import zlib
+from shlex import quote
 from typing import Final, Literal
 
 import msgspec
@@ -168,12 +169,14 @@ class Manifest(
         return f"{zlib.crc32(msgspec.json.encode(self)):08x}"
 
 
-class _AnyMade(msgspec.Struct, frozen=True):
+class _AnyMade(msgspec.Struct):
     source: str = "SOURCE"
     format: str | None = None
     seed: int = 0
     validation: float | None = None
     like: str | None = None
+    skipped: int = 0
+    unlabelled: int = 0
 
 
 class _AnyFormat(msgspec.Struct):
@@ -188,8 +191,10 @@ class _AnyFormat(msgspec.Struct):
         options = f" --format {made.format}" if made.format else ""
         options += f" --seed {made.seed}" if made.seed else ""
         options += f" --validation {made.validation:g}" if made.validation is not None else ""
-        options += " --like the same data set as before" if made.like else ""
-        return f"mlless partition {made.source} {where} --overwrite{options}"
+        options += " --skip-malformed" if made.skipped else ""
+        options += " --drop-unlabelled" if made.unlabelled else ""
+        options += " --like DATASET" if made.like else ""
+        return f"mlless partition {quote(made.source)} {quote(where)}{options} --overwrite"
 
 
 # Made before a zygote forks: to look through the types takes milliseconds.
@@ -213,7 +218,8 @@ def decode_manifest(data: bytes, where: str) -> Manifest:
                 where=where,
                 expected=f"format {FORMAT}",
                 found=f"format {found.format}",
-                cure=f"make it anew from its source: {found.command(where.rpartition('/')[0])}",
+                cure="make it anew, with the path of its source and what other options you gave then: "
+                f"{found.command(where.rpartition('/')[0])}",
             )
         return _manifest.decode(data)
     except msgspec.DecodeError as error:
