@@ -13,7 +13,9 @@ Printed, each as the median over rounds in which the contestants take turns on o
   scikit-learn's ``SGDClassifier(loss="log_loss").partial_fit`` on the same rows (left out where
   scikit-learn is missing);
 - the merge of 4, 8 and 24 updates, compiled and twin;
-- evaluation, compiled and twin.
+- evaluation, compiled and twin;
+- the assembly of a mini-batch from the rows of many groups, and its share of a step on the same
+  mini-batch (BSP). A mini-batch is assembled once and then kept as long as the owners of the groups stay.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from __future__ import annotations
 import argparse
 import math
 import statistics
+from collections.abc import Sequence
 from types import ModuleType
 
 import numpy as np
@@ -32,19 +35,23 @@ from shapes import (
     ML_1M,
     ML_20M,
     RatingsShape,
+    RatingsStream,
     clicks_batches,
     clicks_replica,
+    clicks_rows,
     ratings_batches,
     ratings_replica,
 )
 
-from mlless.data.batches import ClicksBatch, RatingsBatch
+from mlless.data.assembly import assemble
+from mlless.data.groups import Group, RatingsGroup
+from mlless.data.manifest import Clicks, Ratings
 from mlless.exchange.codec import pack
 from mlless.exchange.filter import SignificanceFilter
 from mlless.exchange.update import Update, entries
 from mlless.job import Adagrad, Sync
 from mlless.kernels import native, twin
-from mlless.kernels.arrays import Sent
+from mlless.kernels.arrays import ClicksArrays, RatingsArrays, Sent
 from mlless.models.base import Moment
 from mlless.models.optimizers import rule_of
 from mlless.replica import Replica, coefficients
@@ -78,6 +85,13 @@ def main() -> None:
     for shape in (ML_20M, ML_1M):
         evaluate_ratings(shape, rounds)
     evaluate_clicks(100_000, rounds)
+    print()
+    for count in (120, 480):
+        for batch in (6_250, 25_000):
+            assemble_ratings(ML_1M._replace(batch=batch), count, rounds)
+    for features in (1 << 18, 1_000_000):
+        for batch in (213, 1_500):
+            assemble_clicks(features, batch, rounds)
 
 
 class Trainer:
@@ -88,19 +102,17 @@ class Trainer:
         self.filter = SignificanceFilter(sync, replica)
         self.update: Update = ()
 
-    def step(self, batch: RatingsBatch | ClicksBatch, step: int) -> None:
+    def step(self, batch: RatingsArrays | ClicksArrays, step: int) -> None:
         """Step along the batch's gradient and publish."""
         publish = self.filter.prepare(step, batch.touched)
-        optimizer = Adagrad(learning_rate=0.1, damping=0.0 if isinstance(batch, RatingsBatch) else 8.0)
-        rule = rule_of(optimizer, Moment(step, 0, 4), damping=1.0 / len(batch))
+        optimizer = Adagrad(learning_rate=0.1, damping=0.0 if isinstance(batch, RatingsArrays) else 8.0)
+        rule = rule_of(optimizer, Moment(step, 0, 4), damping=1.0 / batch.samples)
         common = (rule, publish.threshold, publish.mode, *publish.outboxes)
         tables = [table.rows for table in self.replica.tables]
-        if isinstance(batch, RatingsBatch):
-            _, *sent = self.kernels.factorization_step(
-                *tables, COLUMNS, batch.arrays, 0.0, 1.0, 0.06, 1.0, *common
-            )
+        if isinstance(batch, RatingsArrays):
+            _, *sent = self.kernels.factorization_step(*tables, COLUMNS, batch, 0.0, 1.0, 0.06, 1.0, *common)
         else:
-            _, *sent = self.kernels.logistic_step(*tables, batch.arrays, *common)
+            _, *sent = self.kernels.logistic_step(*tables, batch, *common)
         self.update = self.filter.take(publish, [Sent(*part) for part in sent])
 
 
@@ -123,7 +135,7 @@ def ratings_step(shape: RatingsShape, sync: Sync, rounds: int, limit: float) -> 
     batch, update = batches[0], trainers["compiled"].update
     row = 4 * trainers["compiled"].replica.tables[0].rows.stride
     moved = 2 * row * sum(batch.touched)
-    moved += sum(array.nbytes for array in batch.arrays if isinstance(array, np.ndarray))
+    moved += batch.nbytes
     moved += sum(t.rows.nbytes + t.masks.nbytes + t.values.nbytes for t in update)
     print(
         f"mf {shape.name:7}{_mode(sync):4} {len(batch.users):6,} users {len(batch.items):5,} items "
@@ -149,9 +161,7 @@ def clicks_step(features: int, sync: Sync, rounds: int) -> None:
     else:
         classifier = SGDClassifier(loss="log_loss")
         matrices = [
-            csr_matrix(
-                (np.ones(len(b.feature_index)), b.features[b.feature_index], b.row_starts), (len(b), features)
-            )
+            csr_matrix((np.ones(len(b.local)), b.features[b.local], b.starts), (b.samples, features))
             for b in batches
         ]
         contestants["sklearn"] = lambda n: classifier.partial_fit(
@@ -160,7 +170,7 @@ def clicks_step(features: int, sync: Sync, rounds: int) -> None:
     for contestant in contestants.values():
         contestant(0)
     seconds = take_turns(contestants, rounds)
-    rows = len(batches[0])
+    rows = batches[0].samples
     line = (
         f"lr {features:9,} features {_mode(sync):4} {len(batches[0].features):6,} touched "
         f"{entries(trainers['compiled'].update):7,} sent   {_against_twin(seconds)}   "
@@ -206,7 +216,7 @@ def evaluate_ratings(shape: RatingsShape, rounds: int) -> None:
     seconds = take_turns(
         {
             name: lambda n, kernels=kernels: kernels.factorization_error(
-                *tables, COLUMNS, batches[n % len(batches)].arrays, 0.0, 1.0, -math.inf, math.inf
+                *tables, COLUMNS, batches[n % len(batches)], 0.0, 1.0, -math.inf, math.inf
             )
             for name, kernels in KERNELS.items()
         },
@@ -220,11 +230,11 @@ def evaluate_clicks(features: int, rounds: int) -> None:
     """Print the margins of clicks."""
     batches, replica = clicks_batches(features, 10), clicks_replica(features)
     tables = [table.rows for table in replica.tables]
-    margins = np.empty(len(batches[0]), np.float32)
+    margins = np.empty(batches[0].samples, np.float32)
     seconds = take_turns(
         {
             name: lambda n, kernels=kernels: kernels.logistic_margins(
-                *tables, batches[n % len(batches)].arrays, margins
+                *tables, batches[n % len(batches)], margins
             )
             for name, kernels in KERNELS.items()
         },
@@ -232,6 +242,59 @@ def evaluate_clicks(features: int, rounds: int) -> None:
     )
     speed = len(margins) / statistics.median(seconds["compiled"]) / 1e6
     print(f"evaluate lr {features:,} features {_against_twin(seconds)}   {speed:5.2f} M rows/s")
+
+
+def assemble_ratings(shape: RatingsShape, count: int, rounds: int) -> None:
+    """Print the assembly of ratings dealt by user into so many groups."""
+    rows = RatingsStream(shape).rows(1_000_000)
+    order = np.argsort(rows.users % count, kind="stable")
+    dealt = RatingsGroup(rows.users[order], rows.items[order], rows.ratings[order])
+    edges = np.searchsorted(dealt.users % count, np.arange(count + 1))
+    groups = [dealt.part(*edges[n : n + 2]) for n in range(count)]
+    trainer = Trainer(native, ratings_replica(shape), BSP)
+    _assembly(f"mf {shape.name} {count} groups", groups, shape.tables, shape.batch, trainer, rounds)
+
+
+def assemble_clicks(features: int, batch: int, rounds: int) -> None:
+    """Print the assembly of clicks, dealt by row."""
+    size = 400
+    rows = clicks_rows(features, 480 * size)
+    groups = [rows.part(n * size, (n + 1) * size) for n in range(480)]
+    trainer = Trainer(native, clicks_replica(features), BSP)
+    shape = Clicks(features, index_base=0, positives=0.25)
+    _assembly(f"lr {features:,} features 480 groups", groups, shape, batch, trainer, rounds)
+
+
+def _assembly(
+    name: str, groups: Sequence[Group], shape: Ratings | Clicks, batch: int, trainer: Trainer, rounds: int
+) -> None:
+    sizes = np.array([len(group) for group in groups])
+    parts = round(sizes.sum() / batch)
+    stagger = (
+        np.arange(len(groups)) * parts // len(groups)
+    )  # else all groups would give a row at once, or none
+
+    def put_together(number: int) -> RatingsArrays | ClicksArrays:
+        part = number % parts
+        begins, ends = ((edge * sizes + stagger) // parts for edge in (part, part + 1))
+        return assemble(groups, begins, ends, shape)
+
+    batches = [put_together(n) for n in range(min(rounds + 5, parts))]
+    for number in range(5):
+        trainer.step(batches[number % len(batches)], number)
+    seconds = take_turns(
+        {
+            "assembly": put_together,
+            "step": lambda n: trainer.step(batches[n % len(batches)], FIRST_STEP + n),
+        },
+        rounds,
+    )
+    time, step = (statistics.median(seconds[one]) for one in ("assembly", "step"))
+    local = batches[0].local
+    print(
+        f"assembly {name} B {batch:6,} {time * 1e3:6.3f} ms, {time / len(local) * 1e9:4.1f} ns an entry, "
+        f"step {step * 1e3:6.3f} ms: {1 / ratio(seconds, 'step', 'assembly'):4.0%} of it"
+    )
 
 
 def _mode(sync: Sync) -> str:

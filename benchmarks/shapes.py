@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from mlless.data.batches import ClicksBatch, RatingsBatch, group_ratings, local_ids
+from mlless.data.assembly import assemble
+from mlless.data.groups import ClicksGroup, Group, RatingsGroup
+from mlless.data.manifest import Clicks, Ratings
 from mlless.job import Sync
+from mlless.kernels.arrays import ClicksArrays, RatingsArrays
 from mlless.replica import Replica, TableShape
 
 COLUMNS = 21  # 20 factors and the bias
@@ -21,6 +24,11 @@ class RatingsShape(NamedTuple):
     items: int
     batch: int
 
+    @property
+    def tables(self) -> Ratings:
+        """The shape as a data set's manifest has it."""
+        return Ratings(self.users, self.items, mean=0.0, deviation=1.0, low=-10.0, high=10.0)
+
 
 ML_20M = RatingsShape("ML-20M", 138_493, 26_744, 12_000)
 ML_1M = RatingsShape("ML-1M", 6_040, 3_706, 6_250)
@@ -33,23 +41,27 @@ class RatingsStream:
     """
 
     def __init__(self, shape: RatingsShape, seed: int = 0) -> None:
-        self._size, self._random = shape.batch, np.random.default_rng(seed)
+        self._shape, self._random = shape, np.random.default_rng(seed)
         random = self._random
         self._activity = np.cumsum(random.lognormal(0.0, 1.1, shape.users))
         self._popularity = np.cumsum(random.permutation(1.0 / (np.arange(shape.items) + 50.0) ** 1.1))
         self._biases = random.normal(0.0, 0.35, shape.users), random.normal(0.0, 0.35, shape.items)
         self._factors = random.normal(0.0, 0.4, (shape.users, 8)), random.normal(0.0, 0.4, (shape.items, 8))
 
-    def next(self) -> RatingsBatch:
-        """Return the next mini-batch."""
-        users = np.searchsorted(self._activity, self._random.random(self._size) * self._activity[-1])
-        items = np.searchsorted(self._popularity, self._random.random(self._size) * self._popularity[-1])
-        ratings = self._biases[0][users] + self._biases[1][items] + self._random.normal(0.0, 0.7, self._size)
+    def rows(self, count: int) -> RatingsGroup:
+        """Return the next ratings, in the order in which they come."""
+        users = np.searchsorted(self._activity, self._random.random(count) * self._activity[-1])
+        items = np.searchsorted(self._popularity, self._random.random(count) * self._popularity[-1])
+        ratings = self._biases[0][users] + self._biases[1][items] + self._random.normal(0.0, 0.7, count)
         ratings += np.einsum("nf,nf->n", self._factors[0][users], self._factors[1][items])
-        return group_ratings(users, items, ratings.astype(np.float32))
+        return RatingsGroup(users.astype(np.uint32), items.astype(np.uint32), ratings.astype(np.float32))
+
+    def next(self) -> RatingsArrays:
+        """Return the next mini-batch."""
+        return one_batch(self.rows(self._shape.batch), self._shape.tables)
 
 
-def ratings_batches(shape: RatingsShape, count: int) -> list[RatingsBatch]:
+def ratings_batches(shape: RatingsShape, count: int) -> list[RatingsArrays]:
     """Return the first mini-batches of a stream."""
     stream = RatingsStream(shape)
     return [stream.next() for _ in range(count)]
@@ -57,26 +69,31 @@ def ratings_batches(shape: RatingsShape, count: int) -> list[RatingsBatch]:
 
 def clicks_batches(
     features: int, count: int, *, rows: int = 6_250, per_row: int = 39, seed: int = 0
-) -> list[ClicksBatch]:
+) -> list[ClicksArrays]:
     """Return mini-batches in the shape of Criteo's: 39 features a row, of a Zipf law."""
+    group = clicks_rows(features, count * rows, per_row=per_row, seed=seed)
+    shape = Clicks(features, index_base=0, positives=0.25)
+    return [one_batch(group.part(n * rows, (n + 1) * rows), shape) for n in range(count)]
+
+
+def clicks_rows(features: int, rows: int, *, per_row: int = 39, seed: int = 0) -> ClicksGroup:
+    """Return labelled rows of so many features each."""
     random = np.random.default_rng(seed)
     popularity = np.cumsum(1.0 / (np.arange(features) + 10.0) ** 1.05)
-    place = random.permutation(features)
-    batches = []
-    for number in range(count):
-        drawn = np.searchsorted(popularity, random.random((rows, per_row)) * popularity[-1])
-        ids, index = local_ids(place[drawn].reshape(-1))
-        batches.append(
-            ClicksBatch(
-                labels=(random.random(rows) < 0.25).astype(np.uint8),
-                row_starts=(np.arange(rows + 1) * per_row).astype(np.uint32),
-                features=ids,
-                feature_index=index,
-                values=None,
-                rows=(np.arange(rows) + number * rows).astype(np.uint64),
-            )
-        )
-    return batches
+    place = random.permutation(features).astype(np.uint32)
+    drawn = np.searchsorted(popularity, random.random(rows * per_row) * popularity[-1])
+    return ClicksGroup(
+        labels=(random.random(rows) < 0.25).astype(np.uint8),
+        starts=(np.arange(rows + 1) * per_row).astype(np.uint32),
+        indices=place[drawn],
+        values=None,
+        numbers=np.arange(rows, dtype=np.uint64),
+    )
+
+
+def one_batch(group: Group, shape: Ratings | Clicks) -> Any:
+    """Return all rows of a group as one mini-batch, of the group's kind."""
+    return assemble([group], np.array([0]), np.array([len(group)]), shape)
 
 
 def ratings_replica(shape: RatingsShape) -> Replica:

@@ -7,7 +7,7 @@ that list. A kernel therefore gathers every row once, and its update comes out i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,10 +38,12 @@ def assemble(
     UsageError
         If the mini-batch has more than 2**32 - 1 entries.
     """
+    filled = np.flatnonzero(begins != ends)
+    groups, begins, ends = [groups[n] for n in filled.tolist()], begins[filled], ends[filled]
     try:
         if isinstance(shape, Ratings):
-            return _ratings([one for one in groups if isinstance(one, RatingsGroup)], begins, ends, shape)
-        return _clicks([one for one in groups if isinstance(one, ClicksGroup)], begins, ends, shape)
+            return _ratings(cast(list[RatingsGroup], groups), begins, ends, shape)
+        return _clicks(cast(list[ClicksGroup], groups), begins, ends, shape)
     except (ValueError, IndexError) as error:
         raise DatasetError(
             "a group of rows is damaged", found=str(error), cure="partition the source again"
@@ -70,6 +72,7 @@ def _ratings(groups: list[RatingsGroup], begins: Places, ends: Places, shape: Ra
 
 
 def _clicks(groups: list[ClicksGroup], begins: Places, ends: Places, shape: Clicks) -> ClicksArrays:
+    sources = [(one.labels, one.starts, one.indices, one.values, one.weights) for one in groups]
     rows = _countable(int((ends - begins).sum()))
     segments = zip(groups, begins.tolist(), ends.tolist(), strict=True)
     count = _countable(
@@ -83,10 +86,9 @@ def _clicks(groups: list[ClicksGroup], begins: Places, ends: Places, shape: Clic
         np.empty(features, np.uint32),
         local,
         local.itemsize,
-        None if all(group.values is None for group in groups) else np.empty(count, np.float32),
-        None if all(group.weights is None for group in groups) else np.empty(rows, np.float32),
+        np.empty(count, np.float32) if any(source[3] is not None for source in sources) else None,
+        np.empty(rows, np.float32) if any(source[4] is not None for source in sources) else None,
     )
-    sources = [(one.labels, one.starts, one.indices, one.values, one.weights) for one in groups]
     features = kernels.assemble_clicks(sources, begins, ends, shape.table_rows, out)
     return out._replace(features=_first(out.features, features))
 

@@ -1646,6 +1646,13 @@ static Py_buffer *take_source(Views *v, PyObject *source, Py_ssize_t count, Py_s
 
 static const char astray[] = "a segment is not within its source";
 
+/* Have the beginning of a column on its way while the next source is looked at: most pieces are short. */
+static void fetch_ahead(const void *column)
+{
+    __builtin_prefetch(column);
+    __builtin_prefetch((const char *)column + 64);
+}
+
 /* Segments: rows begins[i]:ends[i] of source i. */
 static int as_segments(const Py_buffer *begins, const Py_buffer *ends, Py_ssize_t count)
 {
@@ -1691,9 +1698,13 @@ static PyObject *assemble_ratings(PyObject *self, PyObject *args)
             invalid(astray);
             goto done;
         }
-        if (begins[s] < ends[s])
-            pieces[s] = (RatingsPiece){(uint32_t *)source[0].buf + begins[s], (uint32_t *)source[1].buf + begins[s],
-                                       (float *)source[2].buf + begins[s], ends[s] - begins[s]};
+        if (begins[s] == ends[s])
+            continue;
+        pieces[s] = (RatingsPiece){(uint32_t *)source[0].buf + begins[s], (uint32_t *)source[1].buf + begins[s],
+                                   (float *)source[2].buf + begins[s], ends[s] - begins[s]};
+        fetch_ahead(pieces[s].users);
+        fetch_ahead(pieces[s].items);
+        fetch_ahead(pieces[s].ratings);
         total += pieces[s].n;
     }
     RatingsRoom out = {v[2].buf, v[3].buf, v[4].buf, v[5].buf, v[6].buf, v[2].len / 4, v[4].len / 4, width == 4};
@@ -1777,6 +1788,8 @@ static PyObject *assemble_clicks(PyObject *self, PyObject *args)
                                   source[3].obj ? (float *)source[3].buf + first : NULL,
                                   source[4].obj ? (float *)source[4].buf + begins[s] : NULL, ends[s] - begins[s],
                                   last - first};
+        fetch_ahead(pieces[s].indices);
+        fetch_ahead(pieces[s].labels);
         rows += pieces[s].n;
         entries += pieces[s].entries;
     }
