@@ -169,7 +169,7 @@ class Manifest(
         return f"{zlib.crc32(msgspec.json.encode(self)):08x}"
 
 
-class _AnyMade(msgspec.Struct):
+class _AnyMade(msgspec.Struct, frozen=True):
     source: str = "SOURCE"
     format: str | None = None
     seed: int = 0
