@@ -89,7 +89,7 @@ def train(
         for replica, significant in zip(replicas, filters, strict=True):
             batch = stream.next()
             publish = significant.prepare(step, batch.touched)
-            _, sent = model.step(replica, batch.arrays, optimizer, Moment(step, 0, workers), publish)
+            _, sent = model.step(replica, batch, optimizer, Moment(step, 0, workers), publish)
             updates.append(significant.take(publish, sent))
         packed = {str(n): codec.pack(update, "none") for n, update in enumerate(updates)}
         for replica in replicas:
