@@ -20,9 +20,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from mlless.artifact import MODEL, Artifact, read_artifact
 from mlless.channels.opening import open_objects
-from mlless.data.batches import RatingsBatch
 from mlless.data.dataset import Dataset, dataset_at, open_dataset
-from mlless.data.ids import IdIndex, Ids, RatingIds, Rows, ids_of
+from mlless.data.groups import RatingsGroup
+from mlless.data.ids import IdIndex, Ids, Rows, ids_of
 from mlless.data.manifest import MANIFEST, File
 from mlless.data.readers import (
     Reading,
@@ -188,17 +188,15 @@ class Predictor:
         if self.kind == "mf":
             ids = dataset.ids()
             users, items = self._ratings.find(ids.users, ids.items)
-        for batch in dataset.batches(files):
-            done += len(batch)
-            if isinstance(batch, RatingsBatch):
-                user_rows, item_rows = batch.rows()
-                keys = ids.users[user_rows], ids.items[item_rows]
-                scored = self._ratings.scored(users[user_rows], items[item_rows])
-                yield _Scored(keys, batch.ratings, scored, done / of)
+        for group in dataset.groups(files):
+            done += len(group)
+            if isinstance(group, RatingsGroup):
+                keys = ids.users[group.users], ids.items[group.items]
+                scored = self._ratings.scored(users[group.users], items[group.items])
+                yield _Scored(keys, group.ratings, scored, done / of)
             else:
-                features = batch.features[batch.feature_index]
-                scored = self._margins(batch.row_starts, features, batch.values)
-                yield _Scored((batch.rows,), batch.labels, scored, done / of)
+                scored = self._margins(group.starts, group.indices, group.values)
+                yield _Scored((group.numbers,), group.labels, scored, done / of)
 
     def _clicks_of(self, source: Source, reading: Reading, *, labelled: bool) -> Iterator[Chunk[ClicksRows]]:
         """Yield the rows of a raw file with the model's features."""
@@ -296,10 +294,9 @@ class Predictor:
         ids = self._fitting(dataset).ids()
         users, items = self._ratings.find(ids.users, ids.items)
         seen = Sightings()
-        for batch in dataset.batches(files_of(dataset, "all")):
-            assert isinstance(batch, RatingsBatch)
-            user_rows, item_rows = batch.rows()
-            by, what = users[user_rows], items[item_rows]
+        for group in dataset.groups(files_of(dataset, "all")):
+            assert isinstance(group, RatingsGroup)
+            by, what = users[group.users], items[group.items]
             known = (by >= 0) & (what >= 0)
             seen.add(by[known], what[known])
         return seen.all()
@@ -481,14 +478,8 @@ class _Ratings:
         return np.clip(ratings, self._model.low, self._model.high)
 
 
-def original_ids(batch: RatingsBatch, ids: RatingIds) -> tuple[Ids, Ids]:
-    """Return the original user and item of each rating in a batch."""
-    users, items = batch.rows()
-    return ids.users[users], ids.items[items]
-
-
 def files_of(dataset: Dataset, part: Part) -> tuple[File, ...]:
-    """Return the mini-batch files of a part of a data set."""
+    """Return the files of a part of a data set."""
     manifest = dataset.manifest
     return {
         "train": manifest.train,

@@ -65,10 +65,6 @@ def partition(
         ),
     ] = None,
     hash_seed: Annotated[int, typer.Option(help="Hashes categories to other features.")] = 0,
-    batch_size: Annotated[
-        int | None,
-        typer.Option(help="Rows in a mini-batch.", show_default="rows / 300, from 64 to 6250"),
-    ] = None,
     validation: Annotated[
         float | None, typer.Option(help="Share of rows to hold out.", show_default="0.1; 0 with --like")
     ] = None,
@@ -80,7 +76,7 @@ def partition(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace DEST if it is a data set.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Cut raw rows into shuffled mini-batches."""
+    """Deal raw rows to groups for training."""
     import mlless
     from mlless.cli.console import bar, commands, console, print_json, quote, say
     from mlless.report.datasets import description, facts
@@ -94,7 +90,6 @@ def partition(
             columns=columns,
             numeric=numeric,
             hash_seed=hash_seed,
-            batch_size=batch_size,
             validation=validation,
             like=like,
             seed=seed,

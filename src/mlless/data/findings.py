@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from mlless.data.batches import Batch, RatingsBatch
+from mlless.data.groups import Group, RatingsGroup
 from mlless.data.manifest import Clicks, Finding, Manifest, Ratings
 from mlless.errors import InputError
 
@@ -19,7 +19,7 @@ _NAMES = 5  # that are told
 
 
 class Survey:
-    """Counts what the mini-batches of a data set hold, as they are made: ``findings`` says what to doubt.
+    """Counts what the groups of a data set hold, as they are made: ``findings`` says what to doubt.
 
     ``judges`` says that all rows are to judge a model by, those of a test set.
     """
@@ -31,24 +31,24 @@ class Survey:
         self._usual_rows = self._usual_held_out = 0
         self._users, self._items = _Times(), _Times()
 
-    def add(self, batch: Batch, *, held_out: bool) -> None:
-        """Take in a mini-batch, which is ``held_out`` or to train on."""
+    def add(self, group: Group, *, held_out: bool) -> None:
+        """Take in rows of a group, at least one, which are ``held_out`` or to train on."""
         values: NDArray[np.generic]
-        if isinstance(batch, RatingsBatch):
-            values = batch.ratings
-            self._users.add(batch.users, np.diff(batch.user_starts))
-            self._items.add(batch.items, np.bincount(batch.item_index))
+        if isinstance(group, RatingsGroup):
+            values = group.ratings
+            self._users.add(group.users)
+            self._items.add(group.items)
         else:
-            values = batch.labels
+            values = group.labels
         if self._usual is None:
-            # Rows come shuffled: what nearly all of them are is the most frequent in any mini-batch.
+            # What nearly all rows are is the most frequent in any group.
             distinct, times = np.unique(values, return_counts=True)
             self._usual = distinct[times.argmax()].item()
         usual = int((values == self._usual).sum())
-        self._rows += len(batch)
+        self._rows += len(group)
         self._usual_rows += usual
         if held_out or self.judges:
-            self._held_out += len(batch)
+            self._held_out += len(group)
             self._usual_held_out += usual
 
     def findings(
@@ -135,16 +135,17 @@ class Survey:
 
 
 class _Times:
-    """How often each row of a table occurs: never, once or more often."""
+    """How often each row of a table occurs."""
 
     def __init__(self) -> None:
-        self._times = np.zeros(0, np.uint8)
+        self._times = np.zeros(0, np.uint32)
 
-    def add(self, rows: NDArray[np.uint32], times: NDArray[np.integer]) -> None:
-        """Count the ``rows``, distinct and ascending, so many times each."""
-        if rows[-1] >= len(self._times):
-            self._times = np.pad(self._times, (0, max(int(rows[-1]) + 1, 2 * len(self._times))))
-        self._times[rows] = np.minimum(self._times[rows] + times, 2)
+    def add(self, rows: NDArray[np.uint32]) -> None:
+        """Count the ``rows``, at least one."""
+        most = int(rows.max())
+        if most >= len(self._times):
+            self._times = np.pad(self._times, (0, max(most + 1, 2 * len(self._times)) - len(self._times)))
+        np.add.at(self._times, rows, np.uint32(1))
 
     def once(self) -> tuple[int, int]:
         """Return how many rows occur once, and how many at all."""

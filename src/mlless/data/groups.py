@@ -38,9 +38,9 @@ class RatingsGroup:
 class ClicksGroup:
     """Sparse rows with a label of 0 or 1.
 
-    Row ``n`` holds the entries ``starts[n]:starts[n + 1]``: feature ``indices[e]`` with value ``values[e]``, or 1
-    where ``values`` is None. ``numbers`` are the row numbers in the source, from 0; ``weights`` how much each
-    row counts, 1 where it is None.
+    Row ``n`` holds the entries ``starts[n]:starts[n + 1]``: feature ``indices[e]`` with value ``values[e]``,
+    or 1 where ``values`` is None. ``numbers`` are the row numbers in the source, from 0; ``weights`` how much
+    each row counts, 1 where it is None.
     """
 
     labels: NDArray[np.uint8]
@@ -73,7 +73,6 @@ class ClicksGroup:
 
 
 Group = RatingsGroup | ClicksGroup
-
 
 _Type = Literal["U8", "U32", "U64", "F32"]
 _DTYPES: Final[dict[str, Any]] = {"U8": np.uint8, "U32": np.uint32, "U64": np.uint64, "F32": np.float32}

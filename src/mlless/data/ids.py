@@ -191,13 +191,19 @@ class IdIndex:
 
     def sort(self, first: int = 0) -> Rows:
         """Give the ids from row ``first`` on new rows, in ascending order; return the new row of each row."""
-        ids, rows = self.ids, np.arange(self._count)
-        order = np.argsort(ids[first:], kind="stable")
-        rows[first + order] = rows[first:].copy()
-        del self._pieces[:]
-        self._count = first
-        self._pieces.append(ids[:first])
-        self._append(ids[first:][order])
+        return self.renumber(self.order(first))
+
+    def order(self, first: int = 0) -> Rows:
+        """Return all rows, those from ``first`` on in ascending order of their ids."""
+        rows = np.argsort(self.ids[first:], kind="stable") + first
+        return np.concatenate([np.arange(first), rows])
+
+    def renumber(self, order: Rows) -> Rows:
+        """Give the id of row ``order[n]`` the row ``n``; return the new row of each row."""
+        ids, rows = self.ids[order], np.empty(self._count, np.int64)
+        rows[order] = np.arange(self._count)
+        self._pieces, self._count = [NO_IDS], 0
+        self._append(ids)
         return rows
 
     def _admitted(self, ids: Ids) -> Ids:

@@ -10,23 +10,23 @@ import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from mlless.data.batches import Batch, group_ratings, pack_clicks
 from mlless.data.dataset import Dataset
+from mlless.data.dealing import Deal, RowDeal, UserDeal, cut_users, deal_users, groups_for
 from mlless.data.features import ABSENT, FeatureMap, Scale, Scaling, unscaled
 from mlless.data.findings import ColumnSurvey
+from mlless.data.groups import Group, RatingsGroup
 from mlless.data.ids import NO_IDS, IdIndex, RatingIds, pack
 from mlless.data.manifest import Clicks, Finding, Ratings
 from mlless.data.readers import Reading, Source, read_clicks, read_columns, read_ratings
 from mlless.data.readers.plan import perhaps_not_ratings
-from mlless.data.rows import Chunk, ClicksRows, ColumnRows, R, RatingsRows
-from mlless.errors import InputError, UsageError
+from mlless.data.rows import MOST, Chunk, ClicksRows, ColumnRows, R, RatingsRows, clicks_group
+from mlless.errors import InputError
 
 MOST_UNTOLD = 1 << 27  # features of LIBSVM: a worker needs some 2 GB for them
-MOST = 2**32 - 1  # rows of a table, entries of a mini-batch: they are numbered in 32 bits
 
 
 class Intake(Protocol[R]):
-    """Pass 1: ``chunks``, each followed by ``note``, then ``settle``. Pass 2: ``batch``. Then the rest."""
+    """Pass 1: ``chunks``, each followed by ``note``. Then ``settle`` and ``deal``. Pass 2: ``group``."""
 
     rows: type[R]
 
@@ -35,15 +35,19 @@ class Intake(Protocol[R]):
         ...
 
     def note(self, chunk: Chunk[R]) -> R:
-        """Take in what must be known of all rows before the first mini-batch; return the rows to keep."""
+        """Take in what must be known of all rows before the first group; return the rows to keep."""
         ...
 
     def settle(self, training: Iterator[R]) -> None:
-        """Fix the ids and the shape of the tables; read the rows to train on once more if need be."""
+        """Fix the shape of the tables; read the rows to train on once more if need be."""
         ...
 
-    def batch(self, rows: R, training: bool) -> Batch:
-        """Return the rows as a mini-batch."""
+    def deal(self, rows: int, size: int, seed: int) -> Deal[R]:
+        """Deal all ``rows``, of so many bytes, to groups; fix the ids."""
+        ...
+
+    def group(self, rows: R, training: bool) -> Group:
+        """Return rows of one group as its file holds them."""
         ...
 
     def shape(self) -> Ratings | Clicks:
@@ -55,7 +59,7 @@ class Intake(Protocol[R]):
         ...
 
     def findings(self) -> Iterator[Finding]:
-        """Yield what to doubt in the source that mini-batches do not show."""
+        """Yield what to doubt in the source that groups do not show."""
         ...
 
 
@@ -101,6 +105,7 @@ class RatingsIntake:
         known = like.ids() if like else RatingIds(NO_IDS, NO_IDS)
         self._users, self._items = IdIndex(known.users), IdIndex(known.items)
         self._known = len(known.users), len(known.items)
+        self._counts = np.zeros(len(known.users), np.int64)  # ratings of each user
         self._low, self._high = np.inf, -np.inf
         self._moments = Moments()
 
@@ -116,25 +121,47 @@ class RatingsIntake:
             self._high = max(self._high, float(ratings.max()))
             if self._perhaps_clicks:
                 self._perhaps_clicks = bool(np.isin(ratings, (self._low, self._high, 0.0, 1.0)).all())
-        return RatingsRows(self._users.add(chunk.rows.users), self._items.add(chunk.rows.items), ratings)
+        users = self._users.add(chunk.rows.users)
+        more = len(self._users) - len(self._counts)
+        if more > 0:
+            self._counts = np.pad(self._counts, (0, max(more, len(self._counts))))
+        np.add.at(self._counts, users, 1)
+        return RatingsRows(users, self._items.add(chunk.rows.items), ratings)
 
     def settle(self, training: Iterator[RatingsRows]) -> None:
-        """Give every id its row: those of ``like`` first and as there, the others in ascending order."""
+        """Check that these are ratings, and not of too many users or items."""
         if self._perhaps_clicks and (self._low, self._high) in ((0.0, 1.0), (-1.0, 1.0)):
             found = f"{self._low:g} and {self._high:g}"
             raise perhaps_not_ratings(self.source.name, "the ratings are two numbers, as clicks are", found)
         for index, what in ((self._users, "users"), (self._items, "items")):
             if len(index) > MOST:
                 raise InputError(f"too many {what}", expected=f"at most {MOST}", found=str(len(index)))
-        self._rows = self._users.sort(self._known[0]), self._items.sort(self._known[1])
 
-    def batch(self, rows: RatingsRows, training: bool) -> Batch:
-        """Return the rows as a mini-batch grouped by user."""
+    def deal(self, rows: int, size: int, seed: int) -> Deal[RatingsRows]:
+        """Deal the users, and give every id its row.
+
+        Rows of users lie by group and, within one, in ascending order of the ids. With ``like`` known ids
+        keep their rows, others follow in ascending order, and a group is of consecutive rows.
+        """
+        users = self._users.order(self._known[0])
+        counts = self._counts[users]
+        groups = groups_for(rows, size, int(np.count_nonzero(counts)))
+        if self.like:
+            dealt = cut_users(counts, groups)
+        else:
+            dealt = deal_users(counts, groups)
+            by_group = np.argsort(dealt, kind="stable")
+            users, dealt = users[by_group], dealt[by_group]
+        self._rows = self._users.renumber(users), self._items.sort(self._known[1])
+        return UserDeal(dealt[self._rows[0]], int(dealt.max()) + 1)
+
+    def group(self, rows: RatingsRows, training: bool) -> Group:
+        """Return rows of one group as its file holds them."""
         ratings = _known(rows.ratings)
         if training:
             self._moments.add(ratings)
         users, items = self._rows
-        return group_ratings(users[rows.users], items[rows.items], ratings)
+        return RatingsGroup(users[rows.users].astype(np.uint32), items[rows.items].astype(np.uint32), ratings)
 
     def shape(self) -> Ratings:
         """Return the shape of the data set."""
@@ -150,7 +177,7 @@ class RatingsIntake:
         return safetensors.numpy.save(pack("users", self._users.ids) | pack("items", self._items.ids))
 
     def findings(self) -> Iterator[Finding]:
-        """Mini-batches show all there is."""
+        """Yield nothing: groups show all there is."""
         return iter(())
 
 
@@ -215,11 +242,15 @@ class ClicksIntake:
         elif self._first_with_last:
             self.index_base = 1
 
-    def batch(self, rows: ClicksRows, training: bool) -> Batch:
-        """Return the rows as a mini-batch."""
+    def deal(self, rows: int, size: int, seed: int) -> Deal[ClicksRows]:
+        """Deal rows at random."""
+        return RowDeal(groups_for(rows, size, rows), seed)
+
+    def group(self, rows: ClicksRows, training: bool) -> Group:
+        """Return rows of one group as its file holds them."""
         if training:
             self._share.add(rows.labels)
-        return _packed(rows)
+        return clicks_group(rows)
 
     def shape(self) -> Clicks:
         """Return the shape of the data set."""
@@ -229,7 +260,7 @@ class ClicksIntake:
         """Clicks are stored under the indices of their source."""
 
     def findings(self) -> Iterator[Finding]:
-        """Mini-batches show all there is."""
+        """Yield nothing: groups show all there is."""
         return iter(())
 
 
@@ -246,17 +277,6 @@ class _Positives:
     @property
     def value(self) -> float:
         return self._positives / max(self._rows, 1)
-
-
-def _packed(rows: ClicksRows) -> Batch:
-    if rows.starts[-1] > MOST:
-        raise UsageError(
-            "too many features in one mini-batch",
-            expected=f"at most {MOST}",
-            found=str(rows.starts[-1]),
-            cure="give a smaller --batch-size",
-        )
-    return pack_clicks(rows.labels, rows.starts, rows.indices.astype(np.int64), rows.values, rows.numbers)
 
 
 class ColumnsIntake:
@@ -285,11 +305,15 @@ class ColumnsIntake:
         """Find out the scales."""
         self.features = with_scales(self.features, training)
 
-    def batch(self, rows: ColumnRows, training: bool) -> Batch:
-        """Return the rows as a mini-batch."""
+    def deal(self, rows: int, size: int, seed: int) -> Deal[ColumnRows]:
+        """Deal rows at random."""
+        return RowDeal(groups_for(rows, size, rows), seed)
+
+    def group(self, rows: ColumnRows, training: bool) -> Group:
+        """Return rows of one group as its file holds them."""
         if training:
             self._share.add(rows.labels)
-        return _packed(self.features.encode(rows))
+        return clicks_group(self.features.encode(rows))
 
     def shape(self) -> Clicks:
         """Return the shape of the data set."""

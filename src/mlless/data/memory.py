@@ -1,11 +1,12 @@
-"""A data set from arrays at hand: the same mini-batches and manifest as on disk, held in memory."""
+"""A data set from arrays at hand: groups and a manifest as on disk, held in memory."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
@@ -13,15 +14,17 @@ from numpy.typing import NDArray
 import mlless
 from mlless.channels.folder import Folder
 from mlless.channels.ports import Bytes
-from mlless.data.batches import Batch, encode_batch, group_ratings, pack_clicks
 from mlless.data.dataset import Dataset
+from mlless.data.dealing import Places, RowDeal, cut_users, groups_for, spread
 from mlless.data.features import FeatureMap
 from mlless.data.findings import Survey
+from mlless.data.groups import ClicksGroup, Group, RatingsGroup, encode_group
 from mlless.data.ids import RatingIds, pack
 from mlless.data.manifest import (
     FORMAT,
     IDS,
     MANIFEST,
+    NO_FILE,
     Clicks,
     File,
     Made,
@@ -30,9 +33,8 @@ from mlless.data.manifest import (
     encode_manifest,
     file_of,
 )
-from mlless.data.partition import default_batch_size
-from mlless.data.rows import ClicksRows, RatingsRows, Rows
-from mlless.data.spool import boundary, even_sizes, groups_of, hash_state, random_order
+from mlless.data.rows import ClicksRows, RatingsRows, Rows, clicks_group, rows_of_group
+from mlless.data.spool import boundary, groups_of, hash_state
 from mlless.errors import MissingObject
 
 IN_MEMORY = "arrays in memory"
@@ -67,39 +69,17 @@ class MemoryObjects:
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
-    """How rows become mini-batches: what ``partition`` calls ``batch_size``, ``validation`` and ``seed``."""
+class Parting:
+    """Which rows are held out: what ``partition`` calls ``validation`` and ``seed``."""
 
-    batch_size: int | None
     validation: float
     seed: int
 
-    def order(self, rows: Rows) -> Order:
-        """Return a random order of the rows, held-out ones first; rows of the same pair are kept together."""
-        count = len(rows)
+    def held_out(self, rows: Rows) -> NDArray[np.bool_]:
+        """Return whether each row is held out; rows of the same pair are kept together."""
         hashes = rows.hashes(hash_state(self.seed))
-        last, held_out = boundary(hashes, count, round(count * self.validation))
-        if held_out == count:
-            last, held_out = -1, 0
-        places = random_order(hashes, last, np.random.SeedSequence([self.seed, count]))
-        return Order(places, held_out, self.batch_size or default_batch_size(count - held_out))
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """``places`` of rows in the order of mini-batches of at most ``batch_size``; the first are held out."""
-
-    places: NDArray[np.intp]
-    held_out: int
-    batch_size: int
-
-    def pieces(self) -> Iterator[tuple[str, int, slice]]:
-        """Yield each mini-batch: its part, its number there and its place in the order."""
-        at = 0
-        for part, count in (("validation", self.held_out), ("train", len(self.places) - self.held_out)):
-            for number, size in enumerate(even_sizes(count, self.batch_size)):
-                yield part, number, slice(at, at + size)
-                at += size
+        last, held_out = boundary(hashes, round(len(rows) * self.validation))
+        return hashes <= (-1 if held_out == len(rows) else last)
 
 
 def ratings_in_memory(
@@ -109,7 +89,7 @@ def ratings_in_memory(
     *,
     ids: RatingIds,
     scale: Ratings | None,
-    cut: Cut,
+    parting: Parting,
 ) -> Dataset:
     """Return a data set of ratings.
 
@@ -117,21 +97,25 @@ def ratings_in_memory(
     deviation and limits, which are those of the rows themselves if it is None.
     """
     rows = RatingsRows(users, items, ratings)
-    order = cut.order(rows)
-    users, items, ratings = users[order.places], items[order.places], ratings[order.places]
+    held_out = parting.held_out(rows)
     if scale is None:
-        trained = ratings[order.held_out :].astype(np.float64)
+        trained = ratings[~held_out].astype(np.float64)
         # Equal ratings have no deviation, only rounding.
         deviation = float(trained.std()) if trained.min() < trained.max() else 1.0
         scale = Ratings(0, 0, float(trained.mean()), deviation, float(ratings.min()), float(ratings.max()))
     shape = Ratings(len(ids.users), len(ids.items), scale.mean, scale.deviation, scale.low, scale.high)
-    batches = (
-        (part, number, group_ratings(users[piece], items[piece], ratings[piece]))
-        for part, number, piece in order.pieces()
-    )
-    groups, largest = groups_of(rows.hashes(hash_state(cut.seed)))
+    counts = np.bincount(users, minlength=len(ids.users))
+    columns = RatingsGroup(users.astype(np.uint32), items.astype(np.uint32), ratings)
+    group_of = cut_users(counts, groups_for(len(rows), columns.nbytes, len(counts)))[users]
+    distinct, largest = groups_of(rows.hashes(hash_state(parting.seed)))
     named = safetensors.numpy.save(pack("users", ids.users) | pack("items", ids.items))
-    return _held(batches, shape, order, cut, named, repeats=len(rows) - groups, largest_group=largest)
+
+    def group(places: Places) -> Group:
+        return RatingsGroup(columns.users[places], columns.items[places], ratings[places])
+
+    parts = spread(group_of, held_out, range(int(group_of.max()) + 1), parting.seed)
+    repeats = len(rows) - distinct
+    return _held(parts, group, shape, parting, named, repeats=repeats, largest_group=largest)
 
 
 def clicks_in_memory(
@@ -139,75 +123,97 @@ def clicks_in_memory(
     weights: NDArray[np.float32] | None,
     *,
     features: int,
-    cut: Cut,
+    parting: Parting,
     columns: FeatureMap | None = None,
 ) -> Dataset:
     """Return a data set of clicks; ``weights`` say how much each row counts, 1 on average.
 
     ``columns`` says how the features were made, where they were.
     """
-    order = cut.order(rows)
-    rows = rows.take(order.places)
-    if weights is not None:
-        weights = weights[order.places]
-    at = order.held_out
-    counts = None if weights is None else weights[at:].astype(np.float64)
-    shape = Clicks(features, 0, float(np.average(rows.labels[at:], weights=counts)), columns)
-    return _held(_click_batches(rows, weights, order), shape, order, cut, None)
+    held_out = parting.held_out(rows)
+    counts = None if weights is None else weights[~held_out].astype(np.float64)
+    shape = Clicks(features, 0, float(np.average(rows.labels[~held_out], weights=counts)), columns)
+    size = sum(column.nbytes for column in rows.columns())
+    deal = RowDeal(groups_for(len(rows), size, len(rows)), parting.seed)
 
+    def group(places: Places) -> Group:
+        return clicks_group(rows.take(places), None if weights is None else weights[places])
 
-def _click_batches(
-    rows: ClicksRows, weights: NDArray[np.float32] | None, order: Order
-) -> Iterator[tuple[str, int, Batch]]:
-    for part, number, piece in order.pieces():
-        some = rows.part(piece.start, piece.stop)
-        batch = pack_clicks(
-            some.labels, some.starts, some.indices.astype(np.int64), some.values, some.numbers
-        )
-        yield part, number, batch if weights is None else replace(batch, weights=weights[piece])
+    parts = spread(deal.of(rows, 0), held_out, range(deal.groups), parting.seed)
+    return _held(parts, group, shape, parting, None)
 
 
 def _held(
-    batches: Iterable[tuple[str, int, Batch]],
+    parts: Iterator[tuple[Places, Places]],
+    group: Callable[[Places], Group],
     shape: Ratings | Clicks,
-    order: Order,
-    cut: Cut,
+    parting: Parting,
     ids: bytes | None,
     **repeats: int,
 ) -> Dataset:
+    """Return a data set of groups, whose rows to train on and held-out rows lie at the places ``parts``."""
     objects, survey = MemoryObjects(), Survey()
-
-    def put(stem: str, data: bytes, count: int) -> File:
-        file = file_of(stem, data, count)
-        objects.put(file.path, data)
-        return file
-
     files: dict[str, list[File]] = {"train": [], "validation": []}
-    for part, number, batch in batches:
-        survey.add(batch, held_out=part == "validation")
-        files[part].append(put(f"{part}/{number:06d}", encode_batch(batch), len(batch)))
+    for number, places in enumerate(parts):
+        for part, some in zip(files, places, strict=True):
+            if not len(some):
+                files[part].append(NO_FILE)
+                continue
+            rows = group(some)
+            survey.add(rows, held_out=part == "validation")
+            files[part].append(_put(objects, f"{part}/{number:06d}", encode_group(rows), len(rows)))
     made = Made(
         version=mlless.__version__,
         source=IN_MEMORY,
         source_bytes=0,
         format="ratings" if isinstance(shape, Ratings) else "columns" if shape.columns else "libsvm",
-        seed=cut.seed,
-        batch_size=order.batch_size,
-        validation=cut.validation,
+        seed=parting.seed,
+        validation=parting.validation,
         like=None,
         skipped=0,
     )
+    held_out = sum(file.rows for file in files["validation"])
     manifest = Manifest(
         format=FORMAT,
         shape=shape,
         made=made,
-        rows=len(order.places),
+        rows=sum(file.rows for file in files["train"]) + held_out,
         train=tuple(files["train"]),
-        validation=tuple(files["validation"]),
-        ids=None if ids is None else put(IDS, ids, 0),
-        notes=tuple(survey.findings(shape, validation=cut.validation, **repeats)),
+        validation=tuple(files["validation"]) if held_out else (),
+        ids=None if ids is None else _put(objects, IDS, ids, 0),
+        notes=tuple(survey.findings(shape, validation=parting.validation, **repeats)),
     )
     return Dataset(IN_MEMORY, manifest, objects, IN_MEMORY)
+
+
+def _put(objects: MemoryObjects, stem: str, data: bytes, rows: int) -> File:
+    file = file_of(stem, data, rows)
+    objects.put(file.path, data)
+    return file
+
+
+def of_all_rows(dataset: Dataset) -> Dataset:
+    """Return a data set in memory of the same groups in which nothing is held out."""
+    manifest, objects = dataset.manifest, MemoryObjects()
+    train = []
+    for number, files in enumerate(zip(manifest.train, manifest.validation, strict=True)):
+        group = _mixed(list(dataset.groups(files)), np.random.default_rng([manifest.made.seed, number]))
+        train.append(_put(objects, f"train/{number:06d}", encode_group(group), len(group)))
+    manifest = msgspec.structs.replace(manifest, train=tuple(train), validation=())
+    return replace(dataset, manifest=manifest, objects=objects)
+
+
+def _mixed(groups: Sequence[Group], random: np.random.Generator) -> Group:
+    """Return the rows of ``groups``, of one kind, as one in random order."""
+    order = random.permutation(sum(map(len, groups)))
+    if ratings := [group for group in groups if isinstance(group, RatingsGroup)]:
+        users = np.concatenate([group.users for group in ratings])[order]
+        items = np.concatenate([group.items for group in ratings])[order]
+        return RatingsGroup(users, items, np.concatenate([group.ratings for group in ratings])[order])
+    clicks = [group for group in groups if isinstance(group, ClicksGroup)]
+    rows = ClicksRows.join([rows_of_group(group) for group in clicks]).take(order)
+    weights = [group.weights for group in clicks if group.weights is not None]
+    return clicks_group(rows, np.concatenate(weights)[order] if weights else None)
 
 
 def store_dataset(dataset: Dataset, folder: Path) -> Dataset:

@@ -1,30 +1,40 @@
 """From a source of raw rows to a data set: two passes, bounded memory, the same bytes every time.
 
-Pass 1 parses the source, collects ids and scatters the rows over bucket files; pass 2 takes the
-rows from there in random order, cuts them into mini-batches and writes these. The first rows of
-that order are the validation part, the others the training part.
+Pass 1 parses the source and collects ids; pass 2 writes the rows group by group, those to train on and
+those that are held out.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Unpack
 
 import mlless
-from mlless.data.batches import encode_batch
 from mlless.data.dataset import Dataset, dataset_at, open_dataset
+from mlless.data.dealing import BOUND
 from mlless.data.destination import Destination, destination
 from mlless.data.features import Layout, RatingsLayout, Scaling
 from mlless.data.findings import Survey, check_two_classes
-from mlless.data.intake import MOST, ClicksIntake, ColumnsIntake, Intake, RatingsIntake
-from mlless.data.manifest import FORMAT, IDS, MANIFEST, File, Made, Manifest, encode_manifest, file_of
+from mlless.data.groups import encode_group
+from mlless.data.intake import ClicksIntake, ColumnsIntake, Intake, RatingsIntake
+from mlless.data.manifest import (
+    FORMAT,
+    IDS,
+    MANIFEST,
+    NO_FILE,
+    File,
+    Made,
+    Manifest,
+    encode_manifest,
+    file_of,
+)
 from mlless.data.readers import Reading, ReadingOptions, Source, Sources, open_source
 from mlless.data.request import Request
 from mlless.data.rows import R
-from mlless.data.spool import Spool, after, cut, even_sizes
+from mlless.data.spool import Spool
 from mlless.errors import InputError, UsageError
 from mlless.locations import Location, place_of
 
@@ -32,13 +42,7 @@ Progress = Callable[[float | None, str], None]
 Tell = Callable[[str], None]
 
 VALIDATION = 0.1
-_BUCKET = 16 << 20  # bytes of raw rows held at a time; with what it takes to shuffle them six times that
 _PASS_1 = 0.5  # the share of the work, for progress
-
-
-def default_batch_size(rows: int) -> int:
-    """Return the batch size for so many training rows; it does not depend on the number of workers."""
-    return min(max(rows // 300, 64), 6250)
 
 
 def partition(
@@ -50,7 +54,6 @@ def partition(
     columns: str | Path | Layout | RatingsLayout | None = None,
     numeric: Scaling | None = None,
     hash_seed: int = 0,
-    batch_size: int | None = None,
     validation: float | None = None,
     like: Location | None = None,
     seed: int = 0,
@@ -59,7 +62,7 @@ def partition(
     tell: Tell | None = None,
     **reading: Unpack[ReadingOptions],
 ) -> Dataset:
-    """Write ``source`` as shuffled mini-batches to ``dest`` and return it as a data set.
+    """Write the rows of ``source`` in groups to ``dest`` and return it as a data set.
 
     ``source`` is a file, a pattern such as ``part-*.csv``, a folder of parts, ``-`` for standard input, or a
     list of these; ``dest`` a folder, or the URL of a prefix in an object store. A source is read once.
@@ -79,14 +82,12 @@ def partition(
         How numeric columns are scaled: ``standard`` (default) or ``minmax``, see `FeatureMap`.
     hash_seed
         Another seed hashes categories to other features.
-    batch_size
-        The largest number of rows in a mini-batch; `default_batch_size` unless given.
     validation
         The share of rows held out, 0.1 unless given; 0 with ``like``.
     like
         A data set whose ids, scales and features hold for this one too: a test set.
     seed
-        Decides the order of the rows. The same source, options and seed give the same bytes.
+        Decides the groups and the order of the rows. The same source, options and seed give the same bytes.
     overwrite
         Replace ``dest`` if it is a data set.
     progress
@@ -103,7 +104,7 @@ def partition(
         format, features, columns, numeric, hash_seed, model, Reading(**reading), tell or warnings.warn
     )
     origin = request.settled(open_source(source, format=request.format))
-    options = _options(batch_size, validation, seed, model)
+    options = _options(validation, seed, model)
     intake = request.intake(origin)
     with destination(place, overwrite=overwrite) as target:
         kept = [("the source", part.address) for part in origin.parts]
@@ -125,15 +126,12 @@ def partition(
 
 @dataclass(frozen=True, slots=True)
 class _Options:
-    batch_size: int | None
     validation: float
     seed: int
     like: str | None
 
 
-def _options(batch_size: int | None, validation: float | None, seed: int, like: Dataset | None) -> _Options:
-    if batch_size is not None and not 1 <= batch_size <= MOST:
-        raise UsageError("no such batch size", expected=f"1 to {MOST}", found=str(batch_size))
+def _options(validation: float | None, seed: int, like: Dataset | None) -> _Options:
     if validation is None:
         validation = 0.0 if like else VALIDATION
     if not 0.0 <= validation < 1.0:
@@ -142,7 +140,7 @@ def _options(batch_size: int | None, validation: float | None, seed: int, like: 
         )
     if seed < 0:
         raise UsageError("no such seed", expected="0 or more", found=str(seed))
-    return _Options(batch_size, validation, seed, like.manifest.fingerprint if like else None)
+    return _Options(validation, seed, like.manifest.fingerprint if like else None)
 
 
 class _Partitioning:
@@ -157,18 +155,12 @@ class _Partitioning:
 
     def run(self, intake: Intake[R]) -> None:
         """Write the data set."""
-        spool = Spool(self.spool_folder, intake.rows, self.options.seed, _BUCKET)
-        self._scatter(intake, spool)
+        spool = Spool(self.spool_folder, intake.rows, self.options.seed, BOUND)
+        self._collect(intake, spool)
         held_out = spool.hold_out(round(spool.rows * self.options.validation))
         self._check_rows(spool.rows, held_out)
-        intake.settle(after(spool.shuffled(keep=True), held_out))
-        batch_size = self.options.batch_size or default_batch_size(spool.rows - held_out)
-        stream = spool.shuffled()
-        sizes = even_sizes(held_out, batch_size)
-        train_sizes = even_sizes(spool.rows - held_out, batch_size)
-        pieces = cut(stream, sizes + train_sizes)
-        validation = self._write(intake, pieces, "validation", sizes, spool.rows, 0)
-        train = self._write(intake, pieces, "train", train_sizes, spool.rows, held_out)
+        intake.settle(spool.training())
+        train, validation = self._write(intake, spool)
         ids, shape = intake.ids(), intake.shape()
         seen = self.survey.findings(
             shape,
@@ -179,10 +171,10 @@ class _Partitioning:
         manifest = Manifest(
             format=FORMAT,
             shape=shape,
-            made=self._made(batch_size),
+            made=self._made(),
             rows=spool.rows,
             train=train,
-            validation=validation,
+            validation=validation if held_out else (),
             ids=self._put(IDS, ids, 0) if ids is not None else None,
             notes=(*seen, *intake.findings()) if self.options.like is None else tuple(seen),
         )
@@ -191,7 +183,7 @@ class _Partitioning:
         self.files.put(MANIFEST, encode_manifest(manifest))
         self.progress(1.0, "done")
 
-    def _scatter(self, intake: Intake[R], spool: Spool[R]) -> None:
+    def _collect(self, intake: Intake[R], spool: Spool[R]) -> None:
         """Pass 1."""
         for chunk in intake.chunks():
             spool.add(intake.note(chunk))
@@ -217,32 +209,36 @@ class _Partitioning:
                 cure="give a smaller --validation",
             )
 
-    def _write(
-        self, intake: Intake[R], pieces: Iterator[R], part: str, sizes: list[int], rows: int, done: int
-    ) -> tuple[File, ...]:
-        files = []
-        # `sizes` comes first in the zip: when it ends, no piece of the next part is taken.
-        for number, (size, piece) in enumerate(zip(sizes, pieces, strict=False)):
-            batch = intake.batch(piece, part == "train")
-            self.survey.add(batch, held_out=part == "validation")
-            files.append(self._put(f"{part}/{number:06d}", encode_batch(batch), size))
-            done += size
-            self.progress(_PASS_1 + (1 - _PASS_1) * done / rows, "writing")
-        return tuple(files)
+    def _write(self, intake: Intake[R], spool: Spool[R]) -> tuple[tuple[File, ...], tuple[File, ...]]:
+        """Pass 2: return a file for each group's rows to train on, and one for its held-out rows."""
+        files: dict[str, list[File]] = {"train": [], "validation": []}
+        done = 0
+        for number, parts in enumerate(spool.dealt(intake.deal(spool.rows, spool.size, self.options.seed))):
+            for part, rows in zip(files, parts, strict=True):
+                files[part].append(self._put_rows(intake, rows, f"{part}/{number:06d}", part == "train"))
+                done += len(rows)
+            self.progress(_PASS_1 + (1 - _PASS_1) * done / spool.rows, "writing")
+        return tuple(files["train"]), tuple(files["validation"])
+
+    def _put_rows(self, intake: Intake[R], rows: R, stem: str, training: bool) -> File:
+        if not len(rows):
+            return NO_FILE
+        group = intake.group(rows, training)
+        self.survey.add(group, held_out=not training)
+        return self._put(stem, encode_group(group), len(group))
 
     def _put(self, stem: str, data: bytes, rows: int) -> File:
         file = file_of(stem, data, rows)
         self.files.put(file.path, data)
         return file
 
-    def _made(self, batch_size: int) -> Made:
+    def _made(self) -> Made:
         return Made(
             version=mlless.__version__,
             source=self.source.name.rpartition("/")[2],
             source_bytes=self.source.bytes or self._read,
             format=self.source.format,
             seed=self.options.seed,
-            batch_size=batch_size,
             validation=self.options.validation,
             like=self.options.like,
             skipped=self._skipped,

@@ -9,9 +9,12 @@ from typing import Generic, Protocol, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from mlless.data.groups import ClicksGroup
 from mlless.data.hashing import Hashes, hash_numbers
 from mlless.data.ids import Ids, join
+from mlless.errors import InputError
 
+MOST = 2**32 - 1  # rows of a table, entries of a group: they are numbered in 32 bits
 Column = NDArray[np.generic]
 
 
@@ -231,6 +234,36 @@ class ColumnRows:
     def hashes(self, state: np.uint64) -> Hashes:
         """Return the hash of each row's number: no two rows are the same."""
         return hash_numbers(self.numbers, state)
+
+
+def clicks_group(rows: ClicksRows, weights: NDArray[np.float32] | None = None) -> ClicksGroup:
+    """Return rows as a group's file holds them; values that are all 1 are left out."""
+    if rows.starts[-1] > MOST:
+        raise InputError(
+            "too many features in the rows of one group",
+            expected=f"at most {MOST}",
+            found=str(rows.starts[-1]),
+            cure="leave out the longest rows, of which each has a large part of that",
+        )
+    return ClicksGroup(
+        labels=rows.labels,
+        starts=rows.starts.astype(np.uint32),
+        indices=rows.indices,
+        values=None if bool(np.all(rows.values == 1.0)) else rows.values,
+        numbers=rows.numbers.astype(np.uint64),
+        weights=weights,
+    )
+
+
+def rows_of_group(group: ClicksGroup) -> ClicksRows:
+    """Return the rows of a group as they were before it was made, but for their weights."""
+    return ClicksRows(
+        group.labels,
+        group.numbers.astype(np.int64),
+        group.starts.astype(np.int64),
+        group.indices,
+        np.ones(len(group.indices), np.float32) if group.values is None else group.values,
+    )
 
 
 def starts_of(lengths: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -1,202 +1,221 @@
-"""A uniform shuffle of more rows than fit in memory, which also holds a part of them out.
+"""Rows of any number on their way from a source to the files of their groups, in bounded memory.
 
-Every row has a keyed hash of what it is (`Rows.hashes`). Rows go to files, buckets, by the leading digit of
-the hash; a bucket that is too large to be read back at once is scattered anew by the next digit. Then one
-bucket at a time is read and permuted. This equals sorting all rows by a random key whose leading digits are
-the buckets, hence a uniform permutation (Sanders, "Random permutations on distributed, external and
-hierarchical memory", Information Processing Letters, 1998). Held out are the rows of the smallest hashes.
+Rows come in as they do and are appended to a file, one run after the other. Once it is known which group
+each is of, every run is sorted by group where it lies; then some groups at a time are gathered from all
+runs. If all rows fit into memory, there is no file, and all groups are gathered at once.
 
-Ratings of one user for one item have the same hash. So they meet in one bucket, where they are counted, and
-either all of them are held out or none is.
+Which rows are held out, a keyed hash of what a row is about decides (`Rows.hashes`): those of the smallest
+hashes. So either all ratings of one user for one item are held out or none is.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Sequence
-from functools import cached_property
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mlless.data.dealing import Deal, Numbers, spread
 from mlless.data.hashing import Hashes
 from mlless.data.rows import Column, R
 from mlless.data.staging import writing
 
-_SIZE = np.dtype("<i8")
-_DIGIT = 7  # bits of the hash
+_EXACT = 1 << 20  # rows whose hashes are kept to hold out as many as wanted; of more they are counted
+_LEADING = 16  # by so many bits
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """Rows in the file: where each column begins, and its length."""
+
+    places: tuple[int, ...]
+    sizes: tuple[int, ...]
 
 
 class Spool(Generic[R]):
-    """Rows on their way through the shuffle: in memory, or if they are too many in files of a new ``folder``.
+    """Rows that come in, in memory or if they are too many in a new ``folder``, and go out group by group.
 
-    At most about ``bound`` bytes of rows are read back at once, however many there are. The order depends
-    on the rows, their order in the source, ``seed`` and ``bound``, not on how the rows come in.
+    About ``bound`` bytes of rows are held at once, however many there are, unless one group has more. What
+    goes out depends on the rows, their order and ``seed``, not on how they come in nor on ``bound``.
     """
 
     def __init__(self, folder: Path, kind: type[R], seed: int, bound: int) -> None:
-        self.folder, self.kind, self.seed, self.bound = folder, kind, seed, bound
-        self.dtypes: list[np.dtype[np.generic]] = []
-        self.state = hash_state(seed)
-        self.repeats = 0  # rows among those ``shuffled`` that are not the first of their hash
-        self.largest_group = 0  # the most rows among them that are of one hash
+        self.kind, self.seed, self.bound = kind, seed, bound
+        self.rows = self.size = 0
+        self.repeats = 0  # rows that have gone out and are not the first of their hash
+        self.largest_group = 0  # the most rows that have gone out and are of one hash
+        self._state = hash_state(seed)
+        self._hashes = _Hashes()
         self._last = -1  # the greatest hash that is held out
-        self._all: _Bucket[R] = _Bucket(self, ())
+        self._held: list[tuple[Column, ...]] = []
+        self._held_size = 0
+        self._dtypes: list[np.dtype[np.generic]] = []
+        self._runs: list[_Run] = []
+        self._folder, self._path = folder, folder / "rows"
         with writing(folder):
             folder.mkdir()
-
-    @property
-    def rows(self) -> int:
-        """The number of rows so far."""
-        return self._all.rows
 
     def add(self, rows: R) -> None:
         """Take in ``rows``."""
         if not len(rows):
             return
-        self.dtypes = [column.dtype for column in rows.columns()]
-        if self._all.bytes + _bytes(rows) > self.bound:
-            self._all.split()
-        self._all.add(rows)
+        columns = rows.columns()
+        self._dtypes = [column.dtype for column in columns]
+        self._hashes.add(rows.hashes(self._state))
+        size = sum(column.nbytes for column in columns)
+        if self._held and self._held_size + size > self.bound:
+            self._put_held()
+        self._held.append(columns)
+        self._held_size += size
+        self.rows, self.size = self.rows + len(rows), self.size + size
 
     def hold_out(self, wanted: int) -> int:
-        """Hold ``wanted`` rows out and return how many they are: rows of one hash are kept together."""
-        before = 0
-        for bucket in self._all.leaves():
-            if before + bucket.rows >= wanted:
-                hashes = next(bucket.read()).hashes(self.state)
-                self._last, held_out = boundary(hashes, bucket.rows, wanted - before)
-                return before + held_out
-            before += bucket.rows
-        return 0
+        """Hold near to ``wanted`` rows out and return how many they are; rows of one hash stay together."""
+        self._last, held_out = self._hashes.boundary(wanted)
+        return held_out
 
-    def shuffled(self, *, keep: bool = False) -> Iterator[R]:
-        """Yield all rows in random order, those held out first; delete the files unless to ``keep`` them."""
-        self.repeats = self.largest_group = 0
-        for bucket in self._all.leaves():
-            for number, rows in enumerate(bucket.read()):
-                yield rows.take(self._order(bucket, number, rows))
-            if not keep:
-                bucket.forget()
+    def training(self) -> Iterator[R]:
+        """Yield the rows that are not held out, in the order in which they came."""
+        for rows in self._all():
+            places = np.flatnonzero(~self._held_out(rows))
+            if len(places):
+                yield rows.take(places)
 
-    def _order(self, bucket: _Bucket[R], number: int, rows: R) -> NDArray[np.intp]:
-        """Return the order of ``rows``, part ``number`` of a bucket, and count those of the same hash."""
-        hashes = rows.hashes(self.state)
-        groups, largest = groups_of(hashes)
-        self.largest_group = max(self.largest_group, largest if groups > 1 else bucket.rows)
-        self.repeats += len(rows) - (0 if number else groups)  # several parts are one group
-        draws = np.random.SeedSequence(self.seed, spawn_key=(*bucket.digits, number))
-        return random_order(hashes, self._last, draws)
+    def dealt(self, deal: Deal[R]) -> Iterator[tuple[R, R]]:
+        """Yield for each group its rows to train on and its held-out rows, both in random order.
 
+        The rows are gone after that.
+        """
+        for groups, rows, group_of in self._gathered(deal):
+            hashes = rows.hashes(self._state)
+            distinct, largest = groups_of(hashes)
+            self.repeats += len(hashes) - distinct
+            self.largest_group = max(self.largest_group, largest)
+            for places, held_out in spread(group_of, hashes <= self._last, groups, self.seed):
+                yield rows.take(places), rows.take(held_out)
 
-class _Bucket(Generic[R]):
-    """The rows whose hashes begin with ``digits``: in a file, or in a bucket for each next digit.
-
-    All rows, those that begin with no digits, are in memory instead of a file.
-    """
-
-    def __init__(self, spool: Spool[R], digits: tuple[int, ...]) -> None:
-        self.spool, self.digits = spool, digits
-        self.path = spool.folder / "-".join(map(str, ("rows", *digits)))
-        self.rows = self.bytes = 0
-        self.held: list[tuple[Column, ...]] = []
-        self.parts: list[_Bucket[R]] = []
-
-    def add(self, rows: R) -> None:
-        """Put the rows where they belong."""
-        self.rows += len(rows)
-        self.bytes += _bytes(rows)
-        if self.parts:
-            self._scatter(rows)
+    def _gathered(self, deal: Deal[R]) -> Iterator[tuple[range, R, Numbers]]:
+        """Yield all rows of consecutive groups, as many as fit, in the order in which they came."""
+        if not self._runs:
+            for rows in self._all():
+                self._held = []
+                yield range(deal.groups), rows, deal.of(rows, 0)
             return
-        columns = rows.columns()
-        if not self.digits:
-            self.held.append(columns)
-        else:
-            with writing(self.path), self.path.open("ab") as file:
-                file.write(np.array([len(column) for column in columns], _SIZE).tobytes())
-                for column in columns:
+        starts = self._sort(deal)
+        for groups in self._shares(starts):
+            yield groups, *self._gather(starts, groups)
+        self._path.unlink()
+
+    def _all(self) -> Iterator[R]:
+        """Yield all rows in the order in which they came, a run at a time."""
+        if self._runs and self._held:
+            self._put_held()
+        for run in self._runs:
+            yield self.kind.of(self._read(run, [0] * len(run.sizes), run.sizes))
+        if self._held:
+            yield self.kind.of([np.concatenate(column) for column in zip(*self._held, strict=True)])
+
+    def _held_out(self, rows: R) -> NDArray[np.bool_]:
+        held_out: NDArray[np.bool_] = rows.hashes(self._state) <= self._last
+        return held_out
+
+    def _put_held(self) -> None:
+        columns = [np.concatenate(column) for column in zip(*self._held, strict=True)]
+        self._held, self._held_size = [], 0
+        with writing(self._path), self._path.open("ab") as file:
+            places = []
+            for column in columns:
+                places.append(file.tell())
+                file.write(column.data)
+        self._runs.append(_Run(tuple(places), tuple(map(len, columns))))
+
+    def _read(self, run: _Run, starts: list[int], stops: tuple[int, ...] | list[int]) -> list[Column]:
+        """Return a part of each column of a run."""
+        parts = zip(self._dtypes, run.places, starts, stops, strict=True)
+        with writing(self._path), self._path.open("rb") as file:
+            columns: list[Column] = []
+            for dtype, place, start, stop in parts:
+                file.seek(place + start * dtype.itemsize)
+                columns.append(np.fromfile(file, dtype, stop - start))
+        return columns
+
+    def _sort(self, deal: Deal[R]) -> NDArray[np.int64]:
+        """Sort each run by group; return where each group begins in each column of each run, and ends."""
+        with writing(self._folder):
+            shape = len(self._runs), len(self._dtypes), deal.groups + 1
+            starts = np.lib.format.open_memmap(self._folder / "starts.npy", "w+", np.int64, shape)
+        first = 0
+        for number, rows in enumerate(self._all()):
+            group_of = deal.of(rows, first)
+            first += len(rows)
+            rows = rows.take(np.argsort(group_of, kind="stable"))
+            ends = np.cumsum(np.bincount(group_of, minlength=deal.groups)).tolist()
+            sizes = [
+                [len(column) for column in rows.part(start, end).columns()]
+                for start, end in zip([0, *ends], ends, strict=False)
+            ]
+            starts[number, :, 0] = 0
+            np.cumsum(np.array(sizes).T, axis=1, out=starts[number, :, 1:])
+            with writing(self._path), self._path.open("r+b") as file:
+                for column, place in zip(rows.columns(), self._runs[number].places, strict=True):
+                    file.seek(place)
                     file.write(np.ascontiguousarray(column).data)
+        return starts
 
-    def forget(self) -> None:
-        """Remove the rows from memory or disk."""
-        self.held = []
-        self.path.unlink(missing_ok=True)
+    def _shares(self, starts: NDArray[np.int64]) -> Iterator[range]:
+        """Yield runs of groups whose rows fit into memory together; one that does not fit stands alone."""
+        widths = np.array([dtype.itemsize for dtype in self._dtypes])
+        ends = np.zeros(starts.shape[2], np.int64)
+        for run in starts:
+            ends += widths @ run
+        first, groups = 0, len(ends) - 1
+        while first < groups:
+            stop = int(np.searchsorted(ends, ends[first] + self.bound, side="right")) - 1
+            yield range(first, stop := max(stop, first + 1))
+            first = stop
 
-    def split(self) -> None:
-        """Give each next digit a bucket, unless that is done."""
-        if self.parts:
-            return
-        self.parts = [_Bucket(self.spool, (*self.digits, digit)) for digit in range(1 << _DIGIT)]
-        if self.rows:
-            for rows in self._gathered():
-                self._scatter(rows)
-            self.forget()
-
-    def leaves(self) -> Iterator[_Bucket[R]]:
-        """Yield the buckets that hold rows themselves, in order; split those that are too large."""
-        if self.bytes > self.spool.bound and not self.parts and not self._alike:
-            self.split()
-        for part in self.parts:
-            yield from part.leaves()
-        if self.rows and not self.parts:
-            yield self
-
-    def read(self) -> Iterator[R]:
-        """Yield the rows: all at once, or in parts if they are too many, which are then alike."""
-        most = max(self.rows * self.spool.bound // self.bytes, 1)
-        return cut(self._pieces(), even_sizes(self.rows, most))
-
-    @cached_property
-    def _alike(self) -> bool:
-        """Whether the rows cannot be told apart by their hashes, so that to split them is no use."""
-        hashes = (piece.hashes(self.spool.state) for piece in self._pieces())
-        first = next(hashes)
-        no_digit_left = len(self.digits) == 64 // _DIGIT
-        return no_digit_left or all(
-            bool((some == first[0]).all()) for some in itertools.chain([first], hashes)
-        )
-
-    def _scatter(self, rows: R) -> None:
-        shift = 64 - _DIGIT * (len(self.digits) + 1)
-        leading = rows.hashes(self.spool.state) >> np.uint64(shift)
-        digits = (leading % np.uint64(len(self.parts))).astype(np.uint8)
-        rows = rows.take(np.argsort(digits, kind="stable"))
-        counts = np.bincount(digits, minlength=len(self.parts)).tolist()
-        start = 0
-        for part, count in zip(self.parts, counts, strict=True):
-            if count:
-                part.add(rows.part(start, start + count))
-            start += count
-
-    def _gathered(self) -> Iterator[R]:
-        """Yield the rows in as few parts as the bound allows: to scatter small ones would take long."""
-        held: list[R] = []
-        size = 0
-        for piece in self._pieces():
-            size += _bytes(piece)
-            if held and size > self.spool.bound:
-                yield self.spool.kind.join(held)
-                held, size = [], _bytes(piece)
-            held.append(piece)
-        yield self.spool.kind.join(held)
-
-    def _pieces(self) -> Iterator[R]:
-        """Yield the rows as they were added."""
-        if not self.digits:
-            yield from map(self.spool.kind.of, self.held)
-            return
-        dtypes = self.spool.dtypes
-        with writing(self.path), self.path.open("rb") as file:
-            while len(sizes := np.fromfile(file, _SIZE, len(dtypes))):
-                columns = zip(dtypes, sizes.tolist(), strict=True)
-                yield self.spool.kind.of([np.fromfile(file, dtype, size) for dtype, size in columns])
+    def _gather(self, starts: NDArray[np.int64], groups: range) -> tuple[R, Numbers]:
+        """Return the rows of the groups, and the group of each."""
+        pieces, counts = [], []
+        for run, table in zip(self._runs, starts, strict=True):
+            bounds = table[:, groups.start : groups.stop + 1]
+            pieces.append(self._read(run, bounds[:, 0].tolist(), bounds[:, -1].tolist()))
+            counts.append(np.diff(bounds[0]))  # the first column has an entry a row
+        group_of = np.repeat(np.tile(np.array(groups), len(counts)), np.concatenate(counts))
+        return self.kind.of([np.concatenate(column) for column in zip(*pieces, strict=True)]), group_of
 
 
-def _bytes(rows: R) -> int:
-    return sum(column.nbytes for column in rows.columns())
+class _Hashes:
+    """The hashes of rows: all of them, or if they are many how many have the same leading bits."""
+
+    def __init__(self) -> None:
+        self._kept: list[Hashes] | None = []
+        self._rows = 0
+        self._counts = np.zeros(1 << _LEADING, np.int64)
+
+    def add(self, hashes: Hashes) -> None:
+        """Take in ``hashes``."""
+        self._rows += len(hashes)
+        if self._kept is not None:
+            self._kept.append(hashes)
+            if self._rows <= _EXACT:
+                return
+            hashes, self._kept = np.concatenate(self._kept), None
+        leading = (hashes >> np.uint64(64 - _LEADING)).astype(np.int64)
+        self._counts += np.bincount(leading, minlength=len(self._counts))
+
+    def boundary(self, wanted: int) -> tuple[int, int]:
+        """Return the greatest hash to hold out, and how many rows that holds out: near to ``wanted``."""
+        if not wanted:
+            return -1, 0
+        if self._kept is not None:
+            return boundary(np.concatenate(self._kept), wanted)
+        ends = np.append(0, np.cumsum(self._counts))
+        nearest = int(np.abs(ends - wanted).argmin())
+        return (nearest << (64 - _LEADING)) - 1, int(ends[nearest])
 
 
 def hash_state(seed: int) -> np.uint64:
@@ -214,54 +233,10 @@ def groups_of(hashes: Hashes) -> tuple[int, int]:
     return groups, int(np.diff(np.flatnonzero(last), prepend=-1, append=len(hashes) - 1).max())
 
 
-def boundary(hashes: Hashes, rows: int, wanted: int) -> tuple[int, int]:
-    """Return the greatest hash to hold out, and how many rows that holds out: near to ``wanted``.
-
-    ``hashes`` are those of all ``rows``, or of some where all are the same.
-    """
+def boundary(hashes: Hashes, wanted: int) -> tuple[int, int]:
+    """Return the greatest of all ``hashes`` to hold out, and how many that holds out: near to ``wanted``."""
     if not wanted:
         return -1, 0
-    place = min(wanted, len(hashes)) - 1
-    at = int(np.partition(hashes, place)[place])
-    fewer, more = int((hashes < at).sum()), rows - int((hashes > at).sum())
+    at = int(np.partition(hashes, wanted - 1)[wanted - 1])
+    fewer, more = int((hashes < at).sum()), int((hashes <= at).sum())
     return (at, more) if more - wanted < wanted - fewer else (at - 1, fewer)
-
-
-def random_order(hashes: Hashes, last: int, draws: np.random.SeedSequence) -> NDArray[np.intp]:
-    """Return a random order of rows in which those come first whose hash is at most ``last``."""
-    order = np.random.default_rng(draws).permutation(len(hashes))
-    return order[np.argsort(hashes[order] > last, kind="stable")]
-
-
-def after(stream: Iterator[R], rows: int) -> Iterator[R]:
-    """Yield what comes in ``stream`` after so many ``rows``."""
-    for piece in stream:
-        skipped = min(rows, len(piece))
-        rows -= skipped
-        if skipped < len(piece):
-            yield piece.part(skipped, len(piece))
-
-
-def cut(stream: Iterator[R], sizes: Sequence[int]) -> Iterator[R]:
-    """Yield the rows of ``stream`` anew in pieces of ``sizes``, which add up to no more than there are."""
-    rows: R | None = None
-    at = 0
-    for size in sizes:
-        held = [] if rows is None else [rows.part(at, len(rows))]
-        missing = size - sum(map(len, held))
-        if rows is None or missing > 0:
-            while missing > 0:
-                held.append(next(stream))
-                missing -= len(held[-1])
-            rows, at = held[0] if len(held) == 1 else type(held[0]).join(held), 0
-        yield rows.part(at, at + size)
-        at += size
-
-
-def even_sizes(rows: int, largest: int) -> list[int]:
-    """Return the sizes of the fewest batches of at most ``largest`` rows; they differ by at most one."""
-    batches = -(-rows // largest)
-    if not batches:
-        return []
-    size, longer = divmod(rows, batches)
-    return [size + 1] * longer + [size] * (batches - longer)

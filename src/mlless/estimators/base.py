@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import tempfile
 import warnings
@@ -23,7 +22,7 @@ from mlless.clock import SystemClock
 from mlless.data.dataset import Dataset, open_dataset
 from mlless.data.ids import RatingIds
 from mlless.data.manifest import Clicks
-from mlless.data.memory import IN_MEMORY, store_dataset
+from mlless.data.memory import IN_MEMORY, of_all_rows, store_dataset
 from mlless.driver import plan_job, run_job
 from mlless.errors import DataWarning, InputError, MLLessError, UsageError
 from mlless.estimators.callbacks import WRAPPED, Audience, CallbackSupportMixin
@@ -148,24 +147,21 @@ class Trained(CallbackSupportMixin, Parameters):
         """Yield what there is to say of parameters that were given and do nothing in this fit."""
         if self.tol and stop.patience is None:
             yield "tol has no effect where nothing ends a fit early: give n_iter_no_change as well"
-        given = [name for name in ("batch_size", "validation_fraction") if getattr(self, name) is not None]
-        if given and not own:
-            yield f"{' and '.join(given)}: no effect on a data set, which is cut and held out from already"
+        if self.validation_fraction is not None and not own:
+            yield "validation_fraction has no effect on a data set, from which rows are held out already"
 
     @staticmethod
     def _of_all_rows(spec: JobSpec, dataset: Dataset, epochs: int) -> tuple[JobSpec, Dataset]:
         """Return the same training for so many epochs on all rows, those that were held out among them."""
-        manifest = dataset.manifest
-        files = manifest.train + manifest.validation
-        manifest = msgspec.structs.replace(manifest, train=files, validation=())
+        dataset = of_all_rows(dataset)
         spec = msgspec.structs.replace(
             spec,
-            fingerprint=manifest.fingerprint,
-            batches=-(-len(files) // spec.span),
-            validation_batches=0,
+            fingerprint=dataset.manifest.fingerprint,
+            rows=dataset.manifest.rows,
+            held_out=0,
             stop=Stop(epochs=epochs),
         )
-        return spec, dataclasses.replace(dataset, manifest=manifest)
+        return spec, dataset
 
     def _train_here(self, spec: JobSpec, dataset: Dataset, goes_on: bool, hear: Hear) -> Ended:
         course = grow(self._course, spec.model, spec.seed) if goes_on else begin(spec.model, spec.seed)

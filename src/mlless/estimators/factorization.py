@@ -19,7 +19,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from mlless import recipes
 from mlless.artifact import Artifact
-from mlless.data.batches import RatingsBatch
+from mlless.data.groups import RatingsGroup
 from mlless.data.ids import IdIndex, Ids, RatingIds, ids_of
 from mlless.data.manifest import Ratings
 from mlless.data.memory import ratings_in_memory
@@ -102,9 +102,9 @@ class MatrixFactorization(RegressorMixin, Trained):
             self._index = IdIndex(ids.users), IdIndex(ids.items)
             self._train(found, wishes, goes_on=False, heard={"X": X, "y": y})
             self._forget_seen()
-            for batch in found.batches(found.manifest.train + found.manifest.validation):
-                assert isinstance(batch, RatingsBatch)
-                self._seen.add(*batch.rows())
+            for group in found.groups(found.manifest.train + found.manifest.validation):
+                assert isinstance(group, RatingsGroup)
+                self._seen.add(group.users, group.items)
         self._warn()
         return self
 
@@ -140,8 +140,8 @@ class MatrixFactorization(RegressorMixin, Trained):
                 low=min(self.scale_.low, float(ratings.min())),
                 high=max(self.scale_.high, float(ratings.max())),
             )
-        cut = self._cut(len(ratings), wishes.seed, partial=partial)
-        dataset = ratings_in_memory(*rows, ratings, ids=ids, scale=scale, cut=cut)
+        parting = self._parting(len(ratings), wishes.seed, partial=partial)
+        dataset = ratings_in_memory(*rows, ratings, ids=ids, scale=scale, parting=parting)
         assert isinstance(dataset.manifest.shape, Ratings)
         self.scale_ = dataset.manifest.shape
         self._train(dataset, wishes, goes_on=goes_on, heard={"X": X, "y": y})

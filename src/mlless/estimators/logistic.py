@@ -165,15 +165,16 @@ class LogisticRegression(ClassifierMixin, Trained):
             X, y, weights = X.take(kept) if columns else X[kept], y[kept], weights[kept]
         if not hasattr(self, "classes_"):
             self.classes_ = two_classes(np.unique(y), y)
-        labels, cut = labels_of(y, self.classes_), self._cut(len(y), seed, partial=partial)
+        labels, parting = labels_of(y, self.classes_), self._parting(len(y), seed, partial=partial)
         if columns is None:
             rows, features = rows_of(X, labels), self.n_features_in_
         else:
-            order = cut.order(X)
             columns = with_labels(columns, self.classes_)
-            columns = with_scales(columns, [X.take(order.places[order.held_out :])])
+            columns = with_scales(columns, [X.take(np.flatnonzero(~parting.held_out(X)))])
             rows, features = replace(columns.encode(X), labels=labels), columns.features
-        dataset = clicks_in_memory(rows, relative(weights), features=features, cut=cut, columns=columns)
+        dataset = clicks_in_memory(
+            rows, relative(weights), features=features, parting=parting, columns=columns
+        )
         return dataset, float(len(y) if weights is None else weights.sum())
 
     def _checked(

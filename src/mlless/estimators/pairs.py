@@ -9,12 +9,11 @@ import scipy.sparse
 from numpy.typing import NDArray
 from sklearn.utils import check_array, check_consistent_length, column_or_1d
 
-from mlless.data.batches import RatingsBatch
 from mlless.data.dataset import Dataset
+from mlless.data.groups import RatingsGroup
 from mlless.data.ids import Ids, ids_of, join
 from mlless.data.readers.columns import ITEM, USER, plain_name
 from mlless.estimators.base import as_value_error
-from mlless.prediction import original_ids
 
 Ratings = NDArray[np.float32]
 
@@ -67,9 +66,8 @@ def ratings_in(dataset: Dataset, *, part: str = "all") -> tuple[Ids, Ids, Rating
     manifest, ids = dataset.manifest, dataset.ids()
     files = manifest.train if part == "train" else manifest.train + manifest.validation
     pieces = []
-    for file in files:
-        batch = dataset.read(file)
-        assert isinstance(batch, RatingsBatch)
-        pieces.append((*original_ids(batch, ids), batch.ratings))
+    for group in dataset.groups(files):
+        assert isinstance(group, RatingsGroup)
+        pieces.append((ids.users[group.users], ids.items[group.items], group.ratings))
     users, items, ratings = zip(*pieces, strict=True)
     return join(users), join(items), np.concatenate(ratings)

@@ -13,7 +13,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions, validate_parameter_constraints
 
 from mlless import recipes
-from mlless.data.memory import Cut
+from mlless.data.memory import Parting
 from mlless.wishes import Wishes
 
 AT_LEAST_1 = Interval(Integral, 1, None, closed="left")
@@ -145,8 +145,8 @@ class Parameters(BaseEstimator):
             return int(self.random_state)
         return int(check_random_state(self.random_state).randint(2**31 - 1))
 
-    def _cut(self, rows: int, seed: int, *, partial: bool) -> Cut:
-        """Return how so many rows in memory become mini-batches; of a part nothing is held out."""
+    def _parting(self, rows: int, seed: int, *, partial: bool) -> Parting:
+        """Return which of so many rows in memory are held out; of a part nothing is."""
         share = plain(self.validation_fraction)
         if share is None:
             share = recipes.held_out_share(self._kind, rows)
@@ -154,7 +154,7 @@ class Parameters(BaseEstimator):
             raise ValueError(
                 f"With n_samples={rows} and validation_fraction={share}, nothing is left to train on."
             )
-        return Cut(plain(self.batch_size), 0.0 if partial else float(share), seed)
+        return Parting(0.0 if partial else float(share), seed)
 
 
 def plain(value: Any) -> Any:

@@ -29,10 +29,8 @@ def facts(dataset: Dataset) -> dict[str, Fact]:
         **shape,
         "rows": manifest.rows,
         "train_rows": _rows(manifest.train),
-        "train_batches": len(manifest.train),
+        "groups": len(manifest.train),
         "validation_rows": _rows(manifest.validation),
-        "validation_batches": len(manifest.validation),
-        "batch_size": manifest.made.batch_size,
         "skipped": manifest.made.skipped,
         "unlabelled": manifest.made.unlabelled,
         "fingerprint": manifest.fingerprint,
@@ -55,11 +53,11 @@ def description(dataset: Dataset) -> Iterator[tuple[str, str]]:
             numeric = f"{count(len(columns.layout.numeric), 'numeric column')} ({columns.scaling})"
             hashed = f"{len(columns.layout.categorical):,} hashed into {count(columns.hashed, 'feature')}"
             yield "columns", f"{numeric}, {hashed}"
-    for part, files in (("train", manifest.train), ("held out", manifest.validation)):
-        if files:
-            largest = max(file.rows for file in files)
-            batches = f"{count(len(files), 'mini-batch')} of up to {count(largest)}"
-            yield part, f"{count(_rows(files), 'row')} in {batches}"
+    largest = max(file.rows for file in manifest.train)
+    groups = f"{count(len(manifest.train), 'group')} of up to {count(largest)}"
+    yield "train", f"{count(_rows(manifest.train), 'row')} in {groups}"
+    if manifest.validation:
+        yield "held out", count(_rows(manifest.validation), "row")
     if manifest.made.skipped:
         yield "left out", count(manifest.made.skipped, "malformed line")
     if manifest.made.unlabelled:
