@@ -25,11 +25,15 @@ _LINE = 16  # floats in a cache line
 
 @dataclass(frozen=True, slots=True)
 class TableShape:
-    """A table of parameters: its name, rows and columns."""
+    """A table of parameters: its name, rows and columns.
+
+    ``apart`` says that no two workers train the same row: then what one publishes is merged as it is.
+    """
 
     name: str
     rows: int
     columns: int
+    apart: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,11 +131,12 @@ class Replica:
         """Add the packed updates of a step to ``shared``.
 
         They stand in order of worker id, one's own among them. Per entry: a = 0, add what each publisher
-        sent, ``shared += a * c``, in float32. CodecError names the first that is none for these tables;
+        sent, ``shared += a * c``, in float32. The factor c is the rule's, or 1 for rows that are trained
+        apart. CodecError names the first that is none for these tables;
         nothing is merged then.
         """
         factors, by_count = coefficients(rule, members)
-        tables = [(table.rows, table.shape.columns) for table in self.tables]
+        tables = [(table.rows, table.shape.columns, int(table.shape.apart)) for table in self.tables]
         try:
             kernels.merge_updates(tables, list(updates.values()), factors, int(by_count))
         except ValueError as error:

@@ -507,8 +507,8 @@ INLINE void prefetch(Table table, const uint32_t *ids, Py_ssize_t at, Py_ssize_t
 }
 
 INLINE double factorize(Table users, Table items, const Ratings *batch, const int columns, float centre,
-                        float scale, float l2, float gradient_scale, const Rule *rule, Outbox *user_out,
-                        Outbox *item_out, float *memory)
+                        float scale, float l2, float gradient_scale, const Rule *user_rule, const Rule *item_rule,
+                        Outbox *user_out, Outbox *item_out, float *memory)
 {
     const int blocks = (columns + 1 + LANES - 1) / LANES, width = blocks * LANES;
     /* memory: for every item its gathered row and its gradient side by side; then the user's */
@@ -556,7 +556,7 @@ INLINE double factorize(Table users, Table items, const Ratings *batch, const in
         float pull = l2 * (float)(batch->starts[u + 1] - batch->starts[u]);
         for (int i = 0; i < columns; i++)
             g[i] = (gradient[i] - pull * p[i]) * gradient_scale;
-        change_row(row, columns, g, rule, user_out, batch->users[u]);
+        change_row(row, columns, g, user_rule, user_out, batch->users[u]);
     }
     for (Py_ssize_t j = 0; j < batch->n_items; j++) {
         float *q = memory + j * 2 * width, pull = l2 * (float)counts[j];
@@ -565,7 +565,7 @@ INLINE double factorize(Table users, Table items, const Ratings *batch, const in
         q[width + columns - 1] = q[width + columns];
         for (int i = 0; i < columns; i++)
             g[i] = (q[width + i] - pull * q[i]) * gradient_scale;
-        change_row(items.data + (size_t)batch->items[j] * items.stride, columns, g, rule, item_out, batch->items[j]);
+        change_row(items.data + (size_t)batch->items[j] * items.stride, columns, g, item_rule, item_out, batch->items[j]);
     }
     return loss;
 }
@@ -581,12 +581,12 @@ INLINE double factorize(Table users, Table items, const Ratings *batch, const in
     }
 
 TARGETED static double factorize_any(Table users, Table items, const Ratings *batch, int columns, float centre,
-                                     float scale, float l2, float gradient_scale, const Rule *rule,
-                                     Outbox *user_out, Outbox *item_out, float *memory)
+                                     float scale, float l2, float gradient_scale, const Rule *user_rule,
+                                     const Rule *item_rule, Outbox *user_out, Outbox *item_out, float *memory)
 {
-#define CALL(constant)                                                                            \
-    return factorize(users, items, batch, constant, centre, scale, l2, gradient_scale, rule, user_out, \
-                     item_out, memory)
+#define CALL(constant)                                                                                       \
+    return factorize(users, items, batch, constant, centre, scale, l2, gradient_scale, user_rule, item_rule, \
+                     user_out, item_out, memory)
     FOR_COLUMNS(columns, CALL)
 #undef CALL
 }
@@ -1330,19 +1330,19 @@ static PyObject *factorization_step(PyObject *self, PyObject *args)
     Py_buffer v[13] = {{0}};
     Py_ssize_t user_stride, item_stride, width;
     int columns, mode, user_exponent, item_exponent;
-    Rule rule;
+    Rule user, item; /* rules */
     double centre, scale, l2, gradient_scale, threshold;
     PyObject *result = NULL;
-    if (!PyArg_ParseTuple(args, "(w*n)(w*n)i(y*y*y*y*ny*)dddd(iffffi)di(w*w*w*i)(w*w*w*i)", &v[0], &user_stride, &v[1],
-                          &item_stride, &columns, &v[2], &v[3], &v[4], &v[5], &width, &v[6], &centre, &scale, &l2,
-                          &gradient_scale, &rule.kind, &rule.rate, &rule.epsilon, &rule.momentum, &rule.decay,
-                          &rule.step, &threshold, &mode, &v[7], &v[8], &v[9], &user_exponent, &v[10], &v[11], &v[12],
-                          &item_exponent))
+    if (!PyArg_ParseTuple(args, "(w*n)(w*n)i(y*y*y*y*ny*)dddd(iffffi)(iffffi)di(w*w*w*i)(w*w*w*i)", &v[0], &user_stride,
+                          &v[1], &item_stride, &columns, &v[2], &v[3], &v[4], &v[5], &width, &v[6], &centre, &scale, &l2,
+                          &gradient_scale, &user.kind, &user.rate, &user.epsilon, &user.momentum, &user.decay, &user.step,
+                          &item.kind, &item.rate, &item.epsilon, &item.momentum, &item.decay, &item.step, &threshold,
+                          &mode, &v[7], &v[8], &v[9], &user_exponent, &v[10], &v[11], &v[12], &item_exponent))
         goto done;
     Table users, items;
     Ratings batch;
     Outbox user_out, item_out;
-    if (!as_rule(&rule) || columns < 2 || !as_table(&v[0], user_stride, columns, &users) ||
+    if (!as_rule(&user) || !as_rule(&item) || columns < 2 || !as_table(&v[0], user_stride, columns, &users) ||
         !as_table(&v[1], item_stride, columns, &items)) {
         invalid("no such rule, or tables do not have this shape");
         goto done;
@@ -1361,7 +1361,7 @@ static PyObject *factorization_step(PyObject *self, PyObject *args)
     if (!memory)
         goto done;
     double loss = factorize_any(users, items, &batch, columns, (float)centre, (float)scale, (float)l2,
-                                (float)gradient_scale, &rule, &user_out, &item_out, memory);
+                                (float)gradient_scale, &user, &item, &user_out, &item_out, memory);
     result = Py_BuildValue("(d(nnfi)(nnfi))", loss, user_out.n_rows, user_out.n_values, largest_of(&user_out),
                            finite_of(&user_out), item_out.n_rows, item_out.n_values, largest_of(&item_out), finite_of(&item_out));
 done:
@@ -1477,6 +1477,7 @@ static PyObject *merge_updates(PyObject *self, PyObject *args)
     (void)self;
     Py_buffer coefficients, *views = NULL;
     int by_count;
+    const float one = 1.0f;
     PyObject *table_list, *update_list, *result = NULL;
     if (!PyArg_ParseTuple(args, "O!O!y*i", &PyList_Type, &table_list, &PyList_Type, &update_list, &coefficients, &by_count))
         return NULL;
@@ -1484,10 +1485,11 @@ static PyObject *merge_updates(PyObject *self, PyObject *args)
     const size_t all = (size_t)(count * publishers);
     views = calloc((size_t)(count + publishers) + 1, sizeof(*views));
     Table *tables = calloc((size_t)count + 1, sizeof(*tables));
+    int *whole = calloc((size_t)count + 1, sizeof(*whole));
     Part *parts = calloc(all + 1, sizeof(*parts));
     Update *updates = calloc(all + (size_t)publishers + 1, sizeof(*updates)), *one_table = updates + all;
     float *memory = scratch(&merge_memory, sizeof(float) * (4 * BLOCK_ENTRIES + 1));
-    if (!views || !tables || !parts || !updates || !memory) {
+    if (!views || !tables || !whole || !parts || !updates || !memory) {
         PyErr_NoMemory();
         goto done;
     }
@@ -1500,10 +1502,10 @@ static PyObject *merge_updates(PyObject *self, PyObject *args)
         Py_ssize_t stride;
         int columns;
         if (!PyTuple_Check(table)) {
-            invalid("a table is its rows and how many columns they have");
+            invalid("a table is its rows, how many columns they have, and whether updates count whole");
             goto done;
         }
-        if (!PyArg_ParseTuple(table, "(w*n)i", &views[t], &stride, &columns))
+        if (!PyArg_ParseTuple(table, "(w*n)ii", &views[t], &stride, &columns, &whole[t]))
             goto done;
         if (!as_table(&views[t], stride, columns, &tables[t])) {
             invalid("a table does not have this shape");
@@ -1531,7 +1533,8 @@ static PyObject *merge_updates(PyObject *self, PyObject *args)
     for (Py_ssize_t t = 0; t < count; t++) { /* nothing has been written before all are known to be sound */
         for (Py_ssize_t u = 0; u < publishers; u++)
             one_table[u] = updates[u * count + t];
-        merge_any(tables[t], tables[t].columns, one_table, publishers, coefficients.buf, by_count, memory);
+        merge_any(tables[t], tables[t].columns, one_table, publishers, whole[t] ? &one : coefficients.buf,
+                  !whole[t] && by_count, memory);
     }
     result = Py_NewRef(Py_None);
     goto done;
@@ -1546,6 +1549,7 @@ done:
             PyBuffer_Release(&views[i]);
     free(views);
     free(tables);
+    free(whole);
     free(parts);
     free(updates);
     PyBuffer_Release(&coefficients);

@@ -26,7 +26,8 @@ def factorization_step(
     scale: float,
     l2: float,
     gradient_scale: float,
-    rule: Rule,
+    user_rule: Rule,
+    item_rule: Rule,
     threshold: float,
     half: int,
     user_out: Outbox,
@@ -58,7 +59,7 @@ def logistic_step(
 def logistic_margins(features: Rows, intercept: Rows, batch: ClicksArrays, margins: Floats, /) -> None: ...
 def pack_update(parts: list[TableUpdate], half: int, planes: int, out: Bytes, /) -> int: ...
 def merge_updates(
-    tables: list[tuple[Rows, int]],
+    tables: list[tuple[Rows, int, int]],
     updates: list[Bytes | bytes | memoryview],
     coefficients: Floats,
     by_count: int,

@@ -47,7 +47,8 @@ def factorization_step(
     scale: float,
     l2: float,
     gradient_scale: float,
-    rule: Rule,
+    user_rule: Rule,
+    item_rule: Rule,
     threshold: float,
     mode: int,
     user_out: Outbox,
@@ -78,8 +79,8 @@ def factorization_step(
     factor = np.float32(gradient_scale)
     return (
         float(np.square(error, dtype=np.float64).sum()),
-        change_rows(users, columns, batch.users, p_sum * factor, rule, threshold, mode, user_out),
-        change_rows(items, columns, batch.items, q_sum * factor, rule, threshold, mode, item_out),
+        change_rows(users, columns, batch.users, p_sum * factor, user_rule, threshold, mode, user_out),
+        change_rows(items, columns, batch.items, q_sum * factor, item_rule, threshold, mode, item_out),
     )
 
 
@@ -403,7 +404,7 @@ def unpack_update(data: Bytes | bytes | memoryview, shapes: list[tuple[int, int]
 
 @np.errstate(all="ignore")
 def merge_updates(
-    tables: list[tuple[Rows, int]],
+    tables: list[tuple[Rows, int, int]],
     updates: list[Bytes | bytes | memoryview],
     coefficients: Floats,
     by_count: int,
@@ -411,21 +412,24 @@ def merge_updates(
     """Add to the tables' ``shared`` the packed updates' sum, in their order, times a coefficient.
 
     That is ``coefficients[0]`` or, ``by_count``, the one at the number of publishers of the entry. A table
-    is its rows and how many columns they have. Nothing is written if an update does not fit the
+    is its rows, how many columns they have, and whether its updates count whole, times 1. Nothing is written if an update does not fit the
     tables: a ValueError, whose second argument is the update's number.
     """
     if len(coefficients) < (len(updates) + 1 if by_count else 1):
         raise ValueError("too few coefficients")
-    shapes = [(len(table.data), columns) for table, columns in tables]
+    shapes = [(len(table.data), columns) for table, columns, _ in tables]
     unpacked = []
     for number, update in enumerate(updates):
         try:
             unpacked.append(unpack_update(update, shapes))
         except ValueError as error:
             raise ValueError("not an update of these tables", number) from error
-    for number, (table, columns) in enumerate(tables):
+    for number, (table, columns, whole) in enumerate(tables):
         parts = [update[number] for update in unpacked if len(update[number].values)]  # others touch nothing
-        _merge(table, columns, parts, coefficients, by_count)
+        if whole:
+            _merge(table, columns, parts, np.ones(1, np.float32), 0)
+        else:
+            _merge(table, columns, parts, coefficients, by_count)
 
 
 def _merge(table: Rows, columns: int, parts: list[TableUpdate], coefficients: Floats, by_count: int) -> None:

@@ -27,7 +27,7 @@ class FactorizationModel:
         self.spec = spec
         self.columns = spec.factors + 1
         self.shapes = (
-            TableShape("users", spec.users, self.columns),
+            TableShape("users", spec.users, self.columns, apart=True),  # a group has all ratings of a user
             TableShape("items", spec.items, self.columns),
         )
 
@@ -59,8 +59,8 @@ class FactorizationModel:
     ) -> tuple[float, tuple[Sent, ...]]:
         """Step along the batch's gradient: summed for Adagrad, which has no scale; else of the mean.
 
-        The gradient of the mean squared error has a factor of 2, and so has the published one. Damping
-        is divided by the square root of the members, as measured.
+        The gradient of the mean squared error has a factor of 2, and so has the published one. Damping of
+        items, which all members train, is divided by the square root of the members, as measured.
         """
         assert isinstance(batch, RatingsArrays)
         spec, (users, items) = self.spec, replica.tables
@@ -74,6 +74,7 @@ class FactorizationModel:
             1.0 / spec.deviation,
             spec.l2,
             2.0 / len(batch.ratings) if mean else 1.0,
+            rule_of(optimizer, moment, damping=1.0),
             rule_of(optimizer, moment, damping=1.0 / math.sqrt(moment.members)),
             publish.threshold,
             publish.mode,
