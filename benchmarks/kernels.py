@@ -52,6 +52,7 @@ from mlless.exchange.update import Update, entries
 from mlless.job import Adagrad, Sync
 from mlless.kernels import native, twin
 from mlless.kernels.arrays import ClicksArrays, RatingsArrays, Sent
+from mlless.membership import bounds_of
 from mlless.models.base import Moment
 from mlless.models.optimizers import rule_of
 from mlless.replica import Replica, coefficients
@@ -110,7 +111,9 @@ class Trainer:
         common = (rule, publish.threshold, publish.mode, *publish.outboxes)
         tables = [table.rows for table in self.replica.tables]
         if isinstance(batch, RatingsArrays):
-            _, *sent = self.kernels.factorization_step(*tables, COLUMNS, batch, 0.0, 1.0, 0.06, 1.0, *common)
+            _, *sent = self.kernels.factorization_step(
+                *tables, COLUMNS, batch, 0.0, 1.0, 0.06, 1.0, rule, *common
+            )
         else:
             _, *sent = self.kernels.logistic_step(*tables, batch, *common)
         self.update = self.filter.take(publish, [Sent(*part) for part in sent])
@@ -195,7 +198,7 @@ def merge(shape: RatingsShape, sync: Sync, workers: int, rounds: int) -> None:
     replica, (factors, by_count) = ratings_replica(shape), coefficients("sqrt-members", workers)
 
     def merge_with(kernels: ModuleType) -> None:
-        tables = [(table.rows, COLUMNS) for table in replica.tables]
+        tables = [(table.rows, COLUMNS, 0) for table in replica.tables]
         kernels.merge_updates(tables, updates, factors, int(by_count))
 
     seconds = take_turns(
@@ -270,14 +273,10 @@ def _assembly(
 ) -> None:
     sizes = np.array([len(group) for group in groups])
     parts = round(sizes.sum() / batch)
-    stagger = (
-        np.arange(len(groups)) * parts // len(groups)
-    )  # else all groups would give a row at once, or none
 
     def put_together(number: int) -> RatingsArrays | ClicksArrays:
         part = number % parts
-        begins, ends = ((edge * sizes + stagger) // parts for edge in (part, part + 1))
-        return assemble(groups, begins, ends, shape)
+        return assemble(groups, *bounds_of(np.arange(len(groups)), sizes, part, parts), shape)
 
     batches = [put_together(n) for n in range(min(rounds + 5, parts))]
     for number in range(5):

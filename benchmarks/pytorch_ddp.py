@@ -262,13 +262,16 @@ def _mini_batches(
     """Return the parts of an epoch, and what a worker of MLLess trains on in each: centred ratings."""
     files = dataset.manifest.train
     plan = Schedule([file.rows for file in files], BATCH, epochs=1).first(workers)
-    groups = [dataset.read(files[group]) for group in groups_of(plan.owners, rank)]
+    numbers = groups_of(plan.owners, rank)
+    groups = [dataset.read(files[group]) for group in numbers]
     sizes = np.array([len(group) for group in groups])
     batches = []
     for part in range(plan.parts):
         pieces = [
             group.part(begin, end)
-            for group, begin, end in zip(groups, *bounds_of(sizes, part, plan.parts), strict=True)
+            for group, begin, end in zip(
+                groups, *bounds_of(np.array(numbers), sizes, part, plan.parts), strict=True
+            )
         ]
         assert all(isinstance(piece, RatingsGroup) for piece in pieces)
         users, items = (

@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 
 from mlless.messages import Plan
 
+Ints = NDArray[np.int64]
 _OWNER = np.dtype("<u2")
+_GOLDEN = 0x9E3779B9  # of 2^32
 
 
 def parts_of(rows: int, batch_size: int, workers: int) -> int:
@@ -33,9 +35,15 @@ def order_of(seed: int, epoch: int, parts: int) -> tuple[int, ...]:
     return tuple(Generator(PCG64([seed, epoch])).permutation(parts).tolist())
 
 
-def bounds_of(sizes: NDArray[np.int64], part: int, parts: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return where a part begins and ends in groups of so many rows: their sizes differ by one at most."""
-    return part * sizes // parts, (part + 1) * sizes // parts
+def bounds_of(groups: Ints, sizes: Ints, part: int, parts: int) -> tuple[Ints, Ints]:
+    """Return where a part begins and ends in the groups of these numbers, which have ``sizes`` rows.
+
+    The parts of a group differ by a row at most. Which of them have the row more is another question in
+    each group, so that several groups together give parts of about one size, too: multiples of the golden
+    section spread evenly over the parts (Knuth, The Art of Computer Programming, section 6.4).
+    """
+    shifts = (groups * _GOLDEN % (1 << 32) * parts) >> 32
+    return (part * sizes + shifts) // parts, ((part + 1) * sizes + shifts) // parts
 
 
 def groups_of(owners: bytes, worker: int) -> tuple[int, ...]:

@@ -61,15 +61,16 @@ def oracle(spec: JobSpec, dataset: Dataset) -> dict[str, bytes]:
     filters = [SignificanceFilter(spec.sync, replica) for replica in replicas]
     files = dataset.manifest.train
     owners = deal([file.rows for file in files], range(spec.workers))
-    sizes = [np.array([files[group].rows for group in groups_of(owners, n)]) for n in range(spec.workers)]
-    owned = [[dataset.read(files[group]) for group in groups_of(owners, n)] for n in range(spec.workers)]
+    numbers = [np.array(groups_of(owners, n)) for n in range(spec.workers)]
+    owned = [[dataset.read(files[group]) for group in groups] for groups in numbers]
     parts, samples = parts_of(spec.rows, spec.batch_size, spec.workers), [1] * spec.workers
     for step in range(parts * spec.stop.epochs):
         epoch, number = divmod(step, parts)
         part = order_of(spec.seed, epoch, parts)[number]
         updates = []
         for rank, (replica, significance) in enumerate(zip(replicas, filters, strict=True)):
-            bounds = bounds_of(sizes[rank], part, parts)
+            sizes = np.array([len(group) for group in owned[rank]])
+            bounds = bounds_of(numbers[rank], sizes, part, parts)
             batch = assemble(owned[rank], *bounds, dataset.manifest.shape)
             publish = significance.prepare(step, batch.touched)
             moment = Moment(step, epoch, spec.workers)

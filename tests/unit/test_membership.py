@@ -28,8 +28,8 @@ def test_epochs_and_seeds_differ_and_repeat() -> None:
 
 @given(sizes=st.lists(st.integers(0, 1000), min_size=1, max_size=20), parts=st.integers(1, 50))
 def test_parts_cut_groups_without_gap_or_overlap(sizes: list[int], parts: int) -> None:
-    rows = np.array(sizes, np.int64)
-    bounds = [bounds_of(rows, part, parts) for part in range(parts)]
+    rows, groups = np.array(sizes, np.int64), np.arange(len(sizes))
+    bounds = [bounds_of(groups, rows, part, parts) for part in range(parts)]
     assert (bounds[0][0] == 0).all()
     assert (bounds[-1][1] == rows).all()
     for (begin, end), (following, _) in pairwise(bounds):
@@ -37,6 +37,17 @@ def test_parts_cut_groups_without_gap_or_overlap(sizes: list[int], parts: int) -
         assert ((end - begin) >= 0).all()
     lengths = np.array([end - begin for begin, end in bounds])
     assert (lengths.max(axis=0) - lengths.min(axis=0) <= 1).all()
+
+
+@pytest.mark.parametrize(("size", "parts"), [(10, 30), (10, 3), (100, 30), (31, 30), (1, 7)])
+def test_groups_of_one_size_give_parts_of_one_size(size: int, parts: int) -> None:
+    groups, sizes = np.arange(480), np.full(480, size)
+    for owned in (groups, groups[7::24], groups[:20]):
+        bounds = [bounds_of(owned, sizes[owned], part, parts) for part in range(parts)]
+        lengths = [int((end - begin).sum()) for begin, end in bounds]
+        expected = len(owned) * size / parts
+        assert max(lengths) - expected <= 5
+        assert expected - min(lengths) <= 5
 
 
 @pytest.mark.parametrize(
@@ -97,7 +108,8 @@ def test_every_row_is_trained_on_exactly_once_an_epoch(
     used: Counter[tuple[int, int, int]] = Counter()
     for plan in course.plans:
         for worker in plan.trainers:
-            begins, ends = bounds_of(rows, order_of(3, plan.epoch, plan.parts)[plan.part], plan.parts)
+            part = order_of(3, plan.epoch, plan.parts)[plan.part]
+            begins, ends = bounds_of(np.arange(len(rows)), rows, part, plan.parts)
             for group in groups_of(plan.owners, worker):
                 used.update((plan.epoch, group, row) for row in range(begins[group], ends[group]))
     every = [(group, row) for group, size in enumerate(sizes) for row in range(size)]

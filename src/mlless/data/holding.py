@@ -9,26 +9,23 @@ cut out of them at a time, in one pass over their files.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mlless.data.assembly import assemble
 from mlless.data.dataset import Dataset
 from mlless.data.groups import Group
 from mlless.data.manifest import File
-from mlless.membership import bounds_of, order_of
+from mlless.membership import Ints, bounds_of, order_of
 from mlless.models.base import BatchArrays
 
 ROOM = 512 << 20  # bytes of training rows that a worker keeps in memory, and
 ROOM_HELD_OUT = 64 << 20  # of held-out ones
 _AT_ONCE = 8  # files asked of a distant store: hides the way to it
 _SCORED = 25_000  # held-out rows that are scored in one call
-
-Ints = NDArray[np.int64]
 
 
 @dataclass
@@ -105,7 +102,8 @@ class Holding:
         """Return the held-out rows of the groups as mini-batches."""
         if self._held_out is not None:
             return self._held_out
-        files = self._files(self._dataset.manifest.validation)
+        held_out = self._dataset.manifest.validation
+        files = [held_out[group] for group in self._groups if held_out and held_out[group].rows]
         if sum(file.bytes for file in files) > self._room_held_out:
             return self._scored(files)
         self._held_out = list(self._scored(files))
@@ -120,9 +118,6 @@ class Holding:
     @property
     def _train(self) -> tuple[File, ...]:
         return self._dataset.manifest.train
-
-    def _files(self, files: tuple[File, ...]) -> list[File]:
-        return [files[group] for group in self._groups if files and files[group].rows]
 
     def _fit(self, groups: Iterable[int]) -> bool:
         return sum(self._train[group].bytes for group in groups) <= self._room
@@ -145,25 +140,29 @@ class Holding:
         """Return from where to where in which groups the rows of a step lie."""
         part, parts = order[step], len(order)
         if self._rows or not self._groups:
-            groups = list(self._rows.values())
-            sizes = np.array([len(group) for group in groups], np.int64)
-            return groups, *bounds_of(sizes, part, parts)
+            return list(self._rows.values()), *self._bounds(self._rows, part, parts)
         if part not in self._cut:
             self._cut_out(order, step)
         groups = self._cut.pop(part)
         sizes = np.array([len(group) for group in groups], np.int64)
         return groups, np.zeros_like(sizes), sizes
 
+    def _bounds(self, numbers: Collection[int], part: int, parts: int) -> tuple[Ints, Ints]:
+        groups = np.fromiter(numbers, np.int64, len(numbers))
+        sizes = np.array([self._train[group].rows for group in numbers], np.int64)
+        return bounds_of(groups, sizes, part, parts)
+
     def _cut_out(self, order: tuple[int, ...], step: int) -> None:
         """Read all groups and keep the rows of the next steps' parts, as many as fit."""
-        files = self._files(self._train)
+        numbers = [group for group in self._groups if self._train[group].rows]
+        files = [self._train[group] for group in numbers]
         fitting = max(1, len(order) * self._room // sum(file.bytes for file in files))
         self._cut = {part: [] for part in order[step : step + fitting]}
-        for group in self._dataset.groups(files):
-            size = np.int64(len(group))
+        bounds = {part: self._bounds(numbers, part, len(order)) for part in self._cut}
+        for place, group in enumerate(self._dataset.groups(files)):
             for part, pieces in self._cut.items():
-                begin, end = bounds_of(size, part, len(order))
-                pieces.append(group.part(int(begin), int(end)))
+                begins, ends = bounds[part]
+                pieces.append(group.part(begins.item(place), ends.item(place)))
         self._for_training.add(files)
 
     def _scored(self, files: list[File]) -> Iterator[BatchArrays]:

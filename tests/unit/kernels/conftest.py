@@ -139,9 +139,12 @@ def merge(
     updates: list[TableUpdate],
     factors: Floats,
     by_count: bool,
+    whole: bool = False,
 ) -> None:
     """Merge updates of one table."""
-    kernel.merge_updates([(table, columns)], [packed([one]) for one in updates], factors, int(by_count))
+    kernel.merge_updates(
+        [(table, columns, int(whole))], [packed([one]) for one in updates], factors, int(by_count)
+    )
 
 
 def ratings_room(count: int, users: int, items: int, width: int) -> RatingsArrays:

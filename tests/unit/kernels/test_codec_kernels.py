@@ -48,7 +48,9 @@ def merged(kernel: ModuleType, tables: list[tuple[Rows, int]], updates: list[Byt
     """Return what the tables hold after a merge, or None if it is refused, which must leave them alone."""
     copies = [(clone(table), columns) for table, columns in tables]
     try:
-        kernel.merge_updates(copies, updates, np.ones(len(updates) + 1, np.float32), 1)
+        kernel.merge_updates(
+            [(*copy, 0) for copy in copies], updates, np.ones(len(updates) + 1, np.float32), 1
+        )
     except ValueError:
         for (table, _), (copy, _) in zip(tables, copies, strict=True):
             assert copy.data.tobytes() == table.data.tobytes(), "written before all was known to be sound"
@@ -165,7 +167,7 @@ def test_every_finite_half_merges_exactly(kernel: ModuleType, exponent: int) -> 
     rows = np.arange(len(halves), dtype=np.uint32)
     update = TableUpdate(rows, np.ones((len(halves), 1), np.uint8), halves, exponent)
     table = Rows(np.zeros((len(halves), 4), np.float32), 4)
-    kernel.merge_updates([(table, 1)], [packed([update], half=1)], np.ones(1, np.float32), 0)
+    kernel.merge_updates([(table, 1, 0)], [packed([update], half=1)], np.ones(1, np.float32), 0)
     expected = np.ldexp(halves.view(np.float16).astype(np.float64), -exponent)
     np.testing.assert_array_equal(table.data[:, 0].astype(np.float64), expected)
 

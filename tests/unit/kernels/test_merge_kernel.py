@@ -77,6 +77,18 @@ def test_rows_across_block_borders_and_many_publishers(native: ModuleType, colum
     assert merged[0].data.tobytes() == merged[1].data.tobytes()
 
 
+@pytest.mark.parametrize("rule", ["mean", "sqrt-members", "sqrt-publishers"])
+def test_what_counts_whole_is_merged_as_it_is_whatever_the_rule(kernel: ModuleType, rule: str) -> None:
+    problems = Problems(3)
+    table = problems.table(50, 11)
+    updates = [problems.update(50, 11, 20, 0.5) for _ in range(4)]
+    factors, by_count = coefficients(rule, 4)  # type: ignore[arg-type]
+    whole, summed = clone(table), clone(table)
+    merge(kernel, whole, 11, updates, factors, by_count, whole=True)
+    merge(kernel, summed, 11, updates, *coefficients("sum", 4))
+    assert whole.data.tobytes() == summed.data.tobytes()
+
+
 def test_blocks_start_anywhere(native: ModuleType) -> None:
     """Rows far apart, each side of a multiple of the block, the last one of the table."""
     problems = Problems(6)
@@ -164,6 +176,6 @@ def test_a_damaged_update_is_refused(kernel: ModuleType, damage: str, columns: i
         factors = factors[:2].copy()
     both = [packed([good]), packed([TableUpdate(rows, masks, values)])]
     with pytest.raises(ValueError) as caught:
-        kernel.merge_updates([(table, columns)], both, factors, int(by_count))
+        kernel.merge_updates([(table, columns, 0)], both, factors, int(by_count))
     assert damage == "coefficients too few" or caught.value.args[1] == 1, "it is the second that is damaged"
     assert table.data.tobytes() == before

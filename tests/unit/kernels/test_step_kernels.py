@@ -101,6 +101,7 @@ class TestFactorization:
                 case.l2,
                 0.5,
                 case.rule,
+                case.rule._replace(epsilon=0.5),
                 case.threshold,
                 case.half,
                 *boxes,
@@ -130,7 +131,7 @@ class TestFactorization:
                 outbox(len(batch.items), case.columns, case.exponent),
             )
             _, *sent = kernels.factorization_step(
-                u, i, case.columns, batch, 3.5, 1.0, 0.0, 1.0, rule, case.threshold, case.half, *boxes
+                u, i, case.columns, batch, 3.5, 1.0, 0.0, 1.0, rule, rule, case.threshold, case.half, *boxes
             )
             filled = [contents(box, s, case.half) for box, s in zip(boxes, sent, strict=True)]
             left = [sections(table, case.columns)[1].tobytes() for table in (u, i)]
@@ -165,7 +166,7 @@ class TestFactorization:
             1.0,
             0.1,
             1.0,
-            Rule(0, 0.1, 0.0, 0.0, 0.0, 7),
+            *[Rule(0, 0.1, 0.0, 0.0, 0.0, 7)] * 2,
             0.0,
             0,
             outbox(7, 21),
@@ -191,7 +192,7 @@ class TestFactorization:
                 1.0,
                 0.0,
                 1.0,
-                Rule(0, 0.1, 0.0, 0.0, 0.0, 7),
+                *[Rule(0, 0.1, 0.0, 0.0, 0.0, 7)] * 2,
                 0.0,
                 0,
                 outbox(5, 11),
@@ -443,7 +444,7 @@ class TestMergedAtOnce:
         problems = Problems(case.seed)
         users, items = problems.table(13, case.columns), problems.table(17, case.columns)
         batch = problems.ratings(13, 17, touched=case.touched, count=case.ratings, width=case.width)
-        step = (case.columns, batch, 3.5, 0.9, case.l2, 0.5, case.rule, 0.0)
+        step = (case.columns, batch, 3.5, 0.9, case.l2, 0.5, case.rule, case.rule, 0.0)
         merged, published = [clone(users), clone(items)], [clone(users), clone(items)]
         nothing = outbox(0, case.columns)
         loss, *sent = kernel.factorization_step(*merged, *step, MERGED, nothing, nothing)
