@@ -38,10 +38,10 @@ from typing import Literal
 
 import msgspec
 import numpy as np
-from mlless.data.groups import RatingsGroup
 
 import mlless
 from mlless.data.dataset import Dataset, open_dataset
+from mlless.data.groups import RatingsGroup
 from mlless.data.manifest import Ratings
 from mlless.data.synthetic import write_ratings
 from mlless.job import Factorization

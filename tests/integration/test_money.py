@@ -30,12 +30,13 @@ def test_a_leaver_is_billed_until_it_has_left(ratings: Dataset) -> None:
     assert functions.quantity == pytest.approx(2 * (done.seconds + 2 * 12))
     assert invocations.quantity == 3
     assert node.quantity == pytest.approx(done.seconds / 3600)
-    # Three manifests, and the files of the groups: those to train on again by the heirs of who has left.
+    # Three manifests, and the files of the groups: those of who has left again by their heirs.
     manifest = ratings.manifest
     owners = deal([file.rows for file in manifest.train], range(3))
-    inherited = len(groups_of(owners, 1)) + len(groups_of(owners, 2))
-    held_out = [file for file in manifest.validation if file.rows]
-    assert reads.quantity == 3 + len(manifest.train) + inherited + len(held_out)
+    inherited = [*groups_of(owners, 1), *groups_of(owners, 2)]
+    files = [*manifest.train, *manifest.validation]
+    again = [part[group] for group in inherited for part in (manifest.train, manifest.validation)]
+    assert reads.quantity == 3 + sum(file.rows > 0 for file in files + again)
     assert writes.quantity == 3
 
 

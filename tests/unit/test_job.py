@@ -123,7 +123,7 @@ def test_unknown_fields_are_refused(place: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize(
-    "field", ["dataset", "fingerprint", "batches", "model", "optimizer", "sync", "stop", "workers", "seed"]
+    "field", ["dataset", "fingerprint", "groups", "model", "optimizer", "sync", "stop", "workers", "seed"]
 )
 def test_nothing_may_be_missing(field: str) -> None:
     whole = json.loads(msgspec.json.encode(job()))
@@ -135,7 +135,7 @@ def test_nothing_may_be_missing(field: str) -> None:
 def test_values_are_checked_when_they_come_as_json_too() -> None:
     whole = json.loads(msgspec.json.encode(job()))
     whole["workers"] = 11
-    with pytest.raises(UsageError, match="more workers than mini-batches"):
+    with pytest.raises(UsageError, match="more workers than groups of rows"):
         msgspec.json.decode(json.dumps(whole).encode(), type=JobSpec)
     whole["workers"] = 4
     whole["optimizer"]["learning_rate"] = -1
@@ -169,8 +169,8 @@ INVALID: dict[str, Callable[[], object]] = {
     "maximum time: expected seconds above 0, found 0": lambda: Stop(epochs=1, max_time=0),
     "number of workers: expected at least 1, found 0": lambda: job(workers=0),
     "seed: expected a whole number from 0, found -1": lambda: job(seed=-1),
-    "more workers than mini-batches: expected at most 3 workers for this data set, found 4": lambda: job(
-        batches=3
+    "more workers than groups of rows: expected at most 3 workers for this data set, found 4": lambda: job(
+        groups=3
     ),
 }
 

@@ -30,7 +30,7 @@ def spec_for(dataset, **wishes):
         {"epochs": 2},
         {"sync": "bsp", "epochs": 2},
         {"target": "train_loss=0.5"},
-        {"optimizer": "nesterov", "epochs": 1},
+        {"optimizer": "nesterov", "epochs": 1, "batch_size": 240},
     ],
 )
 def test_same_bits_and_records_as_a_job_with_one_worker(request, kind, wishes):

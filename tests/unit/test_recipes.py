@@ -140,8 +140,8 @@ def test_a_model_of_the_other_kind_of_data_is_refused(ratings: Dataset, clicks: 
         made(clicks, model="mf")
 
 
-def test_more_workers_than_batches_are_refused(ratings: Dataset) -> None:
-    with pytest.raises(UsageError, match="more workers than mini-batches"):
+def test_more_workers_than_groups_are_refused(ratings: Dataset) -> None:
+    with pytest.raises(UsageError, match="more workers than groups of rows"):
         made(ratings, model="mf", workers=1000)
 
 

@@ -55,7 +55,8 @@ class Holding:
         self._cut: dict[int, list[Group]] = {}  # part by part, if they do not
         self._made: dict[int, BatchArrays] = {}
         self._free = 0  # bytes for mini-batches beside the rows
-        self._held_out: list[BatchArrays] | None = None
+        self._scored: dict[int, Group] = {}  # the held-out rows of the groups, if they fit,
+        self._held_out: list[BatchArrays] | None = None  # and mini-batches of them
         self._for_training, self._for_scoring = Reads(), Reads()
 
     def expect(self, groups: Iterable[int]) -> None:
@@ -102,11 +103,15 @@ class Holding:
         """Return the held-out rows of the groups as mini-batches."""
         if self._held_out is not None:
             return self._held_out
-        held_out = self._dataset.manifest.validation
-        files = [held_out[group] for group in self._groups if held_out and held_out[group].rows]
-        if sum(file.bytes for file in files) > self._room_held_out:
-            return self._scored(files)
-        self._held_out = list(self._scored(files))
+        validation = self._dataset.manifest.validation
+        files = {group: validation[group] for group in self._groups if validation and validation[group].rows}
+        if 2 * sum(file.bytes for file in files.values()) > self._room_held_out:
+            self._scored = {}
+            return self._bunches(self._read(list(files.values())))
+        missing = [group for group in files if group not in self._scored]
+        self._scored |= dict(zip(missing, self._read([files[group] for group in missing]), strict=True))
+        self._scored = {group: self._scored[group] for group in files}
+        self._held_out = list(self._bunches(self._scored.values()))
         return self._held_out
 
     def take_reads(self) -> tuple[Reads, Reads]:
@@ -165,16 +170,20 @@ class Holding:
                 pieces.append(group.part(begins.item(place), ends.item(place)))
         self._for_training.add(files)
 
-    def _scored(self, files: list[File]) -> Iterator[BatchArrays]:
+    def _read(self, files: list[File]) -> Iterator[Group]:
+        self._for_scoring.add(files)
+        return self._dataset.groups(files)
+
+    def _bunches(self, groups: Iterable[Group]) -> Iterator[BatchArrays]:
+        """Yield mini-batches of whole groups, large enough for a call to be worth it."""
         held: list[Group] = []
-        for group in self._dataset.groups(files):
+        for group in groups:
             held.append(group)
             if sum(map(len, held)) >= _SCORED:
                 yield self._whole(held)
                 held = []
         if held:
             yield self._whole(held)
-        self._for_scoring.add(files)
 
     def _whole(self, groups: list[Group]) -> BatchArrays:
         ends = np.array([len(group) for group in groups], np.int64)

@@ -412,8 +412,8 @@ def merge_updates(
     """Add to the tables' ``shared`` the packed updates' sum, in their order, times a coefficient.
 
     That is ``coefficients[0]`` or, ``by_count``, the one at the number of publishers of the entry. A table
-    is its rows, how many columns they have, and whether its updates count whole, times 1. Nothing is written if an update does not fit the
-    tables: a ValueError, whose second argument is the update's number.
+    is its rows, how many columns they have, and whether its updates count whole, times 1. Nothing is written
+    if an update does not fit the tables: a ValueError, whose second argument is the update's number.
     """
     if len(coefficients) < (len(updates) + 1 if by_count else 1):
         raise ValueError("too few coefficients")

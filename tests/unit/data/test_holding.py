@@ -115,7 +115,7 @@ def test_files_are_read_once_and_again_in_each_pass_where_they_do_not_fit(datase
     assert scoring.files == 0
     assert holding.take_reads()[0].files == 0
     store.asked.clear()
-    half = Holding(counted, 7, room=sum(file.bytes for file in files) // 2)
+    half = Holding(counted, 7, room=sum(file.bytes for file in files) // 2 + 1)
     half.own(OWNED)
     list(epoch_of(half, 0, 4))
     assert store.asked == [file.path for file in files] * 2  # two parts in each pass

@@ -264,22 +264,30 @@ class TestEvaluation:
             replica.tables[0].shared[:, 0].astype(np.float64),
             float(replica.tables[1].shared[0, 0]),
         )
-        sums, targets, margins = model.evaluate(replica, sample.arrays)
-        np.testing.assert_array_equal(targets, sample.labels)
-        np.testing.assert_allclose(margins, sample.matrix @ shared + bias, rtol=1e-4, atol=1e-5)
+        sums, margins = model.evaluate(replica, sample.arrays), sample.matrix @ shared + bias
         assert sums.samples == 50
         assert sums.loss == pytest.approx(sample.loss(shared, bias), rel=1e-5)
         assert (sum(sums.positives), sum(sums.negatives)) == (sample.labels.sum(), 50 - sample.labels.sum())
-        exact, rough = model.exact(sums, targets, margins), model.metrics(sums)
-        assert exact["log_loss"] == rough["log_loss"] == sums.loss / 50
-        assert exact["auc"] == pytest.approx(area_by_pairs(sample.labels > 0, margins))
-        assert rough["auc"] == pytest.approx(exact["auc"], abs=0.02)
-        assert list(exact) == ["log_loss", "auc"]
+        metrics = model.metrics(sums)
+        assert metrics["log_loss"] == sums.loss / 50
+        assert metrics["auc"] == pytest.approx(area_by_pairs(sample.labels > 0, margins), abs=0.01)
+        assert list(metrics) == ["log_loss", "auc"]
+
+    def test_the_histograms_auc_is_that_of_all_pairs(self) -> None:
+        model, random = LogisticModel(Logistic(features=20_000, l2=0.0, intercept=0.0)), np.random.default_rng(1)
+        replica = Replica(model.shapes)
+        margins = random.normal(-1.5, 1.0, 20_000).astype(np.float32)
+        replica.tables[0].shared[:, 0] = margins
+        clicked = random.random(20_000) < 1 / (1 + np.exp(-margins))
+        rows = np.arange(20_000, dtype=np.uint32)
+        batch = ClicksArrays(clicked.astype(np.uint8), np.append(rows, 20_000).astype(np.uint32), rows, rows, 4, None)
+        auc = model.metrics(model.evaluate(replica, batch))["auc"]
+        assert auc == pytest.approx(area_under_curve(clicked, margins), abs=1e-5)
 
     def test_slices_add_up_to_the_whole(self) -> None:
         model = LogisticModel(Logistic(features=FEATURES, l2=0.0, intercept=0.0))
         replica = started(model, 4)
-        parts = [model.evaluate(replica, Sample(np.random.default_rng(n), 30).arrays)[0] for n in range(3)]
+        parts = [model.evaluate(replica, Sample(np.random.default_rng(n), 30).arrays) for n in range(3)]
         total = add(add(parts[0], parts[1]), parts[2])
         assert total.samples == 90
         assert sum(total.positives) + sum(total.negatives) == 90
@@ -292,13 +300,11 @@ class TestEvaluation:
         arrays = ClicksArrays(one, zero, zero[:0], np.zeros(0, np.uint16), 2, None)
         for bias, place in ((1e30, BINS - 1), (-1e30, 0), (0.0, BINS // 2)):
             replica.tables[1].shared[0, 0] = bias
-            sums, _, _ = model.evaluate(replica, arrays)
-            assert sums.positives[place] == 1
+            assert model.evaluate(replica, arrays).positives[place] == 1
 
     def test_nothing_held_out_is_no_metric(self) -> None:
         model = LogisticModel(Logistic(features=1, l2=0.0, intercept=0.0))
-        nothing = np.empty(0, np.float32)
-        assert model.metrics(Sums(0, 0.0)) == model.exact(Sums(0, 0.0), nothing, nothing) == {}
+        assert model.metrics(Sums(0, 0.0)) == {}
 
     def test_scores_within_a_bin_are_ties(self) -> None:
         model = LogisticModel(Logistic(features=1, l2=0.0, intercept=0.0))
