@@ -159,7 +159,7 @@ def test_the_summary_adds_up(ratings: Dataset, run_folder: Path) -> None:
 
 
 def test_a_target_stops_the_job(ratings: Dataset, run_folder: Path) -> None:
-    run = run_job(job(ratings, workers=2, target="train_loss=0.9"), ratings, run_folder)
+    run = run_job(job(ratings, workers=2, target="train_loss=0.7"), ratings, run_folder)
     assert run.summary.stop_reason == "target"
     assert run.history()[-4].train_loss <= 0.7 < run.history()[-5].train_loss  # type: ignore[operator]
 
