@@ -12,10 +12,10 @@ import msgspec
 import numpy as np
 import pytest
 from integration.jobs import job
-from mlless.data.assembly import assemble
 
 import mlless
 from mlless.artifact import MODEL
+from mlless.data.assembly import assemble
 from mlless.data.dataset import Dataset
 from mlless.driver import Run, run_job
 from mlless.errors import UsageError

@@ -30,7 +30,9 @@ from mlless.estimators.parameters import Parameters, plain
 from mlless.job import Factorization, JobSpec, Logistic, Stop
 from mlless.local import Course, begin, grow, resume, train_here
 from mlless.locations import Location, place_of
+from mlless.membership import parts_of
 from mlless.records import StepRecord
+from mlless.stopping import Choice
 from mlless.wishes import Wishes
 
 Data = Any  # an array, a SciPy sparse matrix, a frame, a data set or its folder
@@ -69,21 +71,16 @@ def dataset_in(data: Data, y: Any = None) -> Dataset | None:
 
 
 class Ended(NamedTuple):
-    """How one training ended; ``best`` is how many mini-batches the model has seen that is kept.
-
-    ``restored`` says that it is not the last one.
-    """
+    """How one training ended, after so many epochs, and with which model."""
 
     stop_reason: str
     epochs: float
-    heldout: dict[str, float]
-    best: int
-    restored: bool
+    model: Choice
 
     @property
     def can_be_repeated(self) -> bool:
         """Whether held-out rows have told how many epochs are best."""
-        return bool(self.heldout) and self.stop_reason in ("epochs", "patience")
+        return bool(self.model.heldout) and self.stop_reason in ("epochs", "patience")
 
 
 class Trained(CallbackSupportMixin, Parameters):
@@ -130,16 +127,18 @@ class Trained(CallbackSupportMixin, Parameters):
         self._columns = shape.columns if isinstance(shape, Clicks) else None
         train = self._train_here if here else self._train_elsewhere
         ended = train(spec, dataset, goes_on, audience.hear)
-        self.heldout_, self.stop_reason_ = ended.heldout, ended.stop_reason
+        self.heldout_, self.stop_reason_ = ended.model.heldout, ended.stop_reason
         epochs = self.n_iter_ = max(1, round(ended.epochs))
         if own and self.refit and not goes_on and ended.can_be_repeated:
-            self.n_iter_ = max(1, round(ended.best / spec.batches))
+            self.n_iter_ = max(
+                1, round(ended.model.step / parts_of(spec.rows, spec.batch_size, spec.workers))
+            )
             again = train(*self._of_all_rows(spec, dataset, self.n_iter_), False, lambda record: False)
             if again.stop_reason == "diverged":
                 self.stop_reason_ = "diverged"
         self.n_steps_ = self._course.step
         self._settle()
-        audience.finish(epochs, self.heldout_, restored=ended.restored)
+        audience.finish(epochs, self.heldout_, restored=ended.model.restored)
         self.loss_curve_, self.validation_scores_ = audience.losses, audience.scores or None
         self.best_validation_score_ = next((-value for value in self.heldout_.values()), None)
 
@@ -167,9 +166,7 @@ class Trained(CallbackSupportMixin, Parameters):
         course = grow(self._course, spec.model, spec.seed) if goes_on else begin(spec.model, spec.seed)
         self._course, self._model = course, spec.model
         ending = train_here(spec, dataset, course, clock=SystemClock(), listen=hear)
-        return Ended(
-            ending.stop_reason, ending.last.epoch, ending.heldout, ending.model_step, ending.restored
-        )
+        return Ended(ending.stop_reason, ending.last.epoch, ending.model)
 
     def _train_elsewhere(self, spec: JobSpec, dataset: Dataset, goes_on: bool, hear: Hear) -> Ended:
         """Train with worker processes; a data set in memory is put into a temporary folder for them."""
@@ -189,11 +186,11 @@ class Trained(CallbackSupportMixin, Parameters):
                 spec, dataset, Path(folder) / "run", listen=listen, leavers=lambda _: everyone if stop else ()
             )
             tables = read_artifact(run.place).tables
-        self._course, self._model = resume(spec.model, run.summary.steps, tables), spec.model
         summary = run.summary
+        # The last step moves nothing.
+        self._course, self._model = resume(spec.model, summary.steps - 1, tables), spec.model
         reason = "callback" if stop else summary.stop_reason
-        best = summary.model_step * spec.workers
-        return Ended(reason, summary.epochs, summary.heldout, best, summary.restored)
+        return Ended(reason, summary.epochs, Choice(summary.model_step, summary.heldout, summary.restored))
 
     def _warn(self, *, partial: bool = False) -> None:
         """Tell whoever has called ``fit`` what is to doubt in it, and that training went astray."""

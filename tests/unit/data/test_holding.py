@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from mlless.data.groups import ClicksGroup, Group, RatingsGroup
 
 from mlless.data.dataset import Dataset
+from mlless.data.groups import ClicksGroup, Group, RatingsGroup
 from mlless.data.holding import Holding
 from mlless.errors import ChannelError
 from mlless.kernels.arrays import ClicksArrays, RatingsArrays

@@ -274,13 +274,18 @@ class TestEvaluation:
         assert list(metrics) == ["log_loss", "auc"]
 
     def test_the_histograms_auc_is_that_of_all_pairs(self) -> None:
-        model, random = LogisticModel(Logistic(features=20_000, l2=0.0, intercept=0.0)), np.random.default_rng(1)
+        model, random = (
+            LogisticModel(Logistic(features=20_000, l2=0.0, intercept=0.0)),
+            np.random.default_rng(1),
+        )
         replica = Replica(model.shapes)
         margins = random.normal(-1.5, 1.0, 20_000).astype(np.float32)
         replica.tables[0].shared[:, 0] = margins
         clicked = random.random(20_000) < 1 / (1 + np.exp(-margins))
         rows = np.arange(20_000, dtype=np.uint32)
-        batch = ClicksArrays(clicked.astype(np.uint8), np.append(rows, 20_000).astype(np.uint32), rows, rows, 4, None)
+        batch = ClicksArrays(
+            clicked.astype(np.uint8), np.append(rows, 20_000).astype(np.uint32), rows, rows, 4, None
+        )
         auc = model.metrics(model.evaluate(replica, batch))["auc"]
         assert auc == pytest.approx(area_under_curve(clicked, margins), abs=1e-5)
 
