@@ -28,18 +28,18 @@ pytest_plugins = [
 
 @pytest.fixture(scope="session")
 def ratings(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """A data set of 12,000 generated ratings in 45 mini-batches, a tenth held out."""
+    """A data set of 12,000 generated ratings in 300 groups, a tenth held out."""
     folder = tmp_path_factory.mktemp("ratings")
     write_ratings(folder / "ratings.csv", users=300, items=200, rows=12_000, seed=1)
-    return partition(folder / "ratings.csv", folder / "data", batch_size=240)
+    return partition(folder / "ratings.csv", folder / "data")
 
 
 @pytest.fixture(scope="session")
 def clicks(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """A data set of 6,000 generated clicks in 45 mini-batches, a tenth held out."""
+    """A data set of 6,000 generated clicks in 240 groups, a tenth held out."""
     folder = tmp_path_factory.mktemp("clicks")
     write_clicks(folder / "clicks.svm", rows=6_000, features=2_000, per_row=12, seed=1)
-    return partition(folder / "clicks.svm", folder / "data", batch_size=120)
+    return partition(folder / "clicks.svm", folder / "data")
 
 
 @pytest.fixture

@@ -100,6 +100,13 @@ def cut_users(counts: NDArray[np.int64], groups: int) -> Numbers:
     return cut
 
 
+def by_group(group_of: Numbers) -> Places:
+    """Return the places of rows by their group, those of one group in their order."""
+    small = int(group_of.max(initial=0)) < 1 << 16
+    # Of 16 bits each it takes one pass over them.
+    return np.argsort(group_of.astype(np.uint16 if small else np.uint32), kind="stable")
+
+
 def spread(
     group_of: Numbers, held_out: NDArray[np.bool_], groups: range, seed: int
 ) -> Iterator[tuple[Places, Places]]:
@@ -107,8 +114,7 @@ def spread(
 
     They come in random order, which depends on ``seed``, the group, and the order of its rows.
     """
-    kind = np.uint16 if groups.stop <= 1 << 16 else np.uint32
-    order = np.argsort(group_of.astype(kind), kind="stable")  # of 16 bits each it takes one pass over them
+    order = by_group(group_of)
     counts = np.bincount(group_of, minlength=groups.stop)[groups.start :]
     ends = np.cumsum(counts)
     for group, start, end in zip(groups, (ends - counts).tolist(), ends.tolist(), strict=True):

@@ -18,13 +18,14 @@ from typing import Generic
 import numpy as np
 from numpy.typing import NDArray
 
-from mlless.data.dealing import Deal, Numbers, spread
+from mlless.data.dealing import Deal, Numbers, by_group, spread
 from mlless.data.hashing import Hashes
 from mlless.data.rows import Column, R
 from mlless.data.staging import writing
 
 _EXACT = 1 << 20  # rows whose hashes are kept to hold out as many as wanted; of more they are counted
 _LEADING = 16  # by so many bits
+_PIECE = 1 << 16  # rows to train on at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +79,21 @@ class Spool(Generic[R]):
         return held_out
 
     def training(self) -> Iterator[R]:
-        """Yield the rows that are not held out, in the order in which they came."""
+        """Yield the rows that are not held out, in their order, always cut at the same places."""
+        pieces: list[R] = []
+        missing = _PIECE
         for rows in self._all():
-            places = np.flatnonzero(~self._held_out(rows))
-            if len(places):
-                yield rows.take(places)
+            rows = rows.take(np.flatnonzero(rows.hashes(self._state) > self._last))
+            at = 0
+            while at < len(rows):
+                pieces.append(rows.part(at, min(at + missing, len(rows))))
+                at += len(pieces[-1])
+                missing -= len(pieces[-1])
+                if not missing:
+                    yield self.kind.join(pieces)
+                    pieces, missing = [], _PIECE
+        if pieces:
+            yield self.kind.join(pieces)
 
     def dealt(self, deal: Deal[R]) -> Iterator[tuple[R, R]]:
         """Yield for each group its rows to train on and its held-out rows, both in random order.
@@ -96,10 +107,11 @@ class Spool(Generic[R]):
             self.largest_group = max(self.largest_group, largest)
             for places, held_out in spread(group_of, hashes <= self._last, groups, self.seed):
                 yield rows.take(places), rows.take(held_out)
+            del rows, group_of, hashes  # before the next ones are there
 
     def _gathered(self, deal: Deal[R]) -> Iterator[tuple[range, R, Numbers]]:
         """Yield all rows of consecutive groups, as many as fit, in the order in which they came."""
-        if not self._runs:
+        if not self._put_runs():
             for rows in self._all():
                 self._held = []
                 yield range(deal.groups), rows, deal.of(rows, 0)
@@ -111,16 +123,16 @@ class Spool(Generic[R]):
 
     def _all(self) -> Iterator[R]:
         """Yield all rows in the order in which they came, a run at a time."""
-        if self._runs and self._held:
-            self._put_held()
-        for run in self._runs:
+        for run in self._put_runs():
             yield self.kind.of(self._read(run, [0] * len(run.sizes), run.sizes))
         if self._held:
             yield self.kind.of([np.concatenate(column) for column in zip(*self._held, strict=True)])
 
-    def _held_out(self, rows: R) -> NDArray[np.bool_]:
-        held_out: NDArray[np.bool_] = rows.hashes(self._state) <= self._last
-        return held_out
+    def _put_runs(self) -> list[_Run]:
+        """Return the runs, which hold all rows or none."""
+        if self._runs and self._held:
+            self._put_held()
+        return self._runs
 
     def _put_held(self) -> None:
         columns = [np.concatenate(column) for column in zip(*self._held, strict=True)]
@@ -151,7 +163,7 @@ class Spool(Generic[R]):
         for number, rows in enumerate(self._all()):
             group_of = deal.of(rows, first)
             first += len(rows)
-            rows = rows.take(np.argsort(group_of, kind="stable"))
+            rows = rows.take(by_group(group_of))
             ends = np.cumsum(np.bincount(group_of, minlength=deal.groups)).tolist()
             sizes = [
                 [len(column) for column in rows.part(start, end).columns()]

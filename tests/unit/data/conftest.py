@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mlless.data.batches import ClicksBatch, RatingsBatch
 from mlless.data.dataset import Dataset
+from mlless.data.groups import ClicksGroup, RatingsGroup
 from mlless.data.manifest import File
 
 RatingRow = tuple[int, int, float]
@@ -34,26 +35,29 @@ def _ratings_in(dataset: Dataset, files: tuple[File, ...]) -> list[RatingRow]:
     ids = dataset.ids()
     rows: list[RatingRow] = []
     for file in files:
-        batch = dataset.read(file)
-        assert isinstance(batch, RatingsBatch)
-        assert len(batch) == file.rows
-        users = ids.users[np.repeat(batch.users, np.diff(batch.user_starts))]
-        items = ids.items[batch.items[batch.item_index]]
-        rows += zip(users.tolist(), items.tolist(), batch.ratings.tolist(), strict=True)
+        if not file.rows:
+            continue
+        group = dataset.read(file)
+        assert isinstance(group, RatingsGroup)
+        assert len(group) == file.rows
+        users, items = ids.users[group.users], ids.items[group.items]
+        rows += zip(users.tolist(), items.tolist(), group.ratings.tolist(), strict=True)
     return rows
 
 
 def _clicks_in(dataset: Dataset, files: tuple[File, ...]) -> list[ClickRow]:
     rows: list[ClickRow] = []
     for file in files:
-        batch = dataset.read(file)
-        assert isinstance(batch, ClicksBatch)
-        assert len(batch) == file.rows
-        indices = batch.features[batch.feature_index]
-        values = np.ones(len(indices)) if batch.values is None else batch.values
-        for n, (start, stop) in enumerate(zip(batch.row_starts[:-1], batch.row_starts[1:], strict=True)):
+        if not file.rows:
+            continue
+        group = dataset.read(file)
+        assert isinstance(group, ClicksGroup)
+        assert len(group) == file.rows
+        indices = group.indices
+        values = np.ones(len(indices)) if group.values is None else group.values
+        for n, (start, stop) in enumerate(itertools.pairwise(group.starts.tolist())):
             features = tuple(zip(indices[start:stop].tolist(), values[start:stop].tolist(), strict=True))
-            rows.append((int(batch.rows[n]), int(batch.labels[n]), features))
+            rows.append((int(group.numbers[n]), int(group.labels[n]), features))
     return rows
 
 

@@ -45,8 +45,7 @@ def test_what_is_no_data_set_is_an_error(tmp_path: Path) -> None:
         (b"", "not a valid manifest"),
         (b"\x00\xff", "not a valid manifest"),
         (b'{"name": "my app"}', "not a valid manifest"),
-        (b'{"format": 1}', "not a valid manifest"),
-        (b'{"format": 2}', "another version: expected format 1, found format 2"),
+        (b'{"format": 2}', "not a valid manifest"),
     ],
 )
 def test_a_wrong_manifest_is_an_error(tmp_path: Path, text: bytes, message: str) -> None:
@@ -55,6 +54,27 @@ def test_a_wrong_manifest_is_an_error(tmp_path: Path, text: bytes, message: str)
         open_dataset(tmp_path)
     assert "manifest.json" in str(caught.value)
     assert "Partition the source again" in str(caught.value)
+
+
+def test_a_data_set_of_an_older_version_tells_the_command_that_makes_it_anew(tmp_path: Path) -> None:
+    folder = tmp_path / "my data"
+    folder.mkdir()
+    made = {"source": "ratings.csv", "format": "ratings", "seed": 3, "validation": 0.2, "batch_size": 240}
+    more = {"version": "0.1.0", "source_bytes": 9, "like": None, "skipped": 2, "unlabelled": 1}
+    (folder / "manifest.json").write_bytes(msgspec.json.encode({"format": 1, "made": made | more}))
+    with pytest.raises(DatasetError, match="another version: expected format 2, found format 1") as caught:
+        open_dataset(folder)
+    command = (
+        f"mlless partition ratings.csv '{folder}' --format ratings --seed 3 --validation 0.2 "
+        "--skip-malformed --drop-unlabelled --overwrite"
+    )
+    assert str(caught.value).endswith(command)
+
+
+def test_a_data_set_of_a_newer_version_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_bytes(b'{"format": 3}')
+    with pytest.raises(DatasetError, match="another version: expected format 2, found format 3"):
+        open_dataset(tmp_path)
 
 
 @pytest.mark.parametrize("harm", [lambda data: data[:-1], lambda data: data + b"x", lambda data: b"", None])
@@ -73,7 +93,7 @@ def test_a_harmed_file_is_an_error(dataset: Dataset, harm: object) -> None:
 
 
 def test_a_missing_file_is_an_error(dataset: Dataset) -> None:
-    file = dataset.manifest.validation[0]
+    file = next(file for file in dataset.manifest.validation if file.rows)
     (Path(dataset.location) / file.path).unlink()
     with pytest.raises(ChannelError, match=file.path):
         dataset.read(file)
@@ -83,7 +103,7 @@ def test_a_missing_file_is_an_error(dataset: Dataset) -> None:
 def test_a_file_of_something_else_is_an_error(dataset: Dataset, data: bytes) -> None:
     file = File(path="other", rows=1, bytes=len(data), crc32=zlib.crc32(data))
     dataset.objects.put("other", data)
-    with pytest.raises(DatasetError, match="other: not a mini-batch"):
+    with pytest.raises(DatasetError, match="other: not the rows of a group"):
         dataset.read(file)
     with pytest.raises(DatasetError, match="other: not a file of ids"):
         dataclasses.replace(dataset, manifest=msgspec.structs.replace(dataset.manifest, ids=file)).ids()

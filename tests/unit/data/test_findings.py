@@ -14,7 +14,7 @@ from mlless.data.features import Layout
 from mlless.data.findings import check_two_classes
 from mlless.data.ids import RatingIds
 from mlless.data.manifest import MANIFEST, Clicks, decode_manifest, encode_manifest
-from mlless.data.memory import Cut, clicks_in_memory, ratings_in_memory
+from mlless.data.memory import Parting, clicks_in_memory, ratings_in_memory
 from mlless.data.partition import partition
 from mlless.data.rows import ClicksRows
 from mlless.errors import InputError
@@ -44,8 +44,8 @@ def both(
     on_disk = partition(write("r.csv", ratings_csv(rows)), tmp_path / "d", validation=validation)
     users, items, ratings = (np.array(column) for column in zip(*rows, strict=True))
     ids = RatingIds(np.arange(users.max() + 1), np.arange(items.max() + 1))
-    cut = Cut(None, validation, seed=0)
-    in_memory = ratings_in_memory(users, items, ratings.astype(np.float32), ids=ids, scale=None, cut=cut)
+    parting, values = Parting(validation, seed=0), ratings.astype(np.float32)
+    in_memory = ratings_in_memory(users, items, values, ids=ids, scale=None, parting=parting)
     return [on_disk, in_memory]
 
 
@@ -133,7 +133,7 @@ def labels_with(positives: int, rows: int) -> list[int]:
 
 def test_nearly_all_rows_of_one_label_and_few_of_the_other_held_out(write: Write, tmp_path: Path) -> None:
     dataset = partition(write("c.svm", svm(labels_with(20, 2500))), tmp_path / "d")
-    labels = np.concatenate([dataset.read(file).labels for file in dataset.manifest.validation])
+    labels = np.concatenate([group.labels for group in dataset.groups(dataset.manifest.validation)])
     rarer = int(labels.sum())
     assert 0 < rarer < 10
     error = np.sqrt(251 / (12 * rarer * (250 - rarer)))
@@ -150,11 +150,11 @@ def test_the_same_of_clicks_in_memory() -> None:
     rows = ClicksRows(
         labels, np.arange(2500), np.arange(2501), np.zeros(2500, np.uint32), np.ones(2500, np.float32)
     )
-    assert set(told(clicks_in_memory(rows, None, features=1, cut=Cut(None, 0.1, 0)))) == {
+    assert set(told(clicks_in_memory(rows, None, features=1, parting=Parting(0.1, 0)))) == {
         "lopsided",
         "held-out",
     }
-    assert set(told(clicks_in_memory(rows, None, features=1, cut=Cut(None, 0.0, 0)))) == {"lopsided"}
+    assert set(told(clicks_in_memory(rows, None, features=1, parting=Parting(0.0, 0)))) == {"lopsided"}
 
 
 def test_columns_that_say_nothing(write: Write, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from mlless.data.dataset import open_dataset
 from mlless.data.ids import RatingIds
-from mlless.data.memory import Cut, clicks_in_memory, ratings_in_memory, store_dataset
+from mlless.data.memory import Parting, clicks_in_memory, of_all_rows, ratings_in_memory, store_dataset
 from mlless.data.rows import ClicksRows
 from mlless.errors import ChannelError
 
@@ -17,19 +17,16 @@ def made(validation: float = 0.1, scale=None, rows: int = 500):
     users, items = random.integers(0, 20, rows), random.integers(0, 30, rows)
     ratings = random.integers(1, 6, rows).astype(np.float32)
     ids = RatingIds(np.arange(20) * 5, np.arange(30) * 7)
-    cut = Cut(64, validation, seed=3)
-    return (users, items, ratings), ratings_in_memory(users, items, ratings, ids=ids, scale=scale, cut=cut)
+    parting = Parting(validation, seed=3)
+    dataset = ratings_in_memory(users, items, ratings, ids=ids, scale=scale, parting=parting)
+    return (users, items, ratings), dataset
 
 
 def rows_in(dataset, files):
     found = []
-    for file in files:
-        batch = dataset.read(file)
-        counts = np.diff(batch.user_starts.astype(np.int64))
-        users = np.repeat(batch.users, counts)
-        found += zip(
-            users.tolist(), batch.items[batch.item_index].tolist(), batch.ratings.tolist(), strict=True
-        )
+    for group in dataset.groups(files):
+        columns = group.users, group.items, group.ratings
+        found += zip(*(column.tolist() for column in columns), strict=True)
     return sorted(found)
 
 
@@ -45,7 +42,12 @@ def test_every_rating_is_there_once():
         {row[:2] for row in rows_in(dataset, f)} for f in (manifest.train, manifest.validation)
     )
     assert not train & held_out
-    assert max(file.rows for file in manifest.train) <= 64
+    before = -1
+    for files in zip(manifest.train, manifest.validation, strict=True):
+        users = sorted({user for user, *_ in rows_in(dataset, files)})
+        assert users == list(range(before + 1, before + 1 + len(users)))
+        before = users[-1]
+    assert len(manifest.train) == 20
     trained = np.array([rating for *_, rating in rows_in(dataset, manifest.train)])
     assert manifest.shape.mean == pytest.approx(trained.mean())
     assert manifest.shape.deviation == pytest.approx(trained.std())
@@ -65,7 +67,7 @@ def test_a_given_scale_is_kept():
 def test_equal_ratings_have_a_deviation_of_one():
     ids = RatingIds(np.arange(2), np.arange(2))
     pair, ratings = np.arange(2), np.full(2, 0.1, np.float32)
-    dataset = ratings_in_memory(pair, pair, ratings, ids=ids, scale=None, cut=Cut(None, 0.0, 0))
+    dataset = ratings_in_memory(pair, pair, ratings, ids=ids, scale=None, parting=Parting(0.0, 0))
     assert dataset.manifest.shape.deviation == 1.0
 
 
@@ -77,17 +79,32 @@ def test_clicks_keep_their_weights():
         labels, np.arange(200), np.arange(201), indices, random.normal(size=200).astype(np.float32)
     )
     weights = random.random(200).astype(np.float32)
-    dataset = clicks_in_memory(rows, weights, features=9, cut=Cut(50, 0.2, 0))
-    seen = []
-    for file in dataset.manifest.train + dataset.manifest.validation:
-        batch = dataset.read(file)
-        np.testing.assert_array_equal(batch.weights, weights[batch.rows])
-        np.testing.assert_array_equal(batch.labels, labels[batch.rows])
-        seen += batch.rows.tolist()
-    assert sorted(seen) == list(range(200))
-    trained = np.concatenate([dataset.read(file).rows for file in dataset.manifest.train])
+    dataset = clicks_in_memory(rows, weights, features=9, parting=Parting(0.2, 0))
+    for one in (dataset, of_all_rows(dataset)):
+        seen = []
+        for group in one.groups(one.manifest.train + one.manifest.validation):
+            np.testing.assert_array_equal(group.weights, weights[group.numbers])
+            np.testing.assert_array_equal(group.labels, labels[group.numbers])
+            np.testing.assert_array_equal(group.indices, indices[group.numbers])
+            np.testing.assert_array_equal(group.values, rows.values[group.numbers])
+            seen += group.numbers.tolist()
+        assert sorted(seen) == list(range(200))
+    trained = np.concatenate([group.numbers for group in dataset.groups(dataset.manifest.train)])
     share = np.average(labels[trained], weights=weights[trained])
     assert dataset.manifest.shape.positives == pytest.approx(share)
+
+
+def test_all_rows_are_those_to_train_on_and_the_held_out_ones_of_the_same_group():
+    _, dataset = made(validation=0.5)
+    whole, manifest = of_all_rows(dataset), dataset.manifest
+    assert (whole.manifest.validation, whole.manifest.rows) == ((), 500)
+    assert whole.manifest.fingerprint != manifest.fingerprint
+    for one, *parts in zip(whole.manifest.train, manifest.train, manifest.validation, strict=True):
+        assert rows_in(whole, [one]) == rows_in(dataset, parts)
+        held_out = {row[:2] for row in rows_in(dataset, parts[1:])}
+        group = whole.read(one)
+        order = [pair in held_out for pair in zip(group.users.tolist(), group.items.tolist(), strict=True)]
+        assert order not in (sorted(order), sorted(order, reverse=True))  # they are mixed
 
 
 def test_written_to_a_folder_it_is_the_same(tmp_path):

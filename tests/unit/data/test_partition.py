@@ -13,11 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlless.data import intake as intake_module
 from mlless.data import partition as partition_module
 from mlless.data.dataset import Dataset, open_dataset
-from mlless.data.manifest import Clicks, File, Ratings
-from mlless.data.partition import default_batch_size, partition
+from mlless.data.features import Layout
+from mlless.data.groups import RatingsGroup
+from mlless.data.manifest import NO_FILE, Clicks, File, Ratings
+from mlless.data.partition import partition
 from mlless.data.readers import parquet
 from mlless.data.readers import text as text_module
 from mlless.data.synthetic import write_clicks, write_ratings
@@ -49,7 +50,7 @@ def limits(*, block: int = 2 << 20, bucket: int = 32 << 20) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(text_module, "BLOCK", block)
         patch.setattr("mlless.data.readers.parts.PIECE", block)
-        patch.setattr(partition_module, "_BUCKET", bucket)
+        patch.setattr(partition_module, "BOUND", bucket)
         yield
 
 
@@ -62,7 +63,6 @@ ratings_rows = st.lists(
 
 @given(
     ratings_rows,
-    st.integers(1, 20),
     st.sampled_from([0.0, 0.1, 0.5]),
     st.integers(8, 300),
     st.integers(20, 9999),
@@ -71,7 +71,6 @@ def test_every_rating_is_there_once_under_its_own_id(
     tmp_path_factory: pytest.TempPathFactory,
     ratings_in: RatingsIn,
     rows: list[RatingRow],
-    batch_size: int,
     validation: float,
     block: int,
     bucket: int,
@@ -79,7 +78,7 @@ def test_every_rating_is_there_once_under_its_own_id(
     folder = tmp_path_factory.mktemp("ratings")
     (folder / "r.csv").write_text(ratings_csv(rows))
     with limits(block=block, bucket=bucket):
-        data = partition(folder / "r.csv", folder / "d", batch_size=batch_size, validation=validation)
+        data = partition(folder / "r.csv", folder / "d", validation=validation)
     manifest = data.manifest
     train, validated = ratings_in(data, manifest.train), ratings_in(data, manifest.validation)
     assert sorted(train + validated) == sorted(rows)
@@ -95,12 +94,30 @@ def test_every_rating_is_there_once_under_its_own_id(
     assert shape.mean == pytest.approx(trained.mean())
     assert shape.deviation == pytest.approx(trained.std() or 1.0)
     ids = data.ids()
-    assert ids.users.tolist() == sorted({user for user, *_ in rows})
+    assert sorted(ids.users.tolist()) == sorted({user for user, *_ in rows})
     assert ids.items.tolist() == sorted({item for _, item, _ in rows})
     assert (shape.users, shape.items) == (len(ids.users), len(ids.items))
-    sizes = [file.rows for file in manifest.train]
-    assert max(sizes) <= batch_size
-    assert max(sizes) - min(sizes) <= 1
+    assert len(manifest.validation) == (len(manifest.train) if validated else 0)
+    before = -1
+    for number in range(len(manifest.train)):
+        of_group = users_in(data, number)
+        # The users of a group are consecutive ones, in ascending order of their ids.
+        assert of_group == list(range(before + 1, before + 1 + len(of_group)))
+        before = of_group[-1]
+        own = ids.users[of_group].tolist()
+        assert own == sorted(own)
+    assert before == shape.users - 1
+
+
+def users_in(data: Dataset, number: int) -> list[int]:
+    """Return the users of a group, as rows of their table."""
+    manifest = data.manifest
+    parts = (manifest.train, manifest.validation) if manifest.validation else (manifest.train,)
+    users: set[int] = set()
+    for group in data.groups(part[number] for part in parts):
+        assert isinstance(group, RatingsGroup)
+        users |= set(group.users.tolist())
+    return sorted(users)
 
 
 click_entries = st.dictionaries(st.integers(0, 40), st.sampled_from([1.0, 1.0, 0.5, -2.0]), max_size=5)
@@ -108,7 +125,6 @@ click_entries = st.dictionaries(st.integers(0, 40), st.sampled_from([1.0, 1.0, 0
 
 @given(
     st.lists(st.tuples(st.integers(0, 1), click_entries), min_size=1, max_size=50),
-    st.integers(1, 20),
     st.integers(8, 300),
     st.integers(20, 9999),
 )
@@ -116,7 +132,6 @@ def test_every_click_is_there_once_under_its_row_number(
     tmp_path_factory: pytest.TempPathFactory,
     clicks_in: ClicksIn,
     made: list[tuple[int, dict[int, float]]],
-    batch_size: int,
     block: int,
     bucket: int,
 ) -> None:
@@ -136,7 +151,7 @@ def test_every_click_is_there_once_under_its_row_number(
                 partition(folder / "c.svm", folder / "d")
             return
         share = 0.1 if rarer > round(len(rows) * 0.1) else 0.0
-        data = partition(folder / "c.svm", folder / "d", batch_size=batch_size, validation=share)
+        data = partition(folder / "c.svm", folder / "d", validation=share)
     train = clicks_in(data, data.manifest.train)
     assert sorted(train + clicks_in(data, data.manifest.validation)) == rows
     positives = sum(label for _, label, _ in train) / len(train)
@@ -153,14 +168,24 @@ def test_the_same_seed_gives_the_same_bytes_whatever_the_chunks(
 ) -> None:
     write_ratings(tmp_path / "r.csv", users=50, items=60, rows=1500)
     write_clicks(tmp_path / "c.svm", rows=500, features=100, per_row=8)
-    for source in ("r.csv", "c.svm"):
-        for name, block, seed in (("a", 2 << 20, 3), ("b", 700, 3), ("c", 2 << 20, 4)):
-            with limits(block=block, bucket=5000):
-                partition(tmp_path / source, tmp_path / name, seed=seed, overwrite=True)
-        a, b, c = (everything(tmp_path / name) for name in "abc")
-        assert a == b
-        assert a != c
-        assert not {name for name in a if name.startswith("train")} & set(c)  # names tell the content
+    table = "".join(f"{n % 2},{n % 7},{n % 11}\n" for n in range(600))
+    (tmp_path / "t.csv").write_text("label,visits,page\n" + table)
+    columns = Layout("label", numeric=("visits",), categorical=("page",))
+    for source, options in (("r.csv", {}), ("c.svm", {}), ("t.csv", {"columns": columns})):
+        # In memory; in memory in small blocks; on disk, several groups at a time; one at a time; and by chance.
+        for name, block, bucket, seed in (
+            ("a", 2 << 20, 32 << 20, 3),
+            ("b", 700, 32 << 20, 3),
+            ("c", 700, 5000, 3),
+            ("d", 500, 20, 3),
+            ("e", 2 << 20, 32 << 20, 4),
+        ):
+            with limits(block=block, bucket=bucket):
+                partition(tmp_path / source, tmp_path / name, seed=seed, overwrite=True, **options)
+        a, b, c, d, e = (everything(tmp_path / name) for name in "abcde")
+        assert a == b == c == d
+        assert a != e
+        assert not {name for name in a if name.startswith("train")} & set(e)  # names tell the content
 
 
 def test_parquet_and_text_hold_the_same_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,27 +204,53 @@ def test_parquet_and_text_hold_the_same_rows(tmp_path: Path, monkeypatch: pytest
 def test_the_order_is_shuffled_and_the_parts_are_drawn_from_all_rows(
     tmp_path: Path, ratings_in: RatingsIn
 ) -> None:
-    rows = [(n, 0, 1.0) for n in range(2000)]
+    rows = [(n // 1000, n % 1000, 1.0) for n in range(2000)]
     (tmp_path / "r.csv").write_text(ratings_csv(rows))
-    data = partition(tmp_path / "r.csv", tmp_path / "d", batch_size=100, validation=0.25)
-    held_out = [user for user, *_ in ratings_in(data, data.manifest.validation)]
+    data = partition(tmp_path / "r.csv", tmp_path / "d", validation=0.25)
+    held_out = [item for _, item, _ in ratings_in(data, data.manifest.validation)]
     assert len(held_out) == 500
-    assert abs(np.mean(held_out) - 1000) < 100
-    for file in data.manifest.train:
-        users = [user for user, *_ in ratings_in(data, (file,))]
-        assert abs(np.mean(users) - 1000) < 250  # 4 standard errors; unshuffled: up to 950
+    assert abs(np.mean(held_out) - 500) < 52  # 4 standard errors
+    assert len(data.manifest.train) == 2
+    for file in data.manifest.train + data.manifest.validation:
+        items = [item for _, item, _ in ratings_in(data, (file,))]
+        for part in np.array_split(items, 4):
+            # 4 standard errors; in the order of the source: up to 375.
+            assert abs(np.mean(part) - 500) < 4 * 289 / np.sqrt(len(part))
 
 
-@pytest.mark.parametrize(("rows", "size"), [(10, 64), (30_000, 100), (10**7, 6250), (19_200, 64)])
-def test_the_default_batch_size(rows: int, size: int) -> None:
-    assert default_batch_size(rows) == size
+def test_clicks_are_dealt_evenly_and_at_random(tmp_path: Path, clicks_in: ClicksIn) -> None:
+    write_clicks(tmp_path / "c.svm", rows=4001, features=50, per_row=2)
+    data = partition(tmp_path / "c.svm", tmp_path / "d", validation=0.25)
+    manifest = data.manifest
+    sizes = [train.rows + held.rows for train, held in zip(manifest.train, manifest.validation, strict=True)]
+    assert len(sizes) == 160
+    assert (min(sizes), max(sizes)) == (25, 26)
+    first = [number for number, *_ in clicks_in(data, (manifest.train[0], manifest.validation[0]))]
+    others = [number for number, *_ in clicks_in(data, (manifest.train[1], manifest.validation[1]))]
+    assert first != sorted(first)
+    gaps = np.array(sorted(first)) % 160 - np.array(sorted(others))[: len(first)] % 160
+    assert len(set(gaps.tolist())) > 15  # neighbours go to other groups each time
+
+
+def test_a_part_of_a_group_without_rows_is_not_stored(tmp_path: Path, everything: Everything) -> None:
+    write_ratings(tmp_path / "r.csv", users=40, items=60, rows=1000)
+    data = partition(tmp_path / "r.csv", tmp_path / "d", validation=0.02)
+    manifest = data.manifest
+    assert len(manifest.train) == len(manifest.validation) == 40
+    empty = [file for file in manifest.validation if not file.rows]
+    assert empty
+    assert set(empty) == {NO_FILE}
+    assert sum(file.rows for file in manifest.validation) == 20
+    stored = {name for name in everything(tmp_path / "d") if name.startswith("validation")}
+    assert stored == {file.path for file in manifest.validation if file.rows}
+    assert sum(map(len, data.groups(manifest.validation))) == 20
 
 
 def test_the_manifest_says_how_it_was_made(write: Write) -> None:
     path = write("r.csv.gz", ratings_csv([(1, 2, 3.0), (1, 3, 4.0)]) + "oops\n")
     data = partition(path, path.parent / "d", seed=7, validation=0.0, skip_malformed=True)
     made = data.manifest.made
-    assert (made.source, made.format, made.seed, made.batch_size) == ("r.csv.gz", "ratings", 7, 64)
+    assert (made.source, made.format, made.seed) == ("r.csv.gz", "ratings", 7)
     assert (made.validation, made.like, made.skipped) == (0.0, None, 1)
     assert made.source_bytes == path.stat().st_size
 
@@ -296,8 +347,6 @@ CSV = ratings_csv([(1, 2, 3.0)] * 5)
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_size": 0}, "no such batch size: expected 1 to 4294967295, found 0"),
-        ({"batch_size": 2**32}, "no such batch size"),
         ({"validation": 1.0}, "no such share"),
         ({"validation": -0.1}, "no such share"),
         ({"validation": float("nan")}, "no such share"),
@@ -405,25 +454,26 @@ def test_a_full_disk_is_an_error_and_leaves_nothing(tmp_path: Path, size: int) -
     source = tmp_path / "c.svm"
     write_clicks(source, rows=400, features=100, per_row=8)
     with (
-        limits(bucket=1000),
+        limits(block=700, bucket=1000),
         largest_file(size),
         pytest.raises(ChannelError, match="cannot write: File too large"),
     ):
-        partition(source, tmp_path / "d", batch_size=400)
+        partition(source, tmp_path / "d")
     assert list(tmp_path.iterdir()) == [source]
 
 
 def test_more_than_32_bits_can_number_is_an_error(
     write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(intake_module, "MOST", 3)
+    monkeypatch.setattr("mlless.data.intake.MOST", 3)
+    monkeypatch.setattr("mlless.data.rows.MOST", 3)
     for name, text, message in (
         (
             "r.csv",
             ratings_csv([(n, 1, 1.0) for n in range(4)]),
             "too many users: expected at most 3, found 4",
         ),
-        ("c.svm", "1 1:1 2:1 3:1\n0 1:1\n", "too many features in one mini-batch.*--batch-size"),
+        ("c.svm", "1 1:1 2:1 3:1\n0 1:1\n", "too many features in the rows of one group"),
     ):
         with pytest.raises(MLLessError, match=message):
             partition(write(name, text), tmp_path / "d", validation=0.0)
