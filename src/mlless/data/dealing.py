@@ -53,7 +53,7 @@ class UserDeal:
 
     def of(self, rows: RatingsRows, first: int) -> Numbers:
         """Return the group of each row."""
-        return self.group_of[rows.users.astype(np.intp)]
+        return self.group_of[rows.users.astype(np.intp, copy=False)]
 
 
 @dataclass(frozen=True)

@@ -175,6 +175,7 @@ class Spool(Generic[R]):
                 for column, place in zip(rows.columns(), self._runs[number].places, strict=True):
                     file.seek(place)
                     file.write(np.ascontiguousarray(column).data)
+            del rows, group_of  # before the next ones are there
         return starts
 
     def _shares(self, starts: NDArray[np.int64]) -> Iterator[range]:
