@@ -55,7 +55,7 @@ def import_seconds(package: Path, what: str) -> float:
 def cold_starts(redis: str, emulator: Path, package: Path, folder: Path, workers: int) -> list[float]:
     """Return for each round the seconds from starting the functions to the end of the first step."""
     write_ratings(folder / "ratings.csv", users=300, items=200, rows=12_000, seed=1)
-    data = partition(folder / "ratings.csv", folder / f"data{workers}", batch_size=240)
+    data = partition(folder / "ratings.csv", folder / f"data{workers}")
     deployment = Deployment(store=redis)
     spec = plan_job(Wishes(model="mf", workers=workers, epochs=1), data)
     seconds = []

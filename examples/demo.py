@@ -15,7 +15,6 @@ from pathlib import Path
 
 import mlless
 from mlless.data.synthetic import write_ratings
-from mlless.prediction import original_ids
 
 WORKERS = 4
 EPOCHS = 12
@@ -35,11 +34,11 @@ ratings = folder / "ratings.csv"
 floor = write_ratings(ratings, users=2500, items=1200, rows=300_000, factors=4, noise=0.5, seed=1)
 print(f"{ratings}: from a planted model, plus noise. The planted model itself has an RMSE of {floor:.4f}.")
 
-headline("2. Cut them into shuffled mini-batches")
+headline("2. Deal them to groups, in random order")
 dataset = mlless.partition(ratings, folder / "data")
 manifest = dataset.manifest
 held_out = sum(file.rows for file in manifest.validation)
-print(f"{dataset.location}: {len(manifest.train)} mini-batches to train on, {held_out:,} ratings held out.")
+print(f"{dataset.location}: {len(manifest.train)} groups to train on, {held_out:,} ratings held out.")
 
 headline(f"3. Train with {WORKERS} workers that share only significant updates (ISP)")
 settings = {"workers": WORKERS, "factors": 8, "epochs": EPOCHS, "tariff": "aws-lambda-x86"}
@@ -65,12 +64,12 @@ cost little; functions that meet in a store over a network wait for them, and pa
 
 headline("6. Predict some of the ratings that were held out")
 model = isp.model()
-ids, batch = dataset.ids(), dataset.read(manifest.validation[0])
-users, items = original_ids(batch, ids)
+ids, group = dataset.ids(), next(dataset.groups(manifest.validation))
+users, items = ids.users[group.users], ids.items[group.items]
 predicted = model.predict_ratings(users, items)
 print(f"{'user':>8}{'item':>8}{'rated':>8}{'predicted':>12}")
-for n in range(0, len(batch), max(len(batch) // 6, 1)):
-    print(f"{users[n]:8}{items[n]:8}{batch.ratings[n]:8.1f}{predicted[n]:12.2f}")
+for n in range(0, len(group), max(len(group) // 6, 1)):
+    print(f"{users[n]:8}{items[n]:8}{group.ratings[n]:8.1f}{predicted[n]:12.2f}")
 
 headline("7. Draw both runs on a page")
 page = mlless.write_report([folder / "isp", folder / "bsp"], folder / "report")

@@ -68,7 +68,7 @@ def ratings(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     folder = tmp_path_factory.mktemp("ratings")
     raw = folder / "ratings.csv"
     write_ratings(raw, users=300, items=120, rows=12_000, factors=2, seed=3)
-    made = _run("partition", raw, folder / "data", "--batch-size", 200, "--json")
+    made = _run("partition", raw, folder / "data", "--json")
     trained = _run(
         "train", folder / "data", "--model", "mf", "--workers", 2, "--sync", "isp", "--significance", 0.5,
         "--factors", 4, "--optimizer", "adagrad", "--learning-rate", 0.1, "--l2", 0.05, "--epochs", 4,
@@ -83,7 +83,7 @@ def clicks(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     folder = tmp_path_factory.mktemp("clicks")
     raw = folder / "clicks.svm"
     write_clicks(raw, rows=6_000, features=400, per_row=8, seed=3)
-    made = _run("partition", raw, folder / "data", "--features", 500, "--batch-size", 128, "--json")
+    made = _run("partition", raw, folder / "data", "--features", 500, "--json")
     trained = _run(
         "train", folder / "data", "--model", "lr", "--workers", 2, "--sync", "bsp", "--epochs", 3,
         "--out", folder / "run",

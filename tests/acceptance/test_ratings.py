@@ -20,7 +20,7 @@ def test_partition_tells_what_it_made(ratings):
     assert facts["kind"] == "ratings"
     assert facts["rows"] == 12_000
     assert facts["train_rows"] == 10_800
-    assert facts["train_batches"] == 54
+    assert facts["groups"] == 300
     assert facts["validation_rows"] == 1_200
     assert facts["skipped"] == 0
 

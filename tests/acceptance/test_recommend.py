@@ -12,7 +12,7 @@ import pytest
 
 from mlless import MatrixFactorization
 from mlless.data.dataset import open_dataset
-from mlless.prediction import load, original_ids
+from mlless.prediction import load
 
 
 def rows_in(text):
@@ -21,8 +21,8 @@ def rows_in(text):
 
 def pairs_rated(dataset):
     ids, rated = dataset.ids(), set()
-    for file in dataset.manifest.train + dataset.manifest.validation:
-        users, items = original_ids(dataset.read(file), ids)
+    for group in dataset.groups(dataset.manifest.train + dataset.manifest.validation):
+        users, items = ids.users[group.users], ids.items[group.items]
         rated |= set(zip(map(str, users.tolist()), map(str, items.tolist()), strict=True))
     return rated
 

@@ -22,7 +22,7 @@ def parts(ratings, tmp_path: Path) -> Path:
 
 
 def files(folder: Path) -> set[str]:
-    """Return the names of all mini-batches, which carry their checksums."""
+    """Return the names of all files of groups, which carry their checksums."""
     return {path.name for path in folder.rglob("*/*.safetensors")}
 
 

@@ -172,7 +172,7 @@ def test_the_same_seed_gives_the_same_bytes_whatever_the_chunks(
     (tmp_path / "t.csv").write_text("label,visits,page\n" + table)
     columns = Layout("label", numeric=("visits",), categorical=("page",))
     for source, options in (("r.csv", {}), ("c.svm", {}), ("t.csv", {"columns": columns})):
-        # In memory; in memory in small blocks; on disk, several groups at a time; one at a time; and by chance.
+        # In memory; also in small blocks; on disk, several groups at a time; one at a time; another seed.
         for name, block, bucket, seed in (
             ("a", 2 << 20, 32 << 20, 3),
             ("b", 700, 32 << 20, 3),

@@ -1,4 +1,4 @@
-"""The external shuffle: nothing lost, nothing depends on how the rows came in, all orders alike."""
+"""Rows on their way to groups: nothing lost, nothing depends on how they came in or where they lay."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import itertools
 import os
 import resource
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlless.data import spool as spool_module
-from mlless.data.rows import ClicksRows, R, RatingsRows, Rows
-from mlless.data.spool import Spool, cut, even_sizes
-
-Chunks = list[tuple[int, int]]
+from mlless.data.dealing import RowDeal, UserDeal
+from mlless.data.rows import ClicksRows, ColumnRows, R, RatingsRows, Rows
+from mlless.data.spool import Spool
 
 
 def ratings(start: int, stop: int) -> RatingsRows:
@@ -39,21 +38,18 @@ def clicks(start: int, stop: int) -> ClicksRows:
     )
 
 
+def columns(start: int, stop: int) -> ColumnRows:
+    """Row n has three numbers and two categories, all of them n."""
+    numbers = np.arange(start, stop, dtype=np.int64)
+    numeric = np.repeat(numbers, 3).reshape(-1, 3).astype(np.float32)
+    categories = np.repeat(numbers, 2).reshape(-1, 2).astype(np.uint32)
+    return ColumnRows((numbers % 2).astype(np.uint8), numbers, numeric, categories)
+
+
 def numbers_of(rows: Rows) -> list[int]:
     """Return the numbers that the rows were made from."""
-    column = rows.numbers if isinstance(rows, ClicksRows) else rows.columns()[0]
+    column = rows.columns()[0] if isinstance(rows, RatingsRows) else rows.numbers
     return list(column.tolist())
-
-
-class Watched(RatingsRows):
-    """Ratings that keep in mind the most rows that were ever joined."""
-
-    most = 0
-
-    @classmethod
-    def join(cls, pieces: Sequence[RatingsRows]) -> RatingsRows:
-        cls.most = max(cls.most, sum(map(len, pieces)))
-        return super().join(pieces)
 
 
 def spool_of(folder: Path, chunks: Iterable[R], *, bound: int, seed: int = 5) -> Spool[R]:
@@ -65,152 +61,144 @@ def spool_of(folder: Path, chunks: Iterable[R], *, bound: int, seed: int = 5) ->
     return spool
 
 
-def check_shuffle(
-    folder: Path, make: Callable[[int, int], R], bound: int, chunks: Chunks, wanted: int
-) -> list[int]:
-    """Shuffle the rows of ``chunks``, check that they are those made, and return their order."""
-    rows = chunks[-1][1]
-    spool = spool_of(folder, (make(start, stop) for start, stop in chunks), bound=bound)
+def check_groups(
+    folder: Path, make: Callable[[int, int], R], bound: int, bounds: list[int], wanted: int, groups: int
+) -> list[tuple[list[int], list[int]]]:
+    """Deal the rows between ``bounds``; check that they are those made, and return their order by group."""
+    rows = bounds[-1]
+    spool = spool_of(folder, (make(*part) for part in itertools.pairwise(bounds)), bound=bound)
     assert spool.rows == rows
     assert spool.hold_out(wanted) == wanted
-    kept = [numbers_of(some) for some in spool.shuffled(keep=True)]
-    shuffled = spool.kind.join(list(spool.shuffled()))
-    assert not list(folder.iterdir())
-    order = np.array(numbers_of(shuffled), np.int64)
-    assert list(itertools.chain(*kept)) == order.tolist()
-    for found, expected in zip(shuffled.columns(), make(0, rows).take(order).columns(), strict=True):
-        assert found.dtype == expected.dtype
-        assert found.tolist() == expected.tolist()
+    training = [numbers_of(piece) for piece in spool.training()]
+    assert all(len(piece) == 7 for piece in training[:-1])
+    deal = RowDeal(groups, 1)
+    found = list(spool.dealt(deal))
+    assert not (folder / "rows").exists()
+    assert len(found) == groups
+    whole = [part for parts in found for part in parts if len(part)]
+    dealt = [(numbers_of(trained), numbers_of(held_out)) for trained, held_out in found]
+    order = np.array(list(itertools.chain(*(part for parts in dealt for part in parts))))
     assert sorted(order.tolist()) == list(range(rows))
-    held_out = make(0, rows).take(order[:wanted]).hashes(spool.state).tolist()
-    assert set(held_out) == set(sorted(make(0, rows).hashes(spool.state).tolist())[:wanted])
+    for column, expected in zip(
+        spool.kind.join(whole).columns(), make(0, rows).take(order).columns(), strict=True
+    ):
+        assert column.dtype == expected.dtype
+        assert column.tolist() == expected.tolist()
+    of = deal.of(make(0, rows), 0)
+    for group, (trained, held) in enumerate(dealt):
+        assert sorted(trained + held) == np.flatnonzero(of == group).tolist()
+    assert list(itertools.chain(*training)) == sorted(itertools.chain(*(trained for trained, _ in dealt)))
+    assert sum(len(held) for _, held in dealt) == wanted
     assert (spool.largest_group, spool.repeats) == (1, 0)
-    return list(order.tolist())
+    return dealt
 
 
-@pytest.mark.parametrize("make", [ratings, clicks])
+@pytest.mark.parametrize("make", [ratings, clicks, columns])
 @settings(max_examples=40)
 @given(
     rows=st.integers(1, 60),
-    marks=st.sets(st.integers(0, 60)),
+    marks=st.sets(st.integers(1, 59)),
     bound=st.integers(1, 3000),
     share=st.sampled_from([0.0, 0.1, 0.5]),
+    groups=st.integers(1, 9),
 )
-def test_the_shuffle_keeps_every_row_whatever_the_chunks(
+def test_every_row_is_in_its_group_whatever_the_chunks_and_the_bound(
     tmp_path_factory: pytest.TempPathFactory,
-    make: Callable[[int, int], RatingsRows | ClicksRows],
+    make: Callable[[int, int], RatingsRows | ClicksRows | ColumnRows],
     rows: int,
     marks: set[int],
     bound: int,
     share: float,
+    groups: int,
 ) -> None:
-    folder = tmp_path_factory.mktemp("spool")
+    folder, groups, wanted = tmp_path_factory.mktemp("spool"), min(groups, rows), round(rows * share)
     bounds = [0, *sorted(mark for mark in marks if mark < rows), rows]
-    wanted = round(rows * share)
-    at_once = check_shuffle(folder / "a", make, bound, [(0, rows)], wanted)
-    chunks = list(itertools.pairwise(bounds))
-    assert at_once == check_shuffle(folder / "b", make, bound, chunks, wanted)
-
-
-@pytest.mark.parametrize(("bound", "times"), [(10_000, 600), (15, 240)])
-def test_all_orders_are_equally_likely(tmp_path: Path, bound: int, times: int) -> None:
-    counts: Counter[tuple[int, ...]] = Counter()
-    for seed in range(times):
-        spool = spool_of(tmp_path / str(seed), [ratings(0, 3)], bound=bound, seed=seed)
-        spool.hold_out(1)
-        counts[tuple(np.concatenate([rows.users for rows in spool.shuffled()]).tolist())] += 1
-    # Chi-squared with 5 degrees of freedom: above 20.5 in one of a thousand sets of seeds.
-    assert sum((counts[order] - times / 6) ** 2 / (times / 6) for order in counts) < 20.5
-    assert len(counts) == 6
-
-
-def test_every_row_comes_to_every_place_over_many_levels(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(spool_module, "_DIGIT", 2)
-    rows, places = 100, np.zeros((10, 10))
-    for seed in range(40):
-        spool = spool_of(tmp_path / str(seed), [ratings(0, rows)], bound=12 * 6, seed=seed)
-        order = np.concatenate([some.users for some in spool.shuffled()])
-        np.add.at(places, (order * 10 // rows, np.arange(rows) * 10 // rows), 1)
-    # Chi-squared with 81 degrees of freedom: above 125.5 in one of a thousand sets of seeds.
-    assert ((places - 40) ** 2 / 40).sum() < 125.5
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(spool_module, "_PIECE", 7)
+        in_memory = check_groups(folder / "a", make, 10**6, [0, rows], wanted, groups)
+        assert in_memory == check_groups(folder / "b", make, bound, bounds, wanted, groups)
 
 
 def test_memory_and_open_files_are_bounded_whatever_comes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(spool_module, "_DIGIT", 2)
     rows, bound = 4_000, 12 * 60  # bytes: 60 rows
-    chunks = (Watched(*ratings(at, at + 50).columns()) for at in range(0, rows, 50))
+    most = 0
+    plain = RatingsRows.of
+
+    def watched(columns: list[np.ndarray]) -> RatingsRows:
+        nonlocal most
+        most = max(most, len(columns[0]))
+        return plain(columns)
+
+    monkeypatch.setattr(RatingsRows, "of", watched)
     before, *limits = len(os.listdir("/dev/fd")), *resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (before + 10, limits[1]))
     try:
-        spool = spool_of(tmp_path / "spool", chunks, bound=bound)
+        spool = spool_of(tmp_path / "spool", (ratings(at, at + 50) for at in range(0, rows, 50)), bound=bound)
         assert spool.hold_out(400) == 400
-        found, depth = [], set()
-        for some in spool.shuffled():
-            depth |= {path.name.count("-") for path in spool.folder.iterdir()}
-            assert len(some) <= 60
-            found.append(some.users)
+        found = [numbers_of(part) for parts in spool.dealt(RowDeal(200, 0)) for part in parts]
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (limits[0], limits[1]))
-    assert Watched.most <= 60
-    assert {1, 2, 3, 4} <= depth
-    assert sorted(np.concatenate(found).tolist()) == list(range(rows))
+    assert 0 < most <= 60
+    assert sorted(itertools.chain(*found)) == list(range(rows))
+
+
+def test_a_group_of_more_than_fits_is_read_whole(tmp_path: Path) -> None:
+    spool = spool_of(tmp_path / "spool", (ratings(at, at + 50) for at in range(0, 500, 50)), bound=12 * 60)
+    group_of = np.repeat([0, 1, 2], [20, 400, 80])
+    found = [numbers_of(trained) for trained, _ in spool.dealt(UserDeal(group_of, 3))]
+    assert [len(part) for part in found] == [20, 400, 80]
+    assert sorted(found[1]) == list(range(20, 420))
 
 
 @pytest.mark.parametrize("bound", [400, 100_000])
-def test_rows_of_one_pair_stay_together_and_are_counted(tmp_path: Path, bound: int) -> None:
+def test_rows_of_one_pair_are_on_one_side_and_counted(tmp_path: Path, bound: int) -> None:
     random = np.random.default_rng(0)
     users, items = random.integers(0, 40, (2, 3000))
     made = RatingsRows(users, items, random.random(3000).astype(np.float32))
-    spool = spool_of(tmp_path / "spool", [made], bound=bound)
+    chunks = [made.part(at, at + 30) for at in range(0, 3000, 30)]
+    spool = spool_of(tmp_path / "spool", chunks, bound=bound)
     held_out = spool.hold_out(300)
     assert abs(held_out - 300) <= 4
-    shuffled = RatingsRows.join(list(spool.shuffled()))
-    pairs = list(zip(shuffled.users.tolist(), shuffled.items.tolist(), strict=True))
-    assert not set(pairs[:held_out]) & set(pairs[held_out:])
+    sides: list[list[tuple[int, int]]] = [[], []]
+    for parts in spool.dealt(UserDeal(np.arange(40) // 3, 14)):
+        for side, rows in zip(sides, parts, strict=True):
+            side += zip(rows.users.tolist(), rows.items.tolist(), strict=True)
+    assert not set(sides[0]) & set(sides[1])
+    assert len(sides[1]) == held_out
     counts = Counter(zip(users.tolist(), items.tolist(), strict=True))
-    assert spool.repeats == 3000 - len(counts)
-    assert spool.largest_group == max(counts.values())
+    assert Counter(sides[0] + sides[1]) == counts
+    assert (spool.repeats, spool.largest_group) == (3000 - len(counts), max(counts.values()))
 
 
-@pytest.mark.parametrize("others", [0, 500])
-def test_one_pair_that_fills_many_buckets_is_not_split(tmp_path: Path, others: int) -> None:
-    rows, bound = 5000, 1200
-    numbers = np.concatenate([np.zeros(rows, np.int64), np.arange(1, others + 1)])
+@pytest.mark.parametrize("exact", [10_000, 500])
+@pytest.mark.parametrize(("others", "near"), [(0, 0), (20_000, 2500)])
+def test_one_pair_of_many_ratings_is_not_split(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exact: int, others: int, near: int
+) -> None:
+    monkeypatch.setattr(spool_module, "_EXACT", exact)
+    numbers = np.concatenate([np.zeros(5000, np.int64), np.arange(1, others + 1)])
     made = RatingsRows(numbers, numbers, np.arange(len(numbers), dtype=np.float32))
     made = made.take(np.random.default_rng(1).permutation(len(numbers)))
-    chunks = [made.part(at, min(at + 90, len(made))) for at in range(0, len(made), 90)]
-    spool = spool_of(tmp_path / "spool", chunks, bound=bound)
-    assert spool.hold_out(50) in ((0,) if not others else range(50, 53))
-    pieces = list(spool.shuffled())
-    assert max(map(len, pieces)) <= bound // 12
-    assert sorted(RatingsRows.join(pieces).columns()[2].tolist()) == list(range(rows + others))
-    assert (spool.repeats, spool.largest_group) == (rows - 1, rows)
+    spool = spool_of(tmp_path / "spool", [made], bound=10**6)
+    held_out = spool.hold_out(2500 if others else 50)
+    assert abs(held_out - near) <= (3 if others else 0)
+    ((trained, held),) = spool.dealt(UserDeal(np.zeros(others + 1, np.int64), 1))
+    assert len(held) == held_out
+    assert len(set(held.users.tolist()) & set(trained.users.tolist())) == 0
+    assert (spool.repeats, spool.largest_group) == (4999, 5000)
 
 
-@pytest.mark.parametrize("make", [ratings, clicks])
-@given(lengths=st.lists(st.integers(0, 20), min_size=1, max_size=8), data=st.data())
-def test_cutting_moves_the_bounds_and_nothing_else(
-    make: Callable[[int, int], RatingsRows | ClicksRows], lengths: list[int], data: st.DataObject
+@pytest.mark.parametrize("wanted", [0, 1, 9_000, 90_000])
+def test_of_many_rows_nearly_as_many_as_wanted_are_held_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wanted: int
 ) -> None:
-    bounds = np.append(0, np.cumsum(lengths)).tolist()
-    sizes: list[int] = []
-    while left := bounds[-1] - sum(sizes):
-        sizes.append(data.draw(st.integers(1, left)))
-    pieces = list(cut((make(a, b) for a, b in itertools.pairwise(bounds)), sizes))
-    assert [len(piece) for piece in pieces] == sizes
-    for piece, start in zip(pieces, np.append(0, np.cumsum(sizes)).tolist(), strict=False):
-        expected = make(start, start + len(piece))
-        for found, wanted in zip(piece.columns(), expected.columns(), strict=True):
-            assert found.tolist() == wanted.tolist()
-
-
-@given(st.integers(0, 10_000), st.integers(1, 3000))
-def test_batches_are_few_and_even(rows: int, largest: int) -> None:
-    sizes = even_sizes(rows, largest)
-    assert sum(sizes) == rows
-    assert len(sizes) == -(-rows // largest)
-    assert not sizes or (max(sizes) <= largest and max(sizes) - min(sizes) <= 1)
+    monkeypatch.setattr(spool_module, "_EXACT", 5000)
+    spool = spool_of(
+        tmp_path / "spool", (ratings(at, at + 3000) for at in range(0, 90_000, 3000)), bound=10**7
+    )
+    held_out = spool.hold_out(wanted)
+    assert abs(held_out - wanted) <= 4  # 90,000 rows fall into 65,536 parts
+    dealt = sum(len(held) for _, held in spool.dealt(RowDeal(10, 0)))
+    assert dealt == held_out

@@ -12,18 +12,18 @@ def test_ratings(manifest):
     dataset = Dataset("/data/r", manifest(), Folder(Path("/data/r")), "/data/r")
     told = dict(description(dataset))
     assert told["rows"] == "110 ratings of 10 users and 5 items, 1 to 5, mean 3.50"
-    assert told["train"] == "100 rows in 2 mini-batches of up to 50"
-    assert told["held out"] == "10 rows in 1 mini-batch of up to 10"
+    assert told["train"] == "100 rows in 2 groups of up to 50"
+    assert told["held out"] == "10 rows"
     assert "left out" not in told
     flat = facts(dataset)
     assert flat["kind"] == "ratings"
     assert flat["users"] == 10
     assert flat["train_rows"] == 100
-    assert flat["validation_batches"] == 1
+    assert flat["groups"] == 2
 
 
 def test_clicks(manifest, clicks_shape):
-    made = Made("1", "c.svm", 9, "libsvm", 0, 50, 0.0, None, 3)
+    made = Made("1", "c.svm", 9, "libsvm", 0, 0.0, None, 3)
     dataset = Dataset("c", manifest(clicks_shape, validation=(), made=made), Folder(Path("c")), "c")
     told = dict(description(dataset))
     assert told["rows"] == "110 rows with 1,000 features, 25.0% of them of label 1"
