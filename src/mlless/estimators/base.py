@@ -138,7 +138,7 @@ class Trained(CallbackSupportMixin, Parameters):
                 self.stop_reason_ = "diverged"
         self.n_steps_ = self._course.step
         self._settle()
-        audience.finish(epochs, self.heldout_, restored=ended.model.restored)
+        audience.finish(epochs, self.heldout_)
         self.loss_curve_, self.validation_scores_ = audience.losses, audience.scores or None
         self.best_validation_score_ = next((-value for value in self.heldout_.values()), None)
 

@@ -79,6 +79,7 @@ class Audience:
         self._estimator, self._data, self._fitted = estimator, data, fitted
         self._hooks = [hooks_of(callback) for callback in estimator.callbacks or ()]
         self._last: StepRecord | None = None
+        self._over = False
         self.losses: list[float] = []
         self.scores: list[float] = []
         self._root: Any = None
@@ -92,20 +93,24 @@ class Audience:
         """Pass a step on; return whether someone wants to stop."""
         last, self._last = self._last, record
         stop = self._tell("on_step", record)
-        if last is not None and record.heldout is not None:
+        if last is None or record.heldout is None:
+            return stop
+        self._over = record.loss is None  # the last step has nothing but an evaluation
+        if not self._over or len(self.losses) < max(1, round(record.epoch)):
             self._note(last, record.heldout)
-            stop |= self._tell("on_epoch", record) | self._end_epoch()
+        stop |= self._tell("on_epoch", record) | self._end_epoch()
+        if not self._over:
             self._begin_epoch()
         return stop
 
-    def finish(self, epochs: int, heldout: dict[str, float], *, restored: bool) -> None:
+    def finish(self, epochs: int, heldout: dict[str, float]) -> None:
         """Say that the fit has ended after so many epochs, with a model of these held-out metrics.
 
-        ``restored`` says that it is the model of an earlier epoch; no one knows then how the last one fared.
+        No one knows how the last epoch fared in which a training has diverged.
         """
-        if self._last is not None:
+        if self._last is not None and not self._over:
             if len(self.losses) < epochs:
-                self._note(self._last, dict.fromkeys(heldout, math.nan) if restored else heldout)
+                self._note(self._last, dict.fromkeys(heldout, math.nan))
             self._tell("on_epoch", msgspec.structs.replace(self._last, heldout=heldout))
         if self._root is not None:
             self._end_epoch()
