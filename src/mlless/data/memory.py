@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 import mlless
 from mlless.channels.folder import Folder
-from mlless.channels.ports import Bytes
+from mlless.channels.ports import Bytes, ObjectStore
 from mlless.data.dataset import Dataset
 from mlless.data.dealing import Places, RowDeal, cut_users, groups_for, spread
 from mlless.data.features import FeatureMap
@@ -186,21 +186,20 @@ def _held(
     return Dataset(IN_MEMORY, manifest, objects, IN_MEMORY)
 
 
-def _put(objects: MemoryObjects, stem: str, data: bytes, rows: int) -> File:
+def _put(objects: ObjectStore, stem: str, data: bytes, rows: int) -> File:
     file = file_of(stem, data, rows)
     objects.put(file.path, data)
     return file
 
 
 def of_all_rows(dataset: Dataset) -> Dataset:
-    """Return a data set in memory of the same groups in which nothing is held out."""
-    manifest, objects = dataset.manifest, MemoryObjects()
-    train = []
+    """Return a data set of the same groups, beside it in memory, in which nothing is held out."""
+    manifest, train = dataset.manifest, []
     for number, files in enumerate(zip(manifest.train, manifest.validation, strict=True)):
         group = _mixed(list(dataset.groups(files)), np.random.default_rng([manifest.made.seed, number]))
-        train.append(_put(objects, f"train/{number:06d}", encode_group(group), len(group)))
+        train.append(_put(dataset.objects, f"train/{number:06d}", encode_group(group), len(group)))
     manifest = msgspec.structs.replace(manifest, train=tuple(train), validation=())
-    return replace(dataset, manifest=manifest, objects=objects)
+    return replace(dataset, manifest=manifest)
 
 
 def _mixed(groups: Sequence[Group], random: np.random.Generator) -> Group:
