@@ -90,7 +90,7 @@ def test_a_damaged_mini_batch_is_named(mlless, ratings, tmp_path):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda text: text.replace('"format": 1', '"format": 2'), "another version"),
+        (lambda text: text.replace('"format": 2', '"format": 1'), "another version"),
         (lambda text: text[: len(text) // 2], "not a valid manifest"),
     ],
 )
@@ -99,7 +99,7 @@ def test_a_manifest_of_another_version_or_damaged(mlless, ratings, tmp_path, cha
     shutil.copytree(ratings.dataset, data)
     manifest = data / "manifest.json"
     text = manifest.read_text()
-    assert json.loads(text)["format"] == 1
+    assert json.loads(text)["format"] == 2
     manifest.write_text(change(text))
     done = mlless("train", data, "--out", tmp_path / "run", code=DATASET)
     assert says in one_line(done)

@@ -92,10 +92,10 @@ class Audience:
     def hear(self, record: StepRecord) -> bool:
         """Pass a step on; return whether someone wants to stop."""
         last, self._last = self._last, record
-        stop = self._tell("on_step", record)
+        self._over = record.heldout is not None and record.loss is None  # no step but an evaluation
+        stop = not self._over and self._tell("on_step", record)
         if last is None or record.heldout is None:
             return stop
-        self._over = record.loss is None  # the last step has nothing but an evaluation
         if not self._over or len(self.losses) < max(1, round(record.epoch)):
             self._note(last, record.heldout)
         stop |= self._tell("on_epoch", record) | self._end_epoch()
