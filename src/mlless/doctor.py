@@ -203,7 +203,7 @@ def _check_dataset(dataset: str) -> Iterator[Finding]:
     speed = dataset_speed(dataset)
     text = (
         f"{dataset}: opened in {_milliseconds(speed.latency)}, "
-        f"a mini-batch of {size(speed.batch)} read at {size(speed.get)}/s"
+        f"a group of {size(speed.group)} read at {size(speed.get)}/s"
     )
     yield Finding(check="data set", text=text, facts=msgspec.structs.asdict(speed))
 
@@ -411,7 +411,7 @@ def _dataset_from_there(sights: list[Sight]) -> Finding:
             )
     speeds = [one.dataset for one in sights if one.dataset is not None]
     get, latency = median(one.get for one in speeds), median(one.latency for one in speeds)
-    text = f"opened in {_milliseconds(latency)}, a mini-batch read at {size(get)}/s"
+    text = f"opened in {_milliseconds(latency)}, a group read at {size(get)}/s"
     return Finding(check="data there", text=text, facts={"latency": latency, "get": get})
 
 

@@ -51,10 +51,10 @@ class StoreSpeed(msgspec.Struct, frozen=True):
 
 
 class DatasetSpeed(msgspec.Struct, frozen=True):
-    """Seconds to read the manifest, the mean mini-batch's bytes, and bytes per second of reading one."""
+    """Seconds to read the manifest, the mean bytes of a group's file, and bytes per second of reading one."""
 
     latency: float
-    batch: int
+    group: int
     get: float
 
 
@@ -163,16 +163,16 @@ def store_speed(store: KeyValueStore, key: str) -> StoreSpeed:
 
 
 def dataset_speed(location: str) -> DatasetSpeed:
-    """Read a data set's manifest and a mini-batch; return how quick that was."""
+    """Read a data set's manifest and the rows of a group; return how quick that was."""
     from mlless.data.dataset import open_dataset
 
     start = time.perf_counter()
     dataset = open_dataset(location)
     latency = time.perf_counter() - start
-    file = dataset.manifest.train[0]
-    took = _seconds(lambda: dataset.read(file))
-    mean = sum(one.bytes for one in dataset.manifest.train) // len(dataset.manifest.train)
-    return DatasetSpeed(latency, mean, file.bytes / took)
+    files = [file for file in dataset.manifest.train if file.rows]
+    took = _seconds(lambda: dataset.read(files[0]))
+    mean = sum(file.bytes for file in files) // len(files)
+    return DatasetSpeed(latency, mean, files[0].bytes / took)
 
 
 def _seconds(action: Callable[[], object]) -> float:

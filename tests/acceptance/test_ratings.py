@@ -43,7 +43,8 @@ def test_partition_counts_what_it_leaves_out(mlless, tmp_path):
 
 def test_a_run_on_no_terminal_prints_a_line_an_evaluation(ratings):
     lines = ratings.output.splitlines()
-    assert [line.split()[1] for line in lines if line.startswith("epoch")] == ["0.0", "1.0", "2.0", "3.0"]
+    epochs = [line.split()[1] for line in lines if line.startswith("epoch")]
+    assert epochs == ["0.0", "1.0", "2.0", "3.0", "4.0"]
     assert all("train rmse" in line and "held-out rmse" in line for line in lines if line.startswith("epoch"))
     assert "\x1b" not in ratings.output
     for words in ("4 epochs done", "compute", "%", f"mlless evaluate {ratings.run}", str(ratings.run)):

@@ -1,4 +1,4 @@
-"""Raw rows as arrays, with the ids of their source: what readers yield and what is shuffled."""
+"""Raw rows as arrays, with the ids of their source: what readers yield and what is dealt to groups."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from mlless.data.hashing import Hashes
 from mlless.data.rows import Column, R
 from mlless.data.staging import writing
 
-_EXACT = 1 << 20  # rows whose hashes are kept to hold out as many as wanted; of more they are counted
+_EXACT = 1 << 18  # rows whose hashes are kept to hold out as many as wanted; of more they are counted
 _LEADING = 16  # by so many bits
 _PIECE = 1 << 16  # rows to train on at a time
 
