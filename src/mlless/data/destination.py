@@ -20,7 +20,7 @@ from typing import Protocol
 from mlless.channels.folder import Folder
 from mlless.channels.opening import open_objects
 from mlless.channels.ports import Bytes, ObjectStore
-from mlless.data.manifest import MANIFEST, decode_manifest
+from mlless.data.manifest import MANIFEST, paths_in
 from mlless.data.staging import check_prefix_replaceable, check_replaceable, staged
 from mlless.errors import ChannelError, DatasetError, MissingObject
 from mlless.locations import Directory, Place
@@ -70,7 +70,7 @@ class Upload:
         self._objects, self._where = objects, where
         try:
             self._old = self._named()
-        except DatasetError:  # damaged, or of another version: that is why it is replaced
+        except DatasetError:  # damaged: that is why it is replaced
             self._old = set()
         self._put: set[str] = set()
         self._pool = ThreadPoolExecutor(_AT_ONCE, "put")
@@ -106,7 +106,6 @@ class Upload:
     def _named(self) -> set[str]:
         """Return the paths that the manifest names which is there now."""
         try:
-            manifest = decode_manifest(self._objects.get(MANIFEST), f"{self._where}/{MANIFEST}")
+            return paths_in(self._objects.get(MANIFEST), f"{self._where}/{MANIFEST}")
         except MissingObject:
             return set()
-        return {file.path for file in manifest.files}

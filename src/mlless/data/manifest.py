@@ -197,6 +197,18 @@ class _AnyFormat(msgspec.Struct):
         return f"mlless partition {quote(made.source)} {quote(where)}{options} --overwrite"
 
 
+class _AnyFile(msgspec.Struct):
+    path: str
+
+
+class _AnyFiles(msgspec.Struct):
+    """The files of a data set of any version."""
+
+    train: tuple[_AnyFile, ...] = ()
+    validation: tuple[_AnyFile, ...] = ()
+    ids: _AnyFile | None = None
+
+
 # Made before a zygote forks: to look through the types takes milliseconds.
 _manifest = msgspec.json.Decoder(Manifest)
 _any_format = msgspec.json.Decoder(_AnyFormat)
@@ -209,7 +221,6 @@ def encode_manifest(manifest: Manifest) -> bytes:
 
 def decode_manifest(data: bytes, where: str) -> Manifest:
     """Return the manifest in ``data``; DatasetError if it is none, or of another version."""
-    cure = "partition the source again with this version of mlless"
     try:
         found = _any_format.decode(data)
         if found.format != FORMAT:
@@ -223,4 +234,19 @@ def decode_manifest(data: bytes, where: str) -> Manifest:
             )
         return _manifest.decode(data)
     except msgspec.DecodeError as error:
-        raise DatasetError("not a valid manifest", where=where, found=str(error), cure=cure) from error
+        raise _no_manifest(where, error) from error
+
+
+def paths_in(data: bytes, where: str) -> set[str]:
+    """Return the paths of the files that a manifest of any version names; DatasetError if it is none."""
+    try:
+        found = msgspec.json.decode(data, type=_AnyFiles)
+    except msgspec.DecodeError as error:
+        raise _no_manifest(where, error) from error
+    files = (*found.train, *found.validation, *((found.ids,) if found.ids else ()))
+    return {file.path for file in files if file.path}
+
+
+def _no_manifest(where: str, error: msgspec.DecodeError) -> DatasetError:
+    cure = "partition the source again with this version of mlless"
+    return DatasetError("not a valid manifest", where=where, found=str(error), cure=cure)
