@@ -22,7 +22,7 @@ from mlless.artifact import MODEL, Artifact, read_artifact
 from mlless.channels.opening import open_objects
 from mlless.data.dataset import Dataset, dataset_at, open_dataset
 from mlless.data.groups import RatingsGroup
-from mlless.data.ids import IdIndex, Ids, Rows, ids_of
+from mlless.data.ids import Ids, ids_of
 from mlless.data.manifest import MANIFEST, File
 from mlless.data.readers import (
     Reading,
@@ -37,14 +37,14 @@ from mlless.data.readers import (
 from mlless.data.readers.parts import STANDARD_INPUT
 from mlless.data.rows import Chunk, ClicksRows
 from mlless.errors import DatasetError, InputError, MLLessError, UsageError
-from mlless.job import Factorization, Logistic
+from mlless.job import Logistic
 from mlless.kernels.arrays import Floats
 from mlless.locations import WEB, Location, Place, place_of, scheme_of
 from mlless.models.logistic import area_under_curve, probabilities
-from mlless.ranking import Seen, Sightings, top_items
+from mlless.ranking import Seen, Sightings
+from mlless.scoring import RatingsScorer, margins_of
 
 Part = Literal["all", "train", "validation"]
-_BLOCK = 1 << 16  # rows scored at a time: bounds the memory of gathered factors
 _USERS = 1 << 12  # users recommended to at a time
 _TO_QUOTE = re.compile(r'[",\r\n]')
 
@@ -177,7 +177,7 @@ class Predictor:
             return
         for clicks in self._clicks_of(source, reading, labelled=targets):
             csr = clicks.rows
-            scored = self._margins(csr.starts, csr.indices, csr.values)
+            scored = margins_of(self.artifact, csr.starts, csr.indices, csr.values)
             done, left_out = source.progress(clicks.done), (clicks.skipped, clicks.unlabelled)
             yield _Scored((csr.numbers,), csr.labels, scored, done, *left_out)
 
@@ -195,7 +195,7 @@ class Predictor:
                 scored = self._ratings.scored(users[group.users], items[group.items])
                 yield _Scored(keys, group.ratings, scored, done / of)
             else:
-                scored = self._margins(group.starts, group.indices, group.values)
+                scored = margins_of(self.artifact, group.starts, group.indices, group.values)
                 yield _Scored((group.numbers,), group.labels, scored, done / of)
 
     def _clicks_of(self, source: Source, reading: Reading, *, labelled: bool) -> Iterator[Chunk[ClicksRows]]:
@@ -302,14 +302,8 @@ class Predictor:
         return seen.all()
 
     @cached_property
-    def _ratings(self) -> _Ratings:
-        if self.artifact.ids is None:
-            raise UsageError(
-                "this model neither predicts ratings nor recommends",
-                expected="a model of ratings (mf)",
-                found="one of clicks (lr)",
-            )
-        return _Ratings(self.artifact)
+    def _ratings(self) -> RatingsScorer:
+        return RatingsScorer(self.artifact)
 
     def predict_clicks(
         self, row_starts: ArrayLike, features: ArrayLike, values: ArrayLike | None = None
@@ -325,32 +319,7 @@ class Predictor:
         self, row_starts: ArrayLike, features: ArrayLike, values: ArrayLike | None = None
     ) -> NDArray[np.float64]:
         """Return the log-odds of a click for CSR rows, as in ``predict_clicks``."""
-        return self._margins(row_starts, features, values)[0]
-
-    def _margins(
-        self, row_starts: ArrayLike, features: ArrayLike, values: ArrayLike | None
-    ) -> tuple[NDArray[np.float64], int]:
-        """Return the log-odds, and how many values are of features that the model does not know."""
-        model = self.artifact.description.model
-        if not isinstance(model, Logistic):
-            raise UsageError(
-                "this model does not predict clicks", expected="a model of clicks (lr)", found="mf"
-            )
-        starts, index = np.asarray(row_starts, np.int64), np.asarray(features, np.int64)
-        if len(starts) < 1 or starts[0] != 0 or starts[-1] != len(index) or (np.diff(starts) < 0).any():
-            raise UsageError("not the starts of rows", expected=f"from 0 to {len(index)}, not falling")
-        if index.min(initial=0) < 0:
-            raise UsageError("a feature index", expected="from 0", found=str(index.min()))
-        table = self.artifact.tables["features"][:, 0]
-        known = index < len(table)
-        terms = np.where(known, table[np.where(known, index, 0)], 0.0).astype(np.float64)
-        if values is not None:
-            terms *= np.asarray(values, np.float64)
-        rows = len(starts) - 1  # each summed by itself: a row's score does not depend on others
-        of_row = np.repeat(np.arange(rows), np.diff(starts))
-        sums = np.bincount(of_row, terms, minlength=rows).astype(np.float64)
-        margins = sums + float(self.artifact.tables["intercept"][0, 0])
-        return margins, int(len(index) - known.sum())
+        return margins_of(self.artifact, row_starts, features, values)[0]
 
     def evaluate(self, dataset: Dataset, part: Part | None = None) -> dict[str, float]:
         """Return ``rmse``, or ``log_loss`` and ``auc``, on a data set, and the number of ``rows``.
@@ -424,58 +393,6 @@ class Predictor:
         """Return which part of a data set tells how good the model is."""
         own = dataset.manifest.fingerprint == self.artifact.description.trained_on
         return "validation" if own and dataset.manifest.validation else "all"
-
-
-class _Ratings:
-    """Scores users and items with a factorisation's tables."""
-
-    def __init__(self, artifact: Artifact) -> None:
-        model, ids = artifact.description.model, artifact.ids
-        assert isinstance(model, Factorization)
-        assert ids is not None
-        self._model, self.ids = model, ids
-        self.users, self.items = IdIndex(ids.users), IdIndex(ids.items)
-        # The last row is all zeros and stands for whoever is unknown: index -1.
-        self._p = np.vstack([artifact.tables["users"], np.zeros((1, model.factors + 1), np.float32)])
-        self._q = np.vstack([artifact.tables["items"], np.zeros((1, model.factors + 1), np.float32)])
-
-    def find(self, users: Ids, items: Ids) -> tuple[Rows, Rows]:
-        """Return the rows of users and items, -1 for the unknown."""
-        return self.users.find(users), self.items.find(items)
-
-    def scored(self, users: Rows, items: Rows) -> tuple[NDArray[np.float64], int]:
-        """Return the rating of each pair of rows, and how many pairs are not wholly known."""
-        scores = np.empty(len(users), np.float32)
-        for at in range(0, len(users), _BLOCK):
-            p, q = self._p[users[at : at + _BLOCK]], self._q[items[at : at + _BLOCK]]
-            product = np.einsum("nk,nk->n", p[:, :-1], q[:, :-1])
-            scores[at : at + _BLOCK] = product + p[:, -1] + q[:, -1]
-        return self.clipped(self._rating(scores)), int(((users < 0) | (items < 0)).sum())
-
-    def recommend(self, users: Ids, n: int, seen: Seen | None) -> tuple[Ids, Floats]:
-        best, scores = top_items(self._p, self._q[:-1], rows=self.users.find(users), n=n, seen=seen)
-        none = "" if self.ids.items.dtype == np.object_ else -1
-        return np.where(best >= 0, self.ids.items[best], none), self._rating(scores).astype(np.float32)
-
-    def seen_from(self, starts: NDArray[np.generic], items: NDArray[np.generic]) -> Seen:
-        """Return what the arrays of a model file say has been seen; DatasetError if they say nonsense."""
-        try:
-            seen = Seen(starts.astype(np.int64), items.astype(np.uint32))
-            if len(seen.items) and seen.items.max() >= self._model.items:
-                raise ValueError(f"item {seen.items.max()}")
-        except ValueError as error:
-            raise DatasetError(
-                "what users have seen is damaged", found=str(error), cure="train again"
-            ) from error
-        return seen
-
-    def _rating(self, scores: Floats) -> NDArray[np.float64]:
-        rating: NDArray[np.float64] = self._model.centre + self._model.deviation * scores.astype(np.float64)
-        return rating
-
-    def clipped(self, ratings: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Return the ratings within their scale."""
-        return np.clip(ratings, self._model.low, self._model.high)
 
 
 def files_of(dataset: Dataset, part: Part) -> tuple[File, ...]:
