@@ -29,7 +29,7 @@ def test_training_needs_no_main_guard(ratings, tmp_path, way):
         timeout=60,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "workers: 2 steps: 28\n"
+    assert done.stdout == "workers: 2 steps: 86\n"
 
 
 def test_help_is_quick(command):
