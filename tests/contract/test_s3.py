@@ -13,7 +13,7 @@ from mlless.testing.contracts import ObjectStoreContract
 
 
 class TestS3(ObjectStoreContract):
-    replaces_sizes_late = True  # rclone does so now and then; S3 itself does not
+    replaces_in_parts = True  # rclone does so now and then; S3 itself does not
 
     @pytest.fixture
     def open_store(self, bucket: str) -> Callable[[], ObjectStore]:
@@ -21,7 +21,7 @@ class TestS3(ObjectStoreContract):
 
 
 class TestS3AtTheTopOfABucket(ObjectStoreContract):
-    replaces_sizes_late = True
+    replaces_in_parts = True
 
     @pytest.fixture
     def open_store(self, bucket: str) -> Callable[[], ObjectStore]:
