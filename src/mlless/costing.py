@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from mlless.billing.amount import money
-from mlless.billing.budget import WRITES, Budget, Scoring, StepUse
+from mlless.billing.budget import GRACE, WRITES, Budget, Scoring, StepUse
 from mlless.billing.meter import Meter, Usage
 from mlless.errors import JobError
 from mlless.job import JobSpec
@@ -83,6 +83,11 @@ class Costing:
         self._budget.add_step(now, step)
         self._use(used if scoring is None else used.plus(scoring.used))
         return None if self._meter is None else self._meter.cost(now)
+
+    def late(self, now: float) -> bool:
+        """Return whether the time is over, but for what it takes to end at once."""
+        deadline = self._budget.deadline
+        return deadline is not None and now > deadline - GRACE
 
     def spent(self, now: float, ahead: Sequence[Plan]) -> Literal["cost", "time"] | None:
         """Return which budget allows for no step beyond those ``ahead``, if any."""

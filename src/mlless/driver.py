@@ -260,9 +260,10 @@ def run_job(
                 costs.start(functions, clock.now())
             with _telling_costs(costs, clock):
                 outcome = supervisor.run()
-                tables = checkpoint.read_snapshot(session.store, checkpoint.RESULT)
+                tables = checkpoint.read_snapshot(session.store, outcome.snapshot)
                 done = clock.now()  # no server is needed any more
-                stopped = session.runtime.stop(_GRACE)
+                # Who was waited for in vain does not exit by itself.
+                stopped = session.runtime.stop(_GRACE if outcome.snapshot == checkpoint.RESULT else 0.0)
                 outcome.ended += stopped
                 bill = final_bill(costs, stopped, now=clock.now(), done=done)
                 return finish(outcome, tables, started, bill)

@@ -181,14 +181,19 @@ class Scaling(_Value, frozen=True, kw_only=True):
 
 
 class Deadlines(_Value, frozen=True, kw_only=True):
-    """Longest waits in seconds: for all workers to start, for a step's reports, for a commit."""
+    """Longest waits in seconds: for all workers to start, for a step's reports, for a commit.
+
+    A worker counts as lost after a ``silence`` of so many seconds, which follows from the usual step unless
+    given.
+    """
 
     start: float = 120.0
     step: float = 300.0
     commit: float = 600.0
+    silence: float | None = None
 
     def __post_init__(self) -> None:
-        shortest = min(self.start, self.step, self.commit)
+        shortest = min(self.start, self.step, self.commit, self.silence or self.step)
         _require(_finite(shortest, above=0), "deadline", "seconds above 0", shortest)
 
     @property

@@ -124,7 +124,7 @@ def job_of(
         stop=stop,
         workers=workers,
         seed=wishes.seed,
-        deadlines=Deadlines(),
+        deadlines=Deadlines(silence=wishes.worker_timeout),
         tariff=None if wishes.tariff is None else load_tariff(wishes.tariff),
         scaling=_scaling(wishes),
     )

@@ -7,6 +7,7 @@ what it costs (billing).
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -28,11 +29,15 @@ from mlless.membership import Schedule, told
 from mlless.messages import Abort, Commit, Failure, Finished, FromWorker, Hello, Plan, Report
 from mlless.models import model_of
 from mlless.models.base import add
+from mlless.pace import Pace
 from mlless.records import StepRecord, StepTimes
 from mlless.runtimes.ports import Ended, Runtime
-from mlless.stopping import Choice, Progress, finite
+from mlless.stopping import Choice, Progress, Score, finite
 
 _POLL = 0.25  # seconds between looks at the runtime while no message comes
+_ASLEEP = 5.0  # seconds beyond that in which this process cannot have run
+# Seconds for which one who asks for the end waits for a silent worker, before the best model so far is taken.
+_LAST_WAIT = 5.0
 
 Leavers = Callable[[StepRecord], Collection[int]]
 
@@ -44,7 +49,10 @@ def nobody(record: StepRecord) -> Collection[int]:
 
 @dataclass
 class Outcome:
-    """How a job ended. ``stop_reason`` as in ``records.Summary``; ``seconds`` until the model was there."""
+    """How a job ended. ``stop_reason`` as in ``records.Summary``; ``seconds`` until the model was there.
+
+    The model is in the store under the name ``snapshot``.
+    """
 
     stop_reason: str
     model: Choice
@@ -54,6 +62,11 @@ class Outcome:
     seconds: float
     pids: dict[tuple[int, int], int] = field(default_factory=dict)
     ended: list[Ended] = field(default_factory=list)
+    snapshot: str = checkpoint.RESULT
+
+
+class _GivenUp(Exception):
+    """The job is to end, and a worker is silent: it ends without that worker's last words."""
 
 
 class Supervisor:
@@ -94,10 +107,16 @@ class Supervisor:
         self._ended: list[Ended] = []
         self._left_behind: list[str] = []
         self._step = -1
+        self._pace = Pace(spec.deadlines)
+        self._asked_at: float | None = None
+        self._started_at = 0.0
+        self._last: StepRecord | None = None
+        self._stored: Score | None = None  # the best model that is sure to be in the store
 
     def request_stop(self, reason: str) -> None:
         """Ask for an orderly end after the step at hand. Safe to call from a signal handler."""
         self._reason = self._reason or reason
+        self._asked_at = self._asked_at or self._clock.now()
 
     def run(self) -> Outcome:
         """Lead the job, whose functions have started, to its end; JobError or ChannelError if it fails."""
@@ -105,6 +124,11 @@ class Supervisor:
         self._costing.open(self._start)
         try:
             return self._run()
+        except _GivenUp:
+            self._hub.broadcast(
+                Abort("the job ends without a worker that is silent"), range(self._spec.workers)
+            )
+            return self._without_a_word()
         except Exception as error:  # one who interrupts does not wait for a bus: its closing tells enough
             try:
                 self._hub.broadcast(Abort(type(error).__name__), range(self._spec.workers))
@@ -117,15 +141,19 @@ class Supervisor:
         plan = self._schedule.first(self._spec.workers)
         following = self._schedule.after(plan)
         self._greet(plan)
-        started_at = self._clock.now() - self._start
+        self._started_at = self._clock.now() - self._start
         self._costing.begin(self._clock.now())
         self._hub.broadcast(Commit(-1, (), told(b"", _known(plan, following))), plan.members)
         while True:
-            self._step = plan.step
+            self._step, opened = plan.step, self._clock.now()
             reports = self._collect(plan)
+            # Who stores the best model has done so before it reported the step after.
+            self._stored = self._progress.best
+            evaluating = max(report.times.evaluate for report in reports)
+            self._pace.add(plan, self._clock.now() - opened, evaluating)
             heldout = self._heldout(plan, reports) if plan.evaluate else None
             keep = not plan.last and heldout is not None and self._progress.add_evaluation(plan.step, heldout)
-            record = self._close(plan, reports, heldout)
+            record = self._last = self._close(plan, reports, heldout)
             later = self._decide(plan, following, record, reports)
             chosen = self._chosen(plan, heldout)
             published = tuple((r.worker, r.generation) for r in reports if r.published)
@@ -142,11 +170,23 @@ class Supervisor:
             if chosen is not None:
                 reason = self._reason or "epochs"  # a Ctrl-C from now on changes nothing
                 self._await_finished(min(plan.members))
-                loss = self._progress.train_loss
-                seconds = self._clock.now() - self._start
-                return Outcome(reason, chosen, loss, record, started_at, seconds, self._pids, self._ended)
+                return self._outcome(reason, chosen, record)
             assert following is not None
             plan, following = following, later
+
+    def _outcome(self, reason: str, model: Choice, last: StepRecord) -> Outcome:
+        seconds, loss = self._clock.now() - self._start, self._progress.train_loss
+        return Outcome(reason, model, loss, last, self._started_at, seconds, self._pids, self._ended)
+
+    def _without_a_word(self) -> Outcome:
+        """Return how a job ends that no longer waits for a silent worker: with the best model so far."""
+        assert self._reason is not None
+        assert self._last is not None
+        assert self._stored is not None
+        model = Choice(self._stored.step, finite(self._stored.heldout), restored=True)
+        outcome = self._outcome(self._reason, model, self._last)
+        outcome.snapshot = checkpoint.BEST
+        return outcome
 
     def _keep_snapshots(self) -> None:
         """See to it that the snapshots outlive a long job: by themselves they expire, as all keys do."""
@@ -178,7 +218,7 @@ class Supervisor:
     def _collect(self, plan: Plan) -> list[Report]:
         """Return the reports of all members, in order of worker id."""
         reports: dict[int, Report] = {}
-        deadline = self._clock.now() + self._spec.deadlines.step
+        deadline = self._clock.now() + self._pace.patience(plan)
         while missing := set(plan.members) - set(reports):
             report = self._next(deadline, f"report on step {plan.step}", missing)
             if not isinstance(report, Report) or report.step != plan.step:
@@ -281,7 +321,17 @@ class Supervisor:
     def _next(self, deadline: float, awaited: str, missing: Collection[int]) -> FromWorker:
         """Return the next message; a worker's failure, silent death or delay is an error."""
         while True:
+            before = self._clock.now()
             message = self._hub.receive(_POLL)
+            asleep = self._clock.now() - before - _POLL
+            if asleep > _ASLEEP:  # the workers cannot help it
+                warnings.warn(
+                    f"the driver did not run for {asleep:.0f} s: was it stopped, or the machine suspended?",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+                deadline += asleep
+                self._asked_at = self._asked_at and self._asked_at + asleep
             if self._step <= 0:
                 self._costing.check_start(self._clock.now())
             if message is None and (lost := self._lost(missing)):
@@ -292,9 +342,23 @@ class Supervisor:
                 raise _failed(message)
             if message is not None:
                 return message
+            self._check_end()
             if self._clock.now() >= deadline:
                 who = ", ".join(map(str, sorted(missing)))
-                raise DeadlineExceeded(f"no {awaited} from worker {who} within its deadline")
+                raise DeadlineExceeded(
+                    f"no {awaited} from worker {who} within its deadline",
+                    cure="was it stopped? If its steps may take longer, raise --worker-timeout",
+                )
+
+    def _check_end(self) -> None:
+        """Raise _GivenUp if the job is to end now, and there is a model to end with."""
+        now = self._clock.now()
+        if self._costing.late(now):
+            self._reason = self._reason or "time"
+        elif self._asked_at is None or now - self._asked_at < _LAST_WAIT:
+            return
+        if self._stored is not None and self._last is not None:
+            raise _GivenUp
 
     def _lost_worker(self, lost: Ended) -> WorkerLost:
         what = f"worker {lost.worker} died in step {max(self._step, 0)}"

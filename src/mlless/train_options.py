@@ -28,6 +28,7 @@ class TrainOptions(TypedDict, total=False):
     target: str | None
     max_time: float | None
     max_cost: float | None
+    worker_timeout: float | None
     tariff: str | None
     tuner: Literal["off", "published", "economy"] | None
     min_workers: int | None

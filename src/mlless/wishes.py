@@ -84,6 +84,15 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
         float | None,
         Option(_STOP, "What it may cost by --tariff, the ending included.", metavar="DOLLARS"),
     ] = None
+    worker_timeout: Annotated[
+        float | None,
+        Option(
+            _SYNC,
+            "Seconds without a report after which a worker counts as lost.",
+            "ten times the usual step, at least 10",
+            metavar="SECONDS",
+        ),
+    ] = None
     tariff: Annotated[
         str | None,
         Option(

@@ -8,6 +8,7 @@ user's main module: a notebook, a REPL and a script without a main guard all wor
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import select
@@ -17,6 +18,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 
 import msgspec
 
@@ -69,6 +71,7 @@ def _become(function: Callable[[bytes], object], start: Start, inherited: list[i
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for descriptor in inherited:
         os.close(descriptor)
+    _offer_memory()
     code = 1
     try:
         function(start.payload.encode())
@@ -81,6 +84,12 @@ def _become(function: Callable[[bytes], object], start: Start, inherited: list[i
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def _offer_memory() -> None:
+    """Let this process be the one that is ended where memory runs out, rather than the driver."""
+    with contextlib.suppress(OSError):  # only Linux knows of it
+        Path("/proc/self/oom_score_adj").write_text("500")
 
 
 def _reap(running: dict[int, tuple[Start, float]], output: int) -> None:

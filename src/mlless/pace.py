@@ -1,0 +1,43 @@
+"""PURE: how long the steps of a job take, and for how long a silent worker is waited for."""
+
+from __future__ import annotations
+
+from collections import deque
+from statistics import median
+
+from mlless.job import Deadlines
+from mlless.messages import Plan
+
+FLOOR = 10.0  # seconds that any worker may be silent
+_TIMES = 10  # as long as the usual step
+_RECENT = 50  # steps that tell what is usual
+_LEAST = 3  # of them; the first ones are cold
+
+
+class Pace:
+    """The usual length of a step, and of an evaluation, of one job."""
+
+    def __init__(self, deadlines: Deadlines) -> None:
+        self._deadlines = deadlines
+        self._steps: deque[float] = deque(maxlen=_RECENT)
+        self._evaluations: deque[float] = deque(maxlen=_RECENT)
+
+    def add(self, plan: Plan, seconds: float, evaluating: float) -> None:
+        """Take in a closed step, and the seconds of it in which the slowest worker evaluated."""
+        if plan.evaluate:
+            self._evaluations.append(evaluating)
+        if plan.trainers:
+            self._steps.append(max(seconds - evaluating, 0.0))
+
+    def patience(self, plan: Plan) -> float:
+        """Return the seconds after which a worker that has not reported the step counts as lost.
+
+        That is ten times what is usual. What is usual is not known of the first steps, and of those in
+        which whole models are published and merged: these have a fixed time.
+        """
+        if self._deadlines.silence is not None:
+            return self._deadlines.silence
+        if len(self._steps) < _LEAST or plan.flush or plan.last:
+            return self._deadlines.step
+        usual = median(self._steps) + (max(self._evaluations, default=0.0) if plan.evaluate else 0.0)
+        return min(max(FLOOR, _TIMES * usual), self._deadlines.step)

@@ -1,0 +1,102 @@
+"""A worker that is stopped: how long it is waited for, and how a job ends without it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from integration.jobs import DriverProcess, eventually
+
+from mlless.data.dataset import Dataset
+from mlless.prediction import load
+
+Start = Callable[..., DriverProcess]
+
+
+@pytest.fixture
+def started(ratings: Dataset, run_folder: Path, tmp_path: Path) -> Iterator[Start]:
+    """Return a function that starts a driver; whatever is left of it is killed."""
+    drivers = []
+
+    def start(**options: object) -> DriverProcess:
+        drivers.append(DriverProcess(ratings, run_folder, tmp_path / "channels", **options))
+        return drivers[-1]
+
+    yield start
+    for driver in drivers:
+        driver.end()
+        driver.assert_nothing_left()
+
+
+def state(pid: int) -> str:
+    found = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    return found.stdout.strip()[:1]
+
+
+def stop(driver: DriverProcess, worker: int) -> int:
+    """Stop a worker's process; return its number once it no longer runs."""
+    pid = driver.workers[worker]
+    os.kill(pid, signal.SIGSTOP)
+    eventually(lambda: state(pid) == "T", "the worker stops")
+    return pid
+
+
+@pytest.mark.parametrize("asked", [signal.SIGINT, signal.SIGTERM])
+def test_who_asks_for_the_end_gets_the_best_model_without_the_silent_worker(
+    started: Start, ratings: Dataset, run_folder: Path, asked: signal.Signals
+) -> None:
+    driver = started()
+    stop(driver, 1)
+    driver.process.send_signal(asked)
+    output, errors = driver.output()
+    assert "stopped interrupted" in output, errors
+    assert load(run_folder).evaluate(ratings)["rmse"] < 1.0
+
+
+def test_a_limit_of_time_holds_without_the_silent_worker(
+    started: Start, ratings: Dataset, run_folder: Path
+) -> None:
+    driver = started(max_time=6.0)
+    stop(driver, 2)
+    output, errors = driver.output()
+    assert "stopped time" in output, errors
+    assert load(run_folder).evaluate(ratings)["rmse"] < 1.0
+
+
+def test_a_worker_that_stays_silent_is_named(started: Start) -> None:
+    driver = started(worker_timeout=1.0)
+    stop(driver, 1)
+    _, errors = driver.output()
+    assert driver.process.returncode == 1
+    assert "no report on step" in errors
+    assert "--worker-timeout" in errors
+
+
+def test_a_worker_that_pauses_is_waited_for(started: Start) -> None:
+    driver = started()
+    driver.wait_for_step(40)
+    os.kill(stop(driver, 0), signal.SIGCONT)
+    driver.wait_for_step(400)
+    driver.process.send_signal(signal.SIGINT)
+    output, errors = driver.output()
+    assert "stopped interrupted" in output, errors
+
+
+def test_a_driver_that_was_stopped_blames_no_worker(started: Start) -> None:
+    """Silence that it has slept through is not that of the workers."""
+    driver = started(worker_timeout=4.0)
+    workers = [stop(driver, worker) for worker in range(3)]
+    os.kill(driver.process.pid, signal.SIGSTOP)
+    subprocess.run(["sleep", "6"], check=True)  # longer than any worker may be silent
+    os.kill(driver.process.pid, signal.SIGCONT)
+    for worker in workers:
+        os.kill(worker, signal.SIGCONT)
+    driver.wait_for_step(400)
+    driver.process.send_signal(signal.SIGINT)
+    output, errors = driver.output()
+    assert "stopped interrupted" in output, errors
+    assert "the driver did not run for" in errors
