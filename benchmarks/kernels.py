@@ -45,6 +45,7 @@ from shapes import (
 
 from mlless.data.assembly import assemble
 from mlless.data.groups import Group, RatingsGroup
+from mlless.data.holding import Joined
 from mlless.data.manifest import Clicks, Ratings
 from mlless.exchange.codec import pack
 from mlless.exchange.filter import SignificanceFilter
@@ -52,7 +53,6 @@ from mlless.exchange.update import Update, entries
 from mlless.job import Adagrad, Sync
 from mlless.kernels import native, twin
 from mlless.kernels.arrays import ClicksArrays, RatingsArrays, Sent
-from mlless.membership import bounds_of
 from mlless.models.base import Moment
 from mlless.models.optimizers import rule_of
 from mlless.replica import Replica, coefficients
@@ -271,12 +271,13 @@ def assemble_clicks(features: int, batch: int, rounds: int) -> None:
 def _assembly(
     name: str, groups: Sequence[Group], shape: Ratings | Clicks, batch: int, trainer: Trainer, rounds: int
 ) -> None:
-    sizes = np.array([len(group) for group in groups])
-    parts = round(sizes.sum() / batch)
+    rows = Joined(dict(enumerate(groups)))
+    assert rows.rows is not None
+    group, parts = rows.rows, round(len(rows.rows) / batch)
 
     def put_together(number: int) -> RatingsArrays | ClicksArrays:
         part = number % parts
-        return assemble(groups, *bounds_of(np.arange(len(groups)), sizes, part, parts), shape)
+        return assemble(group, *rows.bounds(part, parts), shape)
 
     batches = [put_together(n) for n in range(min(rounds + 5, parts))]
     for number in range(5):

@@ -93,7 +93,7 @@ def clicks_rows(features: int, rows: int, *, per_row: int = 39, seed: int = 0) -
 
 def one_batch(group: Group, shape: Ratings | Clicks) -> Any:
     """Return all rows of a group as one mini-batch, of the group's kind."""
-    return assemble([group], np.array([0]), np.array([len(group)]), shape)
+    return assemble(group, np.array([0]), np.array([len(group)]), shape)
 
 
 def ratings_replica(shape: RatingsShape) -> Replica:

@@ -66,10 +66,13 @@ class Stepper:
         self._filter = SignificanceFilter(spec.sync, replica, alone=self.alone)
         self._samples = 1  # of the newest mini-batch
         self.holding = holding
+        self._owners = b""
 
     def begin(self, plan: Plan, worker: int) -> None:
         """Own the groups that are a worker's in this step, and read those that are new to it."""
-        self.holding.own(groups_of(plan.owners, worker))
+        if plan.owners != self._owners:
+            self._owners = plan.owners
+            self.holding.own(groups_of(plan.owners, worker))
         self._laps.lap("fetch")
 
     def evaluate(self) -> Sums:

@@ -17,12 +17,13 @@ import mlless
 from mlless.artifact import MODEL
 from mlless.data.assembly import assemble
 from mlless.data.dataset import Dataset
+from mlless.data.holding import Joined
 from mlless.driver import Run, run_job
 from mlless.errors import UsageError
 from mlless.exchange.codec import pack
 from mlless.exchange.filter import SignificanceFilter
 from mlless.job import JobSpec
-from mlless.membership import bounds_of, deal, groups_of, order_of, parts_of
+from mlless.membership import deal, groups_of, order_of, parts_of
 from mlless.models import model_of
 from mlless.models.base import Moment
 from mlless.records import StepRecord
@@ -61,17 +62,17 @@ def oracle(spec: JobSpec, dataset: Dataset) -> dict[str, bytes]:
     filters = [SignificanceFilter(spec.sync, replica) for replica in replicas]
     files = dataset.manifest.train
     owners = deal([file.rows for file in files], range(spec.workers))
-    numbers = [np.array(groups_of(owners, n)) for n in range(spec.workers)]
-    owned = [[dataset.read(files[group]) for group in groups] for groups in numbers]
+    numbers = [groups_of(owners, n) for n in range(spec.workers)]
+    owned = [Joined({group: dataset.read(files[group]) for group in groups}) for groups in numbers]
     parts, samples = parts_of(spec.rows, spec.batch_size, spec.workers), [1] * spec.workers
     for step in range(parts * spec.stop.epochs):
         epoch, number = divmod(step, parts)
         part = order_of(spec.seed, epoch, parts)[number]
         updates = []
         for rank, (replica, significance) in enumerate(zip(replicas, filters, strict=True)):
-            sizes = np.array([len(group) for group in owned[rank]])
-            bounds = bounds_of(numbers[rank], sizes, part, parts)
-            batch = assemble(owned[rank], *bounds, dataset.manifest.shape)
+            rows = owned[rank].rows
+            assert rows is not None
+            batch = assemble(rows, *owned[rank].bounds(part, parts), dataset.manifest.shape)
             publish = significance.prepare(step, batch.touched)
             moment = Moment(step, epoch, spec.workers)
             _, sent = model.step(replica, batch, spec.optimizer, moment, publish)

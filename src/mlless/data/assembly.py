@@ -1,4 +1,4 @@
-"""Mini-batches from rows of many groups, ready for the kernels.
+"""Mini-batches from the rows of groups, ready for the kernels.
 
 A mini-batch names each table row it touches once, in ascending order, and refers to them by position in
 that list. A kernel therefore gathers every row once, and its update comes out in row order without sorting.
@@ -6,8 +6,7 @@ that list. A kernel therefore gathers every row once, and its update comes out i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TypeVar, cast
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,33 +23,33 @@ _Kind = TypeVar("_Kind", bound=np.generic)
 
 
 def assemble(
-    groups: Sequence[Group], begins: Places, ends: Places, shape: Ratings | Clicks
+    group: Group, begins: Places, ends: Places, shape: Ratings | Clicks
 ) -> RatingsArrays | ClicksArrays:
-    """Return one mini-batch of the rows ``begins[i]:ends[i]`` of each group.
+    """Return one mini-batch of the rows ``begins[i]:ends[i]`` of a group, or of several that were joined.
 
-    Ratings are grouped by user, a user's in the order of groups and rows; clicks keep that order. Ids within
-    the mini-batch take 16 bits where that is sure to be enough, else 32.
+    Ratings are grouped by user, a user's in the order of rows; clicks keep their order. Ids within the
+    mini-batch take 16 bits where that is sure to be enough, else 32.
 
     Raises
     ------
     DatasetError
-        If a group is damaged: it has no such rows, or names what ``shape`` does not have.
+        If the rows are damaged: there are not so many, or they name what ``shape`` does not have.
     UsageError
         If the mini-batch has more than 2**32 - 1 entries.
     """
-    filled = np.flatnonzero(begins != ends)
-    groups, begins, ends = [groups[n] for n in filled.tolist()], begins[filled], ends[filled]
     try:
-        if isinstance(shape, Ratings):
-            return _ratings(cast(list[RatingsGroup], groups), begins, ends, shape)
-        return _clicks(cast(list[ClicksGroup], groups), begins, ends, shape)
+        if isinstance(group, RatingsGroup):
+            assert isinstance(shape, Ratings)
+            return _ratings(group, begins, ends, shape)
+        assert isinstance(shape, Clicks)
+        return _clicks(group, begins, ends, shape)
     except (ValueError, IndexError) as error:
         raise DatasetError(
             "a group of rows is damaged", found=str(error), cure="partition the source again"
         ) from error
 
 
-def _ratings(groups: list[RatingsGroup], begins: Places, ends: Places, shape: Ratings) -> RatingsArrays:
+def _ratings(group: RatingsGroup, begins: Places, ends: Places, shape: Ratings) -> RatingsArrays:
     count = _countable(int((ends - begins).sum()))
     users, items = min(count, shape.users), min(count, shape.items)
     local = _local(items, count)
@@ -62,8 +61,9 @@ def _ratings(groups: list[RatingsGroup], begins: Places, ends: Places, shape: Ra
         local.itemsize,
         np.empty(count, np.float32),
     )
-    sources = [(group.users, group.items, group.ratings) for group in groups]
-    users, items = kernels.assemble_ratings(sources, begins, ends, shape.users, shape.items, out)
+    users, items = kernels.assemble_ratings(
+        group.users, group.items, group.ratings, begins, ends, shape.users, shape.items, out
+    )
     return out._replace(
         users=_first(out.users, users),
         starts=_first(out.starts, users + 1),
@@ -71,13 +71,9 @@ def _ratings(groups: list[RatingsGroup], begins: Places, ends: Places, shape: Ra
     )
 
 
-def _clicks(groups: list[ClicksGroup], begins: Places, ends: Places, shape: Clicks) -> ClicksArrays:
-    sources = [(one.labels, one.starts, one.indices, one.values, one.weights) for one in groups]
+def _clicks(group: ClicksGroup, begins: Places, ends: Places, shape: Clicks) -> ClicksArrays:
     rows = _countable(int((ends - begins).sum()))
-    segments = zip(groups, begins.tolist(), ends.tolist(), strict=True)
-    count = _countable(
-        sum(group.starts.item(end) - group.starts.item(begin) for group, begin, end in segments)
-    )
+    count = _countable(int(group.starts[ends].sum(dtype=np.int64) - group.starts[begins].sum(dtype=np.int64)))
     features = min(count, shape.table_rows)
     local = _local(features, count)
     out = ClicksArrays(
@@ -86,10 +82,11 @@ def _clicks(groups: list[ClicksGroup], begins: Places, ends: Places, shape: Clic
         np.empty(features, np.uint32),
         local,
         local.itemsize,
-        np.empty(count, np.float32) if any(source[3] is not None for source in sources) else None,
-        np.empty(rows, np.float32) if any(source[4] is not None for source in sources) else None,
+        None if group.values is None else np.empty(count, np.float32),
+        None if group.weights is None else np.empty(rows, np.float32),
     )
-    features = kernels.assemble_clicks(sources, begins, ends, shape.table_rows, out)
+    columns = group.labels, group.starts, group.indices, group.values, group.weights
+    features = kernels.assemble_clicks(*columns, begins, ends, shape.table_rows, out)
     return out._replace(features=_first(out.features, features))
 
 

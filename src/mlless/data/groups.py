@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final, Literal
 
@@ -73,6 +74,37 @@ class ClicksGroup:
 
 
 Group = RatingsGroup | ClicksGroup
+
+
+def joined(groups: Sequence[Group]) -> Group:
+    """Return the rows of several groups of one kind, at least one, as if they were one group."""
+    if ratings := [group for group in groups if isinstance(group, RatingsGroup)]:
+        return RatingsGroup(
+            np.concatenate([group.users for group in ratings]),
+            np.concatenate([group.items for group in ratings]),
+            np.concatenate([group.ratings for group in ratings]),
+        )
+    clicks = [group for group in groups if isinstance(group, ClicksGroup)]
+    ends = np.cumsum([len(group.indices) for group in clicks])
+    starts = [
+        group.starts[1:] + np.uint32(end - len(group.indices))
+        for group, end in zip(clicks, ends, strict=True)
+    ]
+    valued = any(group.values is not None for group in clicks)
+    weighted = any(group.weights is not None for group in clicks)
+    return ClicksGroup(
+        np.concatenate([group.labels for group in clicks]),
+        np.concatenate([np.zeros(1, np.uint32), *starts]),
+        np.concatenate([group.indices for group in clicks]),
+        np.concatenate([_or_ones(group.values, len(group.indices)) for group in clicks]) if valued else None,
+        np.concatenate([group.numbers for group in clicks]),
+        np.concatenate([_or_ones(group.weights, len(group)) for group in clicks]) if weighted else None,
+    )
+
+
+def _or_ones(numbers: NDArray[np.float32] | None, count: int) -> NDArray[np.float32]:
+    return np.ones(count, np.float32) if numbers is None else numbers
+
 
 _Type = Literal["U8", "U32", "U64", "F32"]
 _DTYPES: Final[dict[str, Any]] = {"U8": np.uint8, "U32": np.uint32, "U64": np.uint64, "F32": np.float32}

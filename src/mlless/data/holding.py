@@ -9,7 +9,7 @@ cut out of them at a time, in one pass over their files.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ import numpy as np
 
 from mlless.data.assembly import assemble
 from mlless.data.dataset import Dataset
-from mlless.data.groups import Group
+from mlless.data.groups import Group, joined
 from mlless.data.manifest import File
 from mlless.membership import Ints, bounds_of, order_of
 from mlless.models.base import BatchArrays
@@ -50,7 +50,7 @@ class Holding:
         self._pool = ThreadPoolExecutor(_AT_ONCE, "fetch") if dataset.objects.distant else None
         self._coming: dict[int, Future[Group]] = {}
         self._groups: tuple[int, ...] = ()
-        self._rows: dict[int, Group] = {}  # of the groups, if all of them fit
+        self._rows = Joined({})  # of the groups, if all of them fit
         self._parts = 0
         self._cut: dict[int, list[Group]] = {}  # part by part, if they do not
         self._made: dict[int, BatchArrays] = {}
@@ -75,10 +75,11 @@ class Holding:
             self.expect(groups)
             missing = self._missing(groups)
             self._for_training.add(self._train[group] for group in missing)
-            self._rows |= {group: self._arrived(group) for group in missing}
-            self._rows = {group: self._rows[group] for group in groups if self._train[group].rows}
+            rows = {group: self._arrived(group) for group in missing}
+            rows |= {group: self._rows.of(group) for group in groups if group in self._rows.groups}
+            self._rows = Joined({group: rows[group] for group in groups if group in rows})
         else:
-            self._rows = {}
+            self._rows = Joined({})
         self._forget()
 
     def batch(self, epoch: int, parts: int, step: int) -> BatchArrays | None:
@@ -90,10 +91,13 @@ class Holding:
         part = order[step]
         if part in self._made:
             return self._made[part]
-        groups, begins, ends = self._segments(order, step)
-        if not (ends > begins).any():
+        rows = self._rows.rows
+        if rows is None and self._groups:
+            return self._taken(order, step)
+        begins, ends = self._rows.bounds(part, parts)
+        if rows is None or not (ends > begins).any():
             return None
-        batch = assemble(groups, begins, ends, self._dataset.manifest.shape)
+        batch = assemble(rows, begins, ends, self._dataset.manifest.shape)
         if batch.nbytes <= self._free:
             self._free -= batch.nbytes
             self._made[part] = batch
@@ -128,7 +132,7 @@ class Holding:
         return sum(self._train[group].bytes for group in groups) <= self._room
 
     def _missing(self, groups: Iterable[int]) -> list[int]:
-        return [group for group in groups if self._train[group].rows and group not in self._rows]
+        return [group for group in groups if self._train[group].rows and group not in self._rows.groups]
 
     def _arrived(self, group: int) -> Group:
         coming = self._coming.pop(group, None)
@@ -138,24 +142,15 @@ class Holding:
     def _forget(self) -> None:
         """Forget what has been made of the groups; a later step makes it anew."""
         self._made, self._cut = {}, {}
-        # What is cut out of groups is used once, then it makes way for the next parts.
-        self._free = self._room - sum(group.nbytes for group in self._rows.values()) if self._rows else 0
+        rows = self._rows.rows
+        self._free = 0 if rows is None else self._room - rows.nbytes
 
-    def _segments(self, order: tuple[int, ...], step: int) -> tuple[list[Group], Ints, Ints]:
-        """Return from where to where in which groups the rows of a step lie."""
-        part, parts = order[step], len(order)
-        if self._rows or not self._groups:
-            return list(self._rows.values()), *self._bounds(self._rows, part, parts)
-        if part not in self._cut:
+    def _taken(self, order: tuple[int, ...], step: int) -> BatchArrays | None:
+        """Return the mini-batch of a step from groups that do not fit; its rows make way for the next."""
+        if order[step] not in self._cut:
             self._cut_out(order, step)
-        groups = self._cut.pop(part)
-        sizes = np.array([len(group) for group in groups], np.int64)
-        return groups, np.zeros_like(sizes), sizes
-
-    def _bounds(self, numbers: Collection[int], part: int, parts: int) -> tuple[Ints, Ints]:
-        groups = np.fromiter(numbers, np.int64, len(numbers))
-        sizes = np.array([self._train[group].rows for group in numbers], np.int64)
-        return bounds_of(groups, sizes, part, parts)
+        pieces = [piece for piece in self._cut.pop(order[step]) if len(piece)]
+        return self._whole(pieces) if pieces else None
 
     def _cut_out(self, order: tuple[int, ...], step: int) -> None:
         """Read all groups and keep the rows of the next steps' parts, as many as fit."""
@@ -163,11 +158,11 @@ class Holding:
         files = [self._train[group] for group in numbers]
         fitting = max(1, len(order) * self._room // sum(file.bytes for file in files))
         self._cut = {part: [] for part in order[step : step + fitting]}
-        bounds = {part: self._bounds(numbers, part, len(order)) for part in self._cut}
-        for place, group in enumerate(self._dataset.groups(files)):
+        for number, group in zip(numbers, self._dataset.groups(files), strict=True):
+            alone = Joined({number: group})
             for part, pieces in self._cut.items():
-                begins, ends = bounds[part]
-                pieces.append(group.part(begins.item(place), ends.item(place)))
+                begins, ends = alone.bounds(part, len(order))
+                pieces.append(group.part(begins.item(), ends.item()))
         self._for_training.add(files)
 
     def _read(self, files: list[File]) -> Iterator[Group]:
@@ -186,5 +181,27 @@ class Holding:
             yield self._whole(held)
 
     def _whole(self, groups: list[Group]) -> BatchArrays:
-        ends = np.array([len(group) for group in groups], np.int64)
-        return assemble(groups, np.zeros_like(ends), ends, self._dataset.manifest.shape)
+        rows = joined(groups)
+        return assemble(rows, np.zeros(1, np.int64), np.array([len(rows)]), self._dataset.manifest.shape)
+
+
+class Joined:
+    """The rows of several ``groups`` one after the other, and where each group's begin."""
+
+    def __init__(self, groups: Mapping[int, Group]) -> None:
+        self.rows = joined(list(groups.values())) if groups else None
+        self._numbers = np.fromiter(groups, np.int64, len(groups))
+        self._sizes = np.array([len(group) for group in groups.values()], np.int64)
+        self._starts = np.cumsum(self._sizes) - self._sizes
+        self.groups = {group: place for place, group in enumerate(groups)}
+
+    def of(self, group: int) -> Group:
+        """Return a copy of a group's rows."""
+        assert self.rows is not None
+        begin, size = self._starts.item(self.groups[group]), self._sizes.item(self.groups[group])
+        return self.rows.part(begin, begin + size)
+
+    def bounds(self, part: int, parts: int) -> tuple[Ints, Ints]:
+        """Return where a part of each group begins and ends."""
+        begins, ends = bounds_of(self._numbers, self._sizes, part, parts)
+        return self._starts + begins, self._starts + ends

@@ -86,11 +86,6 @@ class ClicksArrays(NamedTuple):
         return _size(self)
 
 
-# The columns of one group, of which rows go into a mini-batch; data/groups.py says what they hold.
-RatingsColumns = tuple[Ids, Ids, Floats]
-ClicksColumns = tuple[Bytes, Ids, Ids, Floats | None, Floats | None]
-
-
 class Rule(NamedTuple):
     """How a touched row moves. ``kind``: 0 Adagrad, 1 Nesterov.
 

@@ -1612,55 +1612,32 @@ done:
     return result;
 }
 
-/* Buffers of many tuples. They are not in scratch memory: to get one may run Python code. */
-typedef struct { Py_buffer *views; Py_ssize_t held; } Views;
+static const char astray[] = "a segment is not within the rows, or a table has more than 2^32";
+static const char unequal[] = "the columns are not of one length";
 
-static void release(Views *v)
-{
-    for (Py_ssize_t i = 0; i < v->held; i++)
-        if (v->views[i].obj)
-            PyBuffer_Release(&v->views[i]);
-    PyMem_Free(v->views);
-}
-
-/* Take one more; where it may be missing, None is a view of nothing. */
-static Py_buffer *take_view(Views *v, PyObject *object, int flags, int may_miss)
-{
-    Py_buffer *view = v->views + v->held;
-    *view = (Py_buffer){0};
-    if (!(may_miss && object == Py_None) && PyObject_GetBuffer(object, view, flags))
-        return NULL;
-    v->held++;
-    return view;
-}
-
-/* Take the buffers of a source, in views that follow one another; those after `certain` may be missing. */
-static Py_buffer *take_source(Views *v, PyObject *source, Py_ssize_t count, Py_ssize_t certain)
-{
-    if (!source || !PyTuple_Check(source) || PyTuple_Size(source) != count) {
-        invalid("a source is a tuple of its columns");
-        return NULL;
-    }
-    Py_buffer *first = v->views + v->held;
-    for (Py_ssize_t i = 0; i < count; i++)
-        if (!take_view(v, PyTuple_GetItem(source, i), PyBUF_SIMPLE, i >= certain))
-            return NULL;
-    return first;
-}
-
-static const char astray[] = "a segment is not within its source";
-
-/* Have the beginning of a column on its way while the next source is looked at: most pieces are short. */
+/* Have the beginning of a column on its way while the next segment is looked at: most are short. */
 static void fetch_ahead(const void *column)
 {
     __builtin_prefetch(column);
     __builtin_prefetch((const char *)column + 64);
 }
 
-/* Segments: rows begins[i]:ends[i] of source i. */
-static int as_segments(const Py_buffer *begins, const Py_buffer *ends, Py_ssize_t count)
+/* Segments: begins[i]:ends[i] of so many rows. */
+static int as_segments(const Py_buffer *begins, const Py_buffer *ends, Py_ssize_t rows)
 {
-    return holds(begins, 8) && holds(ends, 8) && begins->len == 8 * count && ends->len == 8 * count;
+    if (!holds(begins, 8) || !holds(ends, 8) || begins->len != ends->len)
+        return 0;
+    const int64_t *from = begins->buf, *to = ends->buf;
+    for (Py_ssize_t i = 0; i < begins->len / 8; i++)
+        if (from[i] < 0 || from[i] > to[i] || to[i] > rows)
+            return 0;
+    return 1;
+}
+
+/* A place to write to; None is none. */
+static int as_place(PyObject *object, Py_buffer *view)
+{
+    return object == Py_None || !PyObject_GetBuffer(object, view, PyBUF_WRITABLE);
 }
 
 static int as_rows(Py_ssize_t rows) { return rows >= 0 && rows <= (Py_ssize_t)1 << 32; }
@@ -1668,58 +1645,46 @@ static int as_rows(Py_ssize_t rows) { return rows >= 0 && rows <= (Py_ssize_t)1 
 static PyObject *assemble_ratings(PyObject *self, PyObject *args)
 {
     (void)self;
-    Py_buffer v[7] = {{0}};
+    Py_buffer v[10] = {{0}};
     Py_ssize_t user_rows, item_rows, width, total = 0;
-    PyObject *list, *result = NULL;
-    Views sources = {0};
+    PyObject *arrays, *result = NULL;
     RatingsPiece *pieces = NULL;
-    if (!PyArg_ParseTuple(args, "O!y*y*nn(w*w*w*w*nw*)", &PyList_Type, &list, &v[0], &v[1], &user_rows, &item_rows, &v[2],
-                          &v[3], &v[4], &v[5], &width, &v[6]))
+    if (!PyArg_ParseTuple(args, "y*y*y*y*y*nnO!", &v[0], &v[1], &v[2], &v[3], &v[4], &user_rows, &item_rows,
+                          &PyTuple_Type, &arrays) ||
+        !PyArg_ParseTuple(arrays, "w*w*w*w*nw*", &v[5], &v[6], &v[7], &v[8], &width, &v[9]))
         goto done;
-    const Py_ssize_t count = PyList_Size(list);
-    const int64_t *begins = v[0].buf, *ends = v[1].buf;
-    sources.views = PyMem_Calloc((size_t)count * 3 + 1, sizeof(*sources.views));
+    const Py_ssize_t rows = v[0].len / 4, count = v[3].len / 8;
+    const int64_t *begins = v[3].buf, *ends = v[4].buf;
+    if (!holds(&v[0], 4) || !holds(&v[1], 4) || !holds(&v[2], 4) || v[1].len != v[0].len || v[2].len != v[0].len) {
+        invalid(unequal);
+        goto done;
+    }
+    if (!as_segments(&v[3], &v[4], rows) || !as_rows(user_rows) || !as_rows(item_rows)) {
+        invalid(astray);
+        goto done;
+    }
     pieces = PyMem_Calloc((size_t)count + 1, sizeof(*pieces));
-    if (!sources.views || !pieces) {
+    if (!pieces) {
         PyErr_NoMemory();
         goto done;
     }
-    if (!as_segments(&v[0], &v[1], count) || !as_rows(user_rows) || !as_rows(item_rows)) {
-        invalid("a source has one segment, a table at most 2^32 rows");
-        goto done;
-    }
     for (Py_ssize_t s = 0; s < count; s++) {
-        const Py_buffer *source = take_source(&sources, PyList_GetItem(list, s), 3, 3);
-        if (!source)
-            goto done;
-        const Py_ssize_t n = source[0].len / 4;
-        if (!holds(source, 4) || !holds(source + 1, 4) || !holds(source + 2, 4) || source[1].len != source[0].len ||
-            source[2].len != source[0].len) {
-            invalid("the columns of a source are not of one length");
-            goto done;
-        }
-        if (begins[s] < 0 || begins[s] > ends[s] || ends[s] > n) {
-            invalid(astray);
-            goto done;
-        }
-        if (begins[s] == ends[s])
-            continue;
-        pieces[s] = (RatingsPiece){(uint32_t *)source[0].buf + begins[s], (uint32_t *)source[1].buf + begins[s],
-                                   (float *)source[2].buf + begins[s], ends[s] - begins[s]};
+        pieces[s] = (RatingsPiece){(uint32_t *)v[0].buf + begins[s], (uint32_t *)v[1].buf + begins[s],
+                                   (float *)v[2].buf + begins[s], ends[s] - begins[s]};
         fetch_ahead(pieces[s].users);
         fetch_ahead(pieces[s].items);
         fetch_ahead(pieces[s].ratings);
         total += pieces[s].n;
     }
-    RatingsRoom out = {v[2].buf, v[3].buf, v[4].buf, v[5].buf, v[6].buf, v[2].len / 4, v[4].len / 4, width == 4};
-    if (!holds(&v[2], 4) || !holds(&v[3], 4) || !holds(&v[4], 4) || (width != 2 && width != 4) ||
-        !holds(&v[5], (size_t)width) || !holds(&v[6], 4) || total > UINT32_MAX || v[3].len < 4 ||
-        v[5].len / width < total || v[6].len / 4 < total) {
+    RatingsRoom out = {v[5].buf, v[6].buf, v[7].buf, v[8].buf, v[9].buf, v[5].len / 4, v[7].len / 4, width == 4};
+    if (!holds(&v[5], 4) || !holds(&v[6], 4) || !holds(&v[7], 4) || (width != 2 && width != 4) ||
+        !holds(&v[8], (size_t)width) || !holds(&v[9], 4) || total > UINT32_MAX || v[6].len < 4 ||
+        v[8].len / width < total || v[9].len / 4 < total) {
         invalid(cramped);
         goto done;
     }
-    if (v[3].len / 4 - 1 < out.n_users)
-        out.n_users = v[3].len / 4 - 1;
+    if (v[6].len / 4 - 1 < out.n_users)
+        out.n_users = v[6].len / 4 - 1;
     uint32_t *places = scratch(&step_memory, sizeof(uint32_t) * (size_t)(total + 1));
     if (!places || !name_none(&users_named, user_rows) || !name_none(&items_named, item_rows))
         goto done;
@@ -1728,7 +1693,6 @@ static PyObject *assemble_ratings(PyObject *self, PyObject *args)
     forget(&items_named);
     result = wrong ? invalid(wrong) : Py_BuildValue("(nn)", out.n_users, out.n_items);
 done:
-    release(&sources);
     PyMem_Free(pieces);
     RELEASE(v);
     return result;
@@ -1737,72 +1701,56 @@ done:
 static PyObject *assemble_clicks(PyObject *self, PyObject *args)
 {
     (void)self;
-    Py_buffer v[6] = {{0}};
-    Py_ssize_t feature_rows, width, rows = 0, entries = 0;
-    PyObject *list, *arrays, *out_values, *out_weights, *result = NULL;
-    Views sources = {0};
+    Py_buffer v[13] = {{0}};
+    Py_ssize_t feature_rows, width, total = 0, entries = 0;
+    PyObject *arrays, *out_values, *out_weights, *result = NULL;
     ClicksPiece *pieces = NULL;
-    if (!PyArg_ParseTuple(args, "O!y*y*nO!", &PyList_Type, &list, &v[0], &v[1], &feature_rows, &PyTuple_Type, &arrays) ||
-        !PyArg_ParseTuple(arrays, "w*w*w*w*nOO", &v[2], &v[3], &v[4], &v[5], &width, &out_values, &out_weights))
+    if (!PyArg_ParseTuple(args, "y*y*y*z*z*y*y*nO!", &v[0], &v[1], &v[2], &v[3], &v[4], &v[5], &v[6], &feature_rows,
+                          &PyTuple_Type, &arrays) ||
+        !PyArg_ParseTuple(arrays, "w*w*w*w*nOO", &v[7], &v[8], &v[9], &v[10], &width, &out_values, &out_weights) ||
+        !as_place(out_values, &v[11]) || !as_place(out_weights, &v[12]))
         goto done;
-    const Py_ssize_t count = PyList_Size(list);
-    const int64_t *begins = v[0].buf, *ends = v[1].buf;
-    sources.views = PyMem_Calloc((size_t)count * 5 + 2, sizeof(*sources.views));
+    const Py_ssize_t rows = v[0].len, all = v[2].len / 4, count = v[5].len / 8;
+    const uint32_t *starts = v[1].buf;
+    const int64_t *begins = v[5].buf, *ends = v[6].buf;
+    if (!holds(&v[1], 4) || !holds(&v[2], 4) || !holds(&v[3], 4) || !holds(&v[4], 4) || v[1].len != 4 * (rows + 1) ||
+        (v[3].obj && v[3].len != v[2].len) || (v[4].obj && v[4].len != 4 * rows)) {
+        invalid(unequal);
+        goto done;
+    }
+    if ((v[3].obj && !v[11].obj) || (v[4].obj && !v[12].obj)) {
+        invalid("the output has no place for values or weights");
+        goto done;
+    }
+    if (!as_segments(&v[5], &v[6], rows) || !as_rows(feature_rows)) {
+        invalid(astray);
+        goto done;
+    }
     pieces = PyMem_Calloc((size_t)count + 1, sizeof(*pieces));
-    if (!sources.views || !pieces) {
+    if (!pieces) {
         PyErr_NoMemory();
         goto done;
     }
-    const Py_buffer *values = take_view(&sources, out_values, PyBUF_WRITABLE, 1);
-    const Py_buffer *weights = values ? take_view(&sources, out_weights, PyBUF_WRITABLE, 1) : NULL;
-    if (!weights)
-        goto done;
-    if (!as_segments(&v[0], &v[1], count) || !as_rows(feature_rows)) {
-        invalid("a source has one segment, a table at most 2^32 rows");
-        goto done;
-    }
     for (Py_ssize_t s = 0; s < count; s++) {
-        const Py_buffer *source = take_source(&sources, PyList_GetItem(list, s), 5, 3);
-        if (!source)
-            goto done;
-        const Py_ssize_t n = source[0].len, all = source[2].len / 4;
-        if (!holds(source + 1, 4) || !holds(source + 2, 4) || !holds(source + 3, 4) || !holds(source + 4, 4) ||
-            source[1].len != 4 * (n + 1) || (source[3].obj && source[3].len != source[2].len) ||
-            (source[4].obj && source[4].len != 4 * n)) {
-            invalid("the columns of a source are not of one length");
-            goto done;
-        }
-        if ((source[3].obj && !values->obj) || (source[4].obj && !weights->obj)) {
-            invalid("the output has no place for values or weights");
-            goto done;
-        }
-        if (begins[s] < 0 || begins[s] > ends[s] || ends[s] > n) {
-            invalid(astray);
-            goto done;
-        }
-        if (begins[s] == ends[s])
-            continue;
-        const uint32_t *starts = (uint32_t *)source[1].buf + begins[s];
-        const uint32_t first = starts[0], last = starts[ends[s] - begins[s]];
+        const uint32_t first = starts[begins[s]], last = starts[ends[s]];
         if (first > last || last > all) {
             invalid("starts do not ascend within the entries");
             goto done;
         }
-        pieces[s] = (ClicksPiece){(uint8_t *)source[0].buf + begins[s], starts, (uint32_t *)source[2].buf + first,
-                                  source[3].obj ? (float *)source[3].buf + first : NULL,
-                                  source[4].obj ? (float *)source[4].buf + begins[s] : NULL, ends[s] - begins[s],
-                                  last - first};
+        pieces[s] = (ClicksPiece){(uint8_t *)v[0].buf + begins[s], starts + begins[s], (uint32_t *)v[2].buf + first,
+                                  v[3].obj ? (float *)v[3].buf + first : NULL,
+                                  v[4].obj ? (float *)v[4].buf + begins[s] : NULL, ends[s] - begins[s], last - first};
         fetch_ahead(pieces[s].indices);
         fetch_ahead(pieces[s].labels);
-        rows += pieces[s].n;
+        total += pieces[s].n;
         entries += pieces[s].entries;
     }
-    ClicksRoom out = {v[2].buf, v[3].buf, v[4].buf, v[5].buf, values->obj ? values->buf : NULL,
-                      weights->obj ? weights->buf : NULL, v[4].len / 4, width == 4};
-    if (!holds(&v[3], 4) || !holds(&v[4], 4) || (width != 2 && width != 4) || !holds(&v[5], (size_t)width) ||
-        !holds(values, 4) || !holds(weights, 4) || rows > UINT32_MAX || entries > UINT32_MAX || v[2].len < rows ||
-        v[3].len / 4 <= rows || v[5].len / width < entries || (values->obj && values->len / 4 < entries) ||
-        (weights->obj && weights->len / 4 < rows)) {
+    ClicksRoom out = {v[7].buf, v[8].buf, v[9].buf, v[10].buf, v[11].obj ? v[11].buf : NULL,
+                      v[12].obj ? v[12].buf : NULL, v[9].len / 4, width == 4};
+    if (!holds(&v[8], 4) || !holds(&v[9], 4) || (width != 2 && width != 4) || !holds(&v[10], (size_t)width) ||
+        !holds(&v[11], 4) || !holds(&v[12], 4) || total > UINT32_MAX || entries > UINT32_MAX || v[7].len < total ||
+        v[8].len / 4 <= total || v[10].len / width < entries || (v[11].obj && v[11].len / 4 < entries) ||
+        (v[12].obj && v[12].len / 4 < total)) {
         invalid(cramped);
         goto done;
     }
@@ -1812,7 +1760,6 @@ static PyObject *assemble_clicks(PyObject *self, PyObject *args)
     forget(&items_named);
     result = wrong ? invalid(wrong) : PyLong_FromSsize_t(out.n_features);
 done:
-    release(&sources);
     PyMem_Free(pieces);
     RELEASE(v);
     return result;

@@ -6,11 +6,10 @@ from numpy.typing import NDArray
 from mlless.kernels.arrays import (
     Bytes,
     ClicksArrays,
-    ClicksColumns,
     Floats,
+    Ids,
     Outbox,
     RatingsArrays,
-    RatingsColumns,
     Rows,
     Rule,
     Sent,
@@ -66,7 +65,9 @@ def merge_updates(
     /,
 ) -> None: ...
 def assemble_ratings(
-    sources: list[RatingsColumns],
+    users: Ids,
+    items: Ids,
+    ratings: Floats,
     begins: NDArray[np.int64],
     ends: NDArray[np.int64],
     user_rows: int,
@@ -75,7 +76,11 @@ def assemble_ratings(
     /,
 ) -> tuple[int, int]: ...
 def assemble_clicks(
-    sources: list[ClicksColumns],
+    labels: Bytes,
+    starts: Ids,
+    indices: Ids,
+    values: Floats | None,
+    weights: Floats | None,
     begins: NDArray[np.int64],
     ends: NDArray[np.int64],
     feature_rows: int,

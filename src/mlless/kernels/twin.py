@@ -7,7 +7,6 @@ order, gives the same numbers to rounding.
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,12 +15,10 @@ from numpy.typing import NDArray
 from mlless.kernels.arrays import (
     Bytes,
     ClicksArrays,
-    ClicksColumns,
     Floats,
     Ids,
     Outbox,
     RatingsArrays,
-    RatingsColumns,
     Rows,
     Rule,
     Sent,
@@ -228,27 +225,25 @@ def publish(ids: Ids, shared: Floats, residual: Floats, threshold: float, mode: 
 
 
 def assemble_ratings(
-    sources: list[RatingsColumns],
+    users: Ids,
+    items: Ids,
+    ratings: Floats,
     begins: NDArray[np.int64],
     ends: NDArray[np.int64],
     user_rows: int,
     item_rows: int,
     out: RatingsArrays,
 ) -> tuple[int, int]:
-    """Write the ratings ``begins[i]:ends[i]`` of each source into ``out``, grouped by user.
+    """Write the ratings of the rows ``begins[i]:ends[i]`` into ``out``, grouped by user.
 
     ``out`` may have more room than they need. Users and items are distinct and ascend; a user's ratings
-    are in the order of sources and rows. Returns how many users and items there are. ValueError if an id is
-    beyond its table, a segment beyond its source, or the room too small.
+    are in the order of segments and rows. Returns how many users and items there are. ValueError if an id is
+    beyond its table, a segment beyond the rows, or the room too small.
     """
-    _check_segments(sources, begins, ends, (user_rows, item_rows))
-    pieces = [(np.empty(0, np.uint32), np.empty(0, np.uint32), np.empty(0, np.float32))]
-    for source, begin, end in zip(sources, begins.tolist(), ends.tolist(), strict=True):
-        users, items, ratings = source
-        if not len(users) == len(items) == len(ratings):
-            raise ValueError("the columns of a source are not of one length")
-        pieces.append((users[begin:end], items[begin:end], ratings[begin:end]))
-    users, items, ratings = (np.concatenate(column) for column in zip(*pieces, strict=True))
+    if not len(users) == len(items) == len(ratings):
+        raise ValueError("the columns are not of one length")
+    rows = _rows_of(begins, ends, len(users), (user_rows, item_rows))
+    users, items, ratings = users[rows], items[rows], ratings[rows]
     if len(users) and (int(users.max()) >= user_rows or int(items.max()) >= item_rows):
         raise ValueError("an id is beyond its table")
     order = np.argsort(users, kind="stable")
@@ -260,70 +255,64 @@ def assemble_ratings(
 
 
 def assemble_clicks(
-    sources: list[ClicksColumns],
+    labels: Bytes,
+    starts: Ids,
+    indices: Ids,
+    values: Floats | None,
+    weights: Floats | None,
     begins: NDArray[np.int64],
     ends: NDArray[np.int64],
     feature_rows: int,
     out: ClicksArrays,
 ) -> int:
-    """Write the rows ``begins[i]:ends[i]`` of each source into ``out``, in this order.
+    """Write the rows ``begins[i]:ends[i]`` into ``out``, in this order.
 
-    ``out`` may have more room than they need. Features are distinct and ascend. Values and weights that a
-    source does not have are 1. Returns how many features there are. ValueError as `assemble_ratings`.
+    ``out`` may have more room than they need. Features are distinct and ascend. Values and weights that are
+    missing are 1 where ``out`` has a place for them. Returns how many features there are. ValueError as
+    `assemble_ratings`.
     """
-    _check_segments(sources, begins, ends, (feature_rows,))
-    pieces = [[np.empty(0, kind) for kind in (np.uint8, np.int64, np.uint32, np.float32, np.float32)]]
-    for source, begin, end in zip(sources, begins.tolist(), ends.tolist(), strict=True):
-        labels, starts, indices, values, weights = source
-        if (
-            len(starts) != len(labels) + 1
-            or (values is not None and len(values) != len(indices))
-            or (weights is not None and len(weights) != len(labels))
-        ):
-            raise ValueError("the columns of a source are not of one length")
-        if (values is not None and out.values is None) or (weights is not None and out.weights is None):
-            raise ValueError("the output has no place for values or weights")
-        if begin == end:
-            continue
-        counts = _counts(starts[begin : end + 1])
-        if (counts < 0).any() or starts[end] > len(indices):
-            raise ValueError("starts do not ascend within the entries")
-        entries = slice(int(starts[begin]), int(starts[end]))
-        ones = np.ones(entries.stop - entries.start, np.float32)
-        pieces.append(
-            [
-                labels[begin:end],
-                counts,
-                indices[entries],
-                ones if values is None else values[entries],
-                np.ones(end - begin, np.float32) if weights is None else weights[begin:end],
-            ]
-        )
-    labels, counts, indices, values, weights = (
-        np.concatenate(column) for column in zip(*pieces, strict=True)
-    )
-    if len(indices) and int(indices.max()) >= feature_rows:
+    if (
+        len(starts) != len(labels) + 1
+        or (values is not None and len(values) != len(indices))
+        or (weights is not None and len(weights) != len(labels))
+    ):
+        raise ValueError("the columns are not of one length")
+    if (values is not None and out.values is None) or (weights is not None and out.weights is None):
+        raise ValueError("the output has no place for values or weights")
+    rows = _rows_of(begins, ends, len(labels), (feature_rows,))
+    counts = _counts(starts)[rows]
+    if (counts < 0).any() or (starts[begins] > len(indices)).any() or (starts[ends] > len(indices)).any():
+        raise ValueError("starts do not ascend within the entries")
+    entries = _ranges(starts[:-1][rows].astype(np.int64), counts)
+    features = indices[entries]
+    if len(features) and int(features.max()) >= feature_rows:
         raise ValueError("an id is beyond its table")
-    _put(out.labels, labels)
+    _put(out.labels, labels[rows])
     _put(out.starts, np.append(0, np.cumsum(counts)))
     if out.values is not None:
-        _put(out.values, values)
+        _put(out.values, np.ones(len(entries), np.float32) if values is None else values[entries])
     if out.weights is not None:
-        _put(out.weights, weights)
-    return _put_named(indices, out.features, out.local, out.width)
+        _put(out.weights, np.ones(len(rows), np.float32) if weights is None else weights[rows])
+    return _put_named(features, out.features, out.local, out.width)
 
 
-def _check_segments(
-    sources: Sequence[tuple[Any, ...]],
-    begins: NDArray[np.int64],
-    ends: NDArray[np.int64],
-    tables: tuple[int, ...],
-) -> None:
-    if not len(begins) == len(ends) == len(sources) or not all(0 <= rows <= 1 << 32 for rows in tables):
-        raise ValueError("a source has one segment, a table at most 2^32 rows")
-    sizes = np.array([len(source[0]) for source in sources], np.int64)
-    if ((begins < 0) | (begins > ends) | (ends > sizes)).any():
-        raise ValueError("a segment is not within its source")
+def _rows_of(
+    begins: NDArray[np.int64], ends: NDArray[np.int64], rows: int, tables: tuple[int, ...]
+) -> NDArray[np.int64]:
+    """Return the numbers of the rows ``begins[i]:ends[i]``."""
+    if (
+        len(begins) != len(ends)
+        or not all(0 <= table <= 1 << 32 for table in tables)
+        or ((begins < 0) | (begins > ends) | (ends > rows)).any()
+    ):
+        raise ValueError("a segment is not within the rows, or a table has more than 2^32")
+    return _ranges(begins, ends - begins)
+
+
+def _ranges(begins: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return ``begins[i]``, and so many numbers from there on, for each i."""
+    before = np.cumsum(counts) - counts
+    return np.repeat(begins - before, counts) + np.arange(counts.sum())
 
 
 def _put(room: NDArray[Any], values: NDArray[Any]) -> None:

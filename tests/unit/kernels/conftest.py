@@ -12,11 +12,10 @@ from mlless.kernels import twin
 from mlless.kernels.arrays import (
     Bytes,
     ClicksArrays,
-    ClicksColumns,
     Floats,
+    Ids,
     Outbox,
     RatingsArrays,
-    RatingsColumns,
     Rows,
     Sent,
     TableUpdate,
@@ -93,7 +92,7 @@ class Problems:
             self.random.normal(0, 1, entries).astype(np.float32) if valued else None,
         )
 
-    def rated(self, users: int, items: int, count: int) -> RatingsColumns:
+    def rated(self, users: int, items: int, count: int) -> tuple[Ids, Ids, Floats]:
         """Return ratings as a group holds them."""
         return (
             self.local(users, count, 4).astype(np.uint32),
@@ -101,7 +100,9 @@ class Problems:
             self.random.integers(1, 6, count).astype(np.float32),
         )
 
-    def clicked(self, features: int, rows: int, *, valued: bool, weighted: bool) -> ClicksColumns:
+    def clicked(
+        self, features: int, rows: int, *, valued: bool, weighted: bool
+    ) -> tuple[Bytes, Ids, Ids, Floats | None, Floats | None]:
         """Return labelled rows, of 0 to 6 entries each, as a group holds them."""
         starts = np.append(0, np.cumsum(self.random.integers(0, 7, rows))).astype(np.uint32)
         entries = int(starts[-1])

@@ -27,8 +27,11 @@ sizes = st.lists(st.integers(0, 40), max_size=6)
 
 
 def segments(problems: Problems, counts: list[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    ends = np.array([problems.random.integers(0, count + 1) for count in counts], np.int64)
-    return np.array([problems.random.integers(0, end + 1) for end in ends], np.int64), ends
+    """Return a segment within each of consecutive runs of so many rows."""
+    lengths = np.array([problems.random.integers(0, count + 1) for count in counts], np.int64)
+    skipped = np.array([problems.random.integers(0, n) for n in np.array(counts) - lengths + 1], np.int64)
+    begins = np.cumsum([0, *counts])[:-1] + skipped
+    return begins, begins + lengths
 
 
 def raw(room: tuple[Any, ...]) -> list[bytes]:
@@ -47,11 +50,11 @@ def test_ratings_are_the_same_bytes_and_nothing_else_is_written(
     native: ModuleType, seed: int, counts: list[int], users: int, items: int, width: int
 ) -> None:
     problems = Problems(seed)
-    sources = [problems.rated(users, items, count) for count in counts]
+    columns = problems.rated(users, items, sum(counts))
     begins, ends = segments(problems, counts)
     rooms = [ratings_room(sum(counts) + 3, users, items, width) for _ in range(2)]
     numbers = [
-        kernels.assemble_ratings(sources, begins, ends, users, items, room)
+        kernels.assemble_ratings(*columns, begins, ends, users, items, room)
         for kernels, room in zip((native, twin), rooms, strict=True)
     ]
     assert numbers[0] == numbers[1]
@@ -71,17 +74,19 @@ def test_clicks_are_the_same_bytes_and_nothing_else_is_written(
     native: ModuleType, seed: int, counts: list[int], features: int, width: int, valued: bool, weighted: bool
 ) -> None:
     problems = Problems(seed)
-    sources = [
-        problems.clicked(features, n, valued=valued and i > 0, weighted=weighted and i % 2 > 0)
-        for i, n in enumerate(counts)
-    ]
+    columns = problems.clicked(
+        features,
+        sum(counts),
+        valued=valued and bool(problems.random.integers(2)),
+        weighted=weighted and bool(problems.random.integers(2)),
+    )
     begins, ends = segments(problems, counts)
     rooms = [
         clicks_room(sum(counts) + 3, 6 * sum(counts), features, width, valued=valued, weighted=weighted)
         for _ in range(2)
     ]
     numbers = [
-        kernels.assemble_clicks(sources, begins, ends, features, room)
+        kernels.assemble_clicks(*columns, begins, ends, features, room)
         for kernels, room in zip((native, twin), rooms, strict=True)
     ]
     assert numbers[0] == numbers[1]
@@ -89,14 +94,13 @@ def test_clicks_are_the_same_bytes_and_nothing_else_is_written(
 
 
 def test_ratings_are_grouped_by_user_in_the_order_of_segments_and_rows(kernel: ModuleType) -> None:
-    first = (
-        np.array([9, 7, 9, 7], np.uint32),
-        np.array([4, 6, 2, 4], np.uint32),
-        np.arange(4, dtype=np.float32),
+    columns = (
+        np.array([9, 7, 9, 7, 3, 7], np.uint32),
+        np.array([4, 6, 2, 4, 9, 9], np.uint32),
+        np.array([0, 1, 2, 3, 10, 11], np.float32),
     )
-    second = np.array([3, 7], np.uint32), np.array([9, 9], np.uint32), np.array([10, 11], np.float32)
     room = ratings_room(5, 5, 5, 2)
-    numbers = kernel.assemble_ratings([first, second], np.array([1, 0]), np.array([4, 2]), 10, 10, room)
+    numbers = kernel.assemble_ratings(*columns, np.array([1, 4]), np.array([4, 6]), 10, 10, room)
     assert numbers == (3, 4)
     assert room.users[:3].tolist() == [3, 7, 9]
     assert room.starts[:4].tolist() == [0, 1, 4, 5]
@@ -108,18 +112,18 @@ def test_ratings_are_grouped_by_user_in_the_order_of_segments_and_rows(kernel: M
 def test_clicks_keep_their_order_and_what_is_missing_is_one(kernel: ModuleType) -> None:
     labels, starts = np.array([1, 0, 1], np.uint8), np.array([0, 2, 2, 4], np.uint32)
     indices, values = np.array([8, 3, 3, 200], np.uint32), np.array([2, 3, 4, 5], np.float32)
-    weights = np.array([0.5, 2, 3], np.float32)
-    sources = [(labels, starts, indices, None, weights), (labels, starts, indices, values, None)]
-    room = clicks_room(4, 4, 4, 2, valued=True, weighted=True)
-    assert kernel.assemble_clicks(sources, np.array([0, 1]), np.array([2, 3]), 201, room) == 3
-    assert room.labels.tolist() == [1, 0, 0, 1]
-    assert room.starts.tolist() == [0, 2, 2, 2, 4]
-    assert room.features[:3].tolist() == [3, 8, 200]
-    assert room.local.tolist() == [1, 0, 0, 2]
-    assert room.values is not None
-    assert room.weights is not None
-    assert room.values.tolist() == [1, 1, 4, 5]
-    assert room.weights.tolist() == [0.5, 2, 1, 1]
+    weights, places = np.array([0.5, 2, 3], np.float32), (np.array([1, 0]), np.array([3, 2]))
+    for some in ((None, weights), (values, None)):
+        room = clicks_room(4, 4, 3, 2, valued=True, weighted=True)
+        assert kernel.assemble_clicks(labels, starts, indices, *some, *places, 201, room) == 3
+        assert room.labels.tolist() == [0, 1, 1, 0]
+        assert room.starts.tolist() == [0, 0, 2, 4, 4]
+        assert room.features.tolist() == [3, 8, 200]
+        assert room.local.tolist() == [0, 2, 1, 0]
+        assert room.values is not None
+        assert room.weights is not None
+        assert room.values.tolist() == ([1, 1, 1, 1] if some[0] is None else [4, 5, 2, 3])
+        assert room.weights.tolist() == ([1, 1, 1, 1] if some[1] is None else [2, 3, 0.5, 2])
 
 
 @pytest.mark.parametrize("distinct", [65_536, 65_537])
@@ -127,7 +131,7 @@ def test_local_ids_of_two_bytes_hold_65536_rows_and_no_more(kernel: ModuleType, 
     ids = np.arange(distinct, dtype=np.uint32)[::-1].copy()
     source = np.zeros(distinct, np.uint32), ids, np.ones(distinct, np.float32)
     room = ratings_room(distinct, 1, distinct, 2)
-    call = [source], np.array([0]), np.array([distinct]), 1, distinct, room
+    call = *source, np.array([0]), np.array([distinct]), 1, distinct, room
     if distinct > 65_536:
         with pytest.raises(ValueError, match="the output is too small"):
             kernel.assemble_ratings(*call)
@@ -140,40 +144,44 @@ def u4(*values: int) -> NDArray[np.uint32]:
     return np.array(values, np.uint32)
 
 
-SEGMENTS = {
-    "begins before": ((1,), np.array([-1, 0, 4]), "segment"),
-    "begins behind its end": ((1,), np.array([11, 0, 4]), "segment"),
-    "ends behind": ((2,), np.array([13, 0, 9]), "segment"),
-    "a segment too few": ((1,), np.array([2, 0]), "one segment"),
-    "a table too large": ((3,), 2**32 + 1, "one segment"),
-    "a table of less than nothing": ((3,), -1, "one segment"),
-}
+def segments_at(place: int) -> dict[str, tuple[tuple[int, ...], object, str]]:
+    """Return what may be wrong with segments, and tables, which begin at this argument."""
+    return {
+        "begins before": ((place,), np.array([-1, 6, 13]), "segment"),
+        "begins behind its end": ((place,), np.array([11, 6, 13]), "segment"),
+        "ends behind": ((place + 1,), np.array([5, 12, 27]), "segment"),
+        "a segment too few": ((place,), np.array([2, 6]), "segment"),
+        "a table too large": ((place + 2,), 2**32 + 1, "segment"),
+        "a table of less than nothing": ((place + 2,), -1, "segment"),
+    }
+
+
 RATINGS = {
-    **SEGMENTS,
-    "no users": ((3,), 0, "beyond"),
-    "an item beyond": ((4,), 4, "beyond"),
-    "a column too short": ((0, 0, 1), u4(1, 2), "one length"),
-    "few users": ((5, 0), u4(1), "too small"),
-    "few starts": ((5, 1), u4(1, 2), "too small"),
-    "few items": ((5, 2), u4(1), "too small"),
-    "few local ids": ((5, 3), np.zeros(12, np.uint16), "too small"),
-    "local ids of three bytes": ((5, 4), 3, "too small"),
-    "few ratings": ((5, 5), np.zeros(12, np.float32), "too small"),
+    **segments_at(3),
+    "no users": ((5,), 0, "beyond"),
+    "an item beyond": ((6,), 4, "beyond"),
+    "a column too short": ((1,), u4(1, 2), "one length"),
+    "few users": ((7, 0), u4(1), "too small"),
+    "few starts": ((7, 1), u4(1, 2), "too small"),
+    "few items": ((7, 2), u4(1), "too small"),
+    "few local ids": ((7, 3), np.zeros(12, np.uint16), "too small"),
+    "local ids of three bytes": ((7, 4), 3, "too small"),
+    "few ratings": ((7, 5), np.zeros(12, np.float32), "too small"),
 }
 CLICKS = {
-    **SEGMENTS,
-    "no features": ((3,), 0, "beyond"),
-    "starts too few": ((0, 0, 1), u4(0, 1), "one length"),
-    "starts go back": ((0, 0, 1), u4(0, 0, 4, 2, 4, 4, 4), "ascend"),
-    "starts beyond": ((0, 0, 1), u4(0, 0, 4, 2**32 - 1, 2**32 - 1, 2**32 - 1, 2**32 - 1), "ascend"),
-    "no place for values": ((4, 5), None, "no place"),
-    "no place for weights": ((4, 6), None, "no place"),
-    "few labels": ((4, 0), np.zeros(7, np.uint8), "too small"),
-    "few starts": ((4, 1), u4(*range(8)), "too small"),
-    "few features": ((4, 2), u4(1), "too small"),
-    "few local ids": ((4, 3), u4(1), "too small"),
-    "few values": ((4, 5), np.zeros(2, np.float32), "too small"),
-    "few weights": ((4, 6), np.zeros(7, np.float32), "too small"),
+    **segments_at(5),
+    "no features": ((7,), 0, "beyond"),
+    "starts too few": ((1,), u4(0, 1), "one length"),
+    "starts go back": ((1,), u4(0, 0, 4, 2, *[4] * 17), "ascend"),
+    "starts beyond": ((1,), u4(0, 0, 4, *[2**32 - 1] * 18), "ascend"),
+    "no place for values": ((8, 5), None, "no place"),
+    "no place for weights": ((8, 6), None, "no place"),
+    "few labels": ((8, 0), np.zeros(7, np.uint8), "too small"),
+    "few starts": ((8, 1), u4(*range(8)), "too small"),
+    "few features": ((8, 2), u4(1), "too small"),
+    "few local ids": ((8, 3), u4(1), "too small"),
+    "few values": ((8, 5), np.zeros(2, np.float32), "too small"),
+    "few weights": ((8, 6), np.zeros(7, np.float32), "too small"),
 }
 
 

@@ -146,13 +146,13 @@ def fingerprint(kernels: ModuleType) -> dict[str, str]:
             merge(kernels, table, columns, updates, factors, by_count)
         note(f"merge {columns}", table.data.tobytes())
     for width in (2, 4):
-        problems, begins, ends = Problems(width), np.array([100, 0, 7]), np.array([900, 300, 450])
+        problems, begins, ends = Problems(width), np.array([100, 1000, 2007]), np.array([900, 1300, 2450])
         room = ratings_room(1543, 700, 9000, width)
-        sources = [problems.rated(700, 9000, 1000) for _ in range(3)]
-        note(f"ratings {width}", kernels.assemble_ratings(sources, begins, ends, 700, 9000, room), *raw(room))
-        clicked = [problems.clicked(100_000, 1000, valued=n > 1, weighted=n > 0) for n in range(3)]
+        rated = problems.rated(700, 9000, 3000)
+        note(f"ratings {width}", kernels.assemble_ratings(*rated, begins, ends, 700, 9000, room), *raw(room))
+        clicked = problems.clicked(100_000, 3000, valued=True, weighted=True)
         space = clicks_room(1543, 9258, 9258, width, valued=True, weighted=True)
-        note(f"clicks {width}", kernels.assemble_clicks(clicked, begins, ends, 100_000, space), *raw(space))
+        note(f"clicks {width}", kernels.assemble_clicks(*clicked, begins, ends, 100_000, space), *raw(space))
     return found
 
 

@@ -58,15 +58,14 @@ def packing(problems: Problems) -> Arguments:
 
 
 def assembly_of_ratings(problems: Problems) -> Arguments:
-    begins, ends = np.array([2, 0, 4]), np.array([10, 0, 9])
-    sources = [problems.rated(9, 8, count) for count in (12, 5, 9)]
-    return [sources, begins, ends, 9, 8, ratings_room(13, 9, 8, 2)]
+    begins, ends = np.array([2, 12, 21]), np.array([10, 12, 26])
+    return [*problems.rated(9, 8, 26), begins, ends, 9, 8, ratings_room(13, 9, 8, 2)]
 
 
 def assembly_of_clicks(problems: Problems) -> Arguments:
-    begins, ends = np.array([1, 0, 2]), np.array([5, 0, 6])
-    sources = [problems.clicked(9, rows, valued=True, weighted=True) for rows in (6, 5, 9)]
-    return [sources, begins, ends, 9, clicks_room(8, 60, 9, 4, valued=True, weighted=True)]
+    begins, ends = np.array([1, 6, 13]), np.array([5, 6, 17])
+    columns = problems.clicked(9, 20, valued=True, weighted=True)
+    return [*columns, begins, ends, 9, clicks_room(8, 60, 9, 4, valued=True, weighted=True)]
 
 
 ENTRIES: dict[str, Callable[[Problems], Arguments]] = {
