@@ -205,17 +205,19 @@ class _Training:
 
     def _decide(self, plan: Plan, following: Plan | None, record: StepRecord, taken: Taken) -> Plan | None:
         """Return the plan of the step after the following one: decisions take effect there, as in a job."""
+        later = None if following is None else self._schedule.after(following)
         if self._listen(record) is True:
             self._reason = self._reason or "callback"
         self._reason = self._reason or self._stop()
         if self._progress.diverged(finite=taken.finite):
             self._reason = "diverged"
         elif record.loss is not None:
-            later = following and self._schedule.after(following)
             evaluate = any(one is not None and one.evaluate for one in (following, later))
             spent = self._budget.spent(self._clock.now(), evaluate=evaluate)
             self._reason = self._reason or self._progress.reason(evaluated=plan.evaluate, spent=spent)
-        return following and self._schedule.after(following, end=self._reason is not None)
+        if following is None or self._reason is None:
+            return later
+        return self._schedule.after(following, end=True)
 
     def _finish(self, last: StepRecord, heldout: dict[str, float] | None) -> Ending:
         """Leave the better of the model as it is now and the best one."""

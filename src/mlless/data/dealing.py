@@ -39,9 +39,9 @@ class Deal(Protocol[R_contra]):
         ...
 
 
-def groups_for(rows: int, size: int, most: int) -> int:
+def groups_for(rows: int, size: int, most: int, usual: int = GROUPS) -> int:
     """Return the number of groups for so many rows of so many bytes: at most ``most``, at least 1."""
-    return max(min(max(min(GROUPS, rows // _LEAST_ROWS), -(-size // BOUND)), most), 1)
+    return max(min(max(min(usual, rows // _LEAST_ROWS), -(-size // BOUND)), most), 1)
 
 
 @dataclass(frozen=True)

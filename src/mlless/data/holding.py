@@ -172,11 +172,13 @@ class Holding:
     def _bunches(self, groups: Iterable[Group]) -> Iterator[BatchArrays]:
         """Yield mini-batches of whole groups, large enough for a call to be worth it."""
         held: list[Group] = []
+        rows = 0
         for group in groups:
             held.append(group)
-            if sum(map(len, held)) >= _SCORED:
+            rows += len(group)
+            if rows >= _SCORED:
                 yield self._whole(held)
-                held = []
+                held, rows = [], 0
         if held:
             yield self._whole(held)
 

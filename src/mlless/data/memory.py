@@ -38,6 +38,7 @@ from mlless.data.spool import boundary, groups_of, hash_state
 from mlless.errors import MissingObject
 
 IN_MEMORY = "arrays in memory"
+_GROUPS = 64  # for one worker mostly, or few: each group takes time of its own
 
 
 class MemoryObjects:
@@ -106,7 +107,7 @@ def ratings_in_memory(
     shape = Ratings(len(ids.users), len(ids.items), scale.mean, scale.deviation, scale.low, scale.high)
     counts = np.bincount(users, minlength=len(ids.users))
     columns = RatingsGroup(users.astype(np.uint32), items.astype(np.uint32), ratings)
-    group_of = cut_users(counts, groups_for(len(rows), columns.nbytes, len(counts)))[users]
+    group_of = cut_users(counts, groups_for(len(rows), columns.nbytes, len(counts), _GROUPS))[users]
     distinct, largest = groups_of(rows.hashes(hash_state(parting.seed)))
     named = safetensors.numpy.save(pack("users", ids.users) | pack("items", ids.items))
 
@@ -134,7 +135,7 @@ def clicks_in_memory(
     counts = None if weights is None else weights[~held_out].astype(np.float64)
     shape = Clicks(features, 0, float(np.average(rows.labels[~held_out], weights=counts)), columns)
     size = sum(column.nbytes for column in rows.columns())
-    deal = RowDeal(groups_for(len(rows), size, len(rows)), parting.seed)
+    deal = RowDeal(groups_for(len(rows), size, len(rows), _GROUPS), parting.seed)
 
     def group(places: Places) -> Group:
         return clicks_group(rows.take(places), None if weights is None else weights[places])
