@@ -29,6 +29,11 @@ class Pace:
         if plan.trainers:
             self._steps.append(max(seconds - evaluating, 0.0))
 
+    @property
+    def usual(self) -> float:
+        """The seconds that a step usually takes, 0 as long as none is known."""
+        return median(self._steps) if self._steps else 0.0
+
     def patience(self, plan: Plan) -> float:
         """Return the seconds after which a worker that has not reported the step counts as lost.
 
@@ -39,5 +44,5 @@ class Pace:
             return self._deadlines.silence
         if len(self._steps) < _LEAST or plan.flush or plan.last:
             return self._deadlines.step
-        usual = median(self._steps) + (max(self._evaluations, default=0.0) if plan.evaluate else 0.0)
+        usual = self.usual + (max(self._evaluations, default=0.0) if plan.evaluate else 0.0)
         return min(max(FLOOR, _TIMES * usual), self._deadlines.step)

@@ -7,14 +7,13 @@ what it costs (billing).
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import msgspec
 
-from mlless import checkpoint, messages
+from mlless import checkpoint
 from mlless.autotuner.decision import Contribution, Observation
 from mlless.autotuner.tuner import Tuner
 from mlless.billing.budget import WRITES
@@ -22,21 +21,19 @@ from mlless.billing.meter import Bill, Meter, Usage
 from mlless.channels.ports import Hub, KeyValueStore
 from mlless.clock import Clock
 from mlless.costing import Costing
-from mlless.errors import ChannelError, DeadlineExceeded, JobError, ReplicasDiffer, WorkerFailed, WorkerLost
+from mlless.errors import ChannelError, ReplicasDiffer, WorkerLost
 from mlless.exchange.broadcast import update_key
 from mlless.job import JobSpec
 from mlless.membership import Schedule, told
-from mlless.messages import Abort, Commit, Failure, Finished, FromWorker, Hello, Plan, Report
+from mlless.messages import Abort, Commit, Plan, Report
 from mlless.models import model_of
 from mlless.models.base import add
-from mlless.pace import Pace
+from mlless.reception import Reception
 from mlless.records import StepRecord, StepTimes
 from mlless.runtimes.ports import Ended, Runtime
 from mlless.stopping import Choice, Progress, Score, finite
 
-_POLL = 0.25  # seconds between looks at the runtime while no message comes
-_ASLEEP = 5.0  # seconds beyond that in which this process cannot have run
-# Seconds for which one who asks for the end waits for a silent worker, before the best model so far is taken.
+# Seconds of silence, or twice the usual step: then one who asks for the end gets the best model so far.
 _LAST_WAIT = 5.0
 
 Leavers = Callable[[StepRecord], Collection[int]]
@@ -103,12 +100,12 @@ class Supervisor:
         self._start = self._kept = clock.now()
         parameters = sum(shape.rows * shape.columns for shape in self._model.shapes)
         self._costing = Costing(spec, meter, parameters=parameters)
-        self._pids: dict[tuple[int, int], int] = {}
-        self._ended: list[Ended] = []
         self._left_behind: list[str] = []
         self._step = -1
-        self._pace = Pace(spec.deadlines)
-        self._asked_at: float | None = None
+        self._reception = Reception(
+            hub, runtime, clock, spec.deadlines, watch=self._check_end, notice=self._note_ends
+        )
+        self._asked = False
         self._started_at = 0.0
         self._last: StepRecord | None = None
         self._stored: Score | None = None  # the best model that is sure to be in the store
@@ -116,7 +113,7 @@ class Supervisor:
     def request_stop(self, reason: str) -> None:
         """Ask for an orderly end after the step at hand. Safe to call from a signal handler."""
         self._reason = self._reason or reason
-        self._asked_at = self._asked_at or self._clock.now()
+        self._asked = True
 
     def run(self) -> Outcome:
         """Lead the job, whose functions have started, to its end; JobError or ChannelError if it fails."""
@@ -140,17 +137,15 @@ class Supervisor:
     def _run(self) -> Outcome:
         plan = self._schedule.first(self._spec.workers)
         following = self._schedule.after(plan)
-        self._greet(plan)
+        self._reception.greet(plan.members, self._version, self._digest)
         self._started_at = self._clock.now() - self._start
         self._costing.begin(self._clock.now())
         self._hub.broadcast(Commit(-1, (), told(b"", _known(plan, following))), plan.members)
         while True:
-            self._step, opened = plan.step, self._clock.now()
-            reports = self._collect(plan)
+            self._step = plan.step
+            reports = self._reception.collect(plan)
             # Who stores the best model has done so before it reported the step after.
             self._stored = self._progress.best
-            evaluating = max(report.times.evaluate for report in reports)
-            self._pace.add(plan, self._clock.now() - opened, evaluating)
             heldout = self._heldout(plan, reports) if plan.evaluate else None
             keep = not plan.last and heldout is not None and self._progress.add_evaluation(plan.step, heldout)
             record = self._last = self._close(plan, reports, heldout)
@@ -169,14 +164,15 @@ class Supervisor:
             self._left_behind = [update_key(plan.step, *who) for who in published if who[0] in leavers]
             if chosen is not None:
                 reason = self._reason or "epochs"  # a Ctrl-C from now on changes nothing
-                self._await_finished(min(plan.members))
+                self._reception.await_model(min(plan.members))
                 return self._outcome(reason, chosen, record)
             assert following is not None
             plan, following = following, later
 
     def _outcome(self, reason: str, model: Choice, last: StepRecord) -> Outcome:
         seconds, loss = self._clock.now() - self._start, self._progress.train_loss
-        return Outcome(reason, model, loss, last, self._started_at, seconds, self._pids, self._ended)
+        pids, ended = self._reception.pids, self._reception.ended
+        return Outcome(reason, model, loss, last, self._started_at, seconds, pids, ended)
 
     def _without_a_word(self) -> Outcome:
         """Return how a job ends that no longer waits for a silent worker: with the best model so far."""
@@ -193,42 +189,6 @@ class Supervisor:
         if self._clock.now() - self._kept > self._spec.deadlines.expiry / 8:
             self._store.keep(checkpoint.NAMES)
             self._kept = self._clock.now()
-
-    def _greet(self, plan: Plan) -> None:
-        """Wait until all workers are there, of this release and with the same start."""
-        missing = set(plan.members)
-        deadline = self._clock.now() + self._spec.deadlines.start
-        while missing:
-            hello = self._next(deadline, "start", missing)
-            if not isinstance(hello, Hello):
-                raise JobError(f"worker {hello.worker} sent a {type(hello).__name__} before its Hello")
-            ours = (messages.PROTOCOL, self._version, self._digest)
-            theirs = (hello.protocol, hello.version, hello.digest)
-            if ours != theirs:
-                raise JobError(
-                    f"worker {hello.worker} does not fit this driver",
-                    expected="protocol {}, mlless {}, start {}".format(*ours),
-                    found="protocol {}, mlless {}, start {}".format(*theirs),
-                    cure="install the same release of mlless on both sides; where only the start differs, "
-                    "the worker's file of it is damaged",
-                )
-            self._pids[hello.worker, hello.generation] = hello.pid
-            missing.discard(hello.worker)
-
-    def _collect(self, plan: Plan) -> list[Report]:
-        """Return the reports of all members, in order of worker id."""
-        reports: dict[int, Report] = {}
-        deadline = self._clock.now() + self._pace.patience(plan)
-        while missing := set(plan.members) - set(reports):
-            report = self._next(deadline, f"report on step {plan.step}", missing)
-            if not isinstance(report, Report) or report.step != plan.step:
-                raise JobError(
-                    f"worker {report.worker} is out of step",
-                    expected=f"a report on step {plan.step}",
-                    found=type(report).__name__ + f" on step {getattr(report, 'step', '-')}",
-                )
-            reports[report.worker] = report
-        return [reports[worker] for worker in sorted(reports)]
 
     def _close(self, plan: Plan, reports: list[Report], heldout: dict[str, float] | None) -> StepRecord:
         """Return the step's record."""
@@ -261,7 +221,7 @@ class Supervisor:
 
     def _charge(self, plan: Plan, reports: list[Report]) -> float | None:
         """Meter the step; return what the job has cost so far."""
-        self._hear_of_ends()
+        self._reception.hear_of_ends()
         return self._costing.add_step(plan, reports, self._clock.now())
 
     def _spent(self, following: Plan | None) -> Literal["cost", "time"] | None:
@@ -312,74 +272,23 @@ class Supervisor:
             return self._progress.choose(plan.step, None)
         return self._progress.choose(plan.step, heldout or {}) if plan.last else None
 
-    def _await_finished(self, finisher: int) -> None:
-        deadline = self._clock.now() + self._spec.deadlines.commit
-        message = self._next(deadline, "model", {finisher})
-        if not isinstance(message, Finished):
-            raise JobError(f"worker {message.worker} sent a {type(message).__name__} at the end")
+    def _check_end(self, silent: float) -> None:
+        """Raise what ends a wait in which no message has come for so many seconds.
 
-    def _next(self, deadline: float, awaited: str, missing: Collection[int]) -> FromWorker:
-        """Return the next message; a worker's failure, silent death or delay is an error."""
-        while True:
-            before = self._clock.now()
-            message = self._hub.receive(_POLL)
-            asleep = self._clock.now() - before - _POLL
-            if asleep > _ASLEEP:  # the workers cannot help it
-                warnings.warn(
-                    f"the driver did not run for {asleep:.0f} s: was it stopped, or the machine suspended?",
-                    RuntimeWarning,
-                    stacklevel=2,
-                )
-                deadline += asleep
-                self._asked_at = self._asked_at and self._asked_at + asleep
-            if self._step <= 0:
-                self._costing.check_start(self._clock.now())
-            if message is None and (lost := self._lost(missing)):
-                message = self._hub.receive(0.0)  # its last words may have come meanwhile
-                if message is None:
-                    raise self._lost_worker(lost)
-            if isinstance(message, Failure):
-                raise _failed(message)
-            if message is not None:
-                return message
-            self._check_end()
-            if self._clock.now() >= deadline:
-                who = ", ".join(map(str, sorted(missing)))
-                raise DeadlineExceeded(
-                    f"no {awaited} from worker {who} within its deadline",
-                    cure="was it stopped? If its steps may take longer, raise --worker-timeout",
-                )
-
-    def _check_end(self) -> None:
-        """Raise _GivenUp if the job is to end now, and there is a model to end with."""
+        That is an error if a budget was used up before anything was trained. It is _GivenUp if the job is to
+        end now, and has a model to end with.
+        """
         now = self._clock.now()
+        if self._step <= 0:
+            self._costing.check_start(now)
         if self._costing.late(now):
             self._reason = self._reason or "time"
-        elif self._asked_at is None or now - self._asked_at < _LAST_WAIT:
+        elif not self._asked or silent < max(_LAST_WAIT, 2 * self._reception.usual):
             return
-        if self._stored is not None and self._last is not None:
+        if silent and self._stored is not None and self._last is not None:
             raise _GivenUp
 
-    def _lost_worker(self, lost: Ended) -> WorkerLost:
-        what = f"worker {lost.worker} died in step {max(self._step, 0)}"
-        if "\n" in lost.cause:
-            *_, last = lost.cause.splitlines()
-            return WorkerLost(f"{what}: {last}", cure=f"its traceback:\n{lost.cause}")
-        if lost.cause:
-            return WorkerLost(f"{what}: {lost.cause}")
-        if lost.code < 0:
-            cure = "was it out of memory, or killed from outside?"
-        else:
-            cure = "set MLLESS_DEBUG=1 to see its own traceback"
-        return WorkerLost(what, found=lost.describe(), cure=cure)
-
-    def _lost(self, missing: Collection[int]) -> Ended | None:
-        self._hear_of_ends()
-        return next((one for one in self._ended if one.worker in missing), None)
-
-    def _hear_of_ends(self) -> None:
-        ended = self._runtime.ended()
-        self._ended += ended
+    def _note_ends(self, ended: Collection[Ended]) -> None:
         note_ends(self._meter, ended, self._clock.now())
 
 
@@ -400,13 +309,6 @@ def final_bill(meter: Meter | None, ended: Collection[Ended], *, now: float, don
     note_ends(meter, ended, now)
     meter.use(Usage(writes=WRITES))
     return meter.bill(done)
-
-
-def _failed(failure: Failure) -> WorkerFailed:
-    what = f"worker {failure.worker} failed in step {max(failure.step, 0)}: {failure.error}"
-    error = WorkerFailed(what, cure=f"its traceback:\n{failure.traceback}" if failure.traceback else None)
-    error.exit_code = failure.exit_code or error.exit_code
-    return error
 
 
 def _known(*plans: Plan | None) -> tuple[Plan, ...]:
