@@ -24,7 +24,8 @@ class Costing:
         if meter is not None and stop.max_cost is not None:
             # Everyone reads the manifest, and each group has a file to train on and one to score.
             reads = spec.workers + spec.groups * (2 if spec.held_out else 1)
-            meter.check_budget(stop.max_cost, spec.workers, Usage(reads=reads, writes=WRITES))
+            used = Usage(reads=reads, writes=WRITES)
+            meter.check_budget(stop.max_cost, spec.workers, used, seconds=GRACE)
         # Four bytes a value; a mask of bits and row numbers are within a fifth of that.
         self._budget = Budget(meter, stop.max_cost, flush=5 * parameters)
         self._spec, self._meter, self._start = spec, meter, 0.0

@@ -46,6 +46,17 @@ def test_a_budget_is_used_up_and_holds(ratings: Dataset, tariff: str, budget: fl
     assert costs[-1] <= dollars(done)  # type: ignore[operator]
 
 
+@pytest.mark.parametrize("workers", [1, 4])
+def test_groups_that_have_been_read_are_not_paid_for_twice(ratings: Dataset, workers: int) -> None:
+    """Reading the groups takes half of this budget; the rest is for training."""
+    quick = Durations(work={"step": lambda _: 1e-3}, message=1e-4)
+    spec = job(ratings, workers=workers, epochs=ENDLESS, max_cost=0.00045, tariff="aws-lambda-x86")
+    done = simulate(spec, ratings, quick)
+    assert done.outcome.stop_reason == "cost"
+    assert len(done.records) > 200
+    assert dollars(done) <= 0.00045
+
+
 @pytest.mark.parametrize("seconds", [60.0, 100.0])
 def test_time_is_used_up_and_holds(ratings: Dataset, seconds: float) -> None:
     spec = job(ratings, workers=6, epochs=ENDLESS, max_time=seconds)

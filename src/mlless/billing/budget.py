@@ -35,8 +35,8 @@ class Scoring:
     used: Usage = NOTHING
 
     def warm(self) -> Scoring:
-        """Return what the next one is expected to take, if this was the first."""
-        return Scoring(longest=_WARM * self.longest, used=self.used)
+        """Return what the next one is expected to take, if this was the first: its files have been read."""
+        return Scoring(longest=_WARM * self.longest)
 
 
 @dataclass(frozen=True, kw_only=True)

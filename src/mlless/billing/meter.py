@@ -149,9 +149,11 @@ class Meter:
         shortest = _billed(0.0, price.granularity, price.minimum)
         return functions * (shortest * self._gb * price.gb_second + price.million_invocations / 1e6)
 
-    def check_budget(self, dollars: float, functions: int, usage: Usage = NOTHING) -> None:
-        """Raise UsageError if so many functions, and what every job uses, cannot be had for ``dollars``."""
-        least = self.minimum(functions) + self.price(usage)
+    def check_budget(
+        self, dollars: float, functions: int, usage: Usage = NOTHING, seconds: float = 0.0
+    ) -> None:
+        """Raise UsageError if so many functions, for so long, and what every job uses cost more than ``dollars``."""
+        least = max(self.minimum(functions), seconds * self.rate(functions)) + self.price(usage)
         if dollars < least * (1 - 1e-9):
             raise UsageError(
                 "the budget is below the minimum charge",

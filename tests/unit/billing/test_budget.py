@@ -123,6 +123,7 @@ def test_requests_and_traffic_to_come_are_paid_for() -> None:
     plain, paid = budget(flush=50), budget(flush=50, requests=price, traffic=traffic)
     scoring = Scoring(longest=0.0, used=Usage(reads=2, fetched=13))
     for one in (plain, paid):
+        one.add_step(1.5, StepUse(scoring=scoring))  # the first evaluation reads what later ones have at hand
         one.add_step(2.0, StepUse(used=Usage(reads=5, fetched=7, exchanged=11), workers=2, scoring=scoring))
     step, evaluation, flushes = 5 + 7 + 2 * 11, 2 + 13, 2 * 2**2 * 50
     expected = 3 * step + 2 * evaluation + flushes + 3 * 2.0
