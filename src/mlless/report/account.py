@@ -89,6 +89,8 @@ def closing(summary: Summary, manifest: Manifest, folder: str) -> Iterator[Line]
         yield "result", f"train {loss}; nothing was held out to check it on"
     for note in summary.notes:
         yield "note", note
+    if _was_improving(summary):
+        yield "note", "the last epoch was still the best: more --epochs may do better"
     if summary.job.scaling.policy != "off":
         yield "workers", _left(summary)
     took = f"{count(summary.steps, 'step')}, {summary.epochs:.1f} epochs, {duration(summary.wall_seconds)}"
@@ -100,6 +102,12 @@ def closing(summary: Summary, manifest: Manifest, folder: str) -> Iterator[Line]
     yield "time", f"{shares(summary.times)} (mean over workers)"
     if summary.bill is not None:
         yield "cost", str(summary.bill)
+
+
+def _was_improving(summary: Summary) -> bool:
+    """Return whether held-out rows were to tell when to stop, and did not by the last epoch."""
+    patient = summary.job.stop.patience is not None
+    return patient and summary.stop_reason == "epochs" and bool(summary.heldout) and not summary.restored
 
 
 def _left(summary: Summary) -> str:

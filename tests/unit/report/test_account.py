@@ -53,6 +53,21 @@ def test_closing_says_which_model_was_kept(summary, manifest):
     assert told["model"] == "runs/r (the best: as it was after step 12)"
 
 
+@pytest.mark.parametrize(
+    ("changes", "stop", "told"),
+    [
+        ({}, Stop(epochs=20, patience=3), True),
+        ({}, Stop(epochs=20), False),  # so many were asked for
+        ({"restored": True}, Stop(epochs=20, patience=3), False),
+        ({"stop_reason": "patience"}, Stop(epochs=20, patience=3), False),
+        ({"heldout": {}}, Stop(epochs=20, patience=3), False),
+    ],
+)
+def test_closing_tells_that_the_last_epoch_was_the_best(summary, manifest, job, changes, stop, told):
+    lines = closing(summary(job=job(stop=stop), **changes), manifest(), "runs/r")
+    assert told == any("more --epochs may do better" in text for _, text in lines)
+
+
 def test_closing_repeats_what_is_to_doubt_beside_the_result(summary, manifest):
     told = list(closing(summary(notes=("all are 4", "only 10 rows")), manifest(), "runs/r"))
     assert [label for label, _ in told[:3]] == ["result", "note", "note"]
