@@ -87,16 +87,24 @@ class HostedRuntime:
             with contextlib.suppress(BrokenPipeError):  # what it has not read is of no use any more
                 self._stdin.close()
         try:
-            self._host.wait(_EXIT_DEADLINE)
-        except subprocess.TimeoutExpired as error:
-            self._host.kill()
-            raise DeadlineExceeded("the worker processes did not end") from error
+            self._hear_out(time.monotonic() + _EXIT_DEADLINE)
         finally:
-            rest = self._stdout.read()
             self._selector.close()
             self._stdout.close()
-        self._parse(rest)
         return self._take()
+
+    def _hear_out(self, deadline: float) -> None:
+        """Read what the host has to tell until it exits; to wait without reading could be for ever."""
+        try:
+            while self._selector.select(left := max(deadline - time.monotonic(), 0.0)):
+                if not (data := os.read(self._stdout.fileno(), 1 << 16)):
+                    break
+                self._parse(data)
+            self._host.wait(left)
+        except subprocess.TimeoutExpired as error:
+            self._host.kill()
+            self._host.wait()
+            raise DeadlineExceeded("the worker processes did not end") from error
 
     def _say(self, word: object) -> None:
         try:
