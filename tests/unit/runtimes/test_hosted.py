@@ -26,7 +26,8 @@ def test_a_host_with_much_to_tell_is_heard_out(tmp_path: Path) -> None:
         "from mlless.runtimes.ports import Ended\n"
         "from mlless.runtimes.wire import encode\n"
         "for worker in range(48):\n"
-        "    sys.stdout.buffer.write(encode(Ended(worker, 0, 1, cpu_seconds=0.0, seconds=0.0, cause='x' * 20_000)))"
+        "    ended = Ended(worker, 0, 1, cpu_seconds=0.0, seconds=0.0, cause='x' * 20_000)\n"
+        "    sys.stdout.buffer.write(encode(ended))"
     )
     ended = runtime(tmp_path, code).stop(0.0)
     assert [(one.worker, len(one.cause)) for one in ended] == [(worker, 20_000) for worker in range(48)]
