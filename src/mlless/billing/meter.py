@@ -152,7 +152,7 @@ class Meter:
     def check_budget(
         self, dollars: float, functions: int, usage: Usage = NOTHING, seconds: float = 0.0
     ) -> None:
-        """Raise UsageError unless ``dollars`` pay for the functions, for so long, and for what any job uses."""
+        """Raise UsageError unless ``dollars`` pay for functions, for so long, and what any job uses."""
         least = max(self.minimum(functions), seconds * self.rate(functions)) + self.price(usage)
         if dollars < least * (1 - 1e-9):
             raise UsageError(
