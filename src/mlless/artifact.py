@@ -18,6 +18,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from mlless.channels.opening import open_objects
+from mlless.checkpoint import metadata_of
 from mlless.data.features import FeatureMap
 from mlless.data.ids import RatingIds, pack, unpack
 from mlless.errors import DatasetError, MissingObject
@@ -91,7 +92,7 @@ def read_artifact(run: Place) -> Artifact:
         ) from error
     try:
         arrays = safetensors.numpy.load(data)
-        metadata = _metadata(data)
+        metadata = metadata_of(data)
         description = msgspec.json.decode(metadata.get(_KEY, ""), type=Description)
     except (safetensors.SafetensorError, msgspec.DecodeError) as error:
         raise DatasetError("not a model of mlless", where=path, found=str(error)) from error
@@ -126,18 +127,6 @@ def read_artifact(run: Place) -> Artifact:
         if name not in tables and not name.startswith(("user_ids", "item_ids"))
     }
     return Artifact(description, tables, ids, extras, metadata.get(_NOTES, ""))
-
-
-class _Header(msgspec.Struct):
-    """The part of a safetensors file's header that its Python package reads from files only."""
-
-    metadata: dict[str, str] = msgspec.field(name="__metadata__", default_factory=dict)
-
-
-def _metadata(data: bytes) -> dict[str, str]:
-    """Return the metadata of a safetensors file that is known to be one."""
-    end = 8 + int.from_bytes(data[:8], "little")
-    return msgspec.json.decode(data[8:end], type=_Header).metadata
 
 
 def _require(

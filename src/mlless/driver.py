@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Unpack, overload
@@ -16,22 +15,17 @@ import numpy as np
 
 import mlless
 from mlless import checkpoint
-from mlless.artifact import FORMAT as ARTIFACT_FORMAT
-from mlless.artifact import MODEL, Artifact, Description, read_artifact, write_artifact
+from mlless.artifact import read_artifact
 from mlless.autotuner.opening import open_tuner
-from mlless.billing.amount import money
 from mlless.billing.meter import MEMORY, Bill
 from mlless.billing.meter import Meter as CostMeter
-from mlless.channels.opening import open_objects
-from mlless.clock import Clock, SystemClock
+from mlless.clock import SystemClock
 from mlless.data.dataset import Dataset, open_dataset
 from mlless.data.findings import check_two_classes
-from mlless.data.manifest import Clicks
 from mlless.deployment import Deployment
-from mlless.errors import ChannelError, UsageError, not_installed
+from mlless.errors import UsageError, not_installed
 from mlless.interrupts import Interrupts, interruptible
 from mlless.job import JobSpec
-from mlless.kernels.arrays import Floats
 from mlless.launch import launch_of
 from mlless.local import begin, train_here
 from mlless.locations import Directory, Location, Place, place_of
@@ -41,9 +35,9 @@ from mlless.prediction import Predictor
 from mlless.recipes import job_of
 from mlless.records import StepRecord, Summary
 from mlless.replica import Replica
-from mlless.report.history import HISTORY, HistoryFile, Totals, read_history, write_summary
+from mlless.report.files import RunFiles
+from mlless.report.history import read_history
 from mlless.report.progress import progress
-from mlless.report.summary import Meter, summarize
 from mlless.runtimes.background import BackgroundRunner
 from mlless.session import open_session
 from mlless.supervisor import Leavers, Outcome, Supervisor, final_bill, nobody
@@ -197,45 +191,43 @@ def run_job(
     listen: Listener = _silent,
     leavers: Leavers = nobody,
     deployment: Deployment = LOCAL,
+    keeps: bool = True,
 ) -> Run:
     """Run a job where ``deployment`` says; ``out`` then holds model, history, summary.
 
-    ``leavers`` decides after each step which workers to let go. A Ctrl-C ends the job in order, with
+    ``leavers`` decides after each step which workers to let go. While the job runs every new best model is
+    put into ``out``, unless ``keeps`` is False. A Ctrl-C ends the job in order, with
     the model so far; a second one at once. Whatever happens, nothing of the job is left behind but
     the run's files.
     """
     check_two_classes(dataset.manifest, dataset.location)
     place = place_of(out)
-    check_run_folder(place, overwrite)
-    meter, totals = Meter(), Totals()
-    with interruptible() as interrupts, HistoryFile(place) as history:
+    with (
+        interruptible() as interrupts,
+        RunFiles(place, spec, dataset, overwrite=overwrite, keeps=keeps) as files,
+    ):
 
         def hear(record: StepRecord) -> None:
-            meter.mark_start()
-            totals.add(record)
-            history.add(record)
+            files.hear(record)
             listen(record)
 
-        def finish(outcome: Outcome, tables: dict[str, Floats], started: float, bill: Bill | None) -> Run:
-            _write_model(place, _artifact(spec, dataset, tables))
-            summary = summarize(spec, outcome, totals, meter, started, bill, notes=dataset.manifest.notes)
-            write_summary(place, summary)
-            history.keep()
-            return Run(place, summary)
-
         if _is_for_here(spec, deployment) and leavers is nobody:
-            outcome, tables = _run_here(spec, dataset, hear, interrupts)
-            return finish(outcome, tables, meter.wall() - outcome.seconds, None)
+            return Run(place, _run_here(spec, dataset, hear, interrupts, files))
         model = model_of(spec.model)
         replica = Replica(model.shapes)
         replica.restore(model.initial(np.random.Generator(np.random.PCG64(spec.seed))))
         size = sum(table.shared.nbytes for table in replica.tables)
-        with open_session(deployment, spec, size) as session:
-            spec = within_limit(spec, session.runtime.time_limit)
+        # On an error the best model is to be saved before the store goes.
+        with open_session(deployment, spec, size) as session, files.failing():
+            spec = files.spec = within_limit(spec, session.runtime.time_limit)
             checkpoint.save_snapshot(session.store, checkpoint.INITIAL, replica.snapshot())
             clock = SystemClock()
             memory = deployment.memory or session.runtime.memory or MEMORY
             costs = CostMeter(spec.tariff, opened=clock.now(), memory=memory) if spec.tariff else None
+
+            def keep(step: int, heldout: dict[str, float]) -> None:
+                files.keep(step, heldout, lambda: checkpoint.read_snapshot(session.store, checkpoint.BEST))
+
             supervisor = Supervisor(
                 spec,
                 [file.rows for file in dataset.manifest.train],
@@ -247,6 +239,7 @@ def run_job(
                 initial_digest=replica.digest(),
                 listen=hear,
                 leavers=leavers,
+                kept=keep,
                 meter=costs,
                 tuner=open_tuner(spec, costs, BackgroundRunner()),
             )
@@ -255,18 +248,21 @@ def run_job(
                 (worker, 0): launch_of(spec, session.addresses, worker, 0) for worker in range(spec.workers)
             }
             session.runtime.start(functions)
-            started = meter.wall()
+            started = files.meter.wall()
             if costs:  # from now on: Lithops may have deployed its runtime first
                 costs.start(functions, clock.now())
-            with _telling_costs(costs, clock):
-                outcome = supervisor.run()
-                tables = checkpoint.read_snapshot(session.store, outcome.snapshot)
-                done = clock.now()  # no server is needed any more
-                # Who was waited for in vain does not exit by itself.
-                stopped = session.runtime.stop(_GRACE if outcome.snapshot == checkpoint.RESULT else 0.0)
-                outcome.ended += stopped
-                bill = final_bill(costs, stopped, now=clock.now(), done=done)
-                return finish(outcome, tables, started, bill)
+                files.bill = lambda: costs.bill(clock.now())
+            outcome = supervisor.run()
+            tables, _ = checkpoint.read_snapshot(session.store, outcome.snapshot)
+            done = clock.now()  # no server is needed any more
+            files.end(outcome, tables)  # first of all, for a slow clean-up may be broken off
+            written = clock.now() - done
+            # Who was waited for in vain does not exit by itself.
+            stopped = session.runtime.stop(_GRACE if outcome.snapshot == checkpoint.RESULT else 0.0)
+            outcome.ended += stopped
+            # Functions have long ended while files are written.
+            bill = final_bill(costs, stopped, now=clock.now() - written, done=done)
+            return Run(place, files.close(outcome, started, bill))
 
 
 def _is_for_here(spec: JobSpec, deployment: Deployment) -> bool:
@@ -275,9 +271,9 @@ def _is_for_here(spec: JobSpec, deployment: Deployment) -> bool:
 
 
 def _run_here(
-    spec: JobSpec, dataset: Dataset, hear: Listener, interrupts: Interrupts
-) -> tuple[Outcome, dict[str, Floats]]:
-    """Train in this process; return how it ended and the model's tables."""
+    spec: JobSpec, dataset: Dataset, hear: Listener, interrupts: Interrupts, files: RunFiles
+) -> Summary:
+    """Train in this process; return the summary of the run."""
     clock, asked = SystemClock(), threading.Event()
     interrupts.ask = asked.set
     start, course = clock.now(), begin(spec.model, spec.seed)
@@ -288,53 +284,13 @@ def _run_here(
         clock=clock,
         listen=hear,
         stop=lambda: "interrupted" if asked.is_set() else None,
+        kept=lambda step, heldout, read: files.keep(step, heldout, lambda: (read(), step)),
     )
     seconds = clock.now() - start
-    outcome = Outcome(
-        ending.stop_reason, ending.model, ending.train_loss, ending.last, 0.0, seconds, {(0, 0): os.getpid()}
-    )
-    return outcome, course.replica.snapshot()
-
-
-@contextmanager
-def _telling_costs(costs: CostMeter | None, clock: Clock) -> Iterator[None]:
-    """Note on an error what the job has cost: it is to be paid for all the same."""
-    try:
-        yield
-    except BaseException as error:  # also an interrupt, or what a listener raises
-        if costs is not None:
-            error.add_note(f"it has cost {money(costs.cost(clock.now()))} by {costs.tariff}")
-        raise
-
-
-def _artifact(spec: JobSpec, dataset: Dataset, tables: dict[str, Floats]) -> Artifact:
-    """Return the model with all that it takes to score with it."""
-    ids = dataset.ids() if dataset.manifest.kind == "ratings" else None
-    shape = dataset.manifest.shape
-    about = Description(
-        ARTIFACT_FORMAT,
-        mlless.__version__,
-        spec.model,
-        spec.fingerprint,
-        spec.seed,
-        shape.columns if isinstance(shape, Clicks) else None,
-    )
-    return Artifact(about, tables, ids)
-
-
-def _write_model(out: Place, artifact: Artifact) -> None:
-    """Write the model; where that fails keep it on this machine, for the training is not to be lost."""
-    try:
-        write_artifact(out, artifact)
-    except ChannelError as error:
-        folder = tempfile.mkdtemp(prefix="mlless-run-")
-        write_artifact(Directory(Path(folder)), artifact)
-        raise ChannelError(
-            f"the model is trained, but not stored: {error.what}",
-            where=error.where,
-            found=error.found,
-            cure=f"it is kept in {folder}: copy it from there",
-        ) from error
+    started = files.meter.wall() - seconds
+    outcome = Outcome(ending.stop_reason, ending.model, 0.0, seconds, {(0, 0): os.getpid()})
+    files.end(outcome, course.replica.snapshot())
+    return files.close(outcome, started, None)
 
 
 def within_limit(spec: JobSpec, limit: float | None) -> JobSpec:
@@ -360,25 +316,3 @@ def within_limit(spec: JobSpec, limit: float | None) -> JobSpec:
         )
     stop = msgspec.structs.replace(spec.stop, max_time=spec.stop.max_time or longest)
     return msgspec.structs.replace(spec, stop=stop)
-
-
-def check_run_folder(out: Place, overwrite: bool) -> None:
-    """Raise UsageError if a run at ``out`` would replace anything that must not be lost.
-
-    What a failed run has left behind, a history without a model, makes way.
-    """
-    found = open_objects(out).names()
-    if MODEL in found and not overwrite:
-        raise UsageError(
-            "the run's folder exists", where=str(out), cure="choose another --out, or add --overwrite"
-        )
-    if found - {HISTORY} and MODEL not in found:
-        raise UsageError("not a run's folder, so nothing is written to it", where=str(out))
-    if not isinstance(out, Directory):
-        return
-    try:
-        out.path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(
-            f"cannot make the run's folder: {error.strerror}", where=str(out), cure="choose another --out"
-        ) from error

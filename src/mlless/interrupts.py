@@ -1,4 +1,7 @@
-"""Ctrl-C: the first asks a job to come to an orderly end, the second stops it at once."""
+"""Ctrl-C: the first asks a job to come to an orderly end, the second stops it at once.
+
+So do SIGTERM, and SIGHUP: a terminal that is closed. Where SIGHUP is ignored, as by nohup, it stays so.
+"""
 
 from __future__ import annotations
 
@@ -7,21 +10,24 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupts:
-    """Whom the first Ctrl-C or SIGTERM asks. As long as that is nobody, it raises KeyboardInterrupt."""
+    """Whom the first signal asks. As long as that is nobody, it raises KeyboardInterrupt."""
 
     def __init__(self) -> None:
         self.ask: Callable[[], None] | None = None
+        self._asked = False
 
     def handle(self, number: int, frame: object) -> None:
         """Deal with a signal."""
         if self.ask is not None:
-            ask, self.ask = self.ask, None
+            ask, self.ask, self._asked = self.ask, None, True
             ask()
             return
+        if number == signal.SIGHUP and self._asked:
+            return  # both the shell and the system tell of one terminal that is closed
         # What follows is the clean-up, whose waits are short. It is not to be interrupted again.
         for again in _SIGNALS:
             signal.signal(again, signal.SIG_IGN)
@@ -35,7 +41,8 @@ def interruptible() -> Iterator[Interrupts]:
     if threading.current_thread() is not threading.main_thread():
         yield interrupts
         return
-    before = {number: signal.signal(number, interrupts.handle) for number in _SIGNALS}
+    numbers = [n for n in _SIGNALS if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]
+    before = {number: signal.signal(number, interrupts.handle) for number in numbers}
     try:
         yield interrupts
     finally:

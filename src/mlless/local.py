@@ -35,6 +35,7 @@ from mlless.stopping import Choice, Progress, finite
 _STILL = 1e-30  # a learning rate that fills the optimizer's state and moves nothing
 
 Listener = Callable[[StepRecord], object]
+Keeper = Callable[[int, dict[str, float], Callable[[], dict[str, Floats]]], None]
 
 
 @dataclass
@@ -55,7 +56,6 @@ class Ending:
 
     stop_reason: str
     last: StepRecord
-    train_loss: float | None
     model: Choice
 
 
@@ -97,16 +97,18 @@ def train_here(
     clock: Clock,
     listen: Listener = lambda record: None,
     stop: Callable[[], str | None] = lambda: None,
+    kept: Keeper = lambda step, heldout, read: None,
 ) -> Ending:
     """Train ``course`` on; its replica then holds the result, with no residual left.
 
     ``listen`` hears of every step and may return True to end the training in order; so does a reason
-    that ``stop`` gives. Where a training that goes on diverges, its start is kept.
+    that ``stop`` gives. ``kept`` hears of every best model so far: its step, its held-out metrics, and
+    what gives its tables in any thread. Where a training that goes on diverges, its start is kept.
     """
     holding = Holding(dataset, spec.seed)
     if not course.remembers:
         recall(spec, holding, course)
-    return _Training(spec, dataset, holding, course, clock, listen, stop).run()
+    return _Training(spec, dataset, holding, course, clock, listen, stop, kept).run()
 
 
 def recall(spec: JobSpec, holding: Holding, course: Course) -> None:
@@ -144,8 +146,10 @@ class _Training:
         clock: Clock,
         listen: Listener,
         stop: Callable[[], str | None],
+        kept: Keeper,
     ) -> None:
         self._spec, self._course, self._clock, self._listen, self._stop = spec, course, clock, listen, stop
+        self._kept = kept
         self._model, self._laps = model_of(spec.model), Laps(clock)
         self._stepper = Stepper(spec, holding, course.replica, clock, self._laps)
         self._schedule = Schedule(
@@ -170,7 +174,7 @@ class _Training:
             heldout = self._model.metrics(self._stepper.evaluate()) if plan.evaluate else None
             scoring = Scoring(longest=self._clock.now() - before) if plan.evaluate else None
             if heldout is not None and not plan.last and self._progress.add_evaluation(plan.step, heldout):
-                self._best.keep()
+                self._kept(plan.step, finite(heldout), self._best.keep())
             self._laps.lap("evaluate")
             taken = self._stepper.flush(plan) if plan.flush else self._stepper.train(plan, 0)
             record = self._close(plan, taken, heldout)
@@ -229,7 +233,7 @@ class _Training:
             for table in self._course.replica.tables:
                 table.state[:] = 0
             self._course.remembers = False
-        return Ending(self._reason or "epochs", last, self._progress.train_loss, chosen)
+        return Ending(self._reason or "epochs", last, chosen)
 
 
 def _moved_rows(dataset: Dataset, replica: Replica) -> tuple[NDArray[np.uint32], ...] | None:

@@ -8,6 +8,8 @@ from mlless.autotuner.decision import Decision
 from mlless.billing.meter import Bill
 from mlless.job import JobSpec
 
+RUNNING, FAILED = "running", "failed"  # how a run that has not come to its end may stand
+
 
 class StepTimes(msgspec.Struct, frozen=True):
     """Seconds of a step (or of a whole run), the mean over its workers; see ``messages.Times``."""
@@ -70,7 +72,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     of its steps. ``members`` are the numbers of workers in the order in which they took part, ``last_look``
     is what the auto-tuner's last look came to. ``notes`` are what was to doubt in the data set, a line each.
     ``stop_reason``: ``epochs``, ``target``, ``patience``, ``time``, ``cost``, ``interrupted`` or
-    ``diverged``.
+    ``diverged``; ``running`` while the job runs, and for good if no process was left to say more; ``failed``,
+    with the ``error``. Then the model is the best one so far, if ``model_step`` is not 0: none otherwise.
     """
 
     steps: int
@@ -98,3 +101,4 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     members: tuple[int, ...] = ()
     last_look: str | None = None
     notes: tuple[str, ...] = ()
+    error: str | None = None

@@ -8,7 +8,7 @@ it is the same bits on every worker, always. Whatever else moves a parameter goe
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -185,9 +185,21 @@ class Undo:
         self._rows: Sequence[NDArray[np.integer] | slice] = everything if rows is None else rows
         self._kept: list[Floats] = []
 
-    def keep(self) -> None:
-        """Remember ``shared`` as it is now."""
-        self._kept = [t.shared[rows].copy() for t, rows in zip(self._replica.tables, self._rows, strict=True)]
+    def keep(self) -> Callable[[], dict[str, Floats]]:
+        """Remember ``shared`` as it is now; return who tells it, in any thread and later as well."""
+        kept = [t.shared[rows].copy() for t, rows in zip(self._replica.tables, self._rows, strict=True)]
+        self._kept = kept
+        return lambda: self._snapshot(kept)
+
+    def _snapshot(self, kept: list[Floats]) -> dict[str, Floats]:
+        tables = {}
+        for table, rows, values in zip(self._replica.tables, self._rows, kept, strict=True):
+            if not isinstance(rows, slice):  # nothing else ever moves
+                whole = table.shared.copy()
+                whole[rows] = values
+                values = whole
+            tables[table.shape.name] = values
+        return tables
 
     def restore(self) -> None:
         """Set ``shared`` to what was kept, and ``residual`` to zero."""

@@ -37,6 +37,7 @@ from mlless.stopping import Choice, Progress, Score, finite
 _LAST_WAIT = 5.0
 
 Leavers = Callable[[StepRecord], Collection[int]]
+Keeper = Callable[[int, dict[str, float]], None]
 
 
 def nobody(record: StepRecord) -> Collection[int]:
@@ -53,8 +54,6 @@ class Outcome:
 
     stop_reason: str
     model: Choice
-    train_loss: float | None
-    last: StepRecord
     started_at: float
     seconds: float
     pids: dict[tuple[int, int], int] = field(default_factory=dict)
@@ -69,7 +68,8 @@ class _GivenUp(Exception):
 class Supervisor:
     """One job's supervisor. The data set has groups of so many rows to train on, their ``sizes``.
 
-    ``listen`` hears of every closed step; ``leavers`` lets workers go, and so does a ``tuner``. A
+    ``listen`` hears of every closed step, ``kept`` of every best model that is in the store: its step and
+    held-out metrics. ``leavers`` lets workers go, and so does a ``tuner``. A
     ``meter``, which knows who was started, tells what the job costs.
     """
 
@@ -86,12 +86,13 @@ class Supervisor:
         initial_digest: str,
         listen: Callable[[StepRecord], None],
         leavers: Leavers = nobody,
+        kept: Keeper = lambda step, heldout: None,
         meter: Meter | None = None,
         tuner: Tuner | None = None,
     ) -> None:
         self._spec, self._hub, self._store, self._runtime, self._clock = spec, hub, store, runtime, clock
         self._version, self._digest, self._listen, self._leavers = version, initial_digest, listen, leavers
-        self._meter, self._tuner = meter, tuner
+        self._kept_best, self._meter, self._tuner = kept, meter, tuner
         assert tuner is None or leavers is nobody, "a tuner and another who lets workers go"
         self._model = model_of(spec.model)
         self._schedule = Schedule(sizes, spec.batch_size, spec.stop.epochs)
@@ -107,7 +108,6 @@ class Supervisor:
         )
         self._asked = False
         self._started_at = 0.0
-        self._last: StepRecord | None = None
         self._stored: Score | None = None  # the best model that is sure to be in the store
 
     def request_stop(self, reason: str) -> None:
@@ -141,14 +141,17 @@ class Supervisor:
         self._started_at = self._clock.now() - self._start
         self._costing.begin(self._clock.now())
         self._hub.broadcast(Commit(-1, (), told(b"", _known(plan, following))), plan.members)
+        keep = False
         while True:
             self._step = plan.step
             reports = self._reception.collect(plan)
             # Who stores the best model has done so before it reported the step after.
             self._stored = self._progress.best
+            if keep and self._stored:
+                self._kept_best(self._stored.step, finite(self._stored.heldout))
             heldout = self._heldout(plan, reports) if plan.evaluate else None
             keep = not plan.last and heldout is not None and self._progress.add_evaluation(plan.step, heldout)
-            record = self._last = self._close(plan, reports, heldout)
+            record = self._close(plan, reports, heldout)
             later = self._decide(plan, following, record, reports)
             chosen = self._chosen(plan, heldout)
             published = tuple((r.worker, r.generation) for r in reports if r.published)
@@ -165,22 +168,21 @@ class Supervisor:
             if chosen is not None:
                 reason = self._reason or "epochs"  # a Ctrl-C from now on changes nothing
                 self._reception.await_model(min(plan.members))
-                return self._outcome(reason, chosen, record)
+                return self._outcome(reason, chosen)
             assert following is not None
             plan, following = following, later
 
-    def _outcome(self, reason: str, model: Choice, last: StepRecord) -> Outcome:
-        seconds, loss = self._clock.now() - self._start, self._progress.train_loss
+    def _outcome(self, reason: str, model: Choice) -> Outcome:
+        seconds = self._clock.now() - self._start
         pids, ended = self._reception.pids, self._reception.ended
-        return Outcome(reason, model, loss, last, self._started_at, seconds, pids, ended)
+        return Outcome(reason, model, self._started_at, seconds, pids, ended)
 
     def _without_a_word(self) -> Outcome:
         """Return how a job ends that no longer waits for a silent worker: with the best model so far."""
         assert self._reason is not None
-        assert self._last is not None
         assert self._stored is not None
         model = Choice(self._stored.step, finite(self._stored.heldout), restored=True)
-        outcome = self._outcome(self._reason, model, self._last)
+        outcome = self._outcome(self._reason, model)
         outcome.snapshot = checkpoint.BEST
         return outcome
 
@@ -285,7 +287,7 @@ class Supervisor:
             self._reason = self._reason or "time"
         elif not self._asked or silent < max(_LAST_WAIT, 2 * self._reception.usual):
             return
-        if silent and self._stored is not None and self._last is not None:
+        if silent and self._stored is not None:
             raise _GivenUp
 
     def _note_ends(self, ended: Collection[Ended]) -> None:

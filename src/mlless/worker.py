@@ -91,7 +91,8 @@ class Worker:
                 )
             lowest = min(plan.members) == me.worker
             if commit.keep and lowest:
-                checkpoint.save_snapshot(self._store, checkpoint.BEST, before or self._replica.snapshot())
+                best = before or self._replica.snapshot()
+                checkpoint.save_snapshot(self._store, checkpoint.BEST, best, plan.step)
             leaves = flushes and plan.trainers
             if not commit.end and not leaves:
                 bytes_in = self._merge(commit, len(plan.members))

@@ -34,6 +34,7 @@ from mlless.driver import run_job
 from mlless.errors import ChannelError, DatasetError, InputError, MissingObject, UsageError, WorkerFailed
 from mlless.locations import place_of
 from mlless.records import StepRecord
+from mlless.report.history import read_history, read_summary
 from mlless.testing.virtual import Durations, simulate
 
 SECONDS = 40.0  # within which every error must be told, also on a busy machine
@@ -119,11 +120,37 @@ def test_a_run_is_replaced_only_if_asked_to_and_only_by_a_model(
         run_job(job(ratings, workers=2, epochs=1), ratings, f"s3://{bucket}/runs", overwrite=True)
 
 
-def test_a_run_that_fails_leaves_nothing(ratings: Dataset, bucket: str, s3: S3Server) -> None:
+def test_a_run_that_fails_says_so_and_makes_way(ratings: Dataset, bucket: str, s3: S3Server) -> None:
     gone = msgspec.structs.replace(job(ratings, workers=2), dataset=f"s3://{bucket}/gone")
     with pytest.raises(WorkerFailed, match="not a data set"):
         run_job(gone, ratings, f"s3://{bucket}/run")
-    assert s3.objects(bucket) == {}
+    assert set(s3.objects(bucket)) == {"run/history.jsonl", "run/summary.json"}
+    summary = read_summary(place_of(f"s3://{bucket}/run"))
+    assert (summary.stop_reason, summary.model_step) == ("failed", 0)
+    assert "not a data set" in str(summary.error)
+    run_job(job(ratings, workers=2, epochs=1), ratings, f"s3://{bucket}/run")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_best_model_is_in_the_bucket_while_a_job_runs(
+    ratings: Dataset, bucket: str, s3: S3Server, workers: int
+) -> None:
+    out = f"s3://{bucket}/run"
+
+    def listen(record: StepRecord) -> None:
+        if "run/model.safetensors" in s3.objects(bucket) and read_summary(place_of(out)).model_step:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        run_job(job(ratings, workers=workers, epochs=10**6), ratings, out, listen=listen)
+    assert set(s3.objects(bucket)) == {
+        f"run/{name}" for name in ("model.safetensors", "history.jsonl", "summary.json")
+    }
+    summary = read_summary(place_of(out))
+    assert summary.stop_reason == "failed"
+    assert caught.value.__notes__[-1].endswith(f"that of step {summary.model_step}, is in {out}")
+    assert mlless.evaluate(out, ratings.location)["rmse"] == pytest.approx(summary.heldout["rmse"], rel=1e-5)
+    assert [record.step for record in read_history(place_of(out))] == list(range(summary.steps))
 
 
 def test_a_model_that_cannot_be_uploaded_is_kept_here(

@@ -29,7 +29,7 @@ def test_a_snapshot_restores_the_same_bits(tmp_path: Path) -> None:
     checkpoint.load_snapshot(store, checkpoint.BEST, other)
     assert other.digest() == replica.digest()
     assert not any(table.residual.any() for table in other.tables)
-    assert set(checkpoint.read_snapshot(store, checkpoint.BEST)) == {"users", "intercept"}
+    assert set(checkpoint.read_snapshot(store, checkpoint.BEST)[0]) == {"users", "intercept"}
 
 
 def test_the_latest_snapshot_of_a_name_counts(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from mlless.cli import (
 )
 from mlless.cli.codes import BROKEN_PIPE, INTERRUPTED
 from mlless.errors import MLLessError
+from mlless.report.output import lasting_output
 
 _EXAMPLES = """[bold]A model of ratings in three commands:[/bold]
 
@@ -45,9 +46,10 @@ def _told() -> Iterator[None]:
     except MLLessError as error:
         typer.echo("\n".join([f"error: {error}", *getattr(error, "__notes__", [])]), err=True)
         raise typer.Exit(error.exit_code) from None
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # one more would end the interpreter's end
-        typer.echo("interrupted: stopped at once, no result is written", err=True)
+        said, notes = "interrupted: stopped at once", getattr(error, "__notes__", [])
+        typer.echo("\n".join([said, *notes] if notes else [f"{said}, no result is written"]), err=True)
         raise typer.Exit(INTERRUPTED) from None
     except BrokenPipeError:
         # Whoever read our output has had enough. Python would complain once more when it exits.
@@ -106,8 +108,10 @@ _COMMANDS = {
 _NEED_NOTHING = (config.config, doctor.doctor, tariff.tariff)
 for _panel, _commands in _COMMANDS.items():
     for _command, _examples in _commands:
+        # What a training has come to is in its files: it goes on if no one reads what it prints.
+        _guarded = lasting_output()(_told()(_command)) if _command is train.train else _told()(_command)
         app.command(no_args_is_help=_command not in _NEED_NOTHING, epilog=_examples, rich_help_panel=_panel)(
-            _told()(_command)
+            _guarded
         )
 
 _function = typer.Typer(no_args_is_help=True, help="Build what is deployed where functions run.")

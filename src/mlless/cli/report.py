@@ -34,7 +34,7 @@ def report(
     os.environ["MPLBACKEND"] = "agg"  # whatever the user's is: nothing is shown on a screen
     from mlless.locations import place_of
     from mlless.report.comparison.page import write_report
-    from mlless.report.comparison.recorded import is_finished
+    from mlless.report.history import is_finished
 
     finished = [run for run in runs if is_finished(place_of(run))] or runs
     for run in runs:

@@ -49,9 +49,10 @@ def train(
     from mlless.cli.console import commands, console, print_json, quote, say
     from mlless.data.dataset import open_dataset
     from mlless.data.findings import check_two_classes
-    from mlless.driver import check_run_folder, plan_job, run_job
+    from mlless.driver import plan_job, run_job
     from mlless.locations import place_of
     from mlless.report.account import closing, opening
+    from mlless.report.files import check_run_folder
     from mlless.report.progress import progress
 
     deployment = settings.deployment()

@@ -15,7 +15,7 @@ from mlless.channels.ports import ObjectStore
 from mlless.data.groups import Group, decode_group
 from mlless.data.ids import RatingIds, unpack
 from mlless.data.manifest import MANIFEST, File, Manifest, Ratings, decode_manifest
-from mlless.errors import DatasetError, MissingObject
+from mlless.errors import DatasetError, MissingObject, MLLessError
 from mlless.locations import Directory, Location, Place, place_of
 
 _AHEAD = 8  # files fetched ahead: hides the way to a distant store, and is little memory
@@ -84,9 +84,28 @@ class Dataset:
             ) from error
 
     def _bytes(self, file: File) -> bytes:
-        data = self.objects.get(file.path)
-        file.check(data, self.location)
+        try:
+            data = self.objects.get(file.path)
+            file.check(data, self.location)
+        except (DatasetError, MissingObject) as error:
+            self._check_same(error)
+            raise
         return data
+
+    def _check_same(self, trouble: Exception) -> None:
+        """Raise DatasetError if another data set has taken the place of this one: that is the ``trouble``."""
+        try:
+            now = decode_manifest(self.objects.get(MANIFEST), f"{self.location}/{MANIFEST}").fingerprint
+        except MLLessError:
+            return  # it is gone, or damaged itself: the trouble says enough
+        if now != self.manifest.fingerprint:
+            raise DatasetError(
+                "the data set changed while it was in use",
+                where=self.location,
+                expected=f"fingerprint {self.manifest.fingerprint}",
+                found=now,
+                cure="it was partitioned again meanwhile: start again",
+            ) from trouble
 
 
 def open_dataset(location: Location) -> Dataset:

@@ -183,7 +183,12 @@ class Trained(CallbackSupportMixin, Parameters):
                 spec = msgspec.structs.replace(spec, dataset=dataset.address)
             # Whoever lets all workers go ends the job in order.
             run = run_job(
-                spec, dataset, Path(folder) / "run", listen=listen, leavers=lambda _: everyone if stop else ()
+                spec,
+                dataset,
+                Path(folder) / "run",
+                listen=listen,
+                leavers=lambda _: everyone if stop else (),
+                keeps=False,
             )
             tables = read_artifact(run.place).tables
         summary = run.summary

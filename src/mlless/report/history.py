@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import tempfile
+import threading
+import warnings
 from dataclasses import dataclass, field
 from types import TracebackType
 
 import msgspec
 
 from mlless.channels.opening import open_objects
-from mlless.errors import ChannelError
+from mlless.errors import ChannelError, DatasetError
 from mlless.locations import Directory, Place
-from mlless.records import StepRecord, StepTimes, Summary
+from mlless.records import FAILED, RUNNING, StepRecord, StepTimes, Summary
 
 HISTORY = "history.jsonl"
 SUMMARY = "summary.json"
+PART = ".part-"  # how the name of a file begins that is being written
+_GATHERED = 8 << 10  # bytes
 _ACTIVITIES = StepTimes.__struct_fields__
 
 
@@ -29,10 +34,12 @@ class Totals:
     entries: int = 0
     members: list[int] = field(default_factory=list)
     last_look: str | None = None
+    last: StepRecord | None = None
     _seconds: list[float] = field(default_factory=lambda: [0.0] * len(_ACTIVITIES))
 
     def add(self, record: StepRecord) -> None:
         """Take in a step."""
+        self.last = record
         self.bytes_out += record.bytes_out
         self.bytes_in += record.bytes_in
         self.bytes_fetched += record.bytes_fetched
@@ -50,22 +57,26 @@ class Totals:
 
 
 class HistoryFile:
-    """Writes a run's history as it goes; the history of a run to be replaced stays until ``keep``.
+    """Writes a run's history as it goes; where it ``replaces`` another one, that stays until ``store``.
 
-    In a folder it can be read as it grows. On the way to an object store it is in a temporary file.
+    In a folder it can be read as it grows. On the way to an object store it is in a temporary file. Where it
+    cannot be written, say on a full disk, it ends with the steps that it has: that must not end a training.
     """
 
-    def __init__(self, run: Place) -> None:
-        self._objects = open_objects(run)
-        replaces = SUMMARY in self._objects.names()
-        self._name = f".part-{HISTORY}" if replaces else HISTORY
+    def __init__(self, run: Place, *, replaces: bool = False) -> None:
+        self._run, self._objects = run, open_objects(run)
+        self._name = f"{PART}{HISTORY}" if replaces else HISTORY
         # Before a long training: can it be written there? If not, this says so.
         self._objects.put(self._name, b"")
         self._file = (
-            (run.path / self._name).open("r+b") if isinstance(run, Directory) else tempfile.TemporaryFile()  # noqa: SIM115 (closed on leaving)
+            (run.path / self._name).open("r+b", buffering=0)
+            if isinstance(run, Directory)
+            else tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 (closed on leaving)
         )
         self._encoder = msgspec.json.Encoder()
-        self._kept = False
+        self._gathered, self._size = bytearray(), 0
+        self._broken = False
+        self._lock = threading.Lock()
 
     def __enter__(self) -> HistoryFile:
         return self
@@ -73,21 +84,50 @@ class HistoryFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._write()
         self._file.close()
-        if self._name != HISTORY or (self._objects.distant and not self._kept):
-            # A run that has failed has an error to tell, and one that has not keeps its history elsewhere.
+        if self._name != HISTORY:
+            # The run has failed before it had anything to replace the other by, or the history has been put.
             with contextlib.suppress(ChannelError):
                 self._objects.delete([self._name])
 
-    def keep(self) -> None:
-        """Put the history in its place: the run has come to its end."""
-        self._file.seek(0)
-        self._objects.put(HISTORY, self._file.read())
-        self._kept = True
-
     def add(self, record: StepRecord) -> None:
-        """Append a step's line; it is in the file once the run is over or 8 KiB have gathered."""
-        self._file.write(self._encoder.encode(record) + b"\n")
+        """Append a step's line; it is in the file once ``store`` was called or 8 KiB have gathered."""
+        with self._lock:
+            self._gathered += self._encoder.encode(record) + b"\n"
+        if len(self._gathered) >= _GATHERED:
+            self._write()
+
+    def store(self) -> None:
+        """Put what there is in its place, as far as that is possible. Threads may call it."""
+        self._write()
+        try:
+            if isinstance(self._run, Directory):
+                os.replace(self._run.path / self._name, self._run.path / HISTORY)
+                self._name = HISTORY
+            else:
+                self._objects.put(HISTORY, os.pread(self._file.fileno(), self._size, 0))
+        except (ChannelError, OSError) as error:
+            _tell(f"{HISTORY} is not stored: {error}")
+
+    def _write(self) -> None:
+        with self._lock:
+            if not self._broken and self._gathered:
+                try:
+                    left = bytes(self._gathered)
+                    while left:  # where room ends within a line, the next write says so
+                        left = left[self._file.write(left) :]
+                    self._size += len(self._gathered)
+                except OSError as error:
+                    self._broken = True
+                    _tell(f"{HISTORY} ends here, the training goes on: cannot write: {error.strerror}")
+                    with contextlib.suppress(OSError):
+                        self._file.truncate(self._size)  # whole lines
+            self._gathered.clear()
+
+
+def _tell(text: str) -> None:
+    warnings.warn(text, RuntimeWarning, stacklevel=3)
 
 
 def read_history(run: Place) -> list[StepRecord]:
@@ -105,3 +145,23 @@ def write_summary(run: Place, summary: Summary) -> None:
 def read_summary(run: Place) -> Summary:
     """Return the summary of a run."""
     return msgspec.json.decode(open_objects(run).get(SUMMARY), type=Summary)
+
+
+def is_finished(run: Place) -> bool:
+    """Return whether a run has come to its end; DatasetError if there is none."""
+    objects = open_objects(run)
+    found = objects.names()
+    if not {SUMMARY, HISTORY} & found:
+        raise DatasetError("no run here", where=str(run), expected="what mlless train leaves behind")
+    if SUMMARY not in found:
+        return False
+    try:
+        return msgspec.json.decode(objects.get(SUMMARY), type=_Ended).stop_reason not in (RUNNING, FAILED)
+    except msgspec.DecodeError:
+        return True  # whatever it is, whoever reads it tells what is wrong with it
+
+
+class _Ended(msgspec.Struct):
+    """What every release's summary says."""
+
+    stop_reason: str

@@ -23,6 +23,7 @@ from mlless.billing.amount import money
 from mlless.job import Factorization, JobSpec
 from mlless.records import StepRecord
 from mlless.report.history import Totals
+from mlless.report.output import silenced
 from mlless.report.wording import count, duration, metrics, size
 
 Listener = Callable[[StepRecord], None]
@@ -35,7 +36,9 @@ _WINDOW = 12  # refreshes over which steps a second are counted
 def progress(spec: JobSpec, console: Console | None = None) -> Iterator[Listener]:
     """Give the listener of a job whose course is shown on ``console``, or on standard output."""
     # A notebook sets FORCE_COLOR, but no cursor moves there: it gets plain lines.
-    console = console or Console(highlight=False, force_jupyter=False, force_terminal=sys.stdout.isatty())
+    console = console or Console(
+        file=silenced(sys.stdout), highlight=False, force_jupyter=False, force_terminal=sys.stdout.isatty()
+    )
     course = Course(spec)
     if not console.is_terminal:
         plain = _Plain(course, console)

@@ -50,25 +50,27 @@ def summarize(
     outcome: Outcome,
     totals: Totals,
     meter: Meter,
-    started: float,
-    bill: Bill | None = None,
     *,
+    started: float = 0.0,
+    bill: Bill | None = None,
     notes: tuple[Finding, ...] = (),
+    error: str | None = None,
 ) -> Summary:
-    """Return the summary of a job that has ended, whose functions had started after so many seconds.
+    """Return the summary of a job, whose functions had started after so many seconds.
 
     ``notes`` are those of its data set.
     """
+    last = totals.last
     ended = {(one.worker, one.generation): one for one in outcome.ended}
     return Summary(
-        steps=outcome.last.step + 1,
-        epochs=outcome.last.epoch,
+        steps=last.step + 1 if last else 0,
+        epochs=last.epoch if last else 0.0,
         wall_seconds=meter.wall(),
         cpu_seconds=meter.cpu(),
         startup_seconds=started + outcome.started_at,
         startup_cpu_seconds=meter.startup_cpu(sum(one.cpu_seconds for one in ended.values())),
         times=totals.times(),
-        train_loss=outcome.train_loss,
+        train_loss=last.train_loss if last else None,
         heldout=outcome.model.heldout,
         model_step=outcome.model.step,
         restored=outcome.model.restored,
@@ -91,4 +93,5 @@ def summarize(
         members=tuple(totals.members),
         last_look=totals.last_look,
         notes=tuple(note.text for note in notes),
+        error=error,
     )

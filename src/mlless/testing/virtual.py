@@ -351,7 +351,7 @@ def simulate(
             meter.start(functions, role.time)
         runtime.start(functions)
         outcome = supervisor.run()
-        tables = checkpoint.read_snapshot(store, outcome.snapshot)
+        tables, _ = checkpoint.read_snapshot(store, outcome.snapshot)
         bill = final_bill(meter, runtime.stop(10.0), now=role.time, done=role.time)
         return Simulation(outcome, tables, records, role.time, bill)
     finally:

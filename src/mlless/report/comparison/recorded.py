@@ -10,11 +10,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from mlless.channels.opening import open_objects
 from mlless.errors import DatasetError, MissingObject, UsageError
 from mlless.locations import Location, Place, place_of
 from mlless.records import StepRecord, Summary
-from mlless.report.history import HISTORY, SUMMARY, read_history, read_summary
+from mlless.report.history import HISTORY, is_finished, read_history, read_summary
 
 Floats = NDArray[np.float64]
 _SPELT = {"rmse": "RMSE", "log_loss": "log loss", "auc": "AUC"}
@@ -75,14 +74,6 @@ class Series:
     y: Floats
 
 
-def is_finished(place: Place) -> bool:
-    """Return whether a run has come to its end; DatasetError if there is none."""
-    found = open_objects(place).names()
-    if not {SUMMARY, HISTORY} & found:
-        raise DatasetError("no run here", where=str(place), expected="what mlless train leaves behind")
-    return SUMMARY in found
-
-
 def read_runs(locations: Iterable[Location]) -> list[Recorded]:
     """Return runs from their files.
 
@@ -99,7 +90,7 @@ def read_runs(locations: Iterable[Location]) -> list[Recorded]:
 def _read(place: Place, name: str) -> Recorded:
     where = place.address
     if not is_finished(place):
-        raise UsageError("this run is under way, or has failed", where=where, found=f"{HISTORY} alone")
+        raise UsageError("this run is under way, or has failed", where=where)
     try:
         recorded = Recorded(name, where, read_summary(place), read_history(place))
     except (msgspec.DecodeError, MissingObject) as error:

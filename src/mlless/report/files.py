@@ -1,0 +1,249 @@
+"""The files of a run, from its first step to its end, whatever end that is.
+
+While the job runs its summary says so, and every new best model is put beside it. A run that is to be
+replaced stays as it is until there is a model to replace its own by.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import mlless
+from mlless.artifact import FORMAT, MODEL, Artifact, Description, write_artifact
+from mlless.billing.amount import money
+from mlless.billing.meter import Bill
+from mlless.channels.opening import open_objects
+from mlless.data.dataset import Dataset
+from mlless.data.manifest import Clicks
+from mlless.errors import ChannelError, MLLessError, UsageError, hidden
+from mlless.job import JobSpec
+from mlless.kernels.arrays import Floats
+from mlless.locations import Directory, Place
+from mlless.records import FAILED, RUNNING, StepRecord, Summary
+from mlless.report.history import HISTORY, PART, SUMMARY, HistoryFile, Totals, is_finished, write_summary
+from mlless.report.keeper import Keeper
+from mlless.report.summary import Meter, summarize
+from mlless.stopping import Choice
+from mlless.supervisor import Outcome
+
+Tables = dict[str, Floats]
+
+LOCK = ".lock"
+_PATIENCE = 300.0  # seconds for the write under way, and for the last one of a job that has failed
+_AT_ONCE = 2.0  # or that is stopped at once
+
+
+class RunFiles:
+    """Writes the files of a run under way; to be left once all else of the job is over.
+
+    ``bill`` tells what the job has cost so far. With ``keeps`` False no model is written before the end.
+    """
+
+    def __init__(
+        self, place: Place, spec: JobSpec, dataset: Dataset, *, overwrite: bool = False, keeps: bool = True
+    ) -> None:
+        self.spec, self._place, self._dataset = spec, place, dataset
+        self._overwrite, self._keeps = overwrite, keeps
+        self.meter, self._totals = Meter(), Totals()
+        self.bill: Callable[[], Bill | None] = lambda: None
+        self._keeper = Keeper(self._write_best)
+        self._heldout: dict[int, dict[str, float]] = {}
+        self._read: Callable[[], tuple[Tables, int]] | None = None
+        self._over = False
+
+    def __enter__(self) -> RunFiles:
+        with ExitStack() as stack:
+            check_run_folder(self._place, self._overwrite)
+            stack.enter_context(_locked(self._place))
+            check_run_folder(self._place, self._overwrite)  # nothing may have come there since
+            # Now, for a data set may be replaced while the job runs.
+            self._ids = self._dataset.ids() if self._dataset.manifest.kind == "ratings" else None
+            self._replaces = MODEL in open_objects(self._place).names()
+            self._history = stack.enter_context(HistoryFile(self._place, replaces=self._replaces))
+            if not self._replaces:
+                write_summary(self._place, self._so_far(RUNNING, 0))
+            stack.enter_context(self.failing())
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.__exit__(*error)  # type: ignore[arg-type]
+
+    def hear(self, record: StepRecord) -> None:
+        """Take in a step."""
+        self.meter.mark_start()
+        self._totals.add(record)
+        self._history.add(record)
+        if self._read is not None:
+            self._keeper.go_on()
+
+    def keep(self, step: int, heldout: dict[str, float], read: Callable[[], tuple[Tables, int]]) -> None:
+        """Say that there is a new best model, which ``read`` returns with its step, in any thread.
+
+        It may be a newer one by then. The model that a training starts with is none.
+        """
+        if step and self._keeps:
+            self._heldout[step] = heldout
+            self._read = read
+            self._keeper.want(step)
+
+    def end(self, outcome: Outcome, tables: Tables) -> None:
+        """Write the model with which the job has ended; what its clean-up may lose is written then."""
+        self._keeper.finish(_PATIENCE, last=False)
+        self._write_model(tables)
+        self._over = True
+        self._history.store()
+        write_summary(self._place, self._summary(outcome, self.bill()))
+
+    def close(self, outcome: Outcome, started: float, bill: Bill | None) -> Summary:
+        """Write and return the summary of a job of which nothing is left, the bill being the last."""
+        summary = self._summary(outcome, bill, started)
+        write_summary(self._place, summary)
+        return summary
+
+    @contextmanager
+    def failing(self) -> Iterator[None]:
+        """Save on an error what there is, and note in it what that is: whatever it cost is to be paid for."""
+        try:
+            yield
+        except BaseException as error:  # also an interrupt, or what a listener raises
+            if not self._over:
+                self._over = True
+                self._fail(error)
+            raise
+
+    def _fail(self, error: BaseException) -> None:
+        self._keeper.finish(_PATIENCE if isinstance(error, Exception) else _AT_ONCE, last=True)
+        bill, kept = self.bill(), self._keeper.step
+        if bill is not None:
+            error.add_note(f"it has cost {money(bill.total)} by {bill.tariff}")
+        if kept or not self._replaces:
+            self._history.store()
+            text = hidden(str(error)) or type(error).__name__
+            with contextlib.suppress(MLLessError):  # there is an error to tell already
+                write_summary(self._place, self._so_far(FAILED, kept, text))
+        if kept:
+            error.add_note(f"the best model so far, that of step {kept}, is in {self._place}")
+
+    def _write_best(self) -> int:
+        """Put the newest best model into the run's place; return its step."""
+        assert self._read is not None, "nothing is wanted before it is there"
+        tables, step = self._read()
+        write_artifact(self._place, self._artifact(tables))
+        self._history.store()
+        write_summary(self._place, self._so_far(RUNNING, step))
+        return step
+
+    def _write_model(self, tables: Tables) -> None:
+        """Write the model; where that fails keep it on this machine, for the training is not to be lost."""
+        artifact = self._artifact(tables)
+        try:
+            write_artifact(self._place, artifact)
+        except ChannelError as error:
+            folder = tempfile.mkdtemp(prefix="mlless-run-")
+            write_artifact(Directory(Path(folder)), artifact)
+            raise ChannelError(
+                f"the model is trained, but not stored: {error.what}",
+                where=error.where,
+                found=error.found,
+                cure=f"it is kept in {folder}: copy it from there",
+            ) from error
+
+    def _artifact(self, tables: Tables) -> Artifact:
+        """Return the model with all that it takes to score with it."""
+        shape = self._dataset.manifest.shape
+        about = Description(
+            FORMAT,
+            mlless.__version__,
+            self.spec.model,
+            self.spec.fingerprint,
+            self.spec.seed,
+            shape.columns if isinstance(shape, Clicks) else None,
+        )
+        return Artifact(about, tables, self._ids)
+
+    def _so_far(self, reason: str, step: int, error: str | None = None) -> Summary:
+        """Return the summary of a job that is not over, the model in its place being that of ``step``."""
+        last = self._totals.last
+        best = Choice(step, self._heldout.get(step, {}), restored=step > 0)
+        outcome = Outcome(reason, best, started_at=0.0, seconds=last.time if last else 0.0)
+        return self._summary(outcome, self.bill(), error=error)
+
+    def _summary(
+        self, outcome: Outcome, bill: Bill | None, started: float = 0.0, error: str | None = None
+    ) -> Summary:
+        notes = self._dataset.manifest.notes
+        return summarize(
+            self.spec, outcome, self._totals, self.meter, started=started, bill=bill, notes=notes, error=error
+        )
+
+
+def check_run_folder(out: Place, overwrite: bool) -> None:
+    """Raise UsageError if a run at ``out`` would replace anything that must not be lost.
+
+    What a run has left behind that never came to a model makes way.
+    """
+    found = open_objects(out).names()
+    if MODEL in found and not overwrite:
+        raise UsageError(
+            "the run's folder exists", where=str(out), cure="choose another --out, or add --overwrite"
+        )
+    others = {name for name in found if name not in (HISTORY, LOCK) and not name.startswith(PART)}
+    if others and MODEL not in found and not (others == {SUMMARY} and not is_finished(out)):
+        raise UsageError("not a run's folder, so nothing is written to it", where=str(out))
+    if not isinstance(out, Directory):
+        return
+    try:
+        out.path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"cannot make the run's folder: {error.strerror}", where=str(out), cure="choose another --out"
+        ) from error
+
+
+@contextmanager
+def _locked(run: Place) -> Iterator[None]:
+    """Keep others out of the run's folder, if it is one; UsageError if another job has done so."""
+    if not isinstance(run, Directory):
+        yield
+        return
+    path = run.path / LOCK
+    handle = _lock(path)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)  # while it is locked: whoever waits for it sees that it is gone
+        os.close(handle)
+
+
+def _lock(path: Path) -> int:
+    """Return the handle of a file that this process alone has locked, and that is at ``path``."""
+    while True:
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            cure = "check free space and permissions"
+            raise ChannelError(f"cannot write: {error.strerror}", where=str(path), cure=cure) from error
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            raise UsageError(
+                "another job writes to this run's folder",
+                where=str(path.parent),
+                cure="choose another --out, or wait until that job has ended",
+            ) from None
+        except OSError as error:  # a file system that cannot do so
+            warnings.warn(f"{path} is not locked: {error.strerror}", RuntimeWarning, stacklevel=2)
+            return handle
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(handle), os.stat(path)):
+                return handle
+        os.close(handle)  # its owner has removed it meanwhile
