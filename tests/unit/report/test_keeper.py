@@ -3,8 +3,6 @@ from __future__ import annotations
 import threading
 import warnings
 
-import pytest
-
 from mlless.errors import ChannelError, MissingUpdate
 from mlless.report.keeper import Keeper
 
