@@ -50,6 +50,7 @@ class Holding:
         self._pool = ThreadPoolExecutor(_AT_ONCE, "fetch") if dataset.objects.distant else None
         self._coming: dict[int, Future[Group]] = {}
         self._groups: tuple[int, ...] = ()
+        self._fits = True
         self._rows = Joined({})  # of the groups, if all of them fit
         self._parts = 0
         self._cut: dict[int, list[Group]] = {}  # part by part, if they do not
@@ -70,8 +71,8 @@ class Holding:
         """Own ``groups``, ascending, and no others from now on."""
         if groups == self._groups:
             return
-        self._groups, self._held_out = groups, None
-        if self._fit(groups):
+        self._groups, self._held_out, self._fits = groups, None, self._fit(groups)
+        if self._fits:
             self.expect(groups)
             missing = self._missing(groups)
             self._for_training.add(self._train[group] for group in missing)
@@ -91,9 +92,9 @@ class Holding:
         part = order[step]
         if part in self._made:
             return self._made[part]
-        rows = self._rows.rows
-        if rows is None and self._groups:
+        if not self._fits:
             return self._taken(order, step)
+        rows = self._rows.rows
         begins, ends = self._rows.bounds(part, parts)
         if rows is None or not (ends > begins).any():
             return None

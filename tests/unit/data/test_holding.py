@@ -6,12 +6,14 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 
+import msgspec
 import numpy as np
 import pytest
 
 from mlless.data.dataset import Dataset
 from mlless.data.groups import ClicksGroup, Group, RatingsGroup
 from mlless.data.holding import Holding
+from mlless.data.manifest import NO_FILE
 from mlless.errors import ChannelError
 from mlless.kernels.arrays import ClicksArrays, RatingsArrays
 from mlless.models.base import BatchArrays
@@ -166,6 +168,14 @@ def test_who_owns_nothing_has_nothing(dataset: Dataset) -> None:
     holding.own(())
     assert holding.batch(0, 3, 0) is None
     assert list(holding.held_out()) == []
+
+
+def test_groups_without_rows_to_train_on_give_no_mini_batch(ratings: Dataset) -> None:
+    train = (NO_FILE, *ratings.manifest.train[1:])
+    emptied = replace(ratings, manifest=msgspec.structs.replace(ratings.manifest, train=train))
+    holding = Holding(emptied, 7)
+    holding.own((0,))
+    assert holding.batch(0, 3, 0) is None
 
 
 @pytest.mark.parametrize("room", [1 << 20, 0])
