@@ -114,6 +114,14 @@ class Predictor:
     def __init__(self, artifact: Artifact, run: Place | None = None) -> None:
         self.artifact, self.run = artifact, run
 
+    def __repr__(self) -> str:
+        model = self.artifact.description.model
+        if isinstance(model, Logistic):
+            what = f"features={model.features}"
+        else:
+            what = f"factors={model.factors}, users={model.users}, items={model.items}"
+        return f"<Predictor {self.kind}: {what}{f'; from {self.run}' if self.run else ''}>"
+
     @property
     def kind(self) -> str:
         """``mf`` or ``lr``."""
@@ -226,18 +234,21 @@ class Predictor:
     ) -> tuple[Ids, Floats]:
         """Return for each user the original ids of the ``n`` best items, best first, and their scores.
 
-        A score is the predicted rating before it is brought into the rating scale, see `within_scale`. What a
+        ``users`` is one id or a sequence of them; both arrays have a row for each. A score is the predicted rating before it is brought into the rating scale, see `within_scale`. What a
         user has rated in training is left out, or what a `Seen` says, or nothing with ``exclude_seen=False``.
         Where fewer than ``n`` items are left, ids end in -1 (in "" where ids are text) and scores in NaN. An
         unknown user gets the items that are best for everyone.
 
         UsageError if what has been rated in training is not known any more, see `seen`.
         """
-        if n < 1:
-            raise UsageError("number of recommendations", expected="at least 1", found=str(n))
+        if not isinstance(n, int | np.integer) or isinstance(n, bool) or n < 1:
+            raise UsageError("the number of recommendations must be a whole number from 1", found=repr(n))
+        wide = np.atleast_1d(ids_of(users, "users"))
+        if wide.ndim > 1:
+            raise UsageError("users must be one id or a sequence of them", found=f"the shape {wide.shape}")
         ratings = self._ratings
         seen = self.seen if exclude_seen is True else exclude_seen or None
-        return ratings.recommend(ids_of(users, "users"), n, seen)
+        return ratings.recommend(wide, n, seen)
 
     def within_scale(self, scores: Floats) -> Floats:
         """Return scores of ratings as ratings: within the scale of the training data."""

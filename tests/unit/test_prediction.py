@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import math
+from pathlib import Path
 
 import numpy as np
 import pandas
@@ -256,6 +257,22 @@ def test_recommendations_are_ordered_by_what_is_not_clipped(ratings, named):
     np.testing.assert_allclose(ratings.within_scale(scores)[0], [5.0, 1.0, np.nan])
     items, _ = named.recommend(["7"], 3, exclude_seen=False)
     assert items.tolist() == [['the "x"', "010", ""]]
+
+
+def test_one_id_alone_is_one_user(ratings, named):
+    for one, model in ((7, ratings), ("7", ratings), ("ann, b.", named)):
+        together, scores = model.recommend([one], 2, exclude_seen=False)
+        alone = model.recommend(one, 2, exclude_seen=False)
+        assert alone[0].tolist() == together.tolist()
+        assert alone[1].tolist() == scores.tolist()
+    with pytest.raises(UsageError, match="one id or a sequence"):
+        ratings.recommend([[7, 3]])
+
+
+def test_a_model_says_what_it_is_and_where_it_is_from(ratings, clicks):
+    assert repr(ratings) == "<Predictor mf: factors=1, users=2, items=2>"
+    run = Predictor(clicks.artifact, Directory(Path("runs/first")))
+    assert repr(run) == "<Predictor lr: features=4; from runs/first>"
 
 
 def test_what_was_seen_comes_from_the_data_set_that_a_run_was_trained_on(dataset, tmp_path):

@@ -20,7 +20,7 @@ from sklearn.utils.validation import check_is_fitted
 from mlless import recipes
 from mlless.artifact import Artifact
 from mlless.data.groups import RatingsGroup
-from mlless.data.ids import IdIndex, Ids, RatingIds, ids_of
+from mlless.data.ids import IdIndex, Ids, RatingIds
 from mlless.data.manifest import Ratings
 from mlless.data.memory import ratings_in_memory
 from mlless.errors import UsageError
@@ -213,15 +213,10 @@ class MatrixFactorization(RegressorMixin, Trained):
         are best for everyone, those of the highest bias.
         """
         check_is_fitted(self)
-        if not isinstance(n, int | np.integer) or isinstance(n, bool) or n < 1:
-            raise ValueError(f"the number of recommendations must be a whole number from 1, found {n!r}")
-        if np.ndim(users) > 1:
-            raise ValueError(f"users must be one id or a sequence of them, their shape is {np.shape(users)}")
         with as_value_error():
-            wide = np.atleast_1d(ids_of(users, "users"))
             seen = self._all_seen() if exclude_seen else False
             predictor: Predictor = self._predictor
-            return predictor.recommend(wide, n, exclude_seen=seen)
+            return predictor.recommend(users, n, exclude_seen=seen)
 
     def save(self, path: str | Path) -> None:
         """Write the model into the folder ``path``, for ``load`` here and for `mlless.load`; no pickle."""
