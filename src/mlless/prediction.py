@@ -234,21 +234,22 @@ class Predictor:
     ) -> tuple[Ids, Floats]:
         """Return for each user the original ids of the ``n`` best items, best first, and their scores.
 
-        ``users`` is one id or a sequence of them; both arrays have a row for each. A score is the predicted rating before it is brought into the rating scale, see `within_scale`. What a
-        user has rated in training is left out, or what a `Seen` says, or nothing with ``exclude_seen=False``.
-        Where fewer than ``n`` items are left, ids end in -1 (in "" where ids are text) and scores in NaN. An
-        unknown user gets the items that are best for everyone.
+        ``users`` is one id or a sequence of them; both arrays have a row for each. A score is the predicted
+        rating before it is brought into the rating scale, see `within_scale`. What a user has rated in
+        training is left out, or what a `Seen` says, or nothing with ``exclude_seen=False``. Where fewer than
+        ``n`` items are left, ids end in -1 (in "" where ids are text) and scores in NaN. An unknown user gets
+        the items that are best for everyone.
 
         UsageError if what has been rated in training is not known any more, see `seen`.
         """
         if not isinstance(n, int | np.integer) or isinstance(n, bool) or n < 1:
             raise UsageError("the number of recommendations must be a whole number from 1", found=repr(n))
-        wide = np.atleast_1d(ids_of(users, "users"))
-        if wide.ndim > 1:
-            raise UsageError("users must be one id or a sequence of them", found=f"the shape {wide.shape}")
+        ids = ids_of(users, "users")
+        if ids.ndim > 1:
+            raise UsageError("users must be one id or a sequence of them", found=f"the shape {ids.shape}")
         ratings = self._ratings
         seen = self.seen if exclude_seen is True else exclude_seen or None
-        return ratings.recommend(wide, n, seen)
+        return ratings.recommend(ids.reshape(-1), n, seen)
 
     def within_scale(self, scores: Floats) -> Floats:
         """Return scores of ratings as ratings: within the scale of the training data."""
