@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pty
 import re
 import shutil
 import signal
@@ -214,6 +215,36 @@ def test_a_terminal_that_is_closed_ends_a_training_in_order(
 
 
 @pytest.mark.parametrize("workers", [1, 2])
+def test_the_live_display_of_a_terminal_that_is_gone(
+    ratings: Dataset, run_folder: Path, workers: int
+) -> None:
+    """Its window is closed: a hang-up, and nothing can be written to it any more."""
+    command = train(ratings, run_folder, "--workers", str(workers), epochs=10**6)
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(command[0], command)
+    shown = b""
+    while b"epoch   2.0" not in shown:
+        shown += os.read(terminal, 4096)
+    os.close(terminal)
+    ended: list[int] = []
+
+    def has_ended() -> bool:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        ended.append(status)
+        return done == pid
+
+    try:
+        eventually(has_ended, "the training ends")
+    except AssertionError:
+        os.kill(pid, signal.SIGKILL)
+        raise
+    assert os.waitstatus_to_exitcode(ended[-1]) == 130
+    assert read_summary(Directory(run_folder)).stop_reason == "interrupted"
+    assert mlless.load(run_folder).kind == "mf"
+
+
+@pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize(
     "shell", ["{} | head -n 2", "{} > /dev/full", "{} > /dev/full 2>&1", "{} --json > /dev/full"]
 )
@@ -283,6 +314,36 @@ def test_no_room_for_a_best_model_is_told(ratings: Dataset, run_folder: Path, tm
     )
     assert "the best model so far could not be put into the run's place" in done.stderr
     assert read_summary(Directory(run_folder)).stop_reason == "failed"
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 120 kB."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=120k", "tmpfs", str(path)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount a file system")
+    yield path
+    subprocess.run(["umount", str(path)], check=True)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_model_that_a_full_disk_does_not_take_is_kept_elsewhere(
+    ratings: Dataset, small_disk: Path, workers: int
+) -> None:
+    run = small_disk / "run"
+    more = ["--workers", str(workers), "--factors", "40", "--batch-size", "200"]
+    done = subprocess.run(
+        train(ratings, run, *more, epochs=30), capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 5
+    assert done.stderr.count("history.jsonl ends here, the training goes on") == 1
+    folder = re.search(r"cannot write: No space left on device. It is kept in (\S+):", done.stderr)
+    assert folder
+    assert mlless.load(folder[1]).kind == "mf"
+    shutil.rmtree(folder[1])
+    assert read_summary(Directory(run)).stop_reason == "failed"
 
 
 # The data set and the run's folder
