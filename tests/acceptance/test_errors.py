@@ -50,6 +50,31 @@ def test_bad_requests(mlless, ratings, clicks, tmp_path, arguments, code, says):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_data_set_that_is_partly_deleted_is_no_data_set(mlless, ratings, tmp_path):
+    shutil.copytree(ratings.dataset, tmp_path / "data")
+    shutil.rmtree(tmp_path / "data" / "train")
+    for arguments in (["evaluate", "--part", "train"], ["predict"]):
+        done = mlless(arguments[0], ratings.run, tmp_path / "data", *arguments[1:], code=DATASET)
+        assert "a file of the data set is missing. Partition the source again" in one_line(done)
+        assert done.stdout == ""
+
+
+def test_what_is_read_is_not_replaced(mlless, ratings, tmp_path):
+    pairs, users = tmp_path / "pairs.csv", tmp_path / "users.txt"
+    pairs.write_text("user,item\n1,2\n")
+    users.write_text("1\n")
+    for arguments in (
+        ["predict", ratings.run, pairs, "--out", pairs],
+        ["predict", ratings.run, tmp_path / "*.csv", "--out", tmp_path / "." / "pairs.csv"],
+        ["predict", ratings.run, tmp_path, "--out", pairs],
+        ["recommend", ratings.run, "--users", users, "--out", users],
+    ):
+        assert "a file that is read would be replaced" in one_line(mlless(*arguments, code=USAGE))
+    assert pairs.read_text() == "user,item\n1,2\n"
+    assert users.read_text() == "1\n"
+    mlless("predict", ratings.run, pairs, "--out", tmp_path / "new.csv")
+
+
 @pytest.mark.parametrize("arguments", [["train"], ["fly"], ["train", "data", "--workers", "many"]])
 def test_what_no_command_understands_is_a_usage_error(mlless, arguments):
     if arguments == ["train"]:

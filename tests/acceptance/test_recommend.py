@@ -60,6 +60,17 @@ def test_what_was_rated_is_included_on_request(mlless, ratings):
     mlless("recommend", ratings.run, "--include-seen", "--exclude", ratings.dataset, code=2)
 
 
+def test_users_may_come_from_standard_input(mlless, ratings, tmp_path):
+    users = tmp_path / "users.txt"
+    users.write_text("".join(f"{user}\n" for user in open_dataset(ratings.dataset).ids().users[:3]))
+    with users.open() as file:
+        piped = mlless("recommend", ratings.run, "--users", "-", "--include-seen", stdin=file)
+    assert piped.stdout == mlless("recommend", ratings.run, "--users", users, "--include-seen").stdout
+    assert len({row["user"] for row in rows_in(piped.stdout)}) == 3
+    done = mlless("recommend", ratings.run, "--users", tmp_path / "none.txt", code=3)
+    assert done.stdout == ""
+
+
 def test_a_run_whose_data_set_is_gone_says_so(mlless, ratings, tmp_path):
     shutil.copytree(ratings.run, tmp_path / "run")
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())

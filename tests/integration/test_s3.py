@@ -342,6 +342,14 @@ def test_a_missing_key_is_named(bucket: str) -> None:
         mlless.load(f"s3://{bucket}/p")
 
 
+def test_a_data_set_that_is_partly_deleted_is_no_data_set(raw: Path, bucket: str, s3: S3Server) -> None:
+    dataset = mlless.partition(raw, f"s3://{bucket}/p")
+    (first, *_) = dataset.manifest.train
+    dataset.objects.delete([first.path])
+    with told_in_seconds(DatasetError, f"s3://{bucket}/p/{first.path}: a file of the data set is missing"):
+        dataset.read(first)
+
+
 @pytest.mark.parametrize("variable", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])
 def test_wrong_credentials_are_told(bucket: str, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     monkeypatch.setenv(variable, "wrong")
@@ -469,7 +477,7 @@ def test_a_worker_tells_what_became_of_the_store(
     dataset = partition(raw, f"s3://{bucket}/data")
     for file in dataset.manifest.train[3:]:
         dataset.objects.delete([file.path])
-    with told_in_seconds(WorkerFailed, f"s3://{bucket}/data/train/.*: no such object"):
+    with told_in_seconds(WorkerFailed, f"s3://{bucket}/data/train/.*: a file of the data set is missing"):
         run_job(job(dataset, workers=2), dataset, tmp_path / "run")
 
 

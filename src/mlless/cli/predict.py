@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from glob import glob
 from pathlib import Path
 from typing import Annotated, Literal, TextIO
 
@@ -49,23 +50,39 @@ def predict(
 
     if out is not None:
         check_local(out)
+        check_not_read(out, source)
     predictor = load(run)
     runs = predictor.predict(source, format=format, **reading)
     rows = skipped = unknown = 0
     with bar("predicting", shown=out is not None or not sys.stdout.isatty()) as move, opened(out) as file:
-        file.write(",".join(predictor.columns) + "\n")
+        header = ",".join(predictor.columns) + "\n"  # it comes with the first rows, or not at all
         for one in runs:
-            file.write(one.csv())
+            file.write(header + one.csv())
             file.flush()
+            header = ""
             rows, skipped = rows + len(one.values), skipped + one.skipped
             unknown += one.unknown
             move(one.done, "predicting" if one.done is not None else f"predicting, {rows:,} rows")
+        file.write(header)
     if skipped:
         typer.echo(f"left out {count(skipped, 'malformed line')}", err=True)
     if unknown:
         typer.echo(not_known(predictor.kind, unknown), err=True)
     if out is not None:
         typer.echo(f"{count(rows, 'prediction')} in {out}", err=True)
+
+
+def check_not_read(out: Path, sources: Sequence[str]) -> None:
+    """Raise UsageError if the file ``out`` is one of the ``sources``, or a file of one of them."""
+    from mlless.errors import UsageError
+    from mlless.locations import scheme_of
+
+    here = {out.resolve(), *out.resolve().parents}
+    for given in sources if out.is_file() else ():
+        found = [given] if Path(given).exists() else [] if scheme_of(given) else glob(given, recursive=True)
+        if here & {Path(path).resolve() for path in found}:
+            cure = "choose another --out"
+            raise UsageError("a file that is read would be replaced", where=str(out), cure=cure)
 
 
 @contextmanager

@@ -21,7 +21,10 @@ def recommend(
     ],
     users: Annotated[
         Path | None,
-        typer.Option(help="A file with a user's id on each line.", show_default="all users of the model"),
+        typer.Option(
+            help="A file with a user's id on each line, or - (standard input).",
+            show_default="all users of the model",
+        ),
     ] = None,
     number: Annotated[int, typer.Option("--number", "-n", help="How many items for each user.")] = 10,
     exclude: Annotated[
@@ -44,7 +47,7 @@ def recommend(
     import numpy as np
 
     from mlless.cli.console import bar
-    from mlless.cli.predict import opened
+    from mlless.cli.predict import check_not_read, opened
     from mlless.data.dataset import open_dataset
     from mlless.data.readers.ids import read_ids
     from mlless.errors import UsageError
@@ -54,6 +57,7 @@ def recommend(
 
     if out is not None:
         check_local(out)
+        check_not_read(out, [str(users)] if users is not None else [])
     if exclude is not None and include_seen:
         raise UsageError("--exclude and --include-seen at once", cure="give one of them")
     predictor = load(run)
@@ -61,18 +65,21 @@ def recommend(
     blocks = predictor.all_users() if users is None else read_ids(users)
     done = unknown = 0
     with bar("recommending", shown=out is not None or not sys.stdout.isatty()) as move, opened(out) as file:
-        file.write("user,rank,item,prediction,score\n")
+        header = "user,rank,item,prediction,score\n"
         for ids, share in blocks:
             items, scores = predictor.recommend(ids, number, exclude_seen=seen)
             ratings = predictor.within_scale(scores)
             of, rank = (~np.isnan(scores)).nonzero()
             columns = csv_fields(ids[of]), (rank + 1).tolist(), csv_fields(items[of, rank])
             values = ratings[of, rank].tolist(), scores[of, rank].tolist()
+            file.write(header)
+            header = ""
             file.writelines(map("{},{},{},{:.7g},{:.7g}\n".format, *columns, *values))
             file.flush()
             done += len(ids)
             unknown += int((~predictor.knows(ids)).sum())
             move(share, "recommending")
+        file.write(header)
     if unknown:
         told = (
             f"{count(unknown, 'user')} of {count(done)} not in the model: they get what is best for everyone"

@@ -89,7 +89,10 @@ class Dataset:
             file.check(data, self.location)
         except (DatasetError, MissingObject) as error:
             self._check_same(error)
-            raise
+            if isinstance(error, DatasetError):
+                raise
+            what, cure = "a file of the data set is missing", "partition the source again"
+            raise DatasetError(what, where=error.where, cure=cure) from error
         return data
 
     def _check_same(self, trouble: Exception) -> None:

@@ -17,7 +17,7 @@ from mlless.data.dataset import Dataset, open_dataset
 from mlless.data.manifest import File
 from mlless.data.partition import partition
 from mlless.data.synthetic import write_clicks, write_ratings
-from mlless.errors import ChannelError, DatasetError
+from mlless.errors import DatasetError
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_a_harmed_file_is_an_error(dataset: Dataset, harm: object) -> None:
 def test_a_missing_file_is_an_error(dataset: Dataset) -> None:
     file = next(file for file in dataset.manifest.validation if file.rows)
     (Path(dataset.location) / file.path).unlink()
-    with pytest.raises(ChannelError, match=file.path):
+    with pytest.raises(DatasetError, match=f"{file.path}: a file of the data set is missing. Partition"):
         dataset.read(file)
 
 
