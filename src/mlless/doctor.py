@@ -9,7 +9,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Generator, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from statistics import median
 from typing import Literal
@@ -18,7 +18,7 @@ import msgspec
 
 import mlless
 from mlless import kernels
-from mlless.channels.embedded_store import make_folder
+from mlless.channels.embedded_store import job_folder
 from mlless.channels.opening import open_hub, open_link, open_objects, open_store
 from mlless.channels.ports import Hub, KeyValueStore
 from mlless.channels.redis_health import OLDEST, Health, inspect
@@ -118,13 +118,9 @@ def _tried(check: str, seen: list[Finding], findings: Iterator[Finding]) -> Iter
 @contextmanager
 def _meeting(deployment: Deployment) -> Iterator[tuple[Addresses, Path | None]]:
     """Give the addresses of a job of its own, and the folder for it if a channel is embedded."""
-    folder = make_folder(needed=0) if deployment.embedded else None
-    try:
-        name = f"mlless-doctor-{secrets.token_hex(6)}"
+    name = f"mlless-doctor-{secrets.token_hex(6)}"
+    with job_folder(needed=0) if deployment.embedded else nullcontext() as folder:
         yield deployment.addresses(name, str(folder) if folder else None), folder
-    finally:
-        if folder:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _check_store(deployment: Deployment, address: str) -> Iterator[Finding]:

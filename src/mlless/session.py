@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import secrets
-import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from mlless import kernels
-from mlless.channels.embedded_store import make_folder
+from mlless.channels.embedded_store import job_folder
 from mlless.channels.opening import open_hub, open_store
 from mlless.channels.ports import Hub, KeyValueStore
 from mlless.deployment import Addresses, Deployment
@@ -37,8 +35,7 @@ def open_session(deployment: Deployment, spec: JobSpec, model_bytes: int) -> Ite
         folder = None
         if deployment.embedded:
             # Room for three snapshots, and two updates a worker.
-            folder = make_folder(needed=(3 + 2 * spec.workers) * model_bytes)
-            stack.callback(_remove, folder)
+            folder = stack.enter_context(job_folder(needed=(3 + 2 * spec.workers) * model_bytes))
         addresses = deployment.addresses(f"mlless-{secrets.token_hex(6)}", str(folder) if folder else None)
         store = open_store(addresses, spec.deadlines.expiry)
         stack.callback(store.destroy)
@@ -49,7 +46,3 @@ def open_session(deployment: Deployment, spec: JobSpec, model_bytes: int) -> Ite
         stack.callback(runtime.stop, 0.0)
         stack.callback(hub.close)  # first of all, so that functions that are left exit
         yield Session(addresses, store, hub, runtime)
-
-
-def _remove(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)

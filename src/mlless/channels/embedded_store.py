@@ -1,40 +1,73 @@
 """Embedded key-value store: files of one machine, nothing to install.
 
 Values are files in a per-job folder in shared memory, written by rename. The folder is readable by
-its user alone; the bus keeps its socket in it.
+its user alone; the bus keeps its socket in it. Its owner holds a lock on a file in it as long as it lives. So
+the next job on the machine can tell what the dead have left behind, and removes it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from mlless.channels.files import read_whole
 from mlless.channels.ports import Bytes
 from mlless.errors import ChannelError, MissingUpdate, UsageError
 
+_PREFIX, _OWNER = "mlless-", "owner"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _PATH_LIMIT = 96  # a local socket's path may have 104 bytes on macOS, its name in the folder included
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 (made private by mkdtemp)
 
 
-def make_folder(needed: int) -> Path:
-    """Return a new private folder for a job: in shared memory if ``needed`` bytes fit, else on disk.
+@contextmanager
+def job_folder(needed: int) -> Iterator[Path]:
+    """Give a new private folder for a job: in shared memory if ``needed`` bytes fit, else on disk.
 
-    ``MLLESS_CHANNEL_DIR`` names another place.
+    ``MLLESS_CHANNEL_DIR`` names another place. What owners that were killed have left there is removed.
     """
+    folder = _make_folder(needed)
+    try:
+        sweep(folder.parent)
+        with _owned(folder):
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _owned(folder: Path) -> Iterator[None]:
+    """Hold the lock that says that the folder's owner lives."""
+    part = folder / f"{_OWNER}.part"
+    with part.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        part.rename(folder / _OWNER)  # no one ever sees the file without its lock
+        yield
+
+
+def sweep(place: Path) -> None:
+    """Remove the folders of jobs in ``place`` whose owners are dead."""
+    for owner in place.glob(f"{_PREFIX}*/{_OWNER}"):
+        with contextlib.suppress(OSError), owner.open() as file:  # another's, or gone by now
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(owner.parent, ignore_errors=True)
+
+
+def _make_folder(needed: int) -> Path:
     wanted = os.environ.get("MLLESS_CHANNEL_DIR")
     chosen = str(Path(wanted).absolute()) if wanted else None
     if not wanted and os.access(_SHARED_MEMORY, os.W_OK) and _free(_SHARED_MEMORY) >= needed:
         chosen = str(_SHARED_MEMORY)
     try:
-        folder = Path(tempfile.mkdtemp(prefix="mlless-", dir=chosen))
+        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=chosen))
     except OSError as error:
         raise ChannelError(
             f"cannot make the folder of the job's channels: {error.strerror}",
@@ -49,7 +82,7 @@ def make_folder(needed: int) -> Path:
                 expected=f"a path that leaves {len(folder.name) + 1} of {_PATH_LIMIT} characters",
                 found=f"{chosen}",
             )
-        folder = Path(tempfile.mkdtemp(prefix="mlless-", dir="/tmp"))
+        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir="/tmp"))
     return folder
 
 

@@ -7,6 +7,8 @@ import os
 import shutil
 import socket
 import struct
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +19,7 @@ import pytest
 
 from mlless.channels import embedded_store
 from mlless.channels.embedded_bus import EmbeddedHub, EmbeddedLink
-from mlless.channels.embedded_store import EmbeddedStore, make_folder
+from mlless.channels.embedded_store import EmbeddedStore, job_folder, sweep
 from mlless.errors import ChannelError, CodecError, Disconnected, UsageError
 from mlless.messages import PROTOCOL, Abort, Hello, encode
 
@@ -142,9 +144,10 @@ class TestFolder:
     ) -> None:
         chosen = Path(tempfile.mkdtemp(dir="/tmp"))
         monkeypatch.setenv("MLLESS_CHANNEL_DIR", str(chosen))
-        folder = make_folder(1)
-        assert folder.parent == chosen
-        assert folder.stat().st_mode & 0o777 == 0o700
+        with job_folder(1) as folder:
+            assert folder.parent == chosen
+            assert folder.stat().st_mode & 0o777 == 0o700
+        assert not list(chosen.iterdir())
         shutil.rmtree(chosen)
 
     def test_a_wish_too_long_for_a_socket_is_refused(
@@ -153,8 +156,8 @@ class TestFolder:
         deep = tmp_path / ("d" * 100)
         deep.mkdir()
         monkeypatch.setenv("MLLESS_CHANNEL_DIR", str(deep))
-        with pytest.raises(UsageError, match="too long for a local socket"):
-            make_folder(1)
+        with pytest.raises(UsageError, match="too long for a local socket"), job_folder(1):
+            pass
         assert not list(deep.iterdir())
 
     def test_a_temporary_folder_too_long_for_a_socket_is_left_for_a_short_one(
@@ -165,18 +168,36 @@ class TestFolder:
         monkeypatch.delenv("MLLESS_CHANNEL_DIR", raising=False)
         monkeypatch.setattr(embedded_store, "_SHARED_MEMORY", tmp_path / "none")
         monkeypatch.setattr(tempfile, "tempdir", str(deep))
-        folder = make_folder(1)
-        try:
+        with job_folder(1) as folder:
             assert folder.parent == Path("/tmp")
             assert not list(deep.iterdir())
             EmbeddedHub(folder).close()
-        finally:
-            shutil.rmtree(folder)
+
+    def test_what_the_dead_have_left_is_removed_and_nothing_else(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("MLLESS_CHANNEL_DIR", str(tmp_path))
+        code = (
+            "import os, signal\n"
+            "from mlless.channels.embedded_store import job_folder\n"
+            "with job_folder(1) as folder:\n"
+            "    print(folder, flush=True)\n"
+            "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        )
+        killed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        left, foreign = Path(killed.stdout.strip()), tmp_path / "mlless-of-someone-else"
+        assert left.is_dir()
+        foreign.mkdir()
+        with job_folder(1) as living:
+            assert not left.exists()
+            sweep(tmp_path)
+            assert living.is_dir()
+        assert list(tmp_path.iterdir()) == [foreign]
 
     def test_a_place_that_cannot_be_written_says_what_to_do(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("MLLESS_CHANNEL_DIR", "/does/not/exist")
-        with pytest.raises(ChannelError, match="MLLESS_CHANNEL_DIR"):
-            make_folder(1)
+        with pytest.raises(ChannelError, match="MLLESS_CHANNEL_DIR"), job_folder(1):
+            pass
 
     def test_shared_memory_is_taken_only_if_there_is_room(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -185,10 +206,9 @@ class TestFolder:
         monkeypatch.setattr(embedded_store, "_SHARED_MEMORY", str(tmp_path))
         monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
         monkeypatch.setattr(embedded_store, "_PATH_LIMIT", 10_000)
-        roomy, crowded = make_folder(1000), make_folder(1001)
-        assert roomy.parent == tmp_path
-        assert crowded.parent == Path(tempfile.gettempdir())
-        crowded.rmdir()
+        with job_folder(1000) as roomy, job_folder(1001) as crowded:
+            assert roomy.parent == tmp_path
+            assert crowded.parent == Path(tempfile.gettempdir())
 
 
 class TestStore:
