@@ -18,6 +18,9 @@ from mlless.data.dataset import Dataset
 from mlless.deployment import Deployment
 from mlless.driver import run_job
 from mlless.errors import ChannelError, MLLessError
+from mlless.locations import Directory
+from mlless.records import StepRecord
+from mlless.report.history import read_summary
 
 OTHERS = b"someone else's"
 
@@ -175,6 +178,32 @@ def test_a_server_that_is_full_ends_the_job(
             run_folder,
             deployment=Deployment(store=own_redis_server.url),
         )
+
+
+def test_a_server_that_fills_up_leaves_the_best_model(
+    ratings: Dataset, run_folder: Path, own_redis_server: Server
+) -> None:
+    def fill(record: StepRecord) -> None:
+        if record.step == 60:
+            with own_redis_server.client() as client:
+                client.config_set("maxmemory-policy", "noeviction")
+                client.config_set("maxmemory", 1)
+
+    with pytest.raises(MLLessError, match=r"out of memory.*maxmemory") as caught:
+        run_job(
+            job(ratings, workers=3, epochs=1000),
+            ratings,
+            run_folder,
+            listen=fill,
+            deployment=Deployment(store=own_redis_server.url),
+        )
+    summary = read_summary(Directory(run_folder))
+    assert summary.stop_reason == "failed"
+    assert summary.model_step > 0
+    assert f"that of step {summary.model_step}, is in {run_folder}" in caught.value.__notes__[-1]
+    assert mlless.evaluate(run_folder, ratings.location)["rmse"] == pytest.approx(
+        summary.heldout["rmse"], rel=1e-5
+    )
 
 
 @pytest.mark.parametrize(
