@@ -33,6 +33,7 @@ from mlless.data.readers import (
     read_clicks,
     read_columns,
     read_ratings,
+    reading_of,
 )
 from mlless.data.readers.parts import STANDARD_INPUT
 from mlless.data.rows import Chunk, ClicksRows
@@ -143,7 +144,7 @@ class Predictor:
         """
         if (dataset := as_dataset(source)) is not None:
             return self._predictions(self._scored(self._fitting(dataset), files_of(dataset, "all")))
-        reading = Reading(**options)
+        reading = reading_of(options)
         return self._predictions(self._scored_raw(self._opened(source, format, reading), reading, False))
 
     def _predictions(self, scored: Iterable[_Scored]) -> Iterator[Predictions]:
@@ -351,7 +352,7 @@ class Predictor:
 
         Also how many malformed rows were ``skipped``, and how many ``unlabelled`` ones left out.
         """
-        reading = Reading(**options)
+        reading = reading_of(options)
         origin = self._opened(source, format, reading)
         skipped = unlabelled = 0
 

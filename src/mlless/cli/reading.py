@@ -77,8 +77,6 @@ def with_reading(command: Callable[..., None]) -> Callable[..., None]:
     @wraps(command)
     def reading_command(**given: Any) -> None:
         reading: Given = {name: value for name in _OPTIONS if (value := given.pop(name)) is not None}
-        if "labels" in reading:
-            reading["labels"] = tuple(reading["labels"].split(","))
         command(reading=reading, **given)
 
     own = [

@@ -53,6 +53,8 @@ def layout_text(layout: Layout) -> str:
     for name, columns in (("numeric", layout.numeric), ("categorical", layout.categorical)):
         if columns:
             lines.append(f"{name} = [{', '.join(map(_quoted, columns))}]")
+    if layout.labels is not msgspec.UNSET:
+        lines.append(f"labels = [{', '.join(map(_quoted, layout.labels))}]")
     if layout.missing is not msgspec.UNSET:
         lines.append(f"missing = [{', '.join(map(_quoted, layout.missing))}]")
     if layout.separator != ",":

@@ -31,7 +31,7 @@ from mlless.data.manifest import (
     encode_manifest,
     file_of,
 )
-from mlless.data.readers import Reading, ReadingOptions, Source, Sources, open_source
+from mlless.data.readers import ReadingOptions, Source, Sources, open_source, reading_of
 from mlless.data.request import Request
 from mlless.data.rows import R
 from mlless.data.spool import Spool
@@ -101,7 +101,7 @@ def partition(
     place = place_of(dest)
     model = open_dataset(like) if like is not None else None
     request = Request(
-        format, features, columns, numeric, hash_seed, model, Reading(**reading), tell or warnings.warn
+        format, features, columns, numeric, hash_seed, model, reading_of(reading), tell or warnings.warn
     )
     origin = request.settled(open_source(source, format=request.format))
     options = _options(validation, seed, model)

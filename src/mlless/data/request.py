@@ -25,7 +25,8 @@ from mlless.data.manifest import Clicks
 from mlless.data.readers import Reading, Source, first_rows
 from mlless.data.readers.guess_clicks import guess_layout
 from mlless.data.readers.plan import doubt, perhaps_not_ratings
-from mlless.errors import UsageError
+from mlless.data.readers.reading import LABEL, labels_cure
+from mlless.errors import InputError, UsageError
 
 MOST_FEATURES = 2**31
 
@@ -73,15 +74,26 @@ class Request:
         if not guessed and not (source.format == "columns" and not self.columns and not self.like):
             return source
         head = first_rows(source, self.reading)
-        layout = guess_layout(head, labels_told=self.reading.labels is not None)
-        if layout is None:
+        guess = guess_layout(head, self.reading.labels)
+        if guess is None:
             if guessed and (why := doubt(head)):
                 raise perhaps_not_ratings(source.name, why, ", ".join(head.rows[0]))
             return source
-        self.columns = layout
+        self.columns = guess.layout
+        if guess.unknown:
+            raise InputError(
+                f"a table of clicks whose labels, in column {guess.layout.label}, are not known",
+                where=source.name,
+                expected=LABEL,
+                found=" and ".join(sorted(guess.unknown)),
+                cure=labels_cure(guess.unknown),
+            )
+        numbering = " Its first column has no name and counts the rows: it is left out." * guess.numbering
         self.tell(
-            f"{source.name} is taken for a table of clicks. To keep or change what its columns are, save "
-            f"these lines as columns.toml and give --columns columns.toml:\n{layout_text(layout)}"
+            f"{source.name} is taken for a table of clicks.{numbering} "
+            "To keep or change what its columns are, "
+            "save these lines as columns.toml, and give --columns columns.toml (columns= in Python):\n"
+            f"{layout_text(guess.layout)}"
         )
         return replace(source, format="columns")
 

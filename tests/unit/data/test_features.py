@@ -18,7 +18,7 @@ from mlless.data.manifest import Clicks, File
 from mlless.data.partition import partition
 from mlless.data.rows import ColumnRows
 from mlless.data.synthetic import write_clicks, write_ratings
-from mlless.errors import DatasetError, UsageError
+from mlless.errors import DatasetError, InputError, UsageError
 
 Write = Callable[[str, str | bytes], Path]
 ClicksIn = Callable[[Dataset, tuple[File, ...]], list[tuple[int, int, tuple[tuple[int, float], ...]]]]
@@ -206,6 +206,33 @@ def test_labels_that_were_told_are_part_of_what_is_kept(write: Write, tmp_path: 
     assert shape.positives == pytest.approx(1 / 3, abs=0.05)
     again = partition(path, tmp_path / "b", like=tmp_path / "a")
     assert again.manifest.rows == 90
+
+
+def test_what_is_told_of_guessed_columns_works_by_itself(write: Write, tmp_path: Path) -> None:
+    rows = "".join(f"{n},{n % 7 + 1},{'no' if n % 3 else 'yes'}\n" for n in range(90))
+    path, told = write("c.csv", ",age,bought\n" + rows), list[str]()
+    guessed = partition(path, tmp_path / "a", labels="no,yes", tell=told.append)
+    (text,) = told
+    assert "first column has no name and counts the rows: it is left out." in text
+    columns = write("columns.toml", text.partition("\n")[2])
+    assert partition(path, tmp_path / "b", columns=columns).manifest == guessed.manifest
+    assert read_layout(columns) == Layout("bought", ("age",), labels=("no", "yes"))
+
+
+def test_labels_of_unknown_meaning_are_asked_for_before_anything_is_told(
+    write: Write, tmp_path: Path
+) -> None:
+    path = write("c.csv", "age,clicked\n" + "31,no\n32,yes\n" * 9)
+    with pytest.raises(InputError, match=r"labels, in column clicked, .*found no and yes.*--labels no,yes"):
+        partition(path, tmp_path / "a", tell=lambda text: pytest.fail(text))
+
+
+def test_a_column_without_a_name_is_named_in_words(write: Write, tmp_path: Path) -> None:
+    path = write("c.csv", "age,clicked\n31,0\n32,1\n")
+    with pytest.raises(
+        InputError, match=r"one each of clicked, one without a name.* See to one without a name$"
+    ):
+        partition(path, tmp_path / "a", columns=Layout("clicked", ("",)))
 
 
 def test_weak_guesses_are_asked_about(write: Write, tmp_path: Path) -> None:

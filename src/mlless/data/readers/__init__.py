@@ -15,7 +15,7 @@ from mlless.data.readers.finding import Sources
 from mlless.data.readers.forms import find_form
 from mlless.data.readers.guess import Format
 from mlless.data.readers.plan import Head, head_of
-from mlless.data.readers.reading import Reading, ReadingOptions
+from mlless.data.readers.reading import Reading, ReadingOptions, reading_of
 from mlless.data.readers.source import FORMATS, Source, open_source
 from mlless.data.rows import Chunk, ClicksRows, ColumnRows, RatingsRows
 from mlless.errors import UsageError
@@ -32,6 +32,7 @@ __all__ = [
     "read_clicks",
     "read_columns",
     "read_ratings",
+    "reading_of",
 ]
 
 PLAIN = Reading()

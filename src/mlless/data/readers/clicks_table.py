@@ -16,16 +16,14 @@ from mlless.data.readers.delimited import text_batches
 from mlless.data.readers.forms import Form
 from mlless.data.readers.losses import Losses
 from mlless.data.readers.parquet import ROWS, parquet_batches, wrong_type
-from mlless.data.readers.reading import Reading
+from mlless.data.readers.reading import LABEL, Reading, labels_cure
 from mlless.data.readers.source import Source
 from mlless.data.readers.table import Batch, Plan, Sieve
-from mlless.data.readers.values import BAD_LABEL, NO_LABEL, categories, is_text, labels, numbers
+from mlless.data.readers.values import BAD_LABEL, NO_LABEL, categories, is_text, label_texts, labels, numbers
 from mlless.data.rows import Chunk, ColumnRows
 from mlless.errors import InputError
 
-LABEL = "a label of 0 or 1, of -1 or 1, or of false or true"
 _MISSING_CURE = "if it stands for a missing value, add it to missing = [...] in the file of --columns"
-LABELS_CURE = "say which two labels there are with --labels, that of no click first"
 
 
 def read_table_of_clicks(
@@ -63,6 +61,7 @@ class _Table:
         self.pair = reading.labels or self.layout.labels or None
         self.losses = Losses(name, reading.skip_malformed)
         self.decimal = "."
+        self.found: set[str] = set()  # labels, once there are unknown ones
 
     @property
     def wanted(self) -> list[str]:
@@ -92,12 +91,12 @@ class _Table:
             ("columns of one name", [name for name in wanted if names.count(name) > 1]),
         ):
             if wrong:
-                cure = f"see to {', '.join(wrong[:5])}"
+                cure = f"see to {_listed(wrong[:5])}"
                 raise InputError(
                     what,
                     where=part,
-                    expected=f"one each of {', '.join(wanted)}",
-                    found=f"{', '.join(names) or 'none'}",
+                    expected=f"one each of {_listed(wanted)}",
+                    found=_listed(names) or "none",
                     cure=f"{cure}, and to the separator" if len(names) == 1 else cure,
                 )
         return [names.index(name) for name in wanted]
@@ -127,13 +126,19 @@ class _Table:
     def _labels(self, sieve: Sieve, column: pyarrow.Array) -> NDArray[np.uint8]:
         found = labels(column, self.pair, self.missing)
         expected = f"a label of {' or '.join(self.pair)}" if self.pair else LABEL
-        sieve.need(found != BAD_LABEL, column, expected, LABELS_CURE)
+        if (found == BAD_LABEL).any():
+            self.found |= label_texts(column, self.missing)
+            sieve.need(found != BAD_LABEL, column, expected, labels_cure(self.found))
         if self.reading.drop_unlabelled:
             sieve.drop(found != NO_LABEL)
         else:
             cure = "leave rows without a label out with --drop-unlabelled"
             sieve.need(found != NO_LABEL, column, expected, cure)
         return found
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(name or "one without a name" for name in names)
 
 
 def _check_types(fields: Sequence[pyarrow.Field], categorical: Sequence[str], part: str) -> None:

@@ -21,7 +21,7 @@ from mlless.data.readers.numbers import (
     whole_number,
     whole_numbers,
 )
-from mlless.data.readers.reading import Reading
+from mlless.data.readers.reading import Reading, labels_cure, plain_label
 from mlless.data.readers.source import Source
 from mlless.data.readers.text import Block, blocks
 from mlless.data.rows import Chunk, ClicksRows
@@ -29,7 +29,6 @@ from mlless.data.rows import Chunk, ClicksRows
 BIGGEST_INDEX = 2**31 - 1
 SMALL = 1 << 16  # a troubled block is halved down to this size before it is read line by line
 _LABEL = "a label of 0 or 1, or of -1 or 1"
-_LABELS_CURE = "say which two labels there are with --labels, that of no click first"
 _VALUE = "a value that is a finite number"
 _COMMENT = re.compile(rb"#[^\n]*")
 _FIRST_WORD = re.compile(rb"(?m)^[ \t]*([^\s#]+)")
@@ -41,6 +40,10 @@ _KIND[list(b" \t")] = _SPACE
 _KIND[ord("\n")] = _FEED
 _KIND[ord(":")] = _COLON
 _KIND[list(b"0123456789+-.eE")] = _TEXT
+
+
+class _UnknownLabel(Malformed):
+    """A label of which it is not known what it stands for."""
 
 
 Click = tuple[float, dict[int, float]]  # 1 or another label, and the features in order
@@ -104,17 +107,21 @@ def _line_by_line(block: Block, format: ClicksLines) -> _Piece:
     lines: list[int] = []
     places: list[int] = []
     losses: list[Loss] = []
+    unknown: list[int] = []  # losses for a label
     for number, line in enumerate(block.text.split(b"\n")[:-1], block.first_line):
         try:
             row = format.one(line)
         except Malformed as error:
             place = f"{block.part}, line {number}"
+            unknown += [len(losses)] if isinstance(error, _UnknownLabel) else []
             losses.append(Loss(1, number, place, error.expected, error.found, error.cure))
             continue
         if row is not None:
             places.append(len(rows) + len(losses))
             rows.append(row)
             lines.append(number)
+    for at in unknown:
+        losses[at] = replace(losses[at], cure=labels_cure(format.found))
     return _Piece(format.gather(rows), np.array(lines, np.int64), np.array(places, np.int64), losses)
 
 
@@ -131,7 +138,8 @@ class ClicksLines:
         self.lowest, self.highest = lowest, BIGGEST_INDEX if highest is None else highest
         self.negative: float | None = None
         self.labels, self.labelled = labels, labelled
-        self._words = dict(zip(map(_plain, labels or ("false", "true")), (b"0", b"1"), strict=True))
+        self.found: set[str] = set()  # labels, in lines read one by one
+        self._words = dict(zip(map(plain_label, labels or ("false", "true")), (b"0", b"1"), strict=True))
 
     def many(self, text: bytes) -> tuple[ClicksRows, NDArray[np.int64]]:
         """Return all rows of ``text`` and the line of each, from 0; Irregular if in any doubt."""
@@ -172,7 +180,7 @@ class ClicksLines:
             raise Irregular
         if not self.labelled:
             return b"0"
-        number = self._words.get(_plain(word[1].decode(errors="replace")))
+        number = self._words.get(plain_label(word[1].decode(errors="replace")))
         if number is None:
             raise Irregular
         return number
@@ -236,7 +244,9 @@ class ClicksLines:
             raise Malformed(self._expected, token)
         if not self.labelled:
             return 0.0
-        number = self._words.get(_plain(token.decode(errors="replace")))
+        text = token.decode(errors="replace")
+        self.found.add(text)
+        number = self._words.get(plain_label(text))
         if number is not None:
             return float(number)
         if _SEVERAL.fullmatch(token):
@@ -245,9 +255,9 @@ class ClicksLines:
         try:
             label = finite_number(token, self._expected)
         except Malformed as error:
-            raise Malformed(error.expected, token, cure=_LABELS_CURE) from None
+            raise _UnknownLabel(error.expected, token) from None
         if self.labels or label not in (1.0, 0.0, -1.0):
-            raise Malformed(self._expected, token, cure=_LABELS_CURE)
+            raise _UnknownLabel(self._expected, token)
         if label != 1.0 and self.negative not in (None, label):
             raise Malformed(f"a label of {self.negative:.0f} or 1, as in the lines before", token)
         return label
@@ -266,14 +276,6 @@ class ClicksLines:
                 np.float32
             ),
         )
-
-
-def _plain(label: str) -> str:
-    """Return the one way to write a label that is a number, or false or true."""
-    try:
-        return repr(float(label))
-    except ValueError:
-        return label.lower() if label.lower() in ("false", "true") else label
 
 
 def _rows(

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Collection
 from dataclasses import dataclass, replace
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from mlless.data.features import RatingsLayout
 from mlless.errors import UsageError
+
+LABEL = "a label of 0 or 1, of -1 or 1, or of false or true"
 
 
 class ReadingOptions(TypedDict, total=False):
@@ -17,9 +21,39 @@ class ReadingOptions(TypedDict, total=False):
     rating_column: str | int | None
     separator: str | None
     header: bool | None
-    labels: tuple[str, str] | None
+    labels: str | tuple[str, str] | None
     drop_unlabelled: bool
     skip_malformed: bool
+
+
+def reading_of(options: ReadingOptions) -> Reading:
+    """Return the options of a function as one; UsageError for labels that do not tell two classes apart.
+
+    Labels may also be text with a comma, as on the command line: ``no,yes``.
+    """
+    given: dict[str, Any] = dict(options)
+    if (labels := given.get("labels")) is not None:
+        pair = tuple(labels.split(",") if isinstance(labels, str) else map(str, labels))
+        if len(set(pair)) != 2 or len(pair) != 2:
+            expected = "two that differ, that of no click first: no,yes"
+            raise UsageError("no such labels", expected=expected, found=",".join(pair))
+        given["labels"] = pair
+    return Reading(**given)
+
+
+def plain_label(label: str) -> str:
+    """Return the one way to write a label that is a number, or false or true."""
+    try:
+        return repr(float(label))
+    except ValueError:
+        return label.lower() if label.lower() in ("false", "true") else label
+
+
+def labels_cure(found: Collection[str]) -> str:
+    """Return what to do about unknown labels, where these have been found so far."""
+    told = shlex.quote(",".join(sorted(found)))
+    names = f": --labels {told}" if len(found) == 2 else " with --labels no,yes"
+    return f"say which two labels there are, that of no click first{names}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +87,6 @@ class Reading:
     drop_unlabelled: bool = False
     skip_malformed: bool = False
     names: tuple[str, ...] | None = None
-
-    def __post_init__(self) -> None:
-        """Raise UsageError for labels that do not tell two classes apart."""
-        if self.labels is not None and (len(self.labels) != 2 or self.labels[0] == self.labels[1]):
-            found = ",".join(self.labels)
-            raise UsageError(
-                "no such labels", expected="two that differ, that of no click first", found=found
-            )
 
     @property
     def columns(self) -> dict[str, str | int]:

@@ -155,6 +155,11 @@ def labels(column: pyarrow.Array, pair: tuple[str, str] | None, missing: Sequenc
     return found
 
 
+def label_texts(column: pyarrow.Array, missing: Sequence[str]) -> set[str]:
+    """Return the texts of the labels that there are."""
+    return {text.strip() for text in _texts(column.drop_null()).unique().to_pylist()} - set(missing)
+
+
 def _label(text: str, pair: tuple[str, str] | None, missing: Sequence[str]) -> int:
     if pair is not None:
         for label, told in enumerate(pair):

@@ -136,6 +136,15 @@ def test_labels_may_be_any_two(write: Write, no: str, yes: str, told: bool, bad:
         read(write("a", f"{no} 1:1\nmaybe 2:1\n"), labels=(no, yes) if told else None)
 
 
+def test_the_cure_names_the_two_labels_that_are_there(write: Write) -> None:
+    with pytest.raises(InputError, match=r"line 2: .*found '2'. Say which two .*: --labels 1,2;"):
+        read(write("a", "1 1:1\n2 2:1\n1 3:1\n"))
+    with pytest.raises(InputError, match=r"line 1: .*found 'no'. Say which two .*: --labels no,yes$"):
+        read(write("a", "no 1:1\nyes 2:1\nno 3:1\n"))
+    with pytest.raises(InputError, match=r"Say which two .* with --labels no,yes$"):
+        read(write("a", "2 1:1\n3 2:1\n4 3:1\n"))
+
+
 def test_rows_to_predict_need_no_label_that_is_known(write: Write) -> None:
     path = write("a", "? 1:1\n7 2:1\n-1 3:1\n")
     assert read(path, labelled=False)[0] == [(0, {1: 1.0}), (0, {2: 1.0}), (0, {3: 1.0})]

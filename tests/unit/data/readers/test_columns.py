@@ -15,7 +15,7 @@ import pytest
 
 from mlless.data.features import ABSENT, CRITEO, FeatureMap, Layout
 from mlless.data.hashing import LONGEST_TOKEN
-from mlless.data.readers import Reading, open_source, parquet, read_columns, read_ratings
+from mlless.data.readers import Reading, open_source, parquet, read_columns, read_ratings, reading_of
 from mlless.data.rows import ColumnRows
 from mlless.errors import InputError, UsageError
 
@@ -140,10 +140,26 @@ def test_labels_may_be_any_two(write: Write, tmp_path: Path) -> None:
     table = pyarrow.table({"clicked": [2, 1, 2], "site": ["a", "b", "c"]})
     pyarrow.parquet.write_table(table, tmp_path / "c.parquet")
     assert read(tmp_path / "c.parquet", bare, labels=("1", "2")).labels.tolist() == [1, 0, 1]
-    with pytest.raises(InputError, match=r"row 1: malformed row: expected a label of 0 or 1.*--labels"):
+    with pytest.raises(InputError, match=r"row 1: malformed row: expected a label of 0 or 1.*--labels 1,2;"):
         read(tmp_path / "c.parquet", bare)
-    with pytest.raises(UsageError, match="two that differ"):
-        Reading(labels=("a", "a"))
+    path = write("c.csv", "clicked,site\nno,a\nmight be,b\n")
+    with pytest.raises(
+        InputError, match=r"line 2: .*found 'no'. Say .* no click first: --labels 'might be,no'"
+    ):
+        read(path, bare)
+    with pytest.raises(InputError, match=r"found 'no'. Say .* no click first with --labels no,yes"):
+        read(write("c.csv", "clicked,site\nno,a\nyes,b\n?,c\n"), bare)
+
+
+def test_labels_are_told_as_a_pair_or_as_on_the_command_line() -> None:
+    for given in (("no", "yes"), "no,yes"):
+        assert reading_of({"labels": given}).labels == ("no", "yes")
+    assert reading_of({"labels": "1,2", "skip_malformed": True}) == Reading(
+        labels=("1", "2"), skip_malformed=True
+    )
+    for wrong in (("a", "a"), ("a",), "a", "a,b,c", "a,a"):
+        with pytest.raises(UsageError, match="two that differ"):
+            reading_of({"labels": wrong})  # type: ignore[typeddict-item]
 
 
 @pytest.mark.parametrize(("no", "yes"), [("False", "True"), ("false", "true"), ("0.0", "1.0"), ("-1", "+1")])

@@ -8,7 +8,7 @@ from mlless.data.features import MISSING, Layout
 from mlless.data.layouts import layout_text
 from mlless.data.readers import Reading
 from mlless.data.readers.forms import BLANKS, find_form
-from mlless.data.readers.guess_clicks import guess_layout
+from mlless.data.readers.guess_clicks import Guess, guess_layout
 from mlless.data.readers.plan import doubt, head_of
 from mlless.errors import InputError
 
@@ -66,8 +66,13 @@ def test_what_may_be_something_else_than_ratings_is_doubted(text: str, why: str 
     assert (found is None) if why is None else (found is not None and why in found)
 
 
-def guessed(text: str, *, told: bool = False) -> Layout | None:
-    return guess_layout(head_of(find_form(text.encode(), "here"), Reading()), labels_told=told)
+def guess_of(text: str, labels: tuple[str, str] | None = None) -> Guess | None:
+    return guess_layout(head_of(find_form(text.encode(), "here"), Reading()), labels)
+
+
+def guessed(text: str, labels: tuple[str, str] | None = None) -> Layout | None:
+    guess = guess_of(text, labels)
+    return guess.layout if guess else None
 
 
 def test_the_columns_of_clicks_are_guessed() -> None:
@@ -81,6 +86,44 @@ def test_the_columns_of_clicks_are_guessed() -> None:
     odd = guessed("n,y\n" + "".join(f"{n},{n % 2}\n" for n in range(9)) + "?,1\n")
     assert odd == Layout("y", ("n",), missing=(*MISSING, "?"))
     assert 'missing = ["", "NA", "N/A", ' in layout_text(odd)
-    assert guessed("n,seen\n1,no\n2,yes\n3,no\n", told=True) == Layout("seen", ("n",))
+    told = ("no", "yes")
+    assert guessed("n,seen\n1,no\n2,yes\n3,no\n", told) == Layout("seen", ("n",), labels=told)
+    assert guessed("n,seen,sex\n1,no,f\n2,yes,m\n3,no,m\n", told) == Layout(
+        "seen", ("n",), ("sex",), labels=told
+    )
     assert guessed("a,b,c\n1,0,5\n0,1,7\n") is None  # either may be the label
     assert guessed("user,item,click\n1,2,0\n1,3,1\n") is None
+
+
+def test_a_first_column_without_a_name_that_counts_rows_is_left_out() -> None:
+    for name in ("", "Unnamed: 0"):
+        guess = guess_of(f"{name},n,y\n0,5,0\n1,6,1\n3,7,0\n")
+        assert guess is not None
+        assert (guess.layout, guess.numbering) == (Layout("y", ("n",)), True)
+    for text in (",n,y\n4,5,0\n2,6,1\n", ",n,y\n1,5,0\n2,6,1\n", ",n,y\n0,5,0\n0,6,1\n"):
+        guess = guess_of(text)
+        assert guess is not None
+        assert (guess.layout.numeric, guess.numbering) == (("", "n"), False)
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [("user_id", 0), ("id", 0), ("ID", 0), ("adId", 0), ("customer", 0), ("paid", 1), ("idle", 1), ("n", 1)],
+)
+def test_whole_numbers_in_a_column_named_like_an_id_are_categories(name: str, number: int) -> None:
+    layout = guessed(f"{name},price,y\n7,5,0\n9,6,1\n")
+    assert layout is not None
+    assert (name in layout.numeric) == bool(number)
+    layout = guessed(f"{name},price,y\n7.5,5,0\n9,6,1\n")
+    assert layout is not None
+    assert name in layout.numeric
+
+
+def test_two_labels_of_unknown_meaning_are_found() -> None:
+    guess = guess_of("n,clicked\n1,no\n2,yes\n3,no\n")
+    assert guess is not None
+    assert set(guess.unknown) == {"no", "yes"}
+    for known in ("0\n1,1.0", "-1\n2,1", "False\n2,true"):
+        guess = guess_of(f"n,clicked\n1,{known}\n")
+        assert guess is not None
+        assert not guess.unknown
