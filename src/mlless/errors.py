@@ -23,6 +23,8 @@ Errors of other libraries are turned into these at the port where they arise.
 from __future__ import annotations
 
 import re
+import sys
+import warnings
 
 # Rather too much than too little: a password may hold what would have had to be escaped. It ends at the last
 # @ of its line before another URL.
@@ -39,6 +41,14 @@ def hidden(text: str) -> str:
 
 class DataWarning(UserWarning):
     """Data from which little can be learnt, or by which little can be told: how estimators speak of it."""
+
+
+def warn(text: str, kind: type[Warning] = UserWarning) -> None:
+    """Warn at the line of whoever has called this package, however deep within it the trouble is seen."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] == "mlless":
+        level, frame = level + 1, frame.f_back
+    warnings.warn(text, kind, stacklevel=level)
 
 
 class MLLessError(Exception):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from os import PathLike
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -107,11 +108,23 @@ def place_of(location: Location | Place) -> Place:
 
 def path_of(location: Location) -> Path:
     """Return a location that is no URL as a path; UsageError if it was a URL before pathlib took it apart."""
+    if not isinstance(location, str | PathLike):
+        raise not_a_path(location)
     if isinstance(location, Path) and _SHORTENED.match(str(location)):
         raise UsageError(
             "a URL is not a path", found=f"Path({hidden(str(location))!r})", cure="give the URL as a string"
         )
     return Path(location)
+
+
+def not_a_path(found: object) -> UsageError:
+    """Return the error of a table, or anything else, where a path or a URL was wanted."""
+    return UsageError(
+        "neither a path nor a URL",
+        found=f"a {type(found).__name__}",
+        cure="give the path of a file or folder; mlless.MatrixFactorization and mlless.LogisticRegression "
+        "take frames and arrays",
+    )
 
 
 def check_local(path: Path) -> None:

@@ -118,6 +118,29 @@ def nearest(name: str, known: Sequence[str], prefix: str = "") -> str:
     return f"did you mean {prefix}{close[0]}?" if close else f"there are {prefix}{f', {prefix}'.join(known)}"
 
 
+def knows_options(kind: type) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
+    """Let a function whose ``**options`` are the keys of a TypedDict tell the nearest one of a wrong name."""
+
+    def decorate(function: Callable[_P, _R]) -> Callable[_P, _R]:
+        *own, _ = inspect.signature(function).parameters
+        return _knowing(function, [name for name in (*own, *kind.__annotations__) if name != "self"])
+
+    return decorate
+
+
+def _knowing(function: Callable[_P, _R], names: Sequence[str]) -> Callable[_P, _R]:
+    """Return the function; a name that is not among ``names`` is a TypeError that names the nearest one."""
+
+    @wraps(function)
+    def checked(*arguments: _P.args, **given: _P.kwargs) -> _R:
+        for name in given:
+            if name not in names:
+                raise TypeError(f"{function.__name__}() has no argument {name}: {nearest(name, names)}")
+        return function(*arguments, **given)
+
+    return checked
+
+
 def takes_options(*kinds: type[msgspec.Struct]) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
     """Give a function with ``**options`` the options of ``kinds`` by name: its signature and docstring.
 
@@ -136,13 +159,7 @@ def takes_options(*kinds: type[msgspec.Struct]) -> Callable[[Callable[_P, _R]], 
         ]
         names = [one.name for one in (*own, *options)]
 
-        @wraps(function)
-        def checked(*arguments: _P.args, **given: _P.kwargs) -> _R:
-            for name in given:
-                if name not in names:
-                    raise TypeError(f"{function.__name__}() has no argument {name}: {nearest(name, names)}")
-            return function(*arguments, **given)
-
+        checked = _knowing(function, names)
         checked.__signature__ = signature.replace(parameters=[*own, *options])  # type: ignore[attr-defined]
         checked.__doc__ = "".join(
             [inspect.cleandoc(function.__doc__ or ""), _SECTION, *map(_documented, every)]

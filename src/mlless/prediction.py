@@ -11,7 +11,6 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal, Unpack
 
 import msgspec
@@ -35,6 +34,7 @@ from mlless.data.readers import (
     read_ratings,
     reading_of,
 )
+from mlless.data.readers.finding import listed
 from mlless.data.readers.parts import STANDARD_INPUT
 from mlless.data.rows import Chunk, ClicksRows
 from mlless.errors import DatasetError, InputError, MLLessError, UsageError
@@ -42,6 +42,7 @@ from mlless.job import Logistic
 from mlless.kernels.arrays import Floats
 from mlless.locations import WEB, Location, Place, place_of, scheme_of
 from mlless.models.logistic import area_under_curve, probabilities
+from mlless.options import knows_options
 from mlless.ranking import Seen, Sightings
 from mlless.scoring import RatingsScorer, margins_of
 
@@ -133,6 +134,7 @@ class Predictor:
         """What the keys and values of ``predict`` are called in a table."""
         return ("row", "prediction") if self.kind == "lr" else ("user", "item", "prediction")
 
+    @knows_options(ReadingOptions)
     def predict(
         self, source: Sources, *, format: str | None = None, **options: Unpack[ReadingOptions]
     ) -> Iterator[Predictions]:
@@ -334,17 +336,19 @@ class Predictor:
         """Return the log-odds of a click for CSR rows, as in ``predict_clicks``."""
         return margins_of(self.artifact, row_starts, features, values)[0]
 
-    def evaluate(self, dataset: Dataset, part: Part | None = None) -> dict[str, float]:
+    def evaluate(self, dataset: Dataset | Location, part: Part | None = None) -> dict[str, float]:
         """Return ``rmse``, or ``log_loss`` and ``auc``, on a data set, and the number of ``rows``.
 
         ``unknown`` is as in `Predictions`. Rows are matched by original ids. ``part`` None takes the held-out
         part of the very data set the model was trained on, and every row of any other.
         """
+        dataset = dataset if isinstance(dataset, Dataset) else open_dataset(dataset)
         files = files_of(self._fitting(dataset), part or self.natural_part(dataset))
         if not files:
             raise UsageError("no rows to evaluate on", where=dataset.location, cure="choose another --part")
         return self._metrics(self._scored(dataset, files))
 
+    @knows_options(ReadingOptions)
     def evaluate_raw(
         self, source: Sources, *, format: str | None = None, **options: Unpack[ReadingOptions]
     ) -> dict[str, float]:
@@ -420,7 +424,7 @@ def files_of(dataset: Dataset, part: Part) -> tuple[File, ...]:
 
 def as_dataset(source: Sources) -> Dataset | None:
     """Return the data set at ``source``; None if there are raw rows, or nothing. DatasetError for a run."""
-    given = [source] if isinstance(source, str | Path) else source
+    given = listed(source)
     if len(given) != 1 or given[0] == STANDARD_INPUT or scheme_of(given[0]) in WEB:
         return None
     place = place_of(given[0])
@@ -432,6 +436,7 @@ def load(run: Location) -> Predictor:
     return Predictor(read_artifact(place_of(run)), place_of(run))
 
 
+@knows_options(ReadingOptions)
 def evaluate(
     run: Location,
     dataset: Sources,

@@ -6,14 +6,13 @@ Where they come from is told in docs/decisions/0003-defaults.md.
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Literal
 
 import msgspec
 
 from mlless.billing.tariff import load_tariff
 from mlless.data.manifest import Clicks, Manifest, Ratings
-from mlless.errors import UsageError
+from mlless.errors import UsageError, warn
 from mlless.job import (
     MOST_ROWS,
     Adagrad,
@@ -232,7 +231,7 @@ def _sync(wishes: Wishes, significance: float, merge: MergeRule, *, alone: bool)
         return Sync(significance=0.0, half=False, merge=merge, compression=wishes.compression)
     if alone:
         if wishes.significance:
-            warnings.warn("one worker publishes nothing: significance has no effect", stacklevel=2)
+            warn("one worker publishes nothing: significance has no effect")
         return Sync(significance=0.0, half=False, merge=merge)
     significance = _or(wishes.significance, significance)
     return Sync(significance=significance, half=significance > 0, merge=merge, compression=wishes.compression)

@@ -6,7 +6,6 @@ those that are held out.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,8 +34,9 @@ from mlless.data.readers import ReadingOptions, Source, Sources, open_source, re
 from mlless.data.request import Request
 from mlless.data.rows import R
 from mlless.data.spool import Spool
-from mlless.errors import InputError, UsageError
+from mlless.errors import InputError, UsageError, warn
 from mlless.locations import Location, place_of
+from mlless.options import knows_options
 
 Progress = Callable[[float | None, str], None]
 Tell = Callable[[str], None]
@@ -45,6 +45,7 @@ VALIDATION = 0.1
 _PASS_1 = 0.5  # the share of the work, for progress
 
 
+@knows_options(ReadingOptions)
 def partition(
     source: Sources,
     dest: Location,
@@ -100,9 +101,7 @@ def partition(
     """
     place = place_of(dest)
     model = open_dataset(like) if like is not None else None
-    request = Request(
-        format, features, columns, numeric, hash_seed, model, reading_of(reading), tell or warnings.warn
-    )
+    request = Request(format, features, columns, numeric, hash_seed, model, reading_of(reading), tell or warn)
     origin = request.settled(open_source(source, format=request.format))
     options = _options(validation, seed, model)
     intake = request.intake(origin)

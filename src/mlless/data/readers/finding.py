@@ -7,13 +7,14 @@ import glob
 import os
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
+from os import PathLike
 from pathlib import Path, PurePosixPath
 
 from mlless.channels.opening import open_remote
 from mlless.data.manifest import MANIFEST
 from mlless.data.readers.parts import STANDARD_INPUT, FilePart, Part, PipePart, RemotePart, unreadable
 from mlless.errors import InputError, MissingObject, UsageError, hidden
-from mlless.locations import SCHEMES, WEB, Prefix, WebFile, path_of, place_of, scheme_of
+from mlless.locations import SCHEMES, WEB, Prefix, WebFile, not_a_path, path_of, place_of, scheme_of
 
 Sources = str | Path | Sequence[str | Path]
 
@@ -27,8 +28,7 @@ def parts_of(sources: Sources) -> tuple[str, tuple[Part, ...]]:
     Parts that were found and are empty are left out. InputError if there is nothing to be found;
     UsageError if a part is named twice.
     """
-    several = [sources] if isinstance(sources, str | Path) else sources
-    given = [one if isinstance(one, str) else str(path_of(one)) for one in several]
+    given = [one if isinstance(one, str) else str(path_of(one)) for one in listed(sources)]
     if not given:
         raise UsageError("no source", expected="at least one")
     parts = [part for one in given for part in _parts_of(one) if part.size or not part.found]
@@ -41,6 +41,15 @@ def parts_of(sources: Sources) -> tuple[str, tuple[Part, ...]]:
             raise UsageError("a source is named twice", where=part.name, cure=cure)
         seen.add(part.address)
     return together(given), tuple(parts)
+
+
+def listed(sources: Sources) -> Sequence[str | Path]:
+    """Return the sources one by one; UsageError for a table, which is no list of them."""
+    if isinstance(sources, str | PathLike):
+        return [sources]
+    if not isinstance(sources, Sequence):
+        raise not_a_path(sources)
+    return sources
 
 
 def together(given: Sequence[str]) -> str:
