@@ -31,8 +31,8 @@ _PARAMETERS = """\
         The threshold of "isp", as in `mlless.train`.
     max_iter : int, optional
         The most epochs. None is {epochs}.
-        On small arrays it is as many as come to {steps:,} steps. Who gives a number gets all of them, unless
-        ``n_iter_no_change`` is given too.
+        On small arrays it is as many as come to {steps:,} steps. A number that is given is reached, unless
+        ``n_iter_no_change`` is given too; ``n_iter_`` may be smaller after a ``refit``.
     n_iter_no_change : int, optional
         After how many epochs without a better held-out metric a fit ends; None is {patience}. Where
         nothing is held out, a fit of arrays takes all epochs, unless a number is given for the training loss.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import numpy as np
 import pytest
 
@@ -45,6 +47,24 @@ def test_a_callback_may_end_the_fit(pairs, workers):
     ).fit(*pairs)
     assert model.stop_reason_ == "callback"
     assert model.n_iter_ in (2, 3)
+
+
+def test_a_ctrl_c_raises_or_ends_a_fit_of_several_workers_in_order(pairs):
+    times = []
+
+    def interrupt(record):
+        times.append(record.epoch)
+        if len(times) == 1:
+            signal.raise_signal(signal.SIGINT)
+
+    model = mlless.MatrixFactorization(max_iter=50, batch_size=400, random_state=0, callbacks=[interrupt])
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(*pairs)
+    times.clear()
+    model.set_params(workers=2).fit(*pairs)
+    assert model.stop_reason_ == "interrupted"
+    assert len(times) < 50
+    assert np.isfinite(model.predict(pairs[0])).all()
 
 
 def test_a_callback_needs_only_one_method(labelled):
