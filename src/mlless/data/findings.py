@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from mlless.data.features import ABSENT
 from mlless.data.groups import Group, RatingsGroup
 from mlless.data.manifest import Clicks, Finding, Manifest, Ratings
 from mlless.errors import InputError
@@ -16,6 +17,8 @@ _NEARLY_ALL = 0.99
 _FEW_ROWS = 100
 _FEW_OF_A_LABEL = 10
 _NAMES = 5  # that are told
+_NEARLY_EACH = 0.95
+_HASHES = 1 << 18  # told apart
 
 
 class Survey:
@@ -181,14 +184,51 @@ class ColumnSurvey:
             ("constant", ~absent, "the same in every row"),
         ):
             names = self._names[self._left[which]].tolist()
-            if names:
-                more = f" and {len(names) - _NAMES} more" if len(names) > _NAMES else ""
-                columns = "column" if len(names) == 1 else "columns"
-                yield Finding(
-                    kind,
-                    f"{columns} {', '.join(names[:_NAMES])}{more}: {what}, so nothing is learnt from it. "
-                    "Check the source, or leave it out",
-                )
+            yield from _of_columns(
+                kind, names, f"{what}, so nothing is learnt from it. Check the source, or leave it out"
+            )
+
+
+class RepeatSurvey:
+    """Finds the columns of categories that are different in nearly every row.
+
+    It counts the hashes that occur, which is enough to tell up to twice as many rows as there are hashes.
+    """
+
+    def __init__(self, names: Sequence[str], hashed: int) -> None:
+        self._names, self._hashed = names, hashed
+        self._seen = np.zeros((len(names), min(hashed, _HASHES)), np.bool_)
+        self._rows = np.zeros(len(names), np.int64)
+
+    def add(self, hashes: NDArray[np.uint32]) -> None:
+        """Take in rows, a column a name; `ABSENT` is no value."""
+        for place in np.flatnonzero(self._tells):
+            values = hashes[:, place][hashes[:, place] != ABSENT].astype(np.uint64)
+            seen = self._seen[place]
+            seen[values * np.uint64(len(seen)) // np.uint64(self._hashed)] = True
+            self._rows[place] += len(values)
+
+    @property
+    def _tells(self) -> NDArray[np.bool_]:
+        tells: NDArray[np.bool_] = self._rows <= 2 * self._seen.shape[1]
+        return tells
+
+    def findings(self) -> Iterator[Finding]:
+        """Yield the columns of which new rows will hold new values."""
+        hashes = self._seen.shape[1]
+        distinct = -hashes * np.expm1(-self._rows / hashes)  # to be expected if no value occurs twice
+        found = self._tells & (self._rows >= _FEW_ROWS) & (self._seen.sum(axis=1) >= _NEARLY_EACH * distinct)
+        names = [self._names[place] for place in np.flatnonzero(found).tolist()]
+        yield from _of_columns(
+            "unique", names, "different in nearly every row, so it tells nothing of new rows. Leave it out"
+        )
+
+
+def _of_columns(kind: str, names: Sequence[str], what: str) -> Iterator[Finding]:
+    if names:
+        more = f" and {len(names) - _NAMES} more" if len(names) > _NAMES else ""
+        columns = "column" if len(names) == 1 else "columns"
+        yield Finding(kind, f"{columns} {', '.join(names[:_NAMES])}{more}: {what}")
 
 
 def check_two_classes(manifest: Manifest, where: str) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mlless.data.dataset import Dataset
 from mlless.data.dealing import Deal, RowDeal, UserDeal, cut_users, deal_users, groups_for
 from mlless.data.features import ABSENT, FeatureMap, Scale, Scaling, unscaled
-from mlless.data.findings import ColumnSurvey
+from mlless.data.findings import ColumnSurvey, RepeatSurvey
 from mlless.data.groups import Group, RatingsGroup
 from mlless.data.ids import NO_IDS, IdIndex, RatingIds, pack
 from mlless.data.manifest import Clicks, Finding, Ratings
@@ -290,6 +290,7 @@ class ColumnsIntake:
         self._share = _Positives()
         self._numeric = ColumnSurvey(features.layout.numeric)
         self._categorical = ColumnSurvey(features.layout.categorical)
+        self._repeats = RepeatSurvey(features.layout.categorical, features.hashed)
 
     def chunks(self) -> Iterator[Chunk[ColumnRows]]:
         """Yield the rows of the source."""
@@ -299,6 +300,7 @@ class ColumnsIntake:
         """Look for columns that say nothing."""
         self._numeric.add(chunk.rows.numeric)
         self._categorical.add(chunk.rows.categories)
+        self._repeats.add(chunk.rows.categories)
         return chunk.rows
 
     def settle(self, training: Iterator[ColumnRows]) -> None:
@@ -326,6 +328,7 @@ class ColumnsIntake:
         """Yield the columns that say nothing."""
         yield from self._numeric.findings(np.nan)
         yield from self._categorical.findings(ABSENT)
+        yield from self._repeats.findings()
 
 
 def with_scales(features: FeatureMap, training: Iterable[ColumnRows]) -> FeatureMap:

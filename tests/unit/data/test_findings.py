@@ -210,3 +210,31 @@ def test_a_manifest_without_notes_is_read_and_keeps_its_fingerprint(write: Write
     assert old == msgspec.structs.replace(manifest, notes=())
     assert "notes" not in msgspec.to_builtins(old)
     assert isinstance(old.shape, Clicks)
+
+
+@pytest.mark.parametrize("rows", [300, 3000])
+@pytest.mark.parametrize("hashed", [2048, 2100, 1 << 20])
+def test_columns_that_are_different_in_nearly_every_row(
+    write: Write, tmp_path: Path, rows: int, hashed: int
+) -> None:
+    lines = [
+        f"{n % 3 == 0:d},{n},session {n},{'' if n % 2 else f'odd {n}'},pair {n // 2},{n % 7},{n - n % 50}\n"
+        for n in range(rows)
+    ]
+    source = write("t.csv", "label,age,a,b,c,d,e\n" + "".join(lines))
+    layout = Layout("label", ("age",), ("a", "b", "c", "d", "e"))
+    found = told(partition(source, tmp_path / "d", columns=layout, features=hashed))
+    assert found["unique"] == (
+        "columns a, b: different in nearly every row, so it tells nothing of new rows. Leave it out"
+    )
+
+
+def test_where_hashes_run_out_no_column_is_said_to_be_different_in_every_row(
+    write: Write, tmp_path: Path
+) -> None:
+    source = write("t.csv", "label,a\n" + "".join(f"{n % 2},v{n // 2}\n" for n in range(3000)))
+    assert "unique" not in told(
+        partition(source, tmp_path / "d", columns=Layout("label", (), ("a",)), features=64)
+    )
+    few = write("few.csv", "label,a\n" + "".join(f"{n % 2},v{n}\n" for n in range(99)))
+    assert "unique" not in told(partition(few, tmp_path / "e", columns=Layout("label", (), ("a",))))
