@@ -69,7 +69,8 @@ class Reading:
     header
         Whether the first line names the columns; found from it unless given.
     labels
-        The label of no click and that of a click; 0 and 1, -1 and 1, or false and true unless given.
+        The label of no click and that of a click; 0 and 1, -1 and 1, or false and true unless given. As an
+        option of a function it may also be text with a comma: ``"no,yes"``.
     drop_unlabelled
         Leave rows without a rating or label out and count them, instead of raising InputError.
     skip_malformed
