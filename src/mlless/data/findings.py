@@ -199,26 +199,23 @@ class RepeatSurvey:
         self._names, self._hashed = names, hashed
         self._seen = np.zeros((len(names), min(hashed, _HASHES)), np.bool_)
         self._rows = np.zeros(len(names), np.int64)
+        self._left = np.arange(len(names))  # the columns that may be such ones
 
     def add(self, hashes: NDArray[np.uint32]) -> None:
         """Take in rows, a column a name; `ABSENT` is no value."""
-        for place in np.flatnonzero(self._tells):
+        for place in self._left.tolist():
             values = hashes[:, place][hashes[:, place] != ABSENT].astype(np.uint64)
             seen = self._seen[place]
             seen[values * np.uint64(len(seen)) // np.uint64(self._hashed)] = True
             self._rows[place] += len(values)
-
-    @property
-    def _tells(self) -> NDArray[np.bool_]:
-        tells: NDArray[np.bool_] = self._rows <= 2 * self._seen.shape[1]
-        return tells
+        size, rows = self._seen.shape[1], self._rows[self._left]
+        distinct = -size * np.expm1(-rows / size)  # to be expected if no value occurs twice
+        repeat = self._seen[self._left].sum(axis=1) < _NEARLY_EACH * distinct
+        self._left = self._left[(rows <= 2 * size) & ~(repeat & (rows >= _FEW_ROWS))]
 
     def findings(self) -> Iterator[Finding]:
         """Yield the columns of which new rows will hold new values."""
-        hashes = self._seen.shape[1]
-        distinct = -hashes * np.expm1(-self._rows / hashes)  # to be expected if no value occurs twice
-        found = self._tells & (self._rows >= _FEW_ROWS) & (self._seen.sum(axis=1) >= _NEARLY_EACH * distinct)
-        names = [self._names[place] for place in np.flatnonzero(found).tolist()]
+        names = [self._names[place] for place in self._left.tolist() if self._rows[place] >= _FEW_ROWS]
         yield from _of_columns(
             "unique", names, "different in nearly every row, so it tells nothing of new rows. Leave it out"
         )
