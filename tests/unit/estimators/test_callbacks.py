@@ -49,6 +49,15 @@ def test_a_callback_may_end_the_fit(pairs, workers):
     assert model.n_iter_ in (2, 3)
 
 
+@pytest.fixture
+def ctrl_c():
+    """Let a SIGINT raise: a program that was started in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_a_ctrl_c_raises_or_ends_a_fit_of_several_workers_in_order(pairs):
     times = []
 
