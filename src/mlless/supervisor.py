@@ -228,9 +228,7 @@ class Supervisor:
 
     def _spent(self, following: Plan | None) -> Literal["cost", "time"] | None:
         """Return which budget allows for no step beyond the ``following``, if that makes a difference."""
-        if not self._costing.limited:
-            return None
-        if following is None:
+        if following is None or not self._costing.limited:
             return None
         later = self._schedule.after(following)
         if later == self._schedule.after(following, end=True):

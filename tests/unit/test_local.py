@@ -135,6 +135,17 @@ def test_a_model_without_memory_is_not_thrown_about(ratings):
     assert after[False] < 1.3 * before**2
 
 
+def test_parts_without_rows_are_passed_over_where_mini_batches_are_tiny(ratings):
+    few = msgspec.structs.replace(ratings.manifest, train=ratings.manifest.train[:2], validation=())
+    dataset = dataclasses.replace(ratings, manifest=few)
+    spec = spec_for(dataset, batch_size=1, epochs=1)
+    course, steps = begin(spec.model, 0), []
+    course.remembers = False
+    train_here(spec, dataset, course, clock=SystemClock(), listen=steps.append)
+    assert 0 in [step.samples for step in steps[:-2]]
+    assert sum(step.samples for step in steps) == spec.rows
+
+
 def test_a_listener_ends_it_two_steps_later_and_it_is_scored(clicks):
     spec = spec_for(clicks, epochs=3)
     course, steps = begin(spec.model, 0), []
