@@ -92,7 +92,8 @@ class Audience:
     def hear(self, record: StepRecord) -> bool:
         """Pass a step on; return whether someone wants to stop."""
         last, self._last = self._last, record
-        self._over = record.heldout is not None and record.loss is None  # no step but an evaluation
+        # The last step is nothing but an evaluation. One with an empty mini-batch goes on with the epoch.
+        self._over = record.heldout is not None and last is not None and last.epoch == record.epoch
         stop = not self._over and self._tell("on_step", record)
         if last is None or record.heldout is None:
             return stop

@@ -76,6 +76,18 @@ def test_a_ctrl_c_raises_or_ends_a_fit_of_several_workers_in_order(pairs):
     assert np.isfinite(model.predict(pairs[0])).all()
 
 
+@pytest.mark.filterwarnings("ignore::mlless.errors.DataWarning")
+@pytest.mark.parametrize("seed", range(4))
+def test_an_epoch_that_begins_with_an_empty_mini_batch_is_not_the_end(pairs, seed):
+    recorder = Recorder()
+    model = mlless.MatrixFactorization(
+        max_iter=6, batch_size=1, random_state=seed, refit=False, callbacks=[recorder]
+    ).fit(pairs[0][:300], pairs[1][:300])
+    assert 0 in [record.samples for record in recorder.steps[:-1]]
+    assert len(recorder.steps) == model.n_steps_
+    assert len(recorder.epochs) == len(model.loss_curve_) == model.n_iter_
+
+
 def test_a_callback_needs_only_one_method(labelled):
     class Steps:
         count = 0
