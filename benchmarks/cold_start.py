@@ -23,8 +23,8 @@ from mlless.data.synthetic import write_ratings
 from mlless.deployment import Deployment
 from mlless.driver import plan_job, run_job
 from mlless.function.build import PACKAGE, build, size_of
+from mlless.messages import FunctionId
 from mlless.records import StepRecord
-from mlless.runtimes.ports import FunctionId
 from mlless.testing.emulator import EmulatorRuntime
 from mlless.wishes import Wishes
 

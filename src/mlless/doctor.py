@@ -147,8 +147,9 @@ def _check_bus(deployment: Deployment) -> Iterator[Finding]:
     if deployment.meeting not in deployment.servers:
         yield from _check_server(deployment.meeting)
     with _meeting(deployment) as (addresses, _), ExitStack() as stack:
-        hub = open_hub(addresses, 1, Deadlines().expiry)
+        hub = open_hub(addresses, Deadlines().expiry)
         stack.callback(hub.destroy)
+        hub.admit([(0, 0)])
         link = open_link(addresses, 0, 0)
         stack.callback(link.close)
         pings = []
@@ -157,7 +158,7 @@ def _check_bus(deployment: Deployment) -> Iterator[Finding]:
             link.send(greeting(0))
             if hub.receive(_DEADLINE) is None:
                 raise DeadlineExceeded(f"no message for {_DEADLINE:g} s", where=hidden(deployment.meeting))
-            hub.broadcast(_ANSWER, (0,))
+            hub.broadcast(_ANSWER, [(0, 0)])
             link.receive(_DEADLINE)
             pings.append(time.perf_counter() - start)
     address = hidden(deployment.meeting)
@@ -225,20 +226,20 @@ def _check_functions(deployment: Deployment, workers: int, dataset: str | None) 
     with _meeting(deployment) as (addresses, folder), ExitStack() as stack:
         store = open_store(addresses, expiry)
         stack.callback(store.destroy)
-        hub = open_hub(addresses, workers, expiry)
+        hub = open_hub(addresses, expiry)
         stack.callback(hub.destroy)
         runtime = open_runtime(deployment, ENTRY, folder, {"MLLESS_KERNELS": kernels.NAME})
         stack.callback(runtime.stop, 0.0)
         stack.callback(hub.close)
         started = time.monotonic()
-        runtime.start(
-            {
-                (worker, 0): msgspec.json.encode(
-                    Probe(PROTOCOL, mlless.__version__, addresses, expiry, dataset, worker, 0)
-                )
-                for worker in range(workers)
-            }
-        )
+        functions = {
+            (worker, 0): msgspec.json.encode(
+                Probe(PROTOCOL, mlless.__version__, addresses, expiry, dataset, worker, 0)
+            )
+            for worker in range(workers)
+        }
+        hub.admit(functions)
+        runtime.start(functions)
         reception = Reception(hub, runtime, workers)
         reception.run(Deadlines().start)
         sights = [_sight(store, worker) for worker in range(workers)]
@@ -274,9 +275,9 @@ class Reception:
             if len(times) == 1:
                 if all(self.heard.values()):
                     self.all_there = time.monotonic()
-                    self._hub.broadcast(_ANSWER, range(self._workers))
+                    self._hub.broadcast(_ANSWER, [(worker, 0) for worker in range(self._workers)])
             elif len(times) <= ROUNDS:
-                self._hub.broadcast(_ANSWER, (message.worker,))
+                self._hub.broadcast(_ANSWER, [(message.worker, 0)])
 
     def _next(self, missing: list[int], deadline: float) -> FromWorker:
         while True:

@@ -247,6 +247,7 @@ def run_job(
             functions = {
                 (worker, 0): launch_of(spec, session.addresses, worker, 0) for worker in range(spec.workers)
             }
+            session.hub.admit(functions)
             session.runtime.start(functions)
             started = files.meter.wall()
             if costs:  # from now on: Lithops may have deployed its runtime first

@@ -15,6 +15,8 @@ from mlless.errors import CodecError, MLLessError
 
 PROTOCOL = 3
 
+FunctionId = tuple[int, int]  # worker, generation
+
 
 class _Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
     pass

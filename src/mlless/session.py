@@ -39,7 +39,7 @@ def open_session(deployment: Deployment, spec: JobSpec, model_bytes: int) -> Ite
         addresses = deployment.addresses(f"mlless-{secrets.token_hex(6)}", str(folder) if folder else None)
         store = open_store(addresses, spec.deadlines.expiry)
         stack.callback(store.destroy)
-        hub = open_hub(addresses, spec.workers, spec.deadlines.expiry)
+        hub = open_hub(addresses, spec.deadlines.expiry)
         stack.callback(hub.destroy)
         # Who has no compiled kernels has been told so here; the workers need not say it again.
         runtime = open_runtime(deployment, ENTRY, folder, {"MLLESS_KERNELS": kernels.NAME})

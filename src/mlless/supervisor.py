@@ -7,7 +7,7 @@ what it costs (billing).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -25,7 +25,7 @@ from mlless.errors import ChannelError, ReplicasDiffer, WorkerLost
 from mlless.exchange.broadcast import update_key
 from mlless.job import JobSpec
 from mlless.membership import Schedule, told
-from mlless.messages import Abort, Commit, Plan, Report
+from mlless.messages import Abort, Commit, FunctionId, Plan, Report
 from mlless.models import model_of
 from mlless.models.base import add
 from mlless.reception import Reception
@@ -123,12 +123,12 @@ class Supervisor:
             return self._run()
         except _GivenUp:
             self._hub.broadcast(
-                Abort("the job ends without a worker that is silent"), range(self._spec.workers)
+                Abort("the job ends without a worker that is silent"), _first(range(self._spec.workers))
             )
             return self._without_a_word()
         except Exception as error:  # one who interrupts does not wait for a bus: its closing tells enough
             try:
-                self._hub.broadcast(Abort(type(error).__name__), range(self._spec.workers))
+                self._hub.broadcast(Abort(type(error).__name__), _first(range(self._spec.workers)))
             except ChannelError as trouble:
                 if isinstance(error, WorkerLost):
                     raise trouble from error  # it is why the worker died, and why it could not say so
@@ -140,7 +140,7 @@ class Supervisor:
         self._reception.greet(plan.members, self._version, self._digest)
         self._started_at = self._clock.now() - self._start
         self._costing.begin(self._clock.now())
-        self._hub.broadcast(Commit(-1, (), told(b"", _known(plan, following))), plan.members)
+        self._hub.broadcast(Commit(-1, (), told(b"", _known(plan, following))), _first(plan.members))
         keep = False
         while True:
             self._step = plan.step
@@ -159,7 +159,7 @@ class Supervisor:
             end: Literal["", "best", "final"] = (
                 "" if chosen is None else "best" if chosen.restored else "final"
             )
-            self._hub.broadcast(Commit(plan.step, published, plans, keep, end), plan.members)
+            self._hub.broadcast(Commit(plan.step, published, plans, keep, end), _first(plan.members))
             # Everyone who reported this step has merged the one before; who left in it cannot tidy up.
             self._store.delete(self._left_behind)
             self._keep_snapshots()
@@ -297,6 +297,11 @@ def note_ends(meter: Meter | None, ended: Collection[Ended], now: float) -> None
     if meter is not None:
         for one in ended:
             meter.end((one.worker, one.generation), now, ran=one.seconds)
+
+
+def _first(workers: Iterable[int]) -> list[FunctionId]:
+    """Return the first generation of workers."""
+    return [(worker, 0) for worker in workers]
 
 
 def final_bill(meter: Meter | None, ended: Collection[Ended], *, now: float, done: float) -> Bill | None:

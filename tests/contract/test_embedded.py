@@ -38,7 +38,7 @@ class EmbeddedBus:
         self.hub = EmbeddedHub(folder)
         self._links: list[EmbeddedLink] = []
 
-    def link(self) -> Link:
+    def link(self, worker: int, generation: int) -> Link:
         self._links.append(EmbeddedLink(self._folder))
         return self._links[-1]
 

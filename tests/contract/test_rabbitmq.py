@@ -10,33 +10,7 @@ from servers.rabbitmq import Broker
 
 from mlless.channels.ports import Link
 from mlless.channels.rabbitmq_bus import RabbitHub, RabbitLink
-from mlless.messages import FromWorker, ToWorker
 from mlless.testing.contracts import Bus, BusContract
-
-
-class _Joining:
-    """A link that opens with its first message, as the contract does not say sooner whose it is."""
-
-    def __init__(self, url: str, job: str) -> None:
-        self._url, self._job = url, job
-        self._link: RabbitLink | None = None
-
-    def send(self, message: FromWorker) -> None:
-        if self._link is None:
-            self._link = RabbitLink(self._url, self._job, message.worker, message.generation)
-        self._link.send(message)
-
-    def send_raw(self, data: bytes) -> None:
-        assert self._link is not None
-        self._link._send(data)
-
-    def receive(self, timeout: float) -> ToWorker:
-        assert self._link is not None
-        return self._link.receive(timeout)
-
-    def close(self) -> None:
-        if self._link is not None:
-            self._link.close()
 
 
 class RabbitBus:
@@ -44,16 +18,16 @@ class RabbitBus:
 
     def __init__(self, url: str) -> None:
         self._url, self._job = url, f"mlless-{secrets.token_hex(6)}"
-        self.hub = RabbitHub(url, self._job, workers=5, expiry=600.0)
-        self._links: list[_Joining] = []
+        self.hub = RabbitHub(url, self._job, expiry=600.0)
+        self._links: list[RabbitLink] = []
 
-    def link(self) -> Link:
-        self._links.append(_Joining(self._url, self._job))
+    def link(self, worker: int, generation: int) -> Link:
+        self._links.append(RabbitLink(self._url, self._job, worker, generation))
         return self._links[-1]
 
     def send_raw(self, link: Link, data: bytes) -> None:
-        assert isinstance(link, _Joining)
-        link.send_raw(data)
+        assert isinstance(link, RabbitLink)
+        link._send(data)
 
     def close(self) -> None:
         for link in self._links:

@@ -11,7 +11,6 @@ from servers.redis import Server
 from mlless.channels.ports import KeyValueStore, Link
 from mlless.channels.redis_bus import RedisHub, RedisLink
 from mlless.channels.redis_store import RedisStore
-from mlless.messages import FromWorker, ToWorker
 from mlless.testing.contracts import Bus, BusContract, KeyValueStoreContract
 
 _EXPIRY = 600.0
@@ -67,46 +66,21 @@ class TestStoreOnTwoServers(OnServers):
         return (redis_server.url, valkey_server.url)
 
 
-class _Joining:
-    """A link that opens with its first message, as the contract does not say sooner whose it is."""
-
-    def __init__(self, url: str, job: str) -> None:
-        self._url, self._job = url, job
-        self._link: RedisLink | None = None
-
-    def send(self, message: FromWorker) -> None:
-        if self._link is None:
-            self._link = RedisLink(self._url, self._job, message.worker, message.generation)
-        self._link.send(message)
-
-    def send_raw(self, data: bytes) -> None:
-        assert self._link is not None
-        self._link._add(data)
-
-    def receive(self, timeout: float) -> ToWorker:
-        assert self._link is not None
-        return self._link.receive(timeout)
-
-    def close(self) -> None:
-        if self._link is not None:
-            self._link.close()
-
-
 class RedisBus:
     """Hub and links of one job at a server."""
 
     def __init__(self, url: str, job: str) -> None:
         self._url, self._job = url, job
         self.hub = RedisHub(url, job, _EXPIRY)
-        self._links: list[_Joining] = []
+        self._links: list[RedisLink] = []
 
-    def link(self) -> Link:
-        self._links.append(_Joining(self._url, self._job))
+    def link(self, worker: int, generation: int) -> Link:
+        self._links.append(RedisLink(self._url, self._job, worker, generation))
         return self._links[-1]
 
     def send_raw(self, link: Link, data: bytes) -> None:
-        assert isinstance(link, _Joining)
-        link.send_raw(data)
+        assert isinstance(link, RedisLink)
+        link._add(data)
 
     def close(self) -> None:
         for link in self._links:

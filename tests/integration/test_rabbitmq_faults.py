@@ -30,7 +30,8 @@ from mlless.messages import PROTOCOL, Commit, Hello, Plan
 from mlless.records import StepRecord
 
 PATIENCE = 150.0  # seconds after which a test that waits has failed; rabbitmqctl may take a minute
-MADE = ["broadcast", "supervisor", "worker-0", "worker-1", "worker-2"]  # at the broker, for a job of three
+# At the broker, for a job of three.
+MADE = ["broadcast", "supervisor", "worker-0.0", "worker-1.0", "worker-2.0"]
 
 
 def hello(number: int, worker: int = 0) -> Hello:
@@ -50,7 +51,8 @@ class Ends:
         self._hub: RabbitHub | None = None
 
     def hub(self, url: str = "") -> RabbitHub:
-        self._hub = RabbitHub(url or self.url, self.job, workers=3, expiry=600.0)
+        self._hub = RabbitHub(url or self.url, self.job, expiry=600.0)
+        self._hub.admit([(worker, 0) for worker in range(3)])
         return self._hub
 
     def link(self, worker: int = 0, url: str = "", generation: int = 0) -> RabbitLink:
@@ -102,7 +104,7 @@ def streams(hub: RabbitHub, link: RabbitLink, disturb: Callable[[], None], every
         for number in range(count):
             if number % every == every // 2:
                 disturb()
-            hub.broadcast(commit(number), [0])
+            hub.broadcast(commit(number), [(0, 0)])
             assert hub.receive(PATIENCE) == hello(number)
         working.result(PATIENCE)
     assert hub.receive(0.0) is None
@@ -131,10 +133,10 @@ def test_what_comes_twice_is_heard_once(ends: Ends) -> None:
     link.send(hello(0))
     link.send(hello(1))
     assert [hub.receive(PATIENCE), hub.receive(PATIENCE)] == [hello(0), hello(1)]
-    hub.broadcast(commit(0), [0])
+    hub.broadcast(commit(0), [(0, 0)])
     hub._sent -= 1
-    hub.broadcast(commit(0), [0])
-    hub.broadcast(commit(1), [0])
+    hub.broadcast(commit(0), [(0, 0)])
+    hub.broadcast(commit(1), [(0, 0)])
     assert [link.receive(PATIENCE), link.receive(PATIENCE)] == [commit(0), commit(1)]
 
 
@@ -144,7 +146,7 @@ def test_a_step_may_outlast_the_broker_s_time_outs(ends: Ends, monkeypatch: pyte
     hub, busy, rude = ends.hub(), ends.link(0), ends.link(1)
     rude._connection._acknowledge = lambda: None  # type: ignore[method-assign]
     opened = busy._connection._connection
-    hub.broadcast(commit(0), [0, 1])
+    hub.broadcast(commit(0), [(0, 0), (1, 0)])
     eventually(lambda: rude._connection._failure is not None, "the broker loses patience", within=PATIENCE)
     assert rude.receive(PATIENCE) == commit(0)
     with pytest.raises(ChannelError, match="the broker refuses: found PRECONDITION_FAILED - delivery ack"):
@@ -162,7 +164,8 @@ def test_workers_of_a_killed_supervisor_notice(ends: Ends, monkeypatch: pytest.M
     monkeypatch.setattr(rabbitmq_bus, "_ABSENCE", 1.0)
     code = (
         "from mlless.channels.rabbitmq_bus import RabbitHub\n"
-        f"hub = RabbitHub({ends.url!r}, {ends.job!r}, 3, 600.0)\n"
+        f"hub = RabbitHub({ends.url!r}, {ends.job!r}, 600.0)\n"
+        "hub.admit([(0, 0)])\n"
         "print('open', flush=True)\n"
         "while True:\n"
         "    hub.receive(600.0)\n"
@@ -182,20 +185,33 @@ def test_workers_of_a_killed_supervisor_notice(ends: Ends, monkeypatch: pytest.M
     ends.forget()
 
 
-def test_a_new_launch_of_a_worker_gets_its_messages(ends: Ends) -> None:
-    hub, old = ends.hub(), ends.link(generation=0)
-    new = ends.link(generation=1)
-    for step in range(5):
-        hub.broadcast(commit(step), [0])
-    assert [new.receive(PATIENCE) for _ in range(5)] == [commit(step) for step in range(5)]
-    with pytest.raises(ChannelError, match="no message"):
-        old.receive(0.0)
+def test_a_link_notices_that_a_message_is_lost(ends: Ends) -> None:
+    hub, link = ends.hub(), ends.link()
+    hub.broadcast(commit(0), [(0, 0)])
+    hub.broadcast(commit(1), [(1, 0)])
+    hub._sent += 1
+    hub.broadcast(commit(3), [(1, 0)])
+    assert link.receive(PATIENCE) == commit(0)
+    with pytest.raises(ChannelError, match="of the supervisor are lost: expected number 3, found 4"):
+        link.receive(PATIENCE)
+
+
+def test_a_queue_that_nobody_reads_keeps_the_last_messages(
+    ends: Ends, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who comes later has missed what was sent before, which is no loss."""
+    monkeypatch.setattr(rabbitmq_client, "_KEPT", 3)
+    hub = ends.hub()
+    for number in range(10):
+        hub.broadcast(commit(number), [(0, 0)])
+    link = ends.link()
+    assert [link.receive(PATIENCE) for _ in range(3)] == [commit(7), commit(8), commit(9)]
 
 
 def test_nothing_is_left_at_the_broker(ends: Ends, broker: Broker) -> None:
     hub, link = ends.hub(), ends.link()
     assert broker.names(ends.job) == [f"{ends.job}.{name}" for name in MADE]
-    hub.broadcast(commit(0), [0])
+    hub.broadcast(commit(0), [(0, 0)])
     hub.destroy()
     hub.destroy()
     assert broker.names(ends.job) == []
@@ -207,8 +223,9 @@ def test_nothing_is_left_at_the_broker(ends: Ends, broker: Broker) -> None:
 
 
 def test_a_broker_forgets_a_job_that_died(ends: Ends, broker: Broker) -> None:
-    exchange, queue, *bound = (f"{ends.job}.{name}" for name in MADE)
-    rabbitmq_client.declare(ends.url, exchange, queue, bound, expiry=1.0)
+    hub = RabbitHub(ends.url, ends.job, 1.0)
+    hub.admit([(0, 0), (0, 1)])
+    hub._connection.close()
     eventually(lambda: broker.names(ends.job) == [], "queues expire", within=PATIENCE)
 
 
@@ -227,7 +244,7 @@ def test_a_restarted_broker_ends_the_job(ends: Ends, broker: Broker, monkeypatch
 def test_queues_deleted_from_outside_are_an_error_at_once(ends: Ends) -> None:
     hub, link = ends.hub(), ends.link()
     ends.forget()
-    with pytest.raises(Disconnected, match=rf"{ends.job}\.worker-0: what the job had made is gone"):
+    with pytest.raises(Disconnected, match=rf"{ends.job}\.worker-0\.0: what the job had made is gone"):
         link.receive(PATIENCE)
     with pytest.raises(Disconnected, match=rf"{ends.job}\.supervisor: what the job had made is gone"):
         hub.receive(PATIENCE)
@@ -253,7 +270,7 @@ def test_a_broker_that_is_gone_is_given_up(ends: Ends, proxy: Proxy, monkeypatch
     with pytest.raises(ChannelError, match=message):
         link.send(hello(0))
     with pytest.raises(ChannelError, match=message):
-        hub.broadcast(commit(0), [0])
+        hub.broadcast(commit(0), [(0, 0)])
     with pytest.raises(ChannelError, match=message):
         hub.receive(0.0)  # at once: it has been given up
     hub.destroy()
@@ -266,21 +283,21 @@ def test_what_is_no_message_is_an_error_every_time(ends: Ends) -> None:
     """Random bytes, and real messages with a byte changed, in both directions; the bus goes on."""
     hub, link = ends.hub(), ends.link()
     generator = random.Random(7)
-    sealed = rabbitmq_bus._sealed(rabbitmq_bus._ToHub(0, 0, 1, b"\x93\xa5hello"))
+    sealed = rabbitmq_bus._sealed(rabbitmq_bus._ToHub((0, 0), 1, b"\x93\xa5hello"))
     for number in range(1, 151):
         data = bytearray(sealed) if number % 2 else bytearray(generator.randbytes(generator.randrange(200)))
         if data:
             data[generator.randrange(len(data))] = generator.randrange(256)
         publish = partial(link._connection.publish, "")
         publish(f"{ends.job}.supervisor", bytes(data))
-        publish(f"{ends.job}.worker-0", bytes(data))
+        publish(f"{ends.job}.worker-0.0", bytes(data))
         with pytest.raises(CodecError):
             hub.receive(PATIENCE)
         with pytest.raises(CodecError):
             link.receive(PATIENCE)
     link.send(hello(1))
     assert hub.receive(PATIENCE) == hello(1)
-    hub.broadcast(commit(1), [0])
+    hub.broadcast(commit(1), [(0, 0)])
     assert link.receive(PATIENCE) == commit(1)
 
 
@@ -336,7 +353,7 @@ def test_what_cannot_work_is_told_in_seconds(broker: Broker) -> None:
         "amqp://guest:s3cret/x@127.0.0.1": "not the URL of a RabbitMQ.*write %2F",
     }.items():
         with pytest.raises((ChannelError, UsageError), match=told) as caught:
-            RabbitHub(url, "mlless-x", 1, 600.0)
+            RabbitHub(url, "mlless-x", 600.0)
         assert "s3cret" not in str(caught.value)
 
 
@@ -353,7 +370,7 @@ def test_a_user_without_permission_is_told_what_is_needed(broker: Broker) -> Non
     broker.control("set_permissions", "poor", "^$", ".*", ".*")
     url = broker.url.replace("//", "//poor:s3cret@")
     with pytest.raises(ChannelError, match=r"found ACCESS_REFUSED.*set_permissions -p / poor"):
-        RabbitHub(url, "mlless-x", 1, 600.0)
+        RabbitHub(url, "mlless-x", 600.0)
 
 
 def test_a_missing_pika_is_told() -> None:

@@ -275,7 +275,7 @@ class TestLostConnections:
                 if step % 3 == 1:
                     client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
                 assert bytes(store.get([f"update/{step}"])[0]) == step.to_bytes(4, "big")
-                hub.broadcast(commit(step), [0])
+                hub.broadcast(commit(step), [(0, 0)])
             assert working.result(DEADLINE) == [commit(step) for step in range(steps)]
         assert hub.receive(0.0) is None
         hub.destroy()
@@ -303,10 +303,10 @@ class TestLostConnections:
         client.xadd(f"{job}|up", fields)
         link.send(hello(digest="then"))
         assert [hub.receive(DEADLINE), hub.receive(DEADLINE)] == [hello(digest="once"), hello(digest="then")]
-        hub.broadcast(commit(1), [0])
+        hub.broadcast(commit(1), [(0, 0)])
         ((_, fields),) = client.xrevrange(f"{job}|down", count=1)
         client.xadd(f"{job}|down", fields)
-        hub.broadcast(commit(2), [0])
+        hub.broadcast(commit(2), [(0, 0)])
         assert [link.receive(DEADLINE), link.receive(DEADLINE)] == [commit(1), commit(2)]
 
     def test_an_interrupted_wait_leaves_the_bus_in_order(self, bus: tuple[RedisHub, RedisLink]) -> None:
@@ -322,7 +322,7 @@ class TestLostConnections:
                 hub.receive(DEADLINE)
         finally:
             signal.signal(signal.SIGALRM, before)
-        hub.broadcast(Abort("interrupted"), [0])
+        hub.broadcast(Abort("interrupted"), [(0, 0)])
         assert link.receive(DEADLINE) == Abort("interrupted")
         link.send(hello(digest="last"))
         assert hub.receive(DEADLINE) == hello(digest="last")
@@ -371,7 +371,7 @@ class TestLostConnections:
             with pytest.raises(ChannelError, match="lost the job's messages"):
                 hub.receive(DEADLINE)
             with pytest.raises(ChannelError, match="lost the job's messages"):
-                hub.broadcast(commit(1), [0])
+                hub.broadcast(commit(1), [(0, 0)])
 
 
 class TestBus:
@@ -434,7 +434,7 @@ hub.receive(600.0)
         for step in range(2500):
             link.send(hello(digest=str(step)))
             assert hub.receive(DEADLINE) == hello(digest=str(step))
-            hub.broadcast(commit(step), range(5))
+            hub.broadcast(commit(step), [(worker, 0) for worker in range(5)])
             assert link.receive(DEADLINE) == commit(step)
         assert client.xlen(f"{job}|up") <= 1
         assert client.xlen(f"{job}|down") <= 1200
@@ -444,7 +444,7 @@ hub.receive(600.0)
     def test_a_link_left_too_far_behind_says_so(self, bus: tuple[RedisHub, RedisLink]) -> None:
         hub, link = bus
         for step in range(1500):
-            hub.broadcast(commit(step), [0])
+            hub.broadcast(commit(step), [(0, 0)])
         with pytest.raises(ChannelError, match="messages of the supervisor are lost"):
             link.receive(DEADLINE)
 
@@ -472,7 +472,7 @@ hub.receive(600.0)
         for entry in entries:
             if entry.get(b"n", b"") not in (b"1", b"9" * 30):  # other numbers are told apart below
                 client.xadd(f"{job}|down", entry)
-        hub.broadcast(Abort("unharmed"), [0])
+        hub.broadcast(Abort("unharmed"), [(0, 0)])
         self._await(lambda: link.receive(DEADLINE), Abort("unharmed"), len(entries))
 
     @staticmethod
@@ -495,7 +495,7 @@ hub.receive(600.0)
         with pytest.raises(ChannelError, match="WRONGTYPE"):
             hub.receive(DEADLINE)
         with pytest.raises(ChannelError, match="WRONGTYPE"):
-            hub.broadcast(commit(1), [0])
+            hub.broadcast(commit(1), [(0, 0)])
         with pytest.raises(ChannelError, match="WRONGTYPE"):
             link.receive(DEADLINE)
         with pytest.raises(ChannelError, match="WRONGTYPE"):
@@ -554,7 +554,7 @@ class TestTold:
         link = RedisLink(url, job, 0, 0)
         link.send(hello())
         assert hub.receive(DEADLINE) == hello()
-        hub.broadcast(commit(1), [0])
+        hub.broadcast(commit(1), [(0, 0)])
         assert link.receive(DEADLINE) == commit(1)
         link.close()
         hub.destroy()
@@ -596,7 +596,7 @@ class TestTold:
                 with pytest.raises(ChannelError, match="out of memory"):
                     link.send(hello())
                 with pytest.raises(ChannelError, match="out of memory"):
-                    hub.broadcast(commit(1), [0])
+                    hub.broadcast(commit(1), [(0, 0)])
 
     def test_not_an_address(self) -> None:
         for url in (
@@ -635,9 +635,9 @@ class TestJobs:
             os.kill(own_redis_server.pid, signal.SIGSTOP)
             raise KeyboardInterrupt
 
-        def told(hub: RedisHub, message: object, workers: object) -> None:
+        def told(hub: RedisHub, message: object, functions: object) -> None:
             assert not isinstance(message, Abort)
-            broadcast(hub, message, workers)  # type: ignore[arg-type]
+            broadcast(hub, message, functions)  # type: ignore[arg-type]
 
         broadcast = RedisHub.broadcast
         monkeypatch.setattr(RedisHub, "broadcast", told)

@@ -28,8 +28,8 @@ class Functions:
     def receive(self, timeout):
         return self._messages.popleft() if self._messages else None
 
-    def broadcast(self, message, workers):
-        self.answers.append((self._messages.copy(), *workers))
+    def broadcast(self, message, functions):
+        self.answers.append((self._messages.copy(), *(worker for worker, _ in functions)))
 
     def ended(self):
         ended, self._ended = self._ended, []

@@ -10,14 +10,9 @@ from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
 
+from mlless.channels.receipt import heard, message_of
 from mlless.errors import CodecError, DeadlineExceeded, Disconnected
-from mlless.messages import (
-    FromWorker,
-    ToWorker,
-    decode_from_worker,
-    decode_to_worker,
-    encode,
-)
+from mlless.messages import FromWorker, FunctionId, ToWorker, decode_to_worker, encode
 
 _SOCKET = "bus"
 _LENGTH = struct.Struct("<I")
@@ -31,15 +26,18 @@ class _Frames:
     def __init__(self) -> None:
         self._buffer = bytearray()
 
-    def feed(self, data: bytes) -> list[bytes]:
-        """Return the messages completed by ``data``."""
+    def feed(self, data: bytes, where: str) -> list[bytes]:
+        """Return the messages completed by ``data``; CodecError if one is too long."""
         self._buffer += data
         done, at = [], 0
         while len(self._buffer) - at >= _LENGTH.size:
             (length,) = _LENGTH.unpack_from(self._buffer, at)
             if length > _LARGEST:
                 raise CodecError(
-                    "message too long", expected=f"at most {_LARGEST:,} bytes", found=f"{length:,}"
+                    "message too long",
+                    where=where,
+                    expected=f"at most {_LARGEST:,} bytes",
+                    found=f"{length:,}",
                 )
             if len(self._buffer) - at - _LENGTH.size < length:
                 break
@@ -56,14 +54,14 @@ def _framed(message: FromWorker | ToWorker) -> bytes:
 
 
 class _Peer:
-    """The supervisor's side of one worker's socket."""
+    """The supervisor's side of one function's socket. Whose it is, its first message says."""
 
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
         self.frames = _Frames()
         self.unsent = bytearray()
         self.has_rest = False
-        self.worker: int | None = None
+        self.who: FunctionId | None = None
 
     def flush(self) -> bool:
         """Send as much as the socket takes now; return whether there is a rest."""
@@ -78,7 +76,7 @@ class _Peer:
 
 
 class EmbeddedHub:
-    """The supervisor's end: a listening socket and one connection a worker."""
+    """The supervisor's end: a listening socket and one connection a function."""
 
     def __init__(self, folder: Path) -> None:
         self._selector = selectors.DefaultSelector()
@@ -89,6 +87,9 @@ class EmbeddedHub:
         self._selector.register(self._listener, selectors.EVENT_READ)
         self._peers: list[_Peer] = []
         self._queue: deque[FromWorker] = deque()
+
+    def admit(self, functions: Iterable[FunctionId]) -> None:
+        """Do nothing: a socket takes all comers."""
 
     def receive(self, timeout: float) -> FromWorker | None:
         """Return the next message, serving all sockets meanwhile; None after ``timeout`` seconds."""
@@ -126,25 +127,16 @@ class EmbeddedHub:
             peer.connection.close()
             self._peers.remove(peer)
             return
-        try:
-            for frame in peer.frames.feed(data):
-                self._take(peer, decode_from_worker(frame))
-        except CodecError as error:
-            sender = "a stranger" if peer.worker is None else f"worker {peer.worker}"
-            raise CodecError(error.what, where=f"message of {sender}", found=error.found) from error
+        for frame in peer.frames.feed(data, message_of(peer.who)):
+            message = heard(frame, peer.who)
+            peer.who = message.worker, message.generation
+            self._queue.append(message)
 
-    def _take(self, peer: _Peer, message: FromWorker) -> None:
-        if peer.worker is None:
-            peer.worker = message.worker
-        if message.worker != peer.worker:
-            raise CodecError("a message in another worker's name", found=f"worker {message.worker}")
-        self._queue.append(message)
-
-    def broadcast(self, message: ToWorker, workers: Iterable[int]) -> None:
-        """Send to the workers' sockets; what one does not take at once follows during receives."""
-        data, wanted = _framed(message), set(workers)
+    def broadcast(self, message: ToWorker, functions: Iterable[FunctionId]) -> None:
+        """Send to the functions' sockets; what one does not take at once follows during receives."""
+        data, wanted = _framed(message), set(functions)
         for peer in self._peers:
-            if peer.worker in wanted:
+            if peer.who in wanted:
                 peer.unsent += data
                 self._flush(peer)
 
@@ -203,7 +195,7 @@ class EmbeddedLink:
                 raise Disconnected("the supervisor is gone") from error
             if not data:
                 raise Disconnected("the supervisor is gone")
-            self._queue += self._frames.feed(data)
+            self._queue += self._frames.feed(data, "message of the supervisor")
         return decode_to_worker(self._queue.popleft())
 
     def close(self) -> None:

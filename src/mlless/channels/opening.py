@@ -29,8 +29,8 @@ def open_store(addresses: Addresses, expiry: float) -> KeyValueStore:
     return EmbeddedStore(Path(addresses.store[0]))
 
 
-def open_hub(addresses: Addresses, workers: int, expiry: float) -> Hub:
-    """Return the supervisor's end of the job's bus, for workers 0 to ``workers`` - 1."""
+def open_hub(addresses: Addresses, expiry: float) -> Hub:
+    """Return the supervisor's end of the job's bus, which expires ``expiry`` seconds after its last use."""
     if is_redis(addresses.bus):
         from mlless.channels.redis_bus import RedisHub
 
@@ -38,7 +38,7 @@ def open_hub(addresses: Addresses, workers: int, expiry: float) -> Hub:
     if is_rabbitmq(addresses.bus):
         from mlless.channels.rabbitmq_bus import RabbitHub
 
-        return RabbitHub(addresses.bus, addresses.job, workers, expiry)
+        return RabbitHub(addresses.bus, addresses.job, expiry)
     return EmbeddedHub(Path(addresses.bus))
 
 

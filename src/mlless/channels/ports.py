@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-from mlless.messages import FromWorker, ToWorker
+from mlless.messages import FromWorker, FunctionId, ToWorker
 
 Bytes = bytes | memoryview
 
@@ -75,7 +75,17 @@ class KeyValueStore(Protocol):
 
 
 class Hub(Protocol):
-    """The supervisor's end of the bus: many workers, one queue."""
+    """The supervisor's end of the bus: many functions, one queue.
+
+    Two generations of a worker are two functions: each gets what is sent to itself alone, and both are heard.
+    """
+
+    def admit(self, functions: Iterable[FunctionId]) -> None:
+        """Make ready for functions that are about to be launched: a link opens only after that.
+
+        More may be admitted at any time, while others are at work. ``destroy`` removes what was made.
+        """
+        ...
 
     def receive(self, timeout: float) -> FromWorker | None:
         """Return the next message, or None once ``timeout`` seconds have passed without one.
@@ -84,8 +94,11 @@ class Hub(Protocol):
         """
         ...
 
-    def broadcast(self, message: ToWorker, workers: Iterable[int]) -> None:
-        """Send to those of ``workers`` that are still there; never blocks on a slow one."""
+    def broadcast(self, message: ToWorker, functions: Iterable[FunctionId]) -> None:
+        """Send to those of ``functions`` that have been heard and are still there.
+
+        It never blocks on a slow one. One that has not been heard yet may miss the message.
+        """
         ...
 
     def close(self) -> None:
@@ -101,7 +114,7 @@ class Hub(Protocol):
 
 
 class Link(Protocol):
-    """A worker's end of the bus."""
+    """A function's end of the bus. It opens only if the function was admitted."""
 
     def send(self, message: FromWorker) -> None:
         """Send to the supervisor; Disconnected if it is gone."""

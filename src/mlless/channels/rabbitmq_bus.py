@@ -1,8 +1,9 @@
-"""RabbitMQ bus: one queue a role, and a fan-out exchange from the supervisor to all workers.
+"""RabbitMQ bus: one queue of the supervisor, one of each function, and an exchange that leads to these.
 
-The hub makes the exchange and all queues, so that it can remove all of them, also those of workers
-that never came. A message is numbered by its sender; a receiver passes over a number it has had, so
-that what is sent or delivered twice around a lost connection is heard once.
+The hub makes the exchange and all queues, so that it can remove all of them, also those of functions
+that never came. A message is numbered by its sender. A receiver passes over a number it has had, so
+that what is sent or delivered twice around a lost connection is heard once. A link gets what is for
+others, too, and knows by a number left out that a message is lost.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from typing import Annotated, TypeVar
 import msgspec
 
 from mlless.channels import rabbitmq_client
+from mlless.channels.receipt import gap, heard, message_of
 from mlless.errors import ChannelError, CodecError, DeadlineExceeded, Disconnected
-from mlless.messages import FromWorker, ToWorker, decode_from_worker, decode_to_worker, encode
+from mlless.messages import FromWorker, FunctionId, ToWorker, decode_to_worker, encode
 
 _LARGEST = 16 << 20  # bytes a message may have, well below a broker's own limit of 128 MiB
 _SLICE = 5.0  # seconds of silence after which a link looks whether the supervisor is there
@@ -30,8 +32,7 @@ _Number = Annotated[int, msgspec.Meta(ge=1)]
 class _ToHub(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
     """What a link sends: who it is, the number of this message, and the message."""
 
-    worker: _Id
-    generation: _Id
+    who: tuple[_Id, _Id]
     number: _Number
     message: bytes
 
@@ -40,7 +41,7 @@ class _ToLinks(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_li
     """What the hub sends to all: the number of this message, who is meant, and the message; None ends it."""
 
     number: _Number
-    workers: frozenset[_Id]
+    functions: frozenset[tuple[_Id, _Id]]
     message: bytes | None
 
 
@@ -71,25 +72,31 @@ def _supervisor(job: str) -> str:
     return f"{job}.supervisor"
 
 
-def _worker(job: str, worker: int) -> str:
-    return f"{job}.worker-{worker}"
+def _function(job: str, who: FunctionId) -> str:
+    return f"{job}.worker-{who[0]}.{who[1]}"
 
 
 class RabbitHub:
-    """The supervisor's end: its queue, and the exchange that leads to all workers."""
+    """The supervisor's end: its queue, and the exchange that leads to all functions."""
 
-    def __init__(self, url: str, job: str, workers: int, expiry: float) -> None:
-        self._url, self._job = url, job
-        self._workers = [_worker(job, worker) for worker in range(workers)]
-        self._heard: dict[tuple[int, int], int] = {}
+    def __init__(self, url: str, job: str, expiry: float) -> None:
+        self._url, self._job, self._expiry = url, job, expiry
+        self._admitted: list[str] = []
+        self._heard: dict[FunctionId, int] = {}
         self._sent = 0
         self._closed = False
         try:
-            rabbitmq_client.declare(url, _exchange(job), _supervisor(job), self._workers, expiry)
+            rabbitmq_client.declare(url, _exchange(job), _supervisor(job), expiry)
             self._connection = rabbitmq_client.Connection(url, _exchange(job), _supervisor(job))
         except (ChannelError, KeyboardInterrupt):
             self._remove()  # part of it may have been made
             raise
+
+    def admit(self, functions: Iterable[FunctionId]) -> None:
+        """Make the functions' queues."""
+        queues = [_function(self._job, who) for who in functions]
+        self._admitted += queues
+        self._connection.subscribe(queues, self._expiry)
 
     def receive(self, timeout: float) -> FromWorker | None:
         """Return the next message not heard yet; None after ``timeout`` seconds."""
@@ -100,28 +107,21 @@ class RabbitHub:
         return None
 
     def _opened(self, data: bytes) -> FromWorker | None:
-        envelope = _unsealed(data, _ToHub, "message of a stranger")
-        launch = envelope.worker, envelope.generation
-        if envelope.number <= self._heard.get(launch, 0):
+        envelope = _unsealed(data, _ToHub, message_of(None))
+        if envelope.number <= self._heard.get(envelope.who, 0):
             return None
-        sender = f"message of worker {envelope.worker}"
-        try:
-            message = decode_from_worker(envelope.message)
-        except CodecError as error:
-            raise CodecError(error.what, where=sender, found=error.found) from error
-        if message.worker != envelope.worker:
-            raise CodecError("in another worker's name", where=sender, found=f"worker {message.worker}")
-        self._heard[launch] = envelope.number
+        message = heard(envelope.message, envelope.who)
+        self._heard[envelope.who] = envelope.number
         return message
 
-    def broadcast(self, message: ToWorker, workers: Iterable[int]) -> None:
+    def broadcast(self, message: ToWorker, functions: Iterable[FunctionId]) -> None:
         """Publish to the exchange, once; who is not meant passes it over."""
-        self._publish(frozenset(workers), encode(message))
+        self._publish(frozenset(functions), encode(message))
 
-    def _publish(self, workers: frozenset[int], message: bytes | None) -> None:
+    def _publish(self, functions: frozenset[FunctionId], message: bytes | None) -> None:
         self._sent += 1
-        data = _sealed(_ToLinks(self._sent, workers, message))
-        self._connection.publish(_exchange(self._job), "", data)
+        data = _sealed(_ToLinks(self._sent, functions, message))
+        self._connection.publish(_exchange(self._job), rabbitmq_client.ALL, data)
 
     def close(self) -> None:
         """Remove the supervisor's queue, so that sending to it fails, and tell the links."""
@@ -141,19 +141,19 @@ class RabbitHub:
 
     def _remove(self) -> None:
         with contextlib.suppress(ChannelError):  # they expire where the broker cannot be reached
-            rabbitmq_client.delete(self._url, _exchange(self._job), [_supervisor(self._job), *self._workers])
+            rabbitmq_client.delete(self._url, _exchange(self._job), [_supervisor(self._job), *self._admitted])
 
 
 class RabbitLink:
-    """A worker's end: its own queue, and that of the supervisor to send to."""
+    """A function's end: its own queue, and that of the supervisor to send to."""
 
     def __init__(self, url: str, job: str, worker: int, generation: int) -> None:
-        self._job, self._worker, self._generation = job, worker, generation
-        self._sent = self._heard = 0
+        self._job, self._who = job, (worker, generation)
+        self._sent, self._heard = 0, 0  # the number of the last message; 0 before the first
         self._absent_since: float | None = None
-        queue = _worker(job, worker)
+        queue = _function(job, self._who)
         try:
-            self._connection = rabbitmq_client.Connection(url, _exchange(job), queue, generation)
+            self._connection = rabbitmq_client.Connection(url, _exchange(job), queue)
         except Disconnected as error:
             raise Disconnected("the supervisor is not there", where=queue) from error
 
@@ -163,11 +163,11 @@ class RabbitLink:
 
     def _send(self, message: bytes) -> None:
         self._sent += 1
-        data = _sealed(_ToHub(self._worker, self._generation, self._sent, message))
+        data = _sealed(_ToHub(self._who, self._sent, message))
         self._connection.publish("", _supervisor(self._job), data)
 
     def receive(self, timeout: float) -> ToWorker:
-        """Return the next message that is meant for this worker and not heard yet."""
+        """Return the next message that is meant for this function and not heard yet."""
         deadline = time.monotonic() + timeout
         while True:
             data = self._connection.receive(min(max(0.0, deadline - time.monotonic()), _SLICE))
@@ -179,15 +179,16 @@ class RabbitLink:
                 raise DeadlineExceeded(f"no message from the supervisor for {timeout:g} s")
 
     def _opened(self, data: bytes) -> ToWorker | None:
-        envelope = _unsealed(data, _ToLinks, f"message to worker {self._worker}")
+        envelope = _unsealed(data, _ToLinks, f"message to worker {self._who[0]}")
         self._absent_since = None
+        if envelope.number <= self._heard:
+            return None
+        if self._heard and envelope.number > self._heard + 1:
+            raise gap(self._heard + 1, envelope.number)
+        self._heard = envelope.number
         if envelope.message is None:
             raise Disconnected("the supervisor is gone")
-        if envelope.number <= self._heard or self._worker not in envelope.workers:
-            return None
-        message = decode_to_worker(envelope.message)
-        self._heard = envelope.number
-        return message
+        return decode_to_worker(envelope.message) if self._who in envelope.functions else None
 
     def _look_for_supervisor(self) -> None:
         """Raise Disconnected if no one has been at the other end for long: its process was killed."""

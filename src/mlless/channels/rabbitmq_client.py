@@ -34,6 +34,8 @@ _GIVE_UP = 30.0  # seconds to try and get a lost connection back
 _BACK_OFF = (0.05, 2.0)  # seconds between two attempts: at first, at most
 _TICK = 1.0  # seconds between two looks at a connection that no one waits on
 _LONGEST_EXPIRY = 2**32 - 1  # milliseconds
+_KEPT = 1000  # messages in a queue that nobody reads, such as that of a dead function
+ALL = "all"  # the key of what is published to every subscriber
 _TLS_OPTIONS = ("cacertfile", "certfile", "keyfile", "verify")
 
 _FOREIGN = (exceptions.AMQPError, AMQPConnectorException, OSError)
@@ -42,20 +44,23 @@ _NOT_FOUND, _ACCESS_REFUSED, _NOT_ALLOWED = 404, 403, 530
 _PASSING = (320, 541)  # an operator closed the connection; an internal error of the broker
 
 
-def declare(url: str, exchange: str, queue: str, bound: Iterable[str], expiry: float) -> None:
-    """Make a fan-out ``exchange``, the queues ``bound`` to it, and ``queue`` beside it.
+def declare(url: str, exchange: str, queue: str, expiry: float) -> None:
+    """Make an exchange, and the queue of its owner.
 
     The broker forgets a queue that no one has used for ``expiry`` seconds, and the exchange with the last
     of its queues. Queues are durable as newer brokers want it; the exchange is not, so that a broker that
     was restarted, and has lost the messages, is known by its absence.
     """
-    arguments = {"x-expires": max(1, min(int(expiry * 1000), _LONGEST_EXPIRY))}
     with _short(url) as channel:
-        channel.exchange_declare(exchange, "fanout", auto_delete=True)
-        channel.queue_declare(queue, durable=True, arguments=arguments)
-        for name in bound:
-            channel.queue_declare(name, durable=True, arguments=arguments)
-            channel.queue_bind(name, exchange)
+        channel.exchange_declare(exchange, "direct", auto_delete=True)
+        # Nobody uses this key. It ties the exchange to a queue that is there from the start to the end.
+        _declare(channel, exchange, queue, "owner", expiry)
+
+
+def _declare(channel: _Channel, exchange: str, queue: str, key: str, expiry: float, **limits: int) -> None:
+    arguments = {"x-expires": max(1, min(int(expiry * 1000), _LONGEST_EXPIRY)), **limits}
+    channel.queue_declare(queue, durable=True, arguments=arguments)
+    channel.queue_bind(queue, exchange, key)
 
 
 def delete(url: str, exchange: str, queues: Iterable[str]) -> None:
@@ -88,13 +93,11 @@ class Connection:
     soon as it is taken in, so that the broker's acknowledgement time-out never depends on a step. A lost
     connection is replaced: then unconfirmed messages are published, and unacknowledged ones delivered,
     once more; it is for sender and receiver to know them by their numbers.
-
-    ``priority``: of several consumers the one of the highest gets the messages.
     """
 
-    def __init__(self, url: str, exchange: str, queue: str, priority: int = 0) -> None:
+    def __init__(self, url: str, exchange: str, queue: str) -> None:
         self._parameters = _parameters(url)
-        self._exchange, self._queue, self._priority = exchange, queue, priority
+        self._exchange, self._queue = exchange, queue
         self._inbox: deque[bytes] = deque()
         self._connection: Any = None
         self._channel: _Channel = None
@@ -133,6 +136,18 @@ class Connection:
         """Return how many consume a queue; Disconnected if it is not there."""
         count: int = self._do(lambda: self._channel.queue_declare(queue, passive=True).method.consumer_count)
         return count
+
+    def subscribe(self, queues: Iterable[str], expiry: float) -> None:
+        """Make queues that get what is published to the exchange with the key ``ALL``, if they are not there.
+
+        One that nobody reads keeps the last messages alone.
+        """
+        for queue in queues:
+            self._do(
+                lambda queue=queue: _declare(  # type: ignore[misc]
+                    self._channel, self._exchange, queue, ALL, expiry, **{"x-max-length": _KEPT}
+                )
+            )
 
     def delete(self, queue: str) -> None:
         """Remove a queue."""
@@ -195,8 +210,7 @@ class Connection:
         channel.exchange_declare(self._exchange, passive=True)
         channel.confirm_delivery()
         channel.add_on_cancel_callback(self._on_cancel)
-        # The last launch of a worker gets what is for the worker, whether or not the one before still lives.
-        channel.basic_consume(self._queue, self._on_message, arguments={"x-priority": self._priority})
+        channel.basic_consume(self._queue, self._on_message)
         self._channel = channel
 
     def _on_message(self, channel: _Channel, method: Any, properties: object, body: bytes) -> None:

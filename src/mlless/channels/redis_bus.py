@@ -1,4 +1,4 @@
-"""Bus on Redis Streams: one of the workers to the supervisor, one of the supervisor to all workers.
+"""Bus on Redis Streams: one of the workers to the supervisor, one of the supervisor to all functions.
 
 Everybody reads from the entry last read, so that a lost connection loses nothing, and a message that was
 sent twice because its answer was lost has a number that its reader has seen. The streams are made
@@ -18,9 +18,10 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
+from mlless.channels.receipt import gap, heard, message_of
 from mlless.channels.redis_client import Client
 from mlless.errors import ChannelError, CodecError, DeadlineExceeded, Disconnected
-from mlless.messages import FromWorker, ToWorker, decode_from_worker, decode_to_worker, encode
+from mlless.messages import FromWorker, FunctionId, ToWorker, decode_to_worker, encode
 
 _ALIVE = 20_000  # milliseconds after which a hub that no longer says so is taken for dead
 _RENEWAL = 5.0  # seconds between two signs of life
@@ -39,7 +40,7 @@ if redis.call('EXISTS', KEYS[1]) == 1 then
     return redis.call('XADD', KEYS[1], unpack(ARGV))
 end
 """
-_EVERYBODY = b"*"  # in place of workers: the hub has closed
+_EVERYBODY = b"*"  # in place of functions: the hub has closed
 
 
 class _Keys:
@@ -100,6 +101,9 @@ class RedisHub:
             self._remove()  # part of it may have been made
             raise
 
+    def admit(self, functions: Iterable[FunctionId]) -> None:
+        """Do nothing: one stream is for all."""
+
     def receive(self, timeout: float) -> FromWorker | None:
         """Return the next message; None after ``timeout`` seconds."""
         deadline = time.monotonic() + timeout
@@ -119,28 +123,15 @@ class RedisHub:
         name, number, body = _fields(entry)
         sender = _NAME.fullmatch(name)
         if sender is None:
-            raise CodecError("not a message of ours", where="message of a stranger")
-        worker, generation = int(sender[1]), int(sender[2])
+            raise CodecError("not a message of ours", where=message_of(None))
         if number <= self._seen.get(name, -1):
             return None
         self._seen[name] = number
-        where = f"message of worker {worker}"
-        try:
-            message = decode_from_worker(body)
-        except CodecError as error:
-            raise CodecError(error.what, where=where, found=error.found) from error
-        if (message.worker, message.generation) != (worker, generation):
-            raise CodecError(
-                "a message in another worker's name",
-                where=where,
-                expected=f"generation {generation}",
-                found=f"worker {message.worker} of generation {message.generation}",
-            )
-        return message
+        return heard(body, (int(sender[1]), int(sender[2])))
 
-    def broadcast(self, message: ToWorker, workers: Iterable[int]) -> None:
+    def broadcast(self, message: ToWorker, functions: Iterable[FunctionId]) -> None:
         """Add one entry, whomever it is for."""
-        self._add(f",{','.join(map(str, workers))},".encode(), encode(message))
+        self._add(_to(functions), encode(message))
 
     def _add(self, to: bytes, body: bytes) -> None:
         number = self._number + 1
@@ -222,7 +213,7 @@ class RedisLink:
         # A link of its own name: numbers start anew with each.
         self._name = f"{worker}.{generation}.{secrets.token_hex(8)}"
         self._number = -1
-        self._address = f",{worker},".encode()
+        self._address = _to([(worker, generation)])
         self._queue: deque[Any] = deque()
         self._closed = False
         self._looked, self._in_vain = time.monotonic(), 0
@@ -248,7 +239,7 @@ class RedisLink:
             raise Disconnected("the supervisor is gone")
 
     def receive(self, timeout: float) -> ToWorker:
-        """Read on in the stream to all until there is something for this worker."""
+        """Read on in the stream to all until there is something for this function."""
         deadline = time.monotonic() + timeout
         while True:
             while self._queue:
@@ -271,9 +262,7 @@ class RedisLink:
         if number < self._expected:
             return None
         if number > self._expected:
-            raise ChannelError(
-                "messages of the supervisor are lost", expected=f"number {self._expected}", found=f"{number}"
-            )
+            raise gap(self._expected, number)
         self._expected += 1
         self._closed = to == _EVERYBODY
         return body if self._address in to else None
@@ -295,10 +284,15 @@ class RedisLink:
         self._client.close()
 
 
+def _to(functions: Iterable[FunctionId]) -> bytes:
+    """Return the functions as addressees; those of one alone are a part of those of several."""
+    return f",{','.join(f'{worker}.{generation}' for worker, generation in functions)},".encode()
+
+
 def _fields(entry: Any) -> tuple[bytes, int, bytes]:
     """Return a stream entry's sender or addressees, number and message."""
     if entry[::2] != list(_FIELDS) or not re.fullmatch(rb"\d{1,18}", entry[3]):
-        raise CodecError("not a message of ours", where="message of a stranger")
+        raise CodecError("not a message of ours", where=message_of(None))
     return entry[1], int(entry[3]), entry[5]
 
 

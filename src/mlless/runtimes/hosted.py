@@ -19,7 +19,8 @@ from pathlib import Path
 import msgspec
 
 from mlless.errors import DeadlineExceeded, JobError
-from mlless.runtimes.ports import Ended, FunctionId
+from mlless.messages import FunctionId
+from mlless.runtimes.ports import Ended
 from mlless.runtimes.wire import Answer, Ready, Refused, Start, Word, encode
 
 _EXIT_DEADLINE = 60.0

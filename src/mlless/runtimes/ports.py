@@ -9,7 +9,7 @@ from typing import Protocol
 
 import msgspec
 
-FunctionId = tuple[int, int]  # worker, generation
+from mlless.messages import FunctionId
 
 # One thread a worker: P workers share the cores, and a NumPy that starts more threads only gets in the way.
 ONE_THREAD = dict.fromkeys(

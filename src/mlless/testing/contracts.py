@@ -32,8 +32,8 @@ from mlless.errors import (
     MissingObject,
     MissingUpdate,
 )
-from mlless.messages import PROTOCOL, Abort, Commit, Failure, FromWorker, Hello, Plan
-from mlless.runtimes.ports import Ended, FunctionId, Runtime
+from mlless.messages import PROTOCOL, Abort, Commit, Failure, FromWorker, FunctionId, Hello, Plan
+from mlless.runtimes.ports import Ended, Runtime
 from mlless.testing.functions import Task
 
 DEADLINE = 30.0  # seconds after which a test that waits has failed
@@ -272,8 +272,8 @@ class Bus(Protocol):
         """The supervisor's end."""
         ...
 
-    def link(self) -> Link:
-        """Open a worker's end."""
+    def link(self, worker: int, generation: int) -> Link:
+        """Open the end of a function, which has been admitted."""
         ...
 
     def send_raw(self, link: Link, data: bytes) -> None:
@@ -281,8 +281,8 @@ class Bus(Protocol):
         ...
 
 
-def _hello(worker: int, digest: str = "") -> Hello:
-    return Hello(worker=worker, generation=0, pid=1, protocol=PROTOCOL, version="0", digest=digest)
+def _hello(worker: int, digest: str = "", *, generation: int = 0) -> Hello:
+    return Hello(worker, generation, pid=1, protocol=PROTOCOL, version="0", digest=digest)
 
 
 def _commit(step: int, members: int = 3) -> Commit:
@@ -308,11 +308,13 @@ class BusContract:
         """Yield a bus whose hub is open, and close all of it afterwards."""
         raise NotImplementedError
 
-    def joined(self, bus: Bus, worker: int) -> Link:
-        """Return the link of a worker that has said hello."""
-        link = bus.link()
-        link.send(_hello(worker))
-        assert _receive(bus.hub) == _hello(worker)
+    def joined(self, bus: Bus, worker: int, generation: int = 0) -> Link:
+        """Return the link of a function that was admitted and has said hello."""
+        bus.hub.admit([(worker, generation)])
+        link = bus.link(worker, generation)
+        hello = _hello(worker, generation=generation)
+        link.send(hello)
+        assert _receive(bus.hub) == hello
         return link
 
     def test_messages_arrive_in_the_order_a_worker_sent_them(self, bus: Bus) -> None:
@@ -340,13 +342,67 @@ class BusContract:
             assert own == [str(n) for n in range(40)]
 
     def test_a_broadcast_reaches_those_it_names_in_order(self, bus: Bus) -> None:
-        """And nobody else; workers that are not there are passed over."""
+        """And nobody else; functions that are not there are passed over."""
         links = [self.joined(bus, worker) for worker in range(3)]
-        bus.hub.broadcast(_commit(1), [0, 2, 77])
-        bus.hub.broadcast(_commit(2), range(3))
+        bus.hub.broadcast(_commit(1), [(0, 0), (2, 0), (77, 0), (1, 1), (10, 0)])
+        bus.hub.broadcast(_commit(2), [(0, 0), (1, 0), (2, 0)])
         assert [links[0].receive(DEADLINE), links[0].receive(DEADLINE)] == [_commit(1), _commit(2)]
         assert links[1].receive(DEADLINE) == _commit(2)
         assert [links[2].receive(DEADLINE), links[2].receive(DEADLINE)] == [_commit(1), _commit(2)]
+
+    def test_two_generations_of_a_worker_are_two_functions(self, bus: Bus) -> None:
+        """At work at the same time, each hears its own messages, and the hub hears both."""
+        old, other = self.joined(bus, 0), self.joined(bus, 1)
+        bus.hub.broadcast(_commit(1), [(0, 0), (1, 0)])
+        new = self.joined(bus, 0, 1)
+        bus.hub.broadcast(_commit(2), [(0, 1), (1, 0)])
+        bus.hub.broadcast(_commit(3), [(0, 0)])
+        bus.hub.broadcast(_commit(4), [(0, 0), (0, 1), (1, 0)])
+        assert [old.receive(DEADLINE) for _ in range(3)] == [_commit(1), _commit(3), _commit(4)]
+        assert [new.receive(DEADLINE) for _ in range(2)] == [_commit(2), _commit(4)]
+        assert [other.receive(DEADLINE) for _ in range(3)] == [_commit(1), _commit(2), _commit(4)]
+        for link, generation in ((old, 0), (new, 1), (old, 0)):
+            link.send(_hello(0, "both", generation=generation))
+            assert _receive(bus.hub) == _hello(0, "both", generation=generation)
+        for link in (old, new, other):
+            with pytest.raises(DeadlineExceeded):
+                link.receive(0.0)
+
+    def test_a_new_generation_outlives_the_old_one(self, bus: Bus) -> None:
+        """Whatever was sent to the old one when it was gone, or before the new one was there."""
+        old = self.joined(bus, 0)
+        old.close()
+        for step in range(5):
+            bus.hub.broadcast(_commit(step), [(0, 0)])
+        new = self.joined(bus, 0, 1)
+        bus.hub.broadcast(_commit(5), [(0, 0)])
+        bus.hub.broadcast(_commit(6), [(0, 1)])
+        assert new.receive(DEADLINE) == _commit(6)
+
+    def test_functions_are_admitted_one_after_the_other(self, bus: Bus) -> None:
+        """Also more than once, and while others are at work, which miss nothing of what is sent meanwhile."""
+        first = self.joined(bus, 0)
+        for generation in range(1, 4):
+            bus.hub.admit([(worker, generation) for worker in range(3)])
+            bus.hub.broadcast(_commit(generation), [(0, 0)])
+            bus.hub.admit([(1, generation)])
+            link = self.joined(bus, 1, generation)
+            bus.hub.broadcast(_commit(10 + generation), [(0, 0), (1, generation)])
+            assert link.receive(DEADLINE) == _commit(10 + generation)
+        for generation in range(1, 4):
+            assert [first.receive(DEADLINE) for _ in range(2)] == [
+                _commit(generation),
+                _commit(10 + generation),
+            ]
+
+    def test_one_who_comes_late_hears_what_is_sent_from_then_on(self, bus: Bus) -> None:
+        """It was admitted long before, and much has been said to others."""
+        bus.hub.admit([(0, 0), (1, 0)])
+        for step in range(20):
+            bus.hub.broadcast(_commit(step), [(1, 0), (0, 1)])
+        late = self.joined(bus, 0)
+        bus.hub.broadcast(_commit(20), [(0, 0)])
+        assert late.receive(DEADLINE) == _commit(20)
 
     def test_a_wait_without_a_message_ends_at_its_deadline(self, bus: Bus) -> None:
         """With None at the hub and DeadlineExceeded at a link; the link goes on."""
@@ -357,13 +413,13 @@ class BusContract:
             link.receive(0.01)
         with pytest.raises(DeadlineExceeded):
             link.receive(0.0)
-        bus.hub.broadcast(Abort("late"), [0])
+        bus.hub.broadcast(Abort("late"), [(0, 0)])
         assert link.receive(DEADLINE) == Abort("late")
 
     def test_a_link_learns_that_the_hub_is_gone(self, bus: Bus) -> None:
         """After the messages that were sent before."""
         link = self.joined(bus, 0)
-        bus.hub.broadcast(_commit(1), [0])
+        bus.hub.broadcast(_commit(1), [(0, 0)])
         bus.hub.close()
         assert link.receive(DEADLINE) == _commit(1)
         with pytest.raises(Disconnected):
@@ -380,7 +436,7 @@ class BusContract:
         assert _receive(bus.hub) == last
         assert bus.hub.receive(0.01) is None
         for step in range(3):
-            bus.hub.broadcast(_commit(step), [0, 1])
+            bus.hub.broadcast(_commit(step), [(0, 0), (1, 0)])
             assert stays.receive(DEADLINE) == _commit(step)
         stays.send(_hello(1, "still here"))
         assert _receive(bus.hub) == _hello(1, "still here")
@@ -395,11 +451,12 @@ class BusContract:
         good.send(_hello(4, "unharmed"))
         assert _receive(bus.hub) == _hello(4, "unharmed")
 
-    def test_a_message_in_anothers_name_is_an_error(self, bus: Bus) -> None:
-        """It names the link's own worker."""
-        link = self.joined(bus, 3)
-        link.send(_hello(4))
-        with pytest.raises(CodecError, match="worker 3"):
+    @pytest.mark.parametrize("other", [(4, 2), (3, 1), (3, 3)])
+    def test_a_message_in_anothers_name_is_an_error(self, bus: Bus, other: FunctionId) -> None:
+        """It names the link's own worker. Another generation is another one."""
+        link = self.joined(bus, 3, 2)
+        link.send(_hello(other[0], generation=other[1]))
+        with pytest.raises(CodecError, match=f"worker 3.*generation 2, found worker {other[0]} of "):
             bus.hub.receive(DEADLINE)
 
     def test_a_slow_reader_never_blocks_a_broadcast(self, bus: Bus) -> None:
@@ -407,7 +464,7 @@ class BusContract:
         slow, quick = self.joined(bus, 0), self.joined(bus, 1)
         sent = [_commit(step, members=5000) for step in range(100)]
         for commit in sent:
-            bus.hub.broadcast(commit, [0, 1])
+            bus.hub.broadcast(commit, [(0, 0), (1, 0)])
             assert quick.receive(DEADLINE) == commit
         done = threading.Event()
 
@@ -428,7 +485,7 @@ class BusContract:
         slow = self.joined(bus, 0)
         sent = [_commit(step, members=5000) for step in range(100)]
         for commit in sent:
-            bus.hub.broadcast(commit, [0])
+            bus.hub.broadcast(commit, [(0, 0)])
         with ThreadPoolExecutor(1) as hub:
             waiting = hub.submit(bus.hub.receive, DEADLINE)
             try:
@@ -439,6 +496,7 @@ class BusContract:
 
     def test_both_ends_may_be_closed_more_than_once(self, bus: Bus) -> None:
         """In any order."""
+        bus.hub.admit([])
         link = self.joined(bus, 0)
         link.close()
         link.close()

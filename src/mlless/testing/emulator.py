@@ -22,7 +22,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mlless.errors import JobError
-from mlless.runtimes.ports import ONE_THREAD, Ended, FunctionId
+from mlless.messages import FunctionId
+from mlless.runtimes.ports import ONE_THREAD, Ended
 
 HANDLER = "mlless.launch.handler"
 _START_DEADLINE = 60.0

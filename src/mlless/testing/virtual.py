@@ -27,11 +27,11 @@ from mlless.errors import DeadlineExceeded, Disconnected, MissingUpdate, MLLessE
 from mlless.job import JobSpec
 from mlless.kernels.arrays import Floats
 from mlless.launch import Launch, launch_of
-from mlless.messages import FromWorker, ToWorker, decode_from_worker, decode_to_worker, encode
+from mlless.messages import FromWorker, FunctionId, ToWorker, decode_from_worker, decode_to_worker, encode
 from mlless.models import model_of
 from mlless.records import StepRecord
 from mlless.replica import Replica
-from mlless.runtimes.ports import Ended, FunctionId
+from mlless.runtimes.ports import Ended
 from mlless.supervisor import Leavers, Outcome, Supervisor, final_bill, nobody
 from mlless.worker import Identity, Worker
 
@@ -183,9 +183,12 @@ class _Hub:
         message = self._role.wait(timeout)
         return None if message is None else decode_from_worker(message)
 
-    def broadcast(self, message: ToWorker, workers: Iterable[int]) -> None:
+    def admit(self, functions: Iterable[FunctionId]) -> None:
+        pass
+
+    def broadcast(self, message: ToWorker, functions: Iterable[FunctionId]) -> None:
         data = encode(message)
-        for worker in workers:
+        for worker, _ in functions:
             self._world.send(self._role, worker, data)
 
     def close(self) -> None:
