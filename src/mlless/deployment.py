@@ -6,6 +6,7 @@ URL or, of the embedded channel, a folder.
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -16,6 +17,7 @@ from mlless.errors import UsageError, hidden
 from mlless.options import Option
 
 EMBEDDED = "embedded"
+PATIENCE = 60.0  # seconds
 _WHERE = "Where it runs"
 _REDIS = ("redis", "rediss", "unix")
 _RABBITMQ = ("amqp", "amqps")
@@ -38,11 +40,15 @@ def is_rabbitmq(address: str) -> bool:
 
 
 class Addresses(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where the functions of one job meet. ``job`` names it: all it makes has the name as its prefix."""
+    """Where the functions of one job meet. ``job`` names it: all it makes has the name as its prefix.
+
+    ``patience`` is for how many seconds a server that was reached before may be away.
+    """
 
     job: str
     store: tuple[str, ...]
     bus: str
+    patience: float = PATIENCE
 
     def __repr__(self) -> str:
         return f"Addresses({self.job}, {', '.join(map(hidden, self.store))}; {hidden(self.bus)})"
@@ -68,6 +74,15 @@ class Deployment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
             metavar="URL",
         ),
     ] = None
+    patience_channel: Annotated[
+        float | None,
+        Option(
+            _WHERE,
+            "How long a Redis or RabbitMQ that was reached before may be away.",
+            f"{PATIENCE:g}",
+            metavar="SECONDS",
+        ),
+    ] = None
     runtime: Annotated[
         Literal["processes", "lithops"],
         Option(_WHERE, "Processes of this machine, or cloud functions by Lithops' own configuration."),
@@ -83,6 +98,7 @@ class Deployment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     def __post_init__(self) -> None:
         _check(self.servers, "a store", _REDIS)
         _check((self.meeting,), "a bus", _REDIS + _RABBITMQ)
+        self._check_patience()
         for what, value in (("memory", self.memory), ("time limit", self.time_limit)):
             if value is not None and value < 1:
                 raise UsageError(f"no such {what}", expected="a number from 1", found=str(value))
@@ -100,6 +116,21 @@ class Deployment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
                         found=EMBEDDED,
                         cure=f"name a server: --{what} redis://HOST:6379",
                     )
+
+    def _check_patience(self) -> None:
+        if self.patience_channel is None:
+            return
+        if not (math.isfinite(self.patience_channel) and self.patience_channel > 0):
+            raise UsageError(
+                "no such patience with channels",
+                expected="seconds above 0",
+                found=f"{self.patience_channel:g}",
+            )
+        if {*self.servers, self.meeting} == {EMBEDDED}:
+            raise UsageError(
+                "embedded channels are never away, so that no patience with them is to be set",
+                cure="leave it out, or name a server: --store redis://HOST:6379",
+            )
 
     def __repr__(self) -> str:
         return f"Deployment({', '.join(map(hidden, self.servers))}; {hidden(self.meeting)}; {self.runtime})"
@@ -124,7 +155,8 @@ class Deployment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
             assert folder is not None, "an embedded channel without a folder"
             return folder
 
-        return Addresses(job, tuple(map(place, self.servers)), place(self.meeting))
+        patience = self.patience_channel or PATIENCE
+        return Addresses(job, tuple(map(place, self.servers)), place(self.meeting), patience)
 
     @property
     def embedded(self) -> bool:

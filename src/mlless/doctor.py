@@ -21,7 +21,7 @@ from mlless import kernels
 from mlless.channels.embedded_store import job_folder
 from mlless.channels.opening import open_hub, open_link, open_objects, open_store
 from mlless.channels.ports import Hub, KeyValueStore
-from mlless.channels.redis_health import OLDEST, Health, inspect
+from mlless.channels.redis_health import EVICTS, EVICTS_CURE, OLDEST, SILENT, SILENT_CURE, Health, inspect
 from mlless.deployment import EMBEDDED, Addresses, Deployment, is_redis
 from mlless.errors import (
     CodecError,
@@ -178,19 +178,15 @@ def server_finding(address: str, health: Health | None) -> Finding:
         return Finding(
             check="server",
             outcome="warning",
-            text=f"{address}: does not let us ask how it is",
-            cure="allow +info in its ACL, or look up yourself: its maxmemory-policy must be noeviction",
+            text=f"{address}: {SILENT}",
+            cure=SILENT_CURE,
         )
     limit = f"of {size(health.limit)}, {health.policy}" if health.limit else "without a limit"
     text = f"{address}: {health.release}, {size(health.used)} used {limit}, {size(health.free)} free"
     facts: dict[str, object] = {"address": address, **msgspec.structs.asdict(health)}
     cure = None
     if health.evicts:
-        text += "; when it is full it drops keys, and with them a job's updates"
-        cure = (
-            "set its maxmemory-policy to noeviction: CONFIG SET maxmemory-policy noeviction, "
-            "or in the settings of the service"
-        )
+        text, cure = f"{text}; {EVICTS}", EVICTS_CURE
     elif health.major < OLDEST:
         cure = f"update it: mlless is made for Redis {OLDEST} and newer, and for Valkey"
     return Finding(check="server", outcome="warning" if cure else "ok", text=text, cure=cure, facts=facts)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from mlless import kernels
 from mlless.channels.embedded_store import job_folder
-from mlless.channels.opening import open_hub, open_store
+from mlless.channels.opening import check_servers, open_hub, open_store
 from mlless.channels.ports import Hub, KeyValueStore
 from mlless.deployment import Addresses, Deployment
 from mlless.job import JobSpec
@@ -31,6 +31,7 @@ class Session:
 @contextmanager
 def open_session(deployment: Deployment, spec: JobSpec, model_bytes: int) -> Iterator[Session]:
     """Open all that a job needs; at the end nothing of it is left: no process, key, queue or file."""
+    check_servers(deployment)
     with ExitStack() as stack:
         folder = None
         if deployment.embedded:

@@ -34,6 +34,7 @@ class TrainOptions(TypedDict, total=False):
     min_workers: int | None
     store: str | None
     bus: str | None
+    patience_channel: float | None
     runtime: Literal["processes", "lithops"] | None
     memory: int | None
     time_limit: int | None

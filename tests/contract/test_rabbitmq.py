@@ -18,11 +18,11 @@ class RabbitBus:
 
     def __init__(self, url: str) -> None:
         self._url, self._job = url, f"mlless-{secrets.token_hex(6)}"
-        self.hub = RabbitHub(url, self._job, expiry=600.0)
+        self.hub = RabbitHub(url, self._job, expiry=600.0, patience=30.0)
         self._links: list[RabbitLink] = []
 
     def link(self, worker: int, generation: int) -> Link:
-        self._links.append(RabbitLink(self._url, self._job, worker, generation))
+        self._links.append(RabbitLink(self._url, self._job, worker, generation, patience=30.0))
         return self._links[-1]
 
     def send_raw(self, link: Link, data: bytes) -> None:

@@ -14,6 +14,7 @@ from mlless.channels.redis_store import RedisStore
 from mlless.testing.contracts import Bus, BusContract, KeyValueStoreContract
 
 _EXPIRY = 600.0
+_PATIENCE = 30.0
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ class OnServers(KeyValueStoreContract):
         stores = []
 
         def opened() -> KeyValueStore:
-            stores.append(RedisStore(urls, job, _EXPIRY))
+            stores.append(RedisStore(urls, job, _EXPIRY, _PATIENCE))
             return stores[-1]
 
         yield opened
@@ -71,11 +72,11 @@ class RedisBus:
 
     def __init__(self, url: str, job: str) -> None:
         self._url, self._job = url, job
-        self.hub = RedisHub(url, job, _EXPIRY)
+        self.hub = RedisHub(url, job, _EXPIRY, _PATIENCE)
         self._links: list[RedisLink] = []
 
     def link(self, worker: int, generation: int) -> Link:
-        self._links.append(RedisLink(self._url, self._job, worker, generation))
+        self._links.append(RedisLink(self._url, self._job, worker, generation, _PATIENCE))
         return self._links[-1]
 
     def send_raw(self, link: Link, data: bytes) -> None:

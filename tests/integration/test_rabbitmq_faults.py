@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import secrets
 import signal
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from integration.jobs import eventually, job
@@ -46,17 +48,17 @@ class Ends:
     """A job's hub and links; whatever is opened is closed with it."""
 
     def __init__(self, url: str) -> None:
-        self.url, self.job = url, f"mlless-{secrets.token_hex(6)}"
+        self.url, self.job, self.patience = url, f"mlless-{secrets.token_hex(6)}", 30.0
         self._links: list[RabbitLink] = []
         self._hub: RabbitHub | None = None
 
     def hub(self, url: str = "") -> RabbitHub:
-        self._hub = RabbitHub(url or self.url, self.job, expiry=600.0)
+        self._hub = RabbitHub(url or self.url, self.job, 600.0, self.patience)
         self._hub.admit([(worker, 0) for worker in range(3)])
         return self._hub
 
     def link(self, worker: int = 0, url: str = "", generation: int = 0) -> RabbitLink:
-        self._links.append(RabbitLink(url or self.url, self.job, worker, generation))
+        self._links.append(RabbitLink(url or self.url, self.job, worker, generation, self.patience))
         return self._links[-1]
 
     def forget(self) -> None:
@@ -142,7 +144,7 @@ def test_what_comes_twice_is_heard_once(ends: Ends) -> None:
 
 def test_a_step_may_outlast_the_broker_s_time_outs(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both links are busy and look at no message; only the one that does not acknowledge is thrown out."""
-    monkeypatch.setattr(rabbitmq_client, "_HEARTBEAT", 5)  # the broker bears up to twice that in silence
+    monkeypatch.setattr(rabbitmq_client, "HEARTBEAT", 5)  # the broker bears up to twice that in silence
     hub, busy, rude = ends.hub(), ends.link(0), ends.link(1)
     rude._connection._acknowledge = lambda: None  # type: ignore[method-assign]
     opened = busy._connection._connection
@@ -161,10 +163,9 @@ def test_a_step_may_outlast_the_broker_s_time_outs(ends: Ends, monkeypatch: pyte
 
 def test_workers_of_a_killed_supervisor_notice(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rabbitmq_bus, "_SLICE", 0.1)
-    monkeypatch.setattr(rabbitmq_bus, "_ABSENCE", 1.0)
     code = (
         "from mlless.channels.rabbitmq_bus import RabbitHub\n"
-        f"hub = RabbitHub({ends.url!r}, {ends.job!r}, 600.0)\n"
+        f"hub = RabbitHub({ends.url!r}, {ends.job!r}, 600.0, 30.0)\n"
         "hub.admit([(0, 0)])\n"
         "print('open', flush=True)\n"
         "while True:\n"
@@ -175,6 +176,7 @@ def test_workers_of_a_killed_supervisor_notice(ends: Ends, monkeypatch: pytest.M
             assert process.stdout is not None
             assert process.stdout.readline() == "open\n"
             link = ends.link()
+            link._longest_absence = 1.0
             link.send(hello(0))
             with pytest.raises(ChannelError, match="no message from the supervisor"):
                 link.receive(3.0)  # longer than a supervisor may be away
@@ -223,37 +225,141 @@ def test_nothing_is_left_at_the_broker(ends: Ends, broker: Broker) -> None:
 
 
 def test_a_broker_forgets_a_job_that_died(ends: Ends, broker: Broker) -> None:
-    hub = RabbitHub(ends.url, ends.job, 1.0)
+    hub = RabbitHub(ends.url, ends.job, 1.0, 30.0)
     hub.admit([(0, 0), (0, 1)])
     hub._connection.close()
     eventually(lambda: broker.names(ends.job) == [], "queues expire", within=PATIENCE)
 
 
-def test_a_restarted_broker_ends_the_job(ends: Ends, broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It has lost messages, so that no one would ever get what he waits for."""
-    monkeypatch.setattr(rabbitmq_client, "_GIVE_UP", READY_DEADLINE)
-    hub, link = ends.hub(), ends.link()
+LOST = "the broker has lost the job's messages"
+
+
+def restart(ends: Ends, broker: Broker) -> None:
+    """Restart the broker, which keeps durable queues, and neither the exchange nor messages."""
     broker.control("eval", "rabbit:stop(), rabbit:start().")
-    for receive in hub.receive, link.receive:
-        with pytest.raises(Disconnected, match=r"gone from the broker.*was the broker restarted"):
-            receive(PATIENCE)
+
+
+def remove(ends: Ends, broker: Broker) -> None:
+    """Do as someone who removes exchange and queues."""
+    ends.forget()
+
+
+@pytest.mark.parametrize("harm", [restart, remove])
+@pytest.mark.parametrize("first", ["hub", "link"])
+def test_a_hub_goes_on_without_what_was_lost_and_links_do_not(
+    ends: Ends, broker: Broker, harm: Callable[[Ends, Broker], None], first: str
+) -> None:
+    """Whoever notices first. A function that is launched afterwards joins."""
+    ends.patience = READY_DEADLINE
+    hub, link, idle = ends.hub(), ends.link(), ends.link(1)
+    hub.broadcast(commit(0), [(2, 0)])
+    told = r"worker-0\.0: what the job had made is gone from the broker"
+    with pytest.warns(RuntimeWarning, match=LOST):  # noqa: PT031
+        harm(ends, broker)
+        if first == "link":
+            with pytest.raises(Disconnected, match=told):
+                link.receive(PATIENCE)
+        hub.admit([(0, 1)])
+    if first == "hub":
+        with pytest.raises(Disconnected, match=told):
+            link.receive(PATIENCE)
+    with pytest.raises(Disconnected):  # noqa: PT012, at the latest when it listens
+        idle.send(hello(0, worker=1))
+        idle.receive(PATIENCE)
+    new = ends.link(0, generation=1)
+    hub.broadcast(commit(1), [(0, 0), (0, 1)])
+    assert new.receive(PATIENCE) == commit(1)
+    new.send(Hello(0, 1, 1, PROTOCOL, "0", "new"))
+    heard = [hub.receive(PATIENCE)] if harm is restart else [hub.receive(PATIENCE) for _ in range(2)]
+    assert heard[-1] == Hello(0, 1, 1, PROTOCOL, "0", "new")
     hub.destroy()
     assert broker.names(ends.job) == []
 
 
-def test_queues_deleted_from_outside_are_an_error_at_once(ends: Ends) -> None:
+def test_a_hub_that_waits_listens_to_its_queue_made_anew(ends: Ends, broker: Broker) -> None:
+    import pika
+
+    hub, queue = ends.hub(), f"{ends.job}.supervisor"
+    with ThreadPoolExecutor(1) as waiting, pytest.warns(RuntimeWarning, match=LOST):  # noqa: PT031
+        hearing = waiting.submit(hub.receive, PATIENCE)
+        ends.forget()
+        eventually(lambda: queue in broker.names(ends.job), "the hub has a queue again", within=PATIENCE)
+        with pika.BlockingConnection(pika.URLParameters(ends.url)) as connection:
+            connection.channel().basic_publish("", queue, b"\x80")
+        with pytest.raises(CodecError, match="message of a stranger"):
+            hearing.result(PATIENCE)
+
+
+def test_a_broker_that_stands_still_for_a_while_loses_and_doubles_nothing(ends: Ends, broker: Broker) -> None:
     hub, link = ends.hub(), ends.link()
-    ends.forget()
-    with pytest.raises(Disconnected, match=rf"{ends.job}\.worker-0\.0: what the job had made is gone"):
-        link.receive(PATIENCE)
-    with pytest.raises(Disconnected, match=rf"{ends.job}\.supervisor: what the job had made is gone"):
-        hub.receive(PATIENCE)
+    hub.broadcast(commit(0), [(0, 0)])
+    link.send(hello(0))
+    pid = int(broker.control("eval", "os:getpid().").strip('" \n'))
+    with ThreadPoolExecutor(2) as threads:
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            acting = [
+                threads.submit(link.send, hello(1)),
+                threads.submit(hub.broadcast, commit(1), [(0, 0)]),
+            ]
+            assert not any(one.done() for one in acting)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        for one in acting:
+            one.result(PATIENCE)
+    assert [link.receive(PATIENCE) for _ in range(2)] == [commit(0), commit(1)]
+    assert [hub.receive(PATIENCE) for _ in range(2)] == [hello(0), hello(1)]
+    assert hub.receive(0.0) is None
+
+
+def test_a_broker_out_of_reach_for_a_while_loses_and_doubles_nothing(
+    ends: Ends, proxy: Proxy, broker: Broker
+) -> None:
+    """By whoever sends or waits meanwhile."""
+    hub, link, other = ends.hub(url_of(proxy)), ends.link(url=url_of(proxy)), ends.link(1, url_of(proxy))
+    hub.broadcast(commit(0), [(0, 0), (1, 0)])
+    link.send(hello(0))
+    connections = [end._connection for end in (hub, link, other)]
+    with ThreadPoolExecutor(3) as threads:
+        assert other.receive(PATIENCE) == commit(0)
+        waiting = threads.submit(other.receive, PATIENCE)
+        proxy.close()
+        sending = threads.submit(link.send, hello(1))
+        broadcasting = threads.submit(hub.broadcast, commit(1), [(0, 0), (1, 0)])
+        eventually(lambda: not any(one._channel for one in connections), "it is noticed", within=PATIENCE)
+        back = Proxy(broker.port, proxy.port)
+        for one in (sending, broadcasting):
+            one.result(PATIENCE)
+        assert waiting.result(PATIENCE) == commit(1)
+    assert [link.receive(PATIENCE) for _ in range(2)] == [commit(0), commit(1)]
+    assert [hub.receive(PATIENCE) for _ in range(2)] == [hello(0), hello(1)]
+    assert hub.receive(0.0) is None
+    ends.close()
+    back.close()
+
+
+def test_the_time_of_an_absence_does_not_count_as_silence(
+    ends: Ends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A read that takes a thousand seconds is one of a broker that was away."""
+    hub, link = ends.hub(), ends.link()
+    now, receive = 0.0, link._connection.receive
+
+    def away(timeout: float) -> None:
+        nonlocal now
+        now += 1000.0
+        monkeypatch.setattr(link._connection, "receive", receive)
+        hub.broadcast(commit(1), [(0, 0)])
+
+    monkeypatch.setattr(rabbitmq_bus, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(link._connection, "receive", away)
+    assert link.receive(10.0) == commit(1)
 
 
 def test_a_broker_that_is_gone_does_not_hold_up_the_end(
     ends: Ends, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rabbitmq_client, "_GIVE_UP", 10 * PATIENCE)
+    ends.patience = 10 * PATIENCE
     hub = ends.hub(url_of(proxy))
     proxy.close()
     start = time.monotonic()
@@ -263,7 +369,7 @@ def test_a_broker_that_is_gone_does_not_hold_up_the_end(
 
 
 def test_a_broker_that_is_gone_is_given_up(ends: Ends, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rabbitmq_client, "_GIVE_UP", 1.0)
+    ends.patience = 1.0
     hub, link = ends.hub(url_of(proxy)), ends.link(url=url_of(proxy))
     proxy.close()
     message = rf"RabbitMQ at 127\.0\.0\.1:{proxy.port}: no connection with the broker"
@@ -353,7 +459,7 @@ def test_what_cannot_work_is_told_in_seconds(broker: Broker) -> None:
         "amqp://guest:s3cret/x@127.0.0.1": "not the URL of a RabbitMQ.*write %2F",
     }.items():
         with pytest.raises((ChannelError, UsageError), match=told) as caught:
-            RabbitHub(url, "mlless-x", 600.0)
+            RabbitHub(url, "mlless-x", 600.0, 30.0)
         assert "s3cret" not in str(caught.value)
 
 
@@ -362,7 +468,7 @@ def test_a_broker_without_a_word_is_told(monkeypatch: pytest.MonkeyPatch) -> Non
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         with pytest.raises(ChannelError, match=f"127.0.0.1:{port}: no connection with the broker"):
-            RabbitLink(f"amqp://127.0.0.1:{port}", "mlless-x", 0, 0)
+            RabbitLink(f"amqp://127.0.0.1:{port}", "mlless-x", 0, 0, 30.0)
 
 
 def test_a_user_without_permission_is_told_what_is_needed(broker: Broker) -> None:
@@ -370,7 +476,7 @@ def test_a_user_without_permission_is_told_what_is_needed(broker: Broker) -> Non
     broker.control("set_permissions", "poor", "^$", ".*", ".*")
     url = broker.url.replace("//", "//poor:s3cret@")
     with pytest.raises(ChannelError, match=r"found ACCESS_REFUSED.*set_permissions -p / poor"):
-        RabbitHub(url, "mlless-x", 600.0)
+        RabbitHub(url, "mlless-x", 600.0, 30.0)
 
 
 def test_a_missing_pika_is_told() -> None:
@@ -397,7 +503,7 @@ def test_a_job_whose_connections_are_cut_gives_the_same_model(
     """Those of a worker, of the supervisor, and of everyone, in mid-job."""
     spec = job(ratings, workers=3, epochs=2)
     before = broker.names("mlless-")
-    cuts = {8: [3], 14: [1], 20: list(range(5))}  # connections in order: one to make the queues, hub, workers
+    cuts = {8: [2], 14: [0], 20: list(range(4))}  # connections in order: hub, workers
 
     def cut(record: StepRecord) -> None:
         for which in cuts.get(record.step, []):
@@ -407,7 +513,7 @@ def test_a_job_whose_connections_are_cut_gives_the_same_model(
     disturbed = run_job(
         spec, ratings, tmp_path / "disturbed", deployment=Deployment(bus=url_of(proxy)), listen=cut
     )
-    assert proxy.connections >= 5 + 3
+    assert proxy.connections >= 4 + 3
     assert disturbed.summary.steps == undisturbed.summary.steps > 20
     model = "model.safetensors"
     assert (disturbed.folder / model).read_bytes() == (undisturbed.folder / model).read_bytes()

@@ -15,22 +15,26 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import redis
 from integration.jobs import alive, eventually
 from servers.need import free_port
+from servers.proxy import Proxy
 from servers.redis import PASSWORD, QUOTED, Server, running
 
 from mlless import train
 from mlless.artifact import MODEL
 from mlless.channels import redis_bus, redis_client, redis_store
 from mlless.channels.redis_bus import RedisHub, RedisLink
+from mlless.channels.redis_health import EVICTS_CURE
 from mlless.channels.redis_store import RedisStore
 from mlless.data.dataset import Dataset
 from mlless.errors import (
     ChannelError,
     CodecError,
+    DeadlineExceeded,
     Disconnected,
     MissingUpdate,
     MLLessError,
@@ -41,6 +45,8 @@ from mlless.records import StepRecord
 
 DEADLINE = 30.0
 EXPIRY = 600.0
+PATIENCE = 20.0
+IMPATIENT = 1.0
 
 
 def hello(worker: int = 0, digest: str = "") -> Hello:
@@ -69,7 +75,7 @@ def client(server: Server) -> Iterator[redis.Redis]:
 
 @pytest.fixture
 def store(server: Server, job: str) -> Iterator[RedisStore]:
-    store = RedisStore((server.url,), job, EXPIRY)
+    store = RedisStore((server.url,), job, EXPIRY, PATIENCE)
     yield store
     store.destroy()
 
@@ -82,9 +88,8 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Servers that are gone are given up soon, and signs of life come often."""
+    """Servers that were never there are given up soon, and signs of life come often."""
     monkeypatch.setattr(redis_client, "_OPENING_PATIENCE", 0.1)
-    monkeypatch.setattr(redis_client, "_PATIENCE", 1.0)
     monkeypatch.setattr(redis_client, "_LONGEST_BLOCK", 0.1)
     monkeypatch.setattr(redis_bus, "_RENEWAL", 0.1)
     monkeypatch.setattr(redis_bus, "_LOOK", 0.1)
@@ -97,11 +102,11 @@ def bus(server: Server, job: str) -> Iterator[tuple[RedisHub, RedisLink]]:
 
 
 @contextmanager
-def meeting(server: Server, job: str) -> Iterator[tuple[RedisHub, RedisLink]]:
+def meeting(server: Server, job: str, patience: float = PATIENCE) -> Iterator[tuple[RedisHub, RedisLink]]:
     """A hub and the link of worker 0, which has been heard."""
-    hub = RedisHub(server.url, job, EXPIRY)
+    hub = RedisHub(server.url, job, EXPIRY, patience)
     try:
-        link = RedisLink(server.url, job, 0, 0)
+        link = RedisLink(server.url, job, 0, 0, patience)
         link.send(hello())
         assert hub.receive(DEADLINE) == hello()
         yield hub, link
@@ -153,12 +158,12 @@ class TestStore:
     @pytest.mark.usefixtures("small_parts")
     def test_a_large_value_is_whole_while_it_is_replaced(self, server: Server, job: str) -> None:
         """By other large ones and by small ones."""
-        writer = RedisStore((server.url,), job, EXPIRY)
+        writer = RedisStore((server.url,), job, EXPIRY, PATIENCE)
         writer.put("busy", [bytes(20)])
         done = threading.Event()
 
         def read() -> None:
-            reader = RedisStore((server.url,), job, EXPIRY)
+            reader = RedisStore((server.url,), job, EXPIRY, PATIENCE)
             while not done.is_set():
                 data = bytes(reader.get(["busy"])[0])
                 assert data == data[:1] * (20_000 if data[0] % 3 else 20)
@@ -205,7 +210,7 @@ class TestStore:
         others = ["mlless-a", "mlless-ab:x", "mlless-b\\:x", "a", "mlless-[a-c]:x", "mlless-a|x"]
         for name in others:
             client.set(name, 1)
-        store = RedisStore((own_redis_server.url,), job, EXPIRY)
+        store = RedisStore((own_redis_server.url,), job, EXPIRY, PATIENCE)
         store.put("one", [b"1"])
         store.put("two", [bytes(3 << 20)])
         assert len(keys_of(client, "")) == len(others) + 5
@@ -251,8 +256,8 @@ class TestLostConnections:
         steps = 150
 
         def work() -> list[object]:
-            link = RedisLink(server.url, job, 0, 0)
-            store = RedisStore((server.url,), job, EXPIRY)
+            link = RedisLink(server.url, job, 0, 0, PATIENCE)
+            store = RedisStore((server.url,), job, EXPIRY, PATIENCE)
             received: list[object] = []
             link.send(hello())
             for step in range(steps):
@@ -263,8 +268,8 @@ class TestLostConnections:
             link.close()
             return received
 
-        hub = RedisHub(server.url, job, EXPIRY)
-        store = RedisStore((server.url,), job, EXPIRY)
+        hub = RedisHub(server.url, job, EXPIRY, PATIENCE)
+        store = RedisStore((server.url,), job, EXPIRY, PATIENCE)
         with ThreadPoolExecutor(1) as worker:
             working = worker.submit(work)
             assert hub.receive(DEADLINE) == hello()
@@ -299,13 +304,13 @@ class TestLostConnections:
         """As one is whose answer was lost."""
         hub, link = bus
         link.send(hello(digest="once"))
-        ((_, fields),) = client.xrange(f"{job}|up", min="-", max="+")[-1:]
-        client.xadd(f"{job}|up", fields)
+        ((_, fields),) = client.xrange(hub._keys.up, min="-", max="+")[-1:]
+        client.xadd(hub._keys.up, fields)
         link.send(hello(digest="then"))
         assert [hub.receive(DEADLINE), hub.receive(DEADLINE)] == [hello(digest="once"), hello(digest="then")]
         hub.broadcast(commit(1), [(0, 0)])
-        ((_, fields),) = client.xrevrange(f"{job}|down", count=1)
-        client.xadd(f"{job}|down", fields)
+        ((_, fields),) = client.xrevrange(hub._keys.down, count=1)
+        client.xadd(hub._keys.down, fields)
         hub.broadcast(commit(2), [(0, 0)])
         assert [link.receive(DEADLINE), link.receive(DEADLINE)] == [commit(1), commit(2)]
 
@@ -329,7 +334,7 @@ class TestLostConnections:
 
     @pytest.mark.usefixtures("impatient")
     def test_a_server_that_hangs_is_an_error(self, own_redis_server: Server, job: str) -> None:
-        store = RedisStore((own_redis_server.url + "?socket_timeout=2",), job, EXPIRY)
+        store = RedisStore((own_redis_server.url + "?socket_timeout=2",), job, EXPIRY, IMPATIENT)
         os.kill(own_redis_server.pid, signal.SIGSTOP)
         with pytest.raises(ChannelError, match="does not answer"):
             store.put("key", [b"x"])
@@ -339,8 +344,8 @@ class TestLostConnections:
     def test_a_server_that_is_gone_is_an_error_and_no_hindrance_to_the_end(
         self, own_redis_server: Server, job: str
     ) -> None:
-        store = RedisStore((own_redis_server.url,), job, EXPIRY)
-        with meeting(own_redis_server, job) as (hub, link):
+        store = RedisStore((own_redis_server.url,), job, EXPIRY, IMPATIENT)
+        with meeting(own_redis_server, job, IMPATIENT) as (hub, link):
             own_redis_server.stop()
             with pytest.raises(ChannelError, match="cannot be reached"):
                 store.put("key", [b"x"])
@@ -355,23 +360,216 @@ class TestLostConnections:
             store.destroy()
             store.destroy()
 
+
+class Absence:
+    """How a server goes away and comes back with its data. ``url`` leads to it."""
+
+    def __init__(self, server: Server) -> None:
+        self.server, self.url = server, f"{server.url}?socket_timeout=0.5"
+
+    def go(self) -> None:
+        raise NotImplementedError
+
+    def come_back(self) -> None:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        pass
+
+
+class Stopped(Absence):
+    def go(self) -> None:
+        os.kill(self.server.pid, signal.SIGSTOP)
+
+    def come_back(self) -> None:
+        os.kill(self.server.pid, signal.SIGCONT)
+
+
+class Restarted(Absence):
+    def go(self) -> None:
+        self.server.stop()
+
+    def come_back(self) -> None:
+        self.server.start()
+
+
+class CutOff(Absence):
+    def __init__(self, server: Server) -> None:
+        super().__init__(server)
+        self._proxy = Proxy(server.port)
+        self.url = self.url.replace(str(server.port), str(self._proxy.port))
+
+    def go(self) -> None:
+        self._proxy.close()
+
+    def come_back(self) -> None:
+        self._proxy = Proxy(self.server.port, self._proxy.port)
+
+    def close(self) -> None:
+        self._proxy.close()
+
+
+def noticed(*clients: redis_client.Client) -> None:
+    """Wait until all have found out that the server is away."""
+    eventually(lambda: all(client._error for client in clients), "the absence is noticed", DEADLINE)
+
+
+class TestAbsence:
+    @pytest.fixture(params=[Stopped, Restarted, CutOff])
+    def absence(self, request: pytest.FixtureRequest, redis_binary: str) -> Iterator[Absence]:
+        with running(redis_binary, "--appendonly", "yes", "--appendfsync", "always") as server:
+            absence = request.param(server)
+            yield absence
+            absence.close()
+
     @pytest.mark.usefixtures("impatient")
-    def test_a_server_restarted_empty_is_an_error_at_both_ends(
-        self, own_redis_server: Server, job: str, monkeypatch: pytest.MonkeyPatch
+    def test_nothing_is_lost_or_doubled(self, absence: Absence, job: str) -> None:
+        """By whoever sends, reads or waits meanwhile."""
+        hub = RedisHub(absence.url, job, EXPIRY, DEADLINE)
+        link = RedisLink(absence.url, job, 0, 0, DEADLINE)
+        store = RedisStore((absence.url,), job, EXPIRY, DEADLINE)
+        store.put("kept", [b"x"])
+        link.send(hello(digest="0"))
+        hub.broadcast(commit(0), [(0, 0)])
+        with ThreadPoolExecutor(2) as ends, ThreadPoolExecutor(1) as keeper:
+            (theirs,) = keeper.submit(lambda: store._clients).result(DEADLINE)
+            absence.go()
+            sending = ends.submit(link.send, hello(digest="1"))
+            broadcasting = ends.submit(hub.broadcast, commit(1), [(0, 0)])
+            reading = keeper.submit(store.get, ["kept"])
+            noticed(link._client, hub._client, hub._pulse._client, theirs)
+            absence.come_back()
+            assert reading.result(DEADLINE) == [b"x"]
+            sending.result(DEADLINE)
+            broadcasting.result(DEADLINE)
+            assert [link.receive(DEADLINE) for _ in range(2)] == [commit(0), commit(1)]
+            assert [hub.receive(DEADLINE) for _ in range(2)] == [hello(digest="0"), hello(digest="1")]
+
+            absence.go()
+            hearing = ends.submit(hub.receive, DEADLINE)
+            waiting = ends.submit(link.receive, DEADLINE)
+            putting = keeper.submit(store.put, "more", [bytes(3 << 20)])
+            noticed(link._client, hub._client, theirs)
+            absence.come_back()
+            putting.result(DEADLINE)
+            other = RedisLink(absence.url, job, 1, 0, DEADLINE)
+            other.send(hello(1))
+            assert hearing.result(DEADLINE) == hello(1)
+            hub.broadcast(commit(2), [(0, 0)])
+            assert waiting.result(DEADLINE) == commit(2)
+        assert hub.receive(0.0) is None
+        with pytest.raises(DeadlineExceeded):
+            link.receive(0.0)
+        assert len(store.get(["more"])[0]) == 3 << 20
+        link.close()
+        other.close()
+        hub.destroy()
+        store.destroy()
+        with absence.server.client() as client:
+            assert keys_of(client, job) == []
+
+    def test_the_time_of_an_absence_does_not_count_as_silence(
+        self, bus: tuple[RedisHub, RedisLink], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(redis_client, "_PATIENCE", DEADLINE)
-        with meeting(own_redis_server, job) as (hub, link), ThreadPoolExecutor(1) as worker:
-            waiting = worker.submit(link.receive, 4 * DEADLINE)
+        """A read that takes a thousand seconds is one of a server that was away."""
+        hub, link = bus
+        now, wait = 0.0, link._reader.wait
+
+        def away(timeout: float) -> list[object]:
+            nonlocal now
+            now += 1000.0
+            monkeypatch.setattr(link._reader, "wait", wait)
+            hub.broadcast(commit(1), [(0, 0)])
+            return []
+
+        monkeypatch.setattr(redis_bus, "time", SimpleNamespace(monotonic=lambda: now))
+        monkeypatch.setattr(link._reader, "wait", away)
+        assert link.receive(10.0) == commit(1)
+
+    def test_a_sign_of_life_outlasts_an_absence(
+        self, client: redis.Redis, bus: tuple[RedisHub, RedisLink], job: str
+    ) -> None:
+        """That of a hub which has its connection back at the last moment."""
+        assert client.pttl(f"{job}|alive") > (PATIENCE + redis_bus._RENEWAL) * 1000
+
+
+LOST = "the server has lost the job's messages"
+
+
+class TestEmptied:
+    """A server that comes back empty: the hub goes on, links of before do not, those of after do."""
+
+    @pytest.mark.usefixtures("impatient")
+    def test_restarted_while_both_ends_wait(self, own_redis_server: Server, job: str) -> None:
+        with meeting(own_redis_server, job, DEADLINE) as (hub, old), ThreadPoolExecutor(2) as ends:
+            hearing = ends.submit(hub.receive, 4 * DEADLINE)
+            waiting = ends.submit(old.receive, 4 * DEADLINE)
+            before = hub._keys
             own_redis_server.stop()
-            own_redis_server.start()
+            with pytest.warns(RuntimeWarning, match=LOST):  # noqa: PT031
+                own_redis_server.start()
+                eventually(lambda: hub._keys is not before and hub._pulse.beat is hub._beat, "a new bus")
             with pytest.raises(Disconnected, match="restarted or emptied"):
                 waiting.result(DEADLINE)
             with pytest.raises(Disconnected):
-                link.send(hello())
-            with pytest.raises(ChannelError, match="lost the job's messages"):
-                hub.receive(DEADLINE)
-            with pytest.raises(ChannelError, match="lost the job's messages"):
-                hub.broadcast(commit(1), [(0, 0)])
+                old.send(hello())
+            new = RedisLink(own_redis_server.url, job, 0, 1, DEADLINE)
+            new.send(Hello(0, 1, 1, PROTOCOL, "0", "new"))
+            assert hearing.result(DEADLINE) == Hello(0, 1, 1, PROTOCOL, "0", "new")
+            hub.broadcast(commit(1), [(0, 0), (0, 1)])
+            assert new.receive(DEADLINE) == commit(1)
+            with pytest.raises(Disconnected):
+                old.receive(DEADLINE)
+            new.close()
+            hub.destroy()
+            with own_redis_server.client() as client:
+                assert keys_of(client, job) == []
+
+    @pytest.mark.usefixtures("impatient")
+    @pytest.mark.parametrize(
+        ("lost", "notices"),
+        [("all", "admit"), ("all", "broadcast"), ("up", "admit"), ("down", "admit"), ("down", "broadcast")],
+    )
+    def test_a_link_of_before_is_out_although_there_is_a_new_bus(
+        self, own_redis_server: Server, job: str, lost: str, notices: str
+    ) -> None:
+        """Whatever the server has dropped, and whatever the hub does next."""
+        with meeting(own_redis_server, job) as (hub, old), own_redis_server.client() as client:
+            client.flushall() if lost == "all" else client.delete(getattr(hub._keys, lost))
+            with pytest.warns(RuntimeWarning, match=LOST):
+                hub.admit([(0, 1)]) if notices == "admit" else hub.broadcast(commit(1), [(0, 0)])
+            with pytest.raises(Disconnected):
+                old.send(hello())
+            with pytest.raises(Disconnected):
+                old.receive(DEADLINE)
+            new = RedisLink(own_redis_server.url, job, 0, 1, PATIENCE)
+            hub.broadcast(commit(2), [(0, 1)])
+            assert new.receive(DEADLINE) == commit(2)
+            new.close()
+            hub.destroy()
+            assert keys_of(client, job) == []
+
+    def test_a_lost_sign_of_life_alone_is_no_loss(
+        self, client: redis.Redis, bus: tuple[RedisHub, RedisLink], server: Server, job: str
+    ) -> None:
+        """It is renewed before functions are launched."""
+        hub, link = bus
+        client.delete(f"{job}|alive")
+        hub.admit([(1, 0)])
+        RedisLink(server.url, job, 1, 0, PATIENCE).close()
+        hub.broadcast(commit(1), [(0, 0)])
+        assert link.receive(DEADLINE) == commit(1)
+
+    def test_the_store_has_nothing(self, own_redis_server: Server, job: str) -> None:
+        store = RedisStore((own_redis_server.url,), job, EXPIRY, DEADLINE)
+        store.put("key", [b"x"])
+        own_redis_server.stop()
+        own_redis_server.start()
+        with pytest.raises(MissingUpdate, match="restarted empty"):
+            store.get(["key"])
+        store.put("key", [b"y"])
+        assert store.get(["key"]) == [b"y"]
+        store.destroy()
 
 
 class TestBus:
@@ -380,8 +578,8 @@ import sys
 from mlless import train
 from mlless.artifact import MODEL
 from mlless.channels import redis_bus
-redis_bus._ALIVE, redis_bus._RENEWAL = 3000, 0.1
-hub = redis_bus.RedisHub(sys.argv[1], sys.argv[2], 600.0)
+redis_bus._RENEWAL, redis_bus._MARGIN = 0.1, 2.0
+hub = redis_bus.RedisHub(sys.argv[1], sys.argv[2], 600.0, patience=1.0)
 print("open", flush=True)
 hub.receive(600.0)
 hub.receive(600.0)
@@ -397,7 +595,7 @@ hub.receive(600.0)
         try:
             assert driver.stdout
             assert driver.stdout.readline() == "open\n"
-            link = RedisLink(server.url, job, 0, 0)
+            link = RedisLink(server.url, job, 0, 0, PATIENCE)
             link.send(hello())
             client.pexpire(f"{job}|alive", 1_000_000)
             eventually(lambda: client.pttl(f"{job}|alive") <= 3000, "the sign of life is renewed")
@@ -413,7 +611,7 @@ hub.receive(600.0)
 
     def test_without_a_hub_there_is_no_link(self, server: Server, job: str) -> None:
         with pytest.raises(Disconnected, match="the supervisor is not there"):
-            RedisLink(server.url, job, 0, 0)
+            RedisLink(server.url, job, 0, 0, PATIENCE)
 
     @pytest.mark.usefixtures("impatient")
     def test_all_keys_expire_and_none_is_left(self, server: Server, client: redis.Redis, job: str) -> None:
@@ -436,9 +634,9 @@ hub.receive(600.0)
             assert hub.receive(DEADLINE) == hello(digest=str(step))
             hub.broadcast(commit(step), [(worker, 0) for worker in range(5)])
             assert link.receive(DEADLINE) == commit(step)
-        assert client.xlen(f"{job}|up") <= 1
-        assert client.xlen(f"{job}|down") <= 1200
-        assert client.memory_usage(f"{job}|up", samples=0) < 10_000
+        assert client.xlen(hub._keys.up) <= 1
+        assert client.xlen(hub._keys.down) <= 1200
+        assert client.memory_usage(hub._keys.up, samples=0) < 10_000
         assert len(hub._seen) == 1
 
     def test_a_link_left_too_far_behind_says_so(self, bus: tuple[RedisHub, RedisLink]) -> None:
@@ -466,12 +664,12 @@ hub.receive(600.0)
             entries.append({b"f": sender, b"n": b"5"})
             entries.append({b"n": b"5", b"f": sender, b"m": encode(hello())})
         for entry in entries:
-            client.xadd(f"{job}|up", entry)
+            client.xadd(hub._keys.up, entry)
         link.send(hello(digest="unharmed"))
         self._await(lambda: hub.receive(DEADLINE), hello(digest="unharmed"), len(entries))
         for entry in entries:
             if entry.get(b"n", b"") not in (b"1", b"9" * 30):  # other numbers are told apart below
-                client.xadd(f"{job}|down", entry)
+                client.xadd(hub._keys.down, entry)
         hub.broadcast(Abort("unharmed"), [(0, 0)])
         self._await(lambda: link.receive(DEADLINE), Abort("unharmed"), len(entries))
 
@@ -490,8 +688,8 @@ hub.receive(600.0)
         self, client: redis.Redis, bus: tuple[RedisHub, RedisLink], job: str
     ) -> None:
         hub, link = bus
-        for name in ("up", "down"):
-            client.set(f"{job}|{name}", "not a stream")
+        for name in (hub._keys.up, hub._keys.down):
+            client.set(name, "not a stream")
         with pytest.raises(ChannelError, match="WRONGTYPE"):
             hub.receive(DEADLINE)
         with pytest.raises(ChannelError, match="WRONGTYPE"):
@@ -510,7 +708,7 @@ class TestTold:
     def told(url: str, kind: type[MLLessError] = ChannelError) -> str:
         """The error of opening a store there; whatever is shown of it is without the password."""
         with pytest.raises(kind) as raised:
-            RedisStore((url,), "mlless-told", EXPIRY).put("key", [b"x"])
+            RedisStore((url,), "mlless-told", EXPIRY, PATIENCE).put("key", [b"x"])
         shown = "".join(traceback.format_exception(raised.value))
         for secret in (PASSWORD, QUOTED, "with:signs", "hunter2"):
             assert secret not in shown
@@ -545,13 +743,13 @@ class TestTold:
         # And what it says is enough.
         allowed = ["+@read", "+@write", "+@stream", "+@connection", "+eval"]
         client.execute_command("ACL", "SETUSER", "limited", *allowed)
-        store = RedisStore((url,), job, EXPIRY)
+        store = RedisStore((url,), job, EXPIRY, PATIENCE)
         store.put("key", [bytes(2 << 20)])
         store.keep(["key"])
         assert len(store.get(["key"])[0]) == 2 << 20
         store.destroy()
-        hub = RedisHub(url, job, EXPIRY)
-        link = RedisLink(url, job, 0, 0)
+        hub = RedisHub(url, job, EXPIRY, PATIENCE)
+        link = RedisLink(url, job, 0, 0, PATIENCE)
         link.send(hello())
         assert hub.receive(DEADLINE) == hello()
         hub.broadcast(commit(1), [(0, 0)])
@@ -567,7 +765,7 @@ class TestTold:
         rules = ["on", ">hunter2", "~mlless-*", "+@read", "+@write", "+@connection", "-set"]
         client.execute_command("ACL", "SETUSER", "limited", *rules)
         with pytest.raises(ChannelError, match="may not do this"):
-            RedisHub(server.url.replace("//", "//limited:hunter2@"), job, EXPIRY)
+            RedisHub(server.url.replace("//", "//limited:hunter2@"), job, EXPIRY, PATIENCE)
         assert keys_of(client, job) == []
         client.execute_command("ACL", "DELUSER", "limited")
 
@@ -584,7 +782,7 @@ class TestTold:
 
     def test_out_of_memory(self, redis_binary: str, job: str) -> None:
         with running(redis_binary, "--maxmemory", "6mb") as server:
-            store = RedisStore((server.url,), job, EXPIRY)
+            store = RedisStore((server.url,), job, EXPIRY, PATIENCE)
             with pytest.raises(ChannelError, match=r"out of memory.*Raise its maxmemory"):
                 store.put("large", [bytes(20 << 20)])
             with server.client() as client:
@@ -626,6 +824,38 @@ class TestJobs:
             with one.client() as client:
                 assert keys_of(client, "mlless-") == []
 
+    @pytest.mark.parametrize("policy", ["volatile-ttl", "allkeys-lru"])
+    @pytest.mark.parametrize("place", ["store", "bus"])
+    def test_a_server_that_drops_keys_is_refused(
+        self, redis_binary: str, ratings: Dataset, tmp_path: Path, policy: str, place: str
+    ) -> None:
+        """With its address and the cure, before anything is made there."""
+        options = ("--maxmemory", "100mb", "--maxmemory-policy", policy)
+        with running(redis_binary, *options) as server:
+            url, told = server.url.replace("//", "//:hunter2@"), f"127.0.0.1:{server.port}"
+            with server.client() as client:
+                client.config_set("requirepass", "hunter2")
+            with pytest.raises(UsageError, match=rf"{told}.*found the maxmemory-policy {policy}") as raised:
+                train(ratings.location, out=tmp_path / "run", workers=2, **{place: url})
+            assert raised.value.cure == EVICTS_CURE
+            assert "hunter2" not in str(raised.value)
+            with redis.Redis.from_url(url) as client:
+                assert client.dbsize() == 0
+                client.config_set("maxmemory-policy", "noeviction")
+            train(ratings.location, out=tmp_path / "other", workers=2, epochs=1, **{place: url})
+
+    def test_a_server_that_cannot_be_asked_is_taken_at_its_word(
+        self, server: Server, client: redis.Redis, ratings: Dataset, tmp_path: Path
+    ) -> None:
+        rules = ["on", ">hunter2", "~mlless-*", "+@read", "+@write", "+@stream", "+@connection", "+eval"]
+        client.execute_command("ACL", "SETUSER", "limited", *rules)
+        url = server.url.replace("//", "//limited:hunter2@")
+        with pytest.warns(RuntimeWarning, match="must be noeviction") as told:
+            train(ratings.location, out=tmp_path, workers=2, epochs=1, store=f"{url} {url}", bus=url)
+        assert len(told) == 1
+        assert "hunter2" not in str(told[0].message)
+        client.execute_command("ACL", "DELUSER", "limited")
+
     def test_an_interrupted_job_does_not_wait_for_a_server_that_hangs(
         self, own_redis_server: Server, ratings: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -650,14 +880,14 @@ class TestJobs:
     def test_a_job_ends_when_its_server_is_emptied(
         self, own_redis_server: Server, ratings: Dataset, tmp_path: Path
     ) -> None:
-        """The store's keys are missing, or the bus is: what is noticed first is told."""
+        """It tells why its workers are gone."""
 
         def flush(record: StepRecord) -> None:
             if record.step == 20:
                 with own_redis_server.client() as client:
                     client.flushall()
 
-        with pytest.raises(MLLessError, match="flushed"):
+        with pytest.warns(RuntimeWarning, match=LOST), pytest.raises(MLLessError):
             train(
                 ratings.location,
                 workers=2,

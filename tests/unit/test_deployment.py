@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from mlless.data.dataset import Dataset
-from mlless.deployment import EMBEDDED, Addresses, Deployment
+from mlless.deployment import EMBEDDED, PATIENCE, Addresses, Deployment
 from mlless.driver import plan_job, within_limit
 from mlless.errors import UsageError, hidden
 from mlless.wishes import Wishes
@@ -34,6 +34,12 @@ def test_store_and_bus_may_be_of_different_kinds() -> None:
     assert mixed.addresses("job", "/folder") == Addresses("job", (REDIS,), "/folder")
 
 
+def test_functions_know_how_long_servers_may_be_away() -> None:
+    assert Deployment(store=REDIS).addresses("job", None).patience == PATIENCE
+    for places in ({"store": REDIS}, {"bus": "amqp://host"}, {"store": REDIS, "bus": EMBEDDED}):
+        assert Deployment(**places, patience_channel=7.5).addresses("job", "/folder").patience == 7.5
+
+
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
@@ -48,6 +54,10 @@ def test_store_and_bus_may_be_of_different_kinds() -> None:
         ({"store": REDIS, "bus": EMBEDDED, "runtime": "lithops"}, "the embedded bus reaches no further"),
         ({"memory": 512}, "processes of this machine have no memory to be set"),
         ({"time_limit": 60}, "processes of this machine have no time limit"),
+        ({"patience_channel": 60.0}, "embedded channels are never away.*name a server"),
+        ({"store": REDIS, "patience_channel": 0.0}, "no such patience.*seconds above 0, found 0"),
+        ({"store": REDIS, "patience_channel": float("inf")}, "no such patience.*found inf"),
+        ({"store": REDIS, "patience_channel": float("nan")}, "no such patience.*found nan"),
     ],
 )
 def test_what_cannot_work_is_refused(wrong: dict[str, object], told: str) -> None:

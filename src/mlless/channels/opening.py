@@ -13,7 +13,7 @@ from mlless.channels.embedded_bus import EmbeddedHub, EmbeddedLink
 from mlless.channels.embedded_store import EmbeddedStore
 from mlless.channels.folder import Folder
 from mlless.channels.ports import Hub, KeyValueStore, Link, ObjectStore
-from mlless.deployment import Addresses, is_rabbitmq, is_redis
+from mlless.deployment import Addresses, Deployment, is_rabbitmq, is_redis
 from mlless.locations import Place, Prefix, WebFile
 
 if TYPE_CHECKING:
@@ -21,24 +21,27 @@ if TYPE_CHECKING:
 
 
 def open_store(addresses: Addresses, expiry: float) -> KeyValueStore:
-    """Return an access to the job's key-value store, whose keys expire after ``expiry`` seconds."""
+    """Return an access to the job's key-value store.
+
+    Its keys expire after ``expiry`` seconds, or longer where servers may be away for long.
+    """
     if is_redis(addresses.store[0]):
         from mlless.channels.redis_store import RedisStore
 
-        return RedisStore(addresses.store, addresses.job, expiry)
+        return RedisStore(addresses.store, addresses.job, _expiry(addresses, expiry), addresses.patience)
     return EmbeddedStore(Path(addresses.store[0]))
 
 
 def open_hub(addresses: Addresses, expiry: float) -> Hub:
-    """Return the supervisor's end of the job's bus, which expires ``expiry`` seconds after its last use."""
+    """Return the supervisor's end of the job's bus, which expires as the store does after its last use."""
     if is_redis(addresses.bus):
         from mlless.channels.redis_bus import RedisHub
 
-        return RedisHub(addresses.bus, addresses.job, expiry)
+        return RedisHub(addresses.bus, addresses.job, _expiry(addresses, expiry), addresses.patience)
     if is_rabbitmq(addresses.bus):
         from mlless.channels.rabbitmq_bus import RabbitHub
 
-        return RabbitHub(addresses.bus, addresses.job, expiry)
+        return RabbitHub(addresses.bus, addresses.job, _expiry(addresses, expiry), addresses.patience)
     return EmbeddedHub(Path(addresses.bus))
 
 
@@ -47,12 +50,25 @@ def open_link(addresses: Addresses, worker: int, generation: int) -> Link:
     if is_redis(addresses.bus):
         from mlless.channels.redis_bus import RedisLink
 
-        return RedisLink(addresses.bus, addresses.job, worker, generation)
+        return RedisLink(addresses.bus, addresses.job, worker, generation, addresses.patience)
     if is_rabbitmq(addresses.bus):
         from mlless.channels.rabbitmq_bus import RabbitLink
 
-        return RabbitLink(addresses.bus, addresses.job, worker, generation)
+        return RabbitLink(addresses.bus, addresses.job, worker, generation, addresses.patience)
     return EmbeddedLink(Path(addresses.bus))
+
+
+def check_servers(deployment: Deployment) -> None:
+    """Raise UsageError if a server would drop what a job needs; warn where one does not let us ask."""
+    for address in sorted({*deployment.servers, deployment.meeting}):
+        if is_redis(address):
+            from mlless.channels.redis_health import check
+
+            check(address)
+
+
+def _expiry(addresses: Addresses, expiry: float) -> float:
+    return max(expiry, 2 * addresses.patience)
 
 
 def open_remote(place: Prefix | WebFile) -> RemoteObjects:

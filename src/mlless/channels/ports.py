@@ -50,7 +50,8 @@ class KeyValueStore(Protocol):
     A value may be read by anyone as soon as ``put`` has returned, whole or not at all. What
     ``get`` returns stays valid when the key is deleted or replaced afterwards. A job's driver
     deletes all of the job's keys at its end with ``destroy``. Should it not come to that, keys expire where
-    the adapter's servers can do so: ``expiry`` seconds after they were put or kept.
+    the adapter's servers can do so: ``expiry`` seconds after they were put or kept. Threads may share a
+    store.
     """
 
     def put(self, key: str, value: Sequence[Bytes]) -> None:

@@ -4,6 +4,8 @@ The hub makes the exchange and all queues, so that it can remove all of them, al
 that never came. A message is numbered by its sender. A receiver passes over a number it has had, so
 that what is sent or delivered twice around a lost connection is heard once. A link gets what is for
 others, too, and knows by a number left out that a message is lost.
+
+Where a broker has lost exchange and queues, the hub makes its own anew. A link finds its queue gone.
 """
 
 from __future__ import annotations
@@ -22,7 +24,6 @@ from mlless.messages import FromWorker, FunctionId, ToWorker, decode_to_worker, 
 
 _LARGEST = 16 << 20  # bytes a message may have, well below a broker's own limit of 128 MiB
 _SLICE = 5.0  # seconds of silence after which a link looks whether the supervisor is there
-_ABSENCE = 20.0  # seconds that a supervisor may be away, to get a lost connection back
 
 
 _Id = Annotated[int, msgspec.Meta(ge=0)]
@@ -79,24 +80,21 @@ def _function(job: str, who: FunctionId) -> str:
 class RabbitHub:
     """The supervisor's end: its queue, and the exchange that leads to all functions."""
 
-    def __init__(self, url: str, job: str, expiry: float) -> None:
-        self._url, self._job, self._expiry = url, job, expiry
-        self._admitted: list[str] = []
+    def __init__(self, url: str, job: str, expiry: float, patience: float) -> None:
+        self._url, self._job = url, job
         self._heard: dict[FunctionId, int] = {}
         self._sent = 0
         self._closed = False
+        names = _exchange(job), _supervisor(job)
         try:
-            rabbitmq_client.declare(url, _exchange(job), _supervisor(job), expiry)
-            self._connection = rabbitmq_client.Connection(url, _exchange(job), _supervisor(job))
+            self._connection = rabbitmq_client.Owner(url, *names, patience, expiry)
         except (ChannelError, KeyboardInterrupt):
-            self._remove()  # part of it may have been made
+            self._remove(names[0], names[1:])  # part of it may have been made
             raise
 
     def admit(self, functions: Iterable[FunctionId]) -> None:
         """Make the functions' queues."""
-        queues = [_function(self._job, who) for who in functions]
-        self._admitted += queues
-        self._connection.subscribe(queues, self._expiry)
+        self._connection.subscribe(_function(self._job, who) for who in functions)
 
     def receive(self, timeout: float) -> FromWorker | None:
         """Return the next message not heard yet; None after ``timeout`` seconds."""
@@ -116,12 +114,11 @@ class RabbitHub:
 
     def broadcast(self, message: ToWorker, functions: Iterable[FunctionId]) -> None:
         """Publish to the exchange, once; who is not meant passes it over."""
-        self._publish(frozenset(functions), encode(message))
+        self._connection.publish_to_all(self._next(frozenset(functions), encode(message)))
 
-    def _publish(self, functions: frozenset[FunctionId], message: bytes | None) -> None:
+    def _next(self, functions: frozenset[FunctionId], message: bytes | None) -> bytes:
         self._sent += 1
-        data = _sealed(_ToLinks(self._sent, functions, message))
-        self._connection.publish(_exchange(self._job), rabbitmq_client.ALL, data)
+        return _sealed(_ToLinks(self._sent, functions, message))
 
     def close(self) -> None:
         """Remove the supervisor's queue, so that sending to it fails, and tell the links."""
@@ -130,30 +127,31 @@ class RabbitHub:
         self._closed = True
         self._connection.hurry()
         with contextlib.suppress(ChannelError):  # without a broker no one is left to be told
-            self._connection.delete(_supervisor(self._job))
-            self._publish(frozenset(), None)
+            self._connection.retire(self._next(frozenset(), None))
         self._connection.close()
 
     def destroy(self) -> None:
         """Close, and remove exchange and queues."""
         self.close()
-        self._remove()
+        self._remove(*self._connection.made)
 
-    def _remove(self) -> None:
+    def _remove(self, exchange: str, queues: Iterable[str]) -> None:
         with contextlib.suppress(ChannelError):  # they expire where the broker cannot be reached
-            rabbitmq_client.delete(self._url, _exchange(self._job), [_supervisor(self._job), *self._admitted])
+            rabbitmq_client.delete(self._url, exchange, queues)
 
 
 class RabbitLink:
     """A function's end: its own queue, and that of the supervisor to send to."""
 
-    def __init__(self, url: str, job: str, worker: int, generation: int) -> None:
+    def __init__(self, url: str, job: str, worker: int, generation: int, patience: float) -> None:
         self._job, self._who = job, (worker, generation)
+        # A supervisor that is away knows of it when it misses the broker's heartbeats, and then has patience.
+        self._longest_absence = rabbitmq_client.HEARTBEAT + patience
         self._sent, self._heard = 0, 0  # the number of the last message; 0 before the first
         self._absent_since: float | None = None
         queue = _function(job, self._who)
         try:
-            self._connection = rabbitmq_client.Connection(url, _exchange(job), queue)
+            self._connection = rabbitmq_client.Connection(url, _exchange(job), queue, patience)
         except Disconnected as error:
             raise Disconnected("the supervisor is not there", where=queue) from error
 
@@ -167,15 +165,20 @@ class RabbitLink:
         self._connection.publish("", _supervisor(self._job), data)
 
     def receive(self, timeout: float) -> ToWorker:
-        """Return the next message that is meant for this function and not heard yet."""
-        deadline = time.monotonic() + timeout
+        """Return the next message that is meant for this function and not heard yet.
+
+        The time for which the broker is away does not count.
+        """
+        left = timeout
         while True:
-            data = self._connection.receive(min(max(0.0, deadline - time.monotonic()), _SLICE))
+            part, began = min(left, _SLICE), time.monotonic()
+            data = self._connection.receive(part)
+            left -= min(time.monotonic() - began, part)
             if data is None:
                 self._look_for_supervisor()
             elif (message := self._opened(data)) is not None:
                 return message
-            if data is None and time.monotonic() >= deadline:
+            if data is None and left <= 0:
                 raise DeadlineExceeded(f"no message from the supervisor for {timeout:g} s")
 
     def _opened(self, data: bytes) -> ToWorker | None:
@@ -197,8 +200,8 @@ class RabbitLink:
             self._absent_since = None
         elif self._absent_since is None:
             self._absent_since = now
-        elif now - self._absent_since > _ABSENCE:
-            raise Disconnected(f"the supervisor has been gone for {_ABSENCE:g} s")
+        elif now - self._absent_since > self._longest_absence:
+            raise Disconnected(f"the supervisor has been gone for {self._longest_absence:g} s")
 
     def close(self) -> None:
         """Let go of the broker."""

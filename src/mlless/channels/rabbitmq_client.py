@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from mlless.errors import ChannelError, Disconnected, UsageError, not_installed
+from mlless.errors import ChannelError, Disconnected, UsageError, not_installed, warn
 
 try:
     import pika
@@ -28,14 +28,12 @@ _T = TypeVar("_T")
 _Channel = Any  # pika has no types
 
 _CONNECT = 5.0  # seconds for a TCP connection; twice that until the broker has let us in
-_HEARTBEAT = 30  # seconds of silence after which either side takes the other for gone
-_BLOCKED = 30.0  # seconds a broker that is short of memory or disk may keep us waiting
-_GIVE_UP = 30.0  # seconds to try and get a lost connection back
+HEARTBEAT = 30  # seconds of silence after which either side takes the other for gone
 _BACK_OFF = (0.05, 2.0)  # seconds between two attempts: at first, at most
 _TICK = 1.0  # seconds between two looks at a connection that no one waits on
 _LONGEST_EXPIRY = 2**32 - 1  # milliseconds
 _KEPT = 1000  # messages in a queue that nobody reads, such as that of a dead function
-ALL = "all"  # the key of what is published to every subscriber
+_ALL = "all"  # the key of what is published to every subscriber
 _TLS_OPTIONS = ("cacertfile", "certfile", "keyfile", "verify")
 
 _FOREIGN = (exceptions.AMQPError, AMQPConnectorException, OSError)
@@ -44,37 +42,22 @@ _NOT_FOUND, _ACCESS_REFUSED, _NOT_ALLOWED = 404, 403, 530
 _PASSING = (320, 541)  # an operator closed the connection; an internal error of the broker
 
 
-def declare(url: str, exchange: str, queue: str, expiry: float) -> None:
-    """Make an exchange, and the queue of its owner.
-
-    The broker forgets a queue that no one has used for ``expiry`` seconds, and the exchange with the last
-    of its queues. Queues are durable as newer brokers want it; the exchange is not, so that a broker that
-    was restarted, and has lost the messages, is known by its absence.
-    """
-    with _short(url) as channel:
-        channel.exchange_declare(exchange, "direct", auto_delete=True)
-        # Nobody uses this key. It ties the exchange to a queue that is there from the start to the end.
-        _declare(channel, exchange, queue, "owner", expiry)
-
-
-def _declare(channel: _Channel, exchange: str, queue: str, key: str, expiry: float, **limits: int) -> None:
-    arguments = {"x-expires": max(1, min(int(expiry * 1000), _LONGEST_EXPIRY)), **limits}
-    channel.queue_declare(queue, durable=True, arguments=arguments)
-    channel.queue_bind(queue, exchange, key)
-
-
 def delete(url: str, exchange: str, queues: Iterable[str]) -> None:
     """Remove the exchange and the queues; those that are absent are passed over."""
     with _short(url) as channel:
-        for name in queues:
-            channel.queue_delete(name)
-        channel.exchange_delete(exchange)
+        _remove(channel, exchange, queues)
+
+
+def _remove(channel: _Channel, exchange: str, queues: Iterable[str]) -> None:
+    for name in queues:
+        channel.queue_delete(name)
+    channel.exchange_delete(exchange)
 
 
 @contextlib.contextmanager
 def _short(url: str) -> Iterator[_Channel]:
     """Yield a channel of a connection for a few calls; errors are turned into ours."""
-    parameters = _parameters(url)
+    parameters = _parameters(url, _CONNECT)
     try:
         connection = pika.BlockingConnection(parameters)
         try:
@@ -92,17 +75,18 @@ class Connection:
     its time, a thread of its own answers heartbeats and takes in messages. A message is acknowledged as
     soon as it is taken in, so that the broker's acknowledgement time-out never depends on a step. A lost
     connection is replaced: then unconfirmed messages are published, and unacknowledged ones delivered,
-    once more; it is for sender and receiver to know them by their numbers.
+    once more; it is for sender and receiver to know them by their numbers. A broker may be away, or short of
+    memory or disk, for ``patience`` seconds. Disconnected if exchange or queue are not there.
     """
 
-    def __init__(self, url: str, exchange: str, queue: str) -> None:
-        self._parameters = _parameters(url)
+    def __init__(self, url: str, exchange: str, queue: str, patience: float) -> None:
+        self._parameters = _parameters(url, patience)
         self._exchange, self._queue = exchange, queue
         self._inbox: deque[bytes] = deque()
         self._connection: Any = None
         self._channel: _Channel = None
         self._failure: ChannelError | None = None
-        self._patience = _GIVE_UP
+        self._patience = patience
         self._lock = threading.Lock()  # pika knows one thread at a time
         self._closed = threading.Event()
         try:
@@ -136,22 +120,6 @@ class Connection:
         """Return how many consume a queue; Disconnected if it is not there."""
         count: int = self._do(lambda: self._channel.queue_declare(queue, passive=True).method.consumer_count)
         return count
-
-    def subscribe(self, queues: Iterable[str], expiry: float) -> None:
-        """Make queues that get what is published to the exchange with the key ``ALL``, if they are not there.
-
-        One that nobody reads keeps the last messages alone.
-        """
-        for queue in queues:
-            self._do(
-                lambda queue=queue: _declare(  # type: ignore[misc]
-                    self._channel, self._exchange, queue, ALL, expiry, **{"x-max-length": _KEPT}
-                )
-            )
-
-    def delete(self, queue: str) -> None:
-        """Remove a queue."""
-        self._do(lambda: self._channel.queue_delete(queue))
 
     def hurry(self) -> None:
         """Have no patience from now on: a broker that is gone must not hold up the end."""
@@ -194,7 +162,7 @@ class Connection:
             except _FOREIGN as error:
                 self._drop()
                 lost = lost or time.monotonic()
-                if not _passing(error) or time.monotonic() >= lost + self._patience:
+                if not self._passing(error) or time.monotonic() >= lost + self._patience:
                     self._failure = self._explained(error)
                     raise self._failure from error
             except BaseException:
@@ -206,12 +174,20 @@ class Connection:
     def _open(self) -> None:
         self._unacknowledged, self._cancelled = 0, False
         self._connection = pika.BlockingConnection(self._parameters)
+        self._prepare()
         channel = self._connection.channel()
         channel.exchange_declare(self._exchange, passive=True)
         channel.confirm_delivery()
         channel.add_on_cancel_callback(self._on_cancel)
         channel.basic_consume(self._queue, self._on_message)
         self._channel = channel
+
+    def _prepare(self) -> None:
+        """Do what there is to do on a new connection, before exchange and queue are looked for."""
+
+    def _passing(self, error: Exception) -> bool:
+        """Return whether another attempt may well go better."""
+        return _passing(error)
 
     def _on_message(self, channel: _Channel, method: Any, properties: object, body: bytes) -> None:
         self._inbox.append(body)
@@ -222,14 +198,18 @@ class Connection:
 
     def _serve(self, timeout: float) -> None:
         """Take in what has come, waiting up to ``timeout`` seconds for it, and acknowledge it."""
-        self._connection.process_data_events(0.0 if self._inbox else timeout)
+        self._connection.process_data_events(0.0 if self._inbox or self._cancelled else timeout)
         if not self._channel.is_open:
             raise self._channel._closing_reason  # what pika itself raises in calls of the channel
         if self._unacknowledged:
             self._acknowledge()
         if self._cancelled and not self._inbox:
-            self._failure = _gone(self._queue)
-            raise self._failure
+            self._bereft()
+
+    def _bereft(self) -> None:
+        """Go on without the queue, which someone has removed."""
+        self._failure = _gone(self._queue)
+        raise self._failure
 
     def _acknowledge(self) -> None:
         tag, self._unacknowledged = self._unacknowledged, 0
@@ -244,12 +224,92 @@ class Connection:
         return _explained(error, self._parameters, self._queue)
 
 
+class Owner(Connection):
+    """The connection of who makes the exchange, and all queues: that which it consumes, and subscribers'.
+
+    The broker forgets a queue that no one has used for ``expiry`` seconds, and the exchange with the last
+    of its queues. Queues are durable as newer brokers want it; the exchange is not, so that a broker that
+    was restarted, and has lost the messages, is known by its absence. Then the owner removes all queues
+    before it makes the exchange and its own queue anew: no subscriber of before is taken for one of after.
+    """
+
+    def __init__(self, url: str, exchange: str, queue: str, patience: float, expiry: float) -> None:
+        self._arguments = {"x-expires": max(1, min(int(expiry * 1000), _LONGEST_EXPIRY))}
+        self._subscribers: list[str] = []
+        self._opened = self._retired = False
+        super().__init__(url, exchange, queue, patience)
+        self._opened = True
+
+    def subscribe(self, queues: Iterable[str]) -> None:
+        """Make queues that get what is published from now on; those that nobody reads, the end of it."""
+        for queue in queues:
+            self._subscribers.append(queue)
+            self._do(partial(self._declare, queue, _ALL, **{"x-max-length": _KEPT}))
+
+    def publish_to_all(self, body: bytes) -> None:
+        """Publish to every subscriber."""
+        self.publish(self._exchange, _ALL, body)
+
+    def retire(self, body: bytes) -> None:
+        """Remove the queue that is consumed, and publish a last message to every subscriber."""
+
+        def remove_and_tell() -> None:
+            self._channel.queue_delete(self._queue)
+            self._channel.basic_publish(self._exchange, _ALL, body)
+
+        self._retired = True
+        self._do(remove_and_tell)
+
+    @property
+    def made(self) -> tuple[str, list[str]]:
+        """The exchange, and the queues."""
+        return self._exchange, [self._queue, *self._subscribers]
+
+    def _prepare(self) -> None:
+        if self._opened:
+            try:
+                channel = self._connection.channel()
+                channel.exchange_declare(self._exchange, passive=True)
+                channel.queue_declare(self._queue, passive=True)
+                return
+            except exceptions.ChannelClosedByBroker as error:
+                if error.reply_code != _NOT_FOUND or self._retired:
+                    raise
+            warn(
+                f"{_place(self._parameters)}: the broker has lost the job's messages. Was it restarted?",
+                RuntimeWarning,
+            )
+        self._channel = self._connection.channel()
+        _remove(self._channel, *self.made)
+        self._channel.exchange_declare(self._exchange, "direct", auto_delete=True)
+        # Nobody uses this key. It ties the exchange to a queue that is there from the start to the end.
+        self._declare(self._queue, "owner")
+
+    def _declare(self, queue: str, key: str, **limits: int) -> None:
+        self._channel.queue_declare(queue, durable=True, arguments=self._arguments | limits)
+        self._channel.queue_bind(queue, self._exchange, key)
+
+    def _passing(self, error: Exception) -> bool:
+        missing = isinstance(error, exceptions.ChannelClosedByBroker) and error.reply_code == _NOT_FOUND
+        return super()._passing(error) or (missing and not self._retired)
+
+    def _bereft(self) -> None:
+        if self._retired:
+            super()._bereft()
+        self._drop()
+        self._open()
+
+
 def _close(connection: Any) -> None:
     with contextlib.suppress(*_FOREIGN):  # it is gone, then
         connection.close()
 
 
-def _parameters(url: str) -> pika.ConnectionParameters:
+def _place(parameters: pika.ConnectionParameters) -> str:
+    return f"RabbitMQ at {parameters.host}:{parameters.port}"
+
+
+def _parameters(url: str, patience: float) -> pika.ConnectionParameters:
     """Return what a URL says, as RabbitMQ's own URI specification has it; UsageError if it is nonsense."""
     try:
         parts = urlsplit(url)
@@ -279,10 +339,10 @@ def _parameters(url: str) -> pika.ConnectionParameters:
             unquote(parts.username or "guest"), unquote(parts.password or "guest"), erase_on_connect=False
         ),
         ssl_options=pika.SSLOptions(_tls(options), host) if secure else None,
-        heartbeat=_HEARTBEAT,
+        heartbeat=HEARTBEAT,
         socket_timeout=_CONNECT,
         stack_timeout=2 * _CONNECT,
-        blocked_connection_timeout=_BLOCKED,
+        blocked_connection_timeout=patience,
         client_properties={"connection_name": "mlless"},
     )
 
@@ -322,7 +382,7 @@ def _gone(queue: str) -> Disconnected:
 
 def _explained(error: Exception, parameters: pika.ConnectionParameters, queue: str = "") -> ChannelError:
     """Return an error of pika as ours."""
-    where = f"RabbitMQ at {parameters.host}:{parameters.port}"
+    where = _place(parameters)
     user, vhost = parameters.credentials.username, parameters.virtual_host
     code = getattr(error, "reply_code", None)
     if isinstance(error, exceptions.UnroutableError) or code == _NOT_FOUND:
@@ -339,7 +399,7 @@ def _explained(error: Exception, parameters: pika.ConnectionParameters, queue: s
         )
     if isinstance(error, exceptions.ConnectionBlockedTimeout):
         return ChannelError(
-            f"the broker took no message for {_BLOCKED:g} s",
+            f"the broker took no message for {parameters.blocked_connection_timeout:g} s",
             where=where,
             cure="is it short of memory or disk? rabbitmqctl list_alarms",
         )

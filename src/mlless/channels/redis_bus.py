@@ -4,6 +4,9 @@ Everybody reads from the entry last read, so that a lost connection loses nothin
 sent twice because its answer was lost has a number that its reader has seen. The streams are made
 by the hub alone. A third key, which the hub keeps from expiring, says that it is alive: workers whose
 driver is killed find it gone.
+
+Where a server has lost the streams, the hub makes others. They have names of their own, which the sign of
+life tells: a link of before finds its streams gone, whenever it looks, and never gets at the new ones.
 """
 
 from __future__ import annotations
@@ -20,13 +23,14 @@ from typing import Any
 
 from mlless.channels.receipt import gap, heard, message_of
 from mlless.channels.redis_client import Client
-from mlless.errors import ChannelError, CodecError, DeadlineExceeded, Disconnected
+from mlless.errors import ChannelError, CodecError, DeadlineExceeded, Disconnected, warn
 from mlless.messages import FromWorker, FunctionId, ToWorker, decode_to_worker, encode
 
-_ALIVE = 20_000  # milliseconds after which a hub that no longer says so is taken for dead
 _RENEWAL = 5.0  # seconds between two signs of life
 _LOOK = 3.0  # seconds without a message after which a link looks for one
 _LOOKS = 2  # looks in vain until it gives up: a server that was away may have come back before the hub
+# A hub renews its sign of life once more before a server goes away, and at once when that is back.
+_MARGIN = 2 * _RENEWAL
 # Broadcasts that are kept. A worker is at most two behind; a broadcast waits for nobody all the same, so
 # there is room for many, and a link that is left further behind notices it by the numbers.
 _KEPT = 1000
@@ -40,12 +44,25 @@ if redis.call('EXISTS', KEYS[1]) == 1 then
     return redis.call('XADD', KEYS[1], unpack(ARGV))
 end
 """
+# Renews the streams and the sign of life, which is none without them.
+_BEAT = """
+if redis.call('PEXPIRE', KEYS[1], ARGV[1]) + redis.call('PEXPIRE', KEYS[2], ARGV[1]) == 2 then
+    return redis.call('SET', KEYS[3], ARGV[2], 'PX', ARGV[3])
+end
+"""
 _EVERYBODY = b"*"  # in place of functions: the hub has closed
 
 
 class _Keys:
-    def __init__(self, job: str) -> None:
-        self.up, self.down, self.alive = f"{job}|up", f"{job}|down", f"{job}|alive"
+    """The names of a job's bus; the streams have that of an incarnation in theirs."""
+
+    def __init__(self, job: str, incarnation: str) -> None:
+        self.incarnation, self.alive = incarnation, _sign(job)
+        self.up, self.down = f"{job}|{incarnation}|up", f"{job}|{incarnation}|down"
+
+
+def _sign(job: str) -> str:
+    return f"{job}|alive"
 
 
 class _Reader:
@@ -77,32 +94,45 @@ class _Reader:
 class RedisHub:
     """The supervisor's end. A thread with a connection of its own says that it is alive."""
 
-    def __init__(self, url: str, job: str, expiry: float) -> None:
-        self._keys = keys = _Keys(job)
-        self._client = Client(url)
+    def __init__(self, url: str, job: str, expiry: float, patience: float) -> None:
+        self._job = job
+        self._life = math.ceil(expiry * 1000), math.ceil((patience + _MARGIN) * 1000)
+        self._client = Client(url, patience)
         self._queue: deque[Any] = deque()
         self._seen: dict[bytes, int] = {}
         self._number = 0
-        lifetime = math.ceil(expiry * 1000)
-        start = (_FROM, _EVERYBODY, _NUMBER, self._number, _BODY, b"")
         try:
-            first, *_ = self._client.calls(
-                [
-                    ("XADD", keys.up, "*", *start),
-                    ("PEXPIRE", keys.up, lifetime),
-                    ("XADD", keys.down, "*", *start),
-                    ("PEXPIRE", keys.down, lifetime),
-                ]
-            )
-            self._reader = _Reader(self._client, keys.up, first, remove=True)
-            self._pulse = _Pulse(url, keys, lifetime)
+            self._make()
+            self._pulse = _Pulse(Client(url, patience), self._beat, min(_RENEWAL, expiry / 4))
         except (ChannelError, KeyboardInterrupt):
             self._client.hurry()
             self._remove()  # part of it may have been made
             raise
 
+    def _make(self) -> None:
+        self._keys = keys = _Keys(self._job, secrets.token_hex(8))
+        self._beat = _Beat(keys, *self._life)
+        start = ("*", _FROM, _EVERYBODY, _NUMBER, self._number, _BODY, b"")
+        first, *_ = self._client.calls(
+            [("XADD", keys.up, *start), ("XADD", keys.down, *start), self._beat.command]
+        )
+        self._reader = _Reader(self._client, keys.up, first, remove=True)
+
+    def _make_anew(self) -> None:
+        """Go on with other streams, after the server has lost these; what is left of them is removed."""
+        warn(
+            f"{self._client.where}: the server has lost the job's messages. It was restarted, flushed, or "
+            f"evicts keys: its maxmemory-policy must be noeviction",
+            RuntimeWarning,
+        )
+        self._client.call("UNLINK", self._keys.up, self._keys.down)
+        self._make()
+        self._pulse.beat = self._beat
+
     def admit(self, functions: Iterable[FunctionId]) -> None:
-        """Do nothing: one stream is for all."""
+        """See to it that there is a bus to join; one is for all."""
+        if not self._client.call(*self._beat.command):
+            self._make_anew()
 
     def receive(self, timeout: float) -> FromWorker | None:
         """Return the next message; None after ``timeout`` seconds."""
@@ -114,6 +144,8 @@ class RedisHub:
                     return message
             if self._pulse.failure is not None:
                 raise self._pulse.failure
+            if self._beat.in_vain:
+                self._make_anew()
             self._queue += self._reader.wait(deadline - time.monotonic())
             if not self._queue and time.monotonic() >= deadline:
                 return None
@@ -130,16 +162,17 @@ class RedisHub:
         return heard(body, (int(sender[1]), int(sender[2])))
 
     def broadcast(self, message: ToWorker, functions: Iterable[FunctionId]) -> None:
-        """Add one entry, whomever it is for."""
-        self._add(_to(functions), encode(message))
+        """Add one entry, whomever it is for; whom it is for is gone where the server has lost the bus."""
+        if not self._add(_to(functions), encode(message)):
+            self._make_anew()
 
-    def _add(self, to: bytes, body: bytes) -> None:
+    def _add(self, to: bytes, body: bytes) -> bool:
         number = self._number + 1
         entry = ("MAXLEN", "~", _KEPT, "*", _FROM, to, _NUMBER, number, _BODY, body)
-        added = self._client.call("EVAL", _ADD, 1, self._keys.down, *entry)
-        if added is None:
-            raise _emptied(self._client.where)
+        if self._client.call("EVAL", _ADD, 1, self._keys.down, *entry) is None:
+            return False
         self._number = number
+        return True
 
     def close(self) -> None:
         """Add the last entry; nothing can be sent to the hub any more."""
@@ -161,15 +194,24 @@ class RedisHub:
         self._client.close()
 
 
+class _Beat:
+    """A sign of life for one incarnation of the bus, and whether the server has said that this is gone."""
+
+    def __init__(self, keys: _Keys, lifetime: int, silence: int) -> None:
+        names = keys.up, keys.down, keys.alive
+        self.command = ("EVAL", _BEAT, len(names), *names, lifetime, keys.incarnation, silence)
+        self.in_vain = False
+
+
 class _Pulse:
     """Says every few seconds that the hub is alive, and puts off the expiry of the bus."""
 
-    def __init__(self, url: str, keys: _Keys, expiry: int) -> None:
+    def __init__(self, client: Client, beat: _Beat, interval: float) -> None:
         self.failure: ChannelError | None = None
-        self._client, self._keys, self._expiry = Client(url), keys, expiry
+        self.beat = beat
+        self._client, self._interval = client, interval
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="mlless bus", daemon=True)
-        self.beat()
         self._thread.start()
 
     def stop(self) -> bool:
@@ -181,23 +223,11 @@ class _Pulse:
         self._thread.join(_RENEWAL)
         return True
 
-    def beat(self) -> None:
-        """Renew the sign of life and the streams; ChannelError if the streams are gone."""
-        keys = self._keys
-        up, down, _ = self._client.calls(
-            [
-                ("PEXPIRE", keys.up, self._expiry),
-                ("PEXPIRE", keys.down, self._expiry),
-                ("SET", keys.alive, 1, "PX", _ALIVE),
-            ]
-        )
-        if not (up and down):
-            raise _emptied(self._client.where)
-
     def _run(self) -> None:
-        while not self._stopped.wait(min(_RENEWAL, self._expiry / 4_000)):
+        while not self._stopped.wait(self._interval):
+            beat = self.beat
             try:
-                self.beat()
+                beat.in_vain = not self._client.call(*beat.command)  # ``receive`` does what is to be done
             except ChannelError as error:
                 self.failure = error  # ``receive`` raises it
                 break
@@ -207,9 +237,8 @@ class _Pulse:
 class RedisLink:
     """A worker's end."""
 
-    def __init__(self, url: str, job: str, worker: int, generation: int) -> None:
-        self._keys = keys = _Keys(job)
-        self._client = Client(url, lost=Disconnected)
+    def __init__(self, url: str, job: str, worker: int, generation: int, patience: float) -> None:
+        self._client = Client(url, patience, lost=Disconnected)
         # A link of its own name: numbers start anew with each.
         self._name = f"{worker}.{generation}.{secrets.token_hex(8)}"
         self._number = -1
@@ -217,16 +246,14 @@ class RedisLink:
         self._queue: deque[Any] = deque()
         self._closed = False
         self._looked, self._in_vain = time.monotonic(), 0
-        newest, alive = self._client.calls([("XREVRANGE", keys.down, "+", "-", "COUNT", 1), self._alive])
-        if not newest or not alive:
+        sign = self._client.call("GET", _sign(job)) or b""
+        self._keys = keys = _Keys(job, sign.decode(errors="replace"))
+        newest = self._client.call("XREVRANGE", keys.down, "+", "-", "COUNT", 1)
+        if not newest:
             self._client.close()
             raise Disconnected("the supervisor is not there", where=self._client.where)
         self._reader = _Reader(self._client, keys.down, newest[0][0], remove=False)
         self._expected = _fields(newest[0][1])[1] + 1
-
-    @property
-    def _alive(self) -> tuple[str, str]:
-        return ("EXISTS", self._keys.alive)
 
     def send(self, message: FromWorker) -> None:
         """Add the message to the supervisor's stream."""
@@ -239,8 +266,11 @@ class RedisLink:
             raise Disconnected("the supervisor is gone")
 
     def receive(self, timeout: float) -> ToWorker:
-        """Read on in the stream to all until there is something for this function."""
-        deadline = time.monotonic() + timeout
+        """Read on in the stream to all until there is something for this function.
+
+        The time for which the server is away does not count.
+        """
+        left = timeout
         while True:
             while self._queue:
                 body = self._take(self._queue.popleft())
@@ -248,12 +278,14 @@ class RedisLink:
                     return decode_to_worker(body)
             if self._closed:
                 raise Disconnected("the supervisor is gone")
-            self._queue += self._reader.wait(deadline - time.monotonic())
+            began = time.monotonic()
+            self._queue += self._reader.wait(left)
+            left -= min(time.monotonic() - began, self._client.block)
             if self._queue:
                 self._looked, self._in_vain = time.monotonic(), 0
             elif time.monotonic() >= self._looked + _LOOK:
                 self._look()
-            if not self._queue and time.monotonic() >= deadline:
+            if not self._queue and left <= 0:
                 raise DeadlineExceeded(f"no message from the supervisor for {timeout:g} s")
 
     def _take(self, entry: Any) -> bytes | None:
@@ -270,7 +302,7 @@ class RedisLink:
     def _look(self) -> None:
         """Raise Disconnected if the supervisor is no longer there."""
         self._looked = time.monotonic()
-        alive, stream = self._client.calls([self._alive, ("EXISTS", self._keys.down)])
+        alive, stream = self._client.calls([("EXISTS", self._keys.alive), ("EXISTS", self._keys.down)])
         if not stream:
             raise Disconnected(
                 "the supervisor is gone, or the server was restarted or emptied", where=self._client.where
@@ -294,12 +326,3 @@ def _fields(entry: Any) -> tuple[bytes, int, bytes]:
     if entry[::2] != list(_FIELDS) or not re.fullmatch(rb"\d{1,18}", entry[3]):
         raise CodecError("not a message of ours", where=message_of(None))
     return entry[1], int(entry[3]), entry[5]
-
-
-def _emptied(where: str) -> ChannelError:
-    return ChannelError(
-        "the server has lost the job's messages",
-        where=where,
-        cure="it was restarted, flushed, or evicts keys: its maxmemory-policy must be noeviction. "
-        "Start the job again",
-    )

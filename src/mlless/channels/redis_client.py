@@ -25,7 +25,6 @@ Command = Sequence[bytes | str | int]
 _CONNECT_TIMEOUT = 5.0  # seconds; `?socket_connect_timeout=` of the address takes precedence
 _TIMEOUT = 10.0  # seconds without a byte; `?socket_timeout=`
 _OPENING_PATIENCE = 2.0  # seconds to go on trying a server that was never reached: a typing error shows soon
-_PATIENCE = 20.0  # seconds to go on trying one that was lost: a restart or a fail-over passes
 _LAST_TIMEOUT = 5.0  # seconds that cleaning up waits for a server
 _LONGEST_PAUSE = 1.0  # seconds between two attempts
 _LONGEST_BLOCK = 2.0  # seconds for which one command may block
@@ -96,10 +95,14 @@ class _Connection(Protocol):
 class Client:
     """A connection, made anew when it is lost. For one thread.
 
-    Errors are ChannelErrors; when the server stays away, it is of the type ``lost``.
+    A server that was reached, by this client or, if ``known``, by another one, may be away for ``patience``
+    seconds: a restart or a fail-over passes. Errors are ChannelErrors; when the server stays away, it is of
+    the type ``lost``.
     """
 
-    def __init__(self, url: str, lost: type[ChannelError] = ChannelError) -> None:
+    def __init__(
+        self, url: str, patience: float, lost: type[ChannelError] = ChannelError, *, known: bool = False
+    ) -> None:
         settings = _settings(url)
         self.where = _place(settings)
         self.block = min(_LONGEST_BLOCK, settings["socket_timeout"] / 2)
@@ -109,9 +112,9 @@ class Client:
         self._commands: Sequence[Command] = ()
         self._sent, self._deadline = False, 0.0
         self._error: exceptions.RedisError | None = None
-        self._patience = _OPENING_PATIENCE
+        self._patience = patience if known else _OPENING_PATIENCE
         self.calls([("PING",)])
-        self._patience = _PATIENCE
+        self._patience = patience
 
     def call(self, *command: bytes | str | int) -> Any:
         """Return the server's answer to one command."""

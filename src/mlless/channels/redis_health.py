@@ -5,9 +5,16 @@ from __future__ import annotations
 import msgspec
 
 from mlless.channels.redis_client import Client
-from mlless.errors import ChannelError
+from mlless.errors import ChannelError, UsageError, hidden, warn
 
 OLDEST = 6
+EVICTS = "when it is full it drops keys, and with them a job's updates"
+EVICTS_CURE = (
+    "set its maxmemory-policy to noeviction: CONFIG SET maxmemory-policy noeviction, "
+    "or in the settings of the service"
+)
+SILENT = "does not let us ask how it is"
+SILENT_CURE = "allow +info in its ACL, or look up yourself: its maxmemory-policy must be noeviction"
 
 
 class Health(msgspec.Struct, frozen=True):
@@ -39,7 +46,7 @@ def inspect(url: str) -> Health | None:
 
     Everything is in INFO. CONFIG, which services often forbid, is not needed.
     """
-    client = Client(url)
+    client = Client(url, patience=0.0)
     try:
         server, memory = client.calls([("INFO", "server"), ("INFO", "memory")])
     except ChannelError:
@@ -47,6 +54,16 @@ def inspect(url: str) -> Health | None:
     finally:
         client.close()
     return parsed(f"{server.decode()}\n{memory.decode()}")
+
+
+def check(url: str) -> None:
+    """Raise UsageError if the server may drop keys of ours, which all expire; warn if we may not ask it."""
+    health = inspect(url)
+    if health is None:
+        warn(f"{hidden(url)} {SILENT}: {SILENT_CURE}", RuntimeWarning)
+    elif health.evicts:
+        found = f"the maxmemory-policy {health.policy}"
+        raise UsageError(EVICTS, where=hidden(url), found=found, cure=EVICTS_CURE)
 
 
 def parsed(info: str) -> Health:

@@ -13,6 +13,7 @@ import math
 import re
 import secrets
 import struct
+import threading
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -36,12 +37,22 @@ _SPECIAL = re.compile(r"([\\*?\[\]^-])")
 
 
 class RedisStore:
-    """A KeyValueStore on servers."""
+    """A KeyValueStore on servers. Each thread has connections of its own: none waits for another one."""
 
-    def __init__(self, servers: Sequence[str], job: str, expiry: float) -> None:
-        self._clients = [Client(url) for url in servers]
+    def __init__(self, servers: Sequence[str], job: str, expiry: float, patience: float) -> None:
+        self._servers, self._patience, self._own = servers, patience, threading.local()
+        self._connect(known=False)
         self._prefix = f"{job}:"
         self._expiry = math.ceil(expiry * 1000)
+
+    def _connect(self, *, known: bool) -> list[Client]:
+        clients = [Client(url, self._patience, known=known) for url in self._servers]
+        self._own.clients = clients
+        return clients
+
+    @property
+    def _clients(self) -> list[Client]:
+        return getattr(self._own, "clients", None) or self._connect(known=True)
 
     def put(self, key: str, value: Sequence[Bytes]) -> None:
         """Store a value; a large one part by part, and last of all what names them."""
@@ -136,7 +147,7 @@ class RedisStore:
         self._each([("UNLINK", name) for name in names])
 
     def _server(self, name: str) -> int:
-        return zlib.crc32(name.encode()) % len(self._clients)  # hash() differs from process to process
+        return zlib.crc32(name.encode()) % len(self._servers)  # hash() differs from process to process
 
     def _mget(self, names: Sequence[str]) -> list[bytes | None]:
         places = self._places(names)

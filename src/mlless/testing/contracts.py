@@ -156,6 +156,22 @@ class KeyValueStoreContract:
         for (step, worker), value in zip(keys, values, strict=True):
             assert bytes(value) == _sized(1000 + step, worker)
 
+    def test_threads_share_a_store(self, store: KeyValueStore) -> None:
+        """Each with keys of its own, and all with one that does not change."""
+        store.put("shared", [_sized(100_000)])
+
+        def put_and_get(n: int) -> None:
+            for turn in range(30):
+                store.put(f"of/{n}", [_sized(1000 * turn, n)])
+                own, shared = store.get([f"of/{n}", "shared"])
+                assert bytes(own) == _sized(1000 * turn, n)
+                assert bytes(shared) == _sized(100_000)
+            store.keep([f"of/{n}"])
+            store.delete([f"of/{n}"])
+
+        with ThreadPoolExecutor(4) as threads:
+            list(threads.map(put_and_get, range(8), timeout=DEADLINE))
+
     def test_destroy_removes_everything_and_may_be_repeated(
         self, open_store: Callable[[], KeyValueStore]
     ) -> None:
