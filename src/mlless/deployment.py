@@ -48,7 +48,7 @@ class Addresses(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     job: str
     store: tuple[str, ...]
     bus: str
-    patience: float = PATIENCE
+    patience: float = 0.0
 
     def __repr__(self) -> str:
         return f"Addresses({self.job}, {', '.join(map(hidden, self.store))}; {hidden(self.bus)})"
@@ -126,7 +126,7 @@ class Deployment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
                 expected="seconds above 0",
                 found=f"{self.patience_channel:g}",
             )
-        if {*self.servers, self.meeting} == {EMBEDDED}:
+        if not self.patience:
             raise UsageError(
                 "embedded channels are never away, so that no patience with them is to be set",
                 cure="leave it out, or name a server: --store redis://HOST:6379",
@@ -155,8 +155,13 @@ class Deployment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
             assert folder is not None, "an embedded channel without a folder"
             return folder
 
-        patience = self.patience_channel or PATIENCE
-        return Addresses(job, tuple(map(place, self.servers)), place(self.meeting), patience)
+        return Addresses(job, tuple(map(place, self.servers)), place(self.meeting), self.patience)
+
+    @property
+    def patience(self) -> float:
+        """Seconds for which a server may be away; 0 where there is none."""
+        served = {*self.servers, self.meeting} != {EMBEDDED}
+        return (self.patience_channel or PATIENCE) if served else 0.0
 
     @property
     def embedded(self) -> bool:

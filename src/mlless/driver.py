@@ -179,7 +179,10 @@ def plan_job(
 ) -> JobSpec:
     """Return the job that ``run_job`` is to run; see ``recipes.job_of``."""
     here = deployment == LOCAL
-    return job_of(wishes, dataset.manifest, dataset.address, least_steps=least_steps, here=here)
+    absence = deployment.patience
+    return job_of(
+        wishes, dataset.manifest, dataset.address, least_steps=least_steps, here=here, absence=absence
+    )
 
 
 def run_job(

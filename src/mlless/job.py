@@ -184,15 +184,17 @@ class Deadlines(_Value, frozen=True, kw_only=True):
     """Longest waits in seconds: for all workers to start, for a step's reports, for a commit.
 
     A worker counts as lost after a ``silence`` of so many seconds, which follows from the usual step unless
-    given.
+    given. For ``absence`` seconds more it may be that a server is away which it needs.
     """
 
     start: float = 120.0
     step: float = 300.0
     commit: float = 600.0
     silence: float | None = None
+    absence: float = 0.0
 
     def __post_init__(self) -> None:
+        _require(_finite(self.absence, least=0), "absence of servers", "seconds from 0", self.absence)
         shortest = min(self.start, self.step, self.commit, self.silence or self.step)
         _require(_finite(shortest, above=0), "deadline", "seconds above 0", shortest)
 

@@ -37,12 +37,13 @@ class Pace:
     def patience(self, plan: Plan) -> float:
         """Return the seconds after which a worker that has not reported the step counts as lost.
 
-        That is ten times what is usual. What is usual is not known of the first steps, and of those in
-        which whole models are published and merged: these have a fixed time.
+        That is ten times what is usual, and the time for which its servers may be away. What is usual is
+        not known of the first steps, and of those in which whole models are published and merged: these have
+        a fixed time.
         """
         if self._deadlines.silence is not None:
             return self._deadlines.silence
         if len(self._steps) < _LEAST or plan.flush or plan.last:
-            return self._deadlines.step
+            return self._deadlines.step + self._deadlines.absence
         usual = self.usual + (max(self._evaluations, default=0.0) if plan.evaluate else 0.0)
-        return min(max(FLOOR, _TIMES * usual), self._deadlines.step)
+        return min(max(FLOOR, _TIMES * usual), self._deadlines.step) + self._deadlines.absence

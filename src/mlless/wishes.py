@@ -89,7 +89,7 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
         Option(
             _SYNC,
             "Seconds without a report after which a worker counts as lost.",
-            "ten times the usual step, at least 10",
+            "ten times the usual step, at least 10, and patience_channel with servers",
             metavar="SECONDS",
         ),
     ] = None

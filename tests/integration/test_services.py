@@ -6,21 +6,25 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from integration.jobs import DriverProcess, eventually, job
 from servers.rabbitmq import Broker
-from servers.redis import Server
+from servers.redis import Server, running
 
 import mlless
+from mlless import pace
+from mlless.channels.embedded_bus import EmbeddedHub
 from mlless.data.dataset import Dataset
 from mlless.deployment import Deployment
-from mlless.driver import run_job
+from mlless.driver import plan_job, run_job
 from mlless.errors import ChannelError, MLLessError
 from mlless.locations import Directory
 from mlless.records import StepRecord
 from mlless.report.history import read_summary
+from mlless.wishes import Wishes
 
 OTHERS = b"someone else's"
 
@@ -164,6 +168,55 @@ def test_a_server_that_is_restarted_empty_ends_the_job(
     assert not (run_folder / "model.safetensors").exists()
     with own_redis_server.client() as client:
         assert client.keys("*") == []
+
+
+def test_a_server_that_is_restarted_with_its_data_changes_nothing(
+    ratings: Dataset, run_folder: Path, redis_binary: str, embedded_model: bytes
+) -> None:
+    """Store and bus of a job."""
+    restarted = []
+
+    def restart(record: StepRecord) -> None:
+        if record.step in (0, 20):
+            restarted.append(record.step)
+            server.stop()
+            server.start()
+
+    with running(redis_binary, "--appendonly", "yes", "--appendfsync", "always") as server:
+        spec = job(ratings, workers=3, epochs=2)
+        run_job(spec, ratings, run_folder, deployment=Deployment(store=server.url), listen=restart)
+        with server.client() as client:
+            assert client.keys("*") == []
+    assert restarted == [0, 20]
+    assert (run_folder / "model.safetensors").read_bytes() == embedded_model
+
+
+def test_workers_that_wait_for_their_store_are_not_lost(
+    ratings: Dataset, run_folder: Path, own_redis_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is away for longer than a worker may be silent for reasons of its own."""
+    monkeypatch.setattr(pace, "FLOOR", 0.2)
+    silent = 0
+
+    def stop(record: StepRecord) -> None:
+        if record.step == 30:
+            os.kill(own_redis_server.pid, signal.SIGSTOP)
+
+    def receive(hub: EmbeddedHub, timeout: float) -> object:
+        nonlocal silent
+        message = hear(hub, timeout)
+        silent = 0 if message else silent + 1
+        if silent == 5:
+            os.kill(own_redis_server.pid, signal.SIGCONT)
+        return message
+
+    hear = EmbeddedHub.receive
+    monkeypatch.setattr(EmbeddedHub, "receive", receive)
+    deployment = Deployment(store=own_redis_server.url, bus="embedded", patience_channel=30.0)
+    spec = plan_job(Wishes(workers=2, epochs=50), ratings, deployment)
+    run = run_job(spec, ratings, run_folder, deployment=deployment, listen=stop)
+    assert run.summary.stop_reason == "epochs"
+    assert max(record.time - before.time for before, record in pairwise(run.history())) > 4 * 0.25
 
 
 def test_a_server_that_is_full_ends_the_job(

@@ -25,16 +25,17 @@ def test_the_bus_is_the_first_server_of_the_store() -> None:
     assert some.servers == (REDIS, "redis://two")
     assert some.meeting == REDIS
     assert not some.embedded
-    assert some.addresses("job", None) == Addresses("job", (REDIS, "redis://two"), REDIS)
+    assert some.addresses("job", None) == Addresses("job", (REDIS, "redis://two"), REDIS, PATIENCE)
 
 
 def test_store_and_bus_may_be_of_different_kinds() -> None:
     mixed = Deployment(store=REDIS, bus=EMBEDDED)
     assert mixed.embedded
-    assert mixed.addresses("job", "/folder") == Addresses("job", (REDIS,), "/folder")
+    assert mixed.addresses("job", "/folder") == Addresses("job", (REDIS,), "/folder", PATIENCE)
 
 
 def test_functions_know_how_long_servers_may_be_away() -> None:
+    assert Deployment().addresses("job", "/folder").patience == 0.0
     assert Deployment(store=REDIS).addresses("job", None).patience == PATIENCE
     for places in ({"store": REDIS}, {"bus": "amqp://host"}, {"store": REDIS, "bus": EMBEDDED}):
         assert Deployment(**places, patience_channel=7.5).addresses("job", "/folder").patience == 7.5
