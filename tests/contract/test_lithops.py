@@ -25,6 +25,8 @@ from mlless.testing.functions import Task
 
 
 class TestLithops(RuntimeContract):
+    ends_one_by_one = False
+
     @pytest.fixture
     def open_runtime(self, tmp_path: Path) -> Iterator[Callable[[str], Runtime]]:
         with ExitStack() as stack:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -91,6 +92,18 @@ def test_a_handlers_error_is_that_of_the_function(ratings: Dataset, emulator_bin
     assert ended.code == 1
     assert "JobError: this function does not fit the driver" in ended.cause
     assert "launch.py" in ended.cause
+
+
+def test_a_function_in_the_emulator_is_ended_though_it_is_stopped(
+    ratings: Dataset, emulator_binary: Path
+) -> None:
+    runtime = EmulatorRuntime(emulator_binary, {})
+    runtime.start({(0, 0): launch_of(job(ratings, workers=1), Addresses("x", ("/x",), "/x"), 0, 0)})
+    os.killpg(runtime._functions[0].watch.pid, signal.SIGSTOP)
+    runtime.end([(0, 0), (0, 1)])
+    (ended,) = runtime.stop(60)
+    assert ended.code == 1
+    assert "the emulator broke off" in ended.cause
 
 
 @pytest.fixture

@@ -92,6 +92,7 @@ class HostedRuntime:
         finally:
             self._selector.close()
             self._stdout.close()
+            self._running.clear()
         return self._take()
 
     def _hear_out(self, deadline: float) -> None:

@@ -15,11 +15,11 @@ import importlib.util
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from mlless.errors import UsageError, not_installed
 from mlless.runtimes.hosted import HostedRuntime
-from mlless.runtimes.ports import Ended
+from mlless.runtimes.ports import Ended, FunctionId
 from mlless.runtimes.wire import Wanted
 
 _READY_DEADLINE = 120.0  # to load Lithops and its clients
@@ -68,6 +68,9 @@ class LithopsRuntime(HostedRuntime):
     def memory(self) -> int | None:
         """MB of a function by Lithops' configuration, unless other were asked for; None on this machine."""
         return self._ready.memory
+
+    def end(self, functions: Collection[FunctionId]) -> None:
+        """Do nothing: Lithops cannot cancel a call, nor does it know which process or instance serves it."""
 
     def stop(self, grace: float) -> list[Ended]:
         """Wait, then end what is left: processes at once, functions of a cloud when they notice."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Protocol
 
 import msgspec
@@ -64,7 +64,15 @@ class Runtime(Protocol):
     def start(self, functions: Mapping[FunctionId, bytes]) -> None:
         """Start all functions, each with its payload, to run at the same time.
 
-        UsageError if the runtime cannot run so many at once.
+        May be called again while others run, with a worker's next generation too, whatever has become of
+        the one before. UsageError if the runtime cannot run so many at once.
+        """
+        ...
+
+    def end(self, functions: Collection[FunctionId]) -> None:
+        """End these functions, best effort, without waiting; ``ended`` tells of them as of any other.
+
+        Those that are over, or cannot be ended one by one, are passed over.
         """
         ...
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from mlless.errors import JobError
 from mlless.runtimes.hosted import HostedRuntime
-from mlless.runtimes.ports import ONE_THREAD
+from mlless.runtimes.ports import ONE_THREAD, FunctionId
+from mlless.runtimes.wire import End
 
 
 class ProcessRuntime(HostedRuntime):
@@ -33,3 +36,9 @@ class ProcessRuntime(HostedRuntime):
     def memory(self) -> None:
         """A process may take what this machine has."""
         return None
+
+    def end(self, functions: Collection[FunctionId]) -> None:
+        """Have the zygote kill those of them that run; one that is stopped would not heed a softer word."""
+        if running := self._running.intersection(functions):
+            with contextlib.suppress(JobError):  # the zygote is gone and so are they: ``ended`` says so
+                self._say(End(sorted(running)))

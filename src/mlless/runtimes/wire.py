@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from mlless.errors import JobError, MLLessError, UsageError
-from mlless.runtimes.ports import Ended
+from mlless.runtimes.ports import Ended, FunctionId
 
 
 class Start(msgspec.Struct, frozen=True):
@@ -18,6 +18,12 @@ class Start(msgspec.Struct, frozen=True):
     worker: int
     generation: int
     payload: str
+
+
+class End(msgspec.Struct, frozen=True):
+    """End these functions, as far as they run. There is no answer."""
+
+    functions: list[FunctionId]
 
 
 class Wanted(msgspec.Struct, frozen=True):

@@ -1,9 +1,10 @@
 """The process that worker processes are forked from: NumPy and the worker are loaded once.
 
 Reads a list of Start a line from its standard input, forks, says that it is Ready, and writes an Ended
-a line to its standard output. When its input closes, because the driver has closed it or has died, it
-kills what still runs, removes FOLDER, if one is named, and exits. Workers start from here, never from the
-user's main module: a notebook, a REPL and a script without a main guard all work.
+a line to its standard output; or an End, and kills those functions. When its input closes, because the
+driver has closed it or has died, it kills what still runs, removes FOLDER, if one is named, and exits.
+Workers start from here, never from the user's main module: a notebook, a REPL and a script without a main
+guard all work.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from pathlib import Path
 import msgspec
 
 from mlless.runtimes.ports import Ended, debugging
-from mlless.runtimes.wire import Ready, Start, encode, function_of
+from mlless.runtimes.wire import End, Ready, Start, encode, function_of
 
 _GRACE = 1.0  # seconds between asking and killing
 
@@ -53,7 +54,11 @@ def main(entry: str, folder: str) -> None:
                 break
             *lines, buffer = (buffer + data).split(b"\n")
             for line in lines:
-                for start in msgspec.json.decode(line, type=list[Start]):
+                word = msgspec.json.decode(line, type=list[Start] | End)
+                if isinstance(word, End):
+                    _end(word, running)
+                    continue
+                for start in word:
                     pid = os.fork()
                     if pid == 0:
                         _become(function, start, [commands, output, wake_read, wake_write])
@@ -90,6 +95,13 @@ def _offer_memory() -> None:
     """Let this process be the one that is ended where memory runs out, rather than the driver."""
     with contextlib.suppress(OSError):  # only Linux knows of it
         Path("/proc/self/oom_score_adj").write_text("500")
+
+
+def _end(word: End, running: dict[int, tuple[Start, float]]) -> None:
+    """Kill the functions that ``word`` names; who is over but not yet reaped keeps its process id."""
+    for pid, (start, _) in running.items():
+        if (start.worker, start.generation) in word.functions:
+            os.kill(pid, signal.SIGKILL)
 
 
 def _reap(running: dict[int, tuple[Start, float]], output: int) -> None:

@@ -525,7 +525,12 @@ _LONG = 120.0  # seconds after which a runtime that starts many functions on a b
 
 
 class RuntimeContract:
-    """What every Runtime holds to that starts functions of this machine."""
+    """What every Runtime holds to that starts functions of this machine.
+
+    ``ends_one_by_one`` says whether it can end some of them.
+    """
+
+    ends_one_by_one: ClassVar[bool] = True
 
     @pytest.fixture
     def open_runtime(self) -> Iterator[Callable[[str], Runtime]]:
@@ -578,6 +583,47 @@ class RuntimeContract:
             (1, 0, 0),
             (1, 1, 0),
         ]
+
+    def test_a_worker_is_started_anew_after_its_end(
+        self, open_runtime: Callable[[str], Runtime], tmp_path: Path
+    ) -> None:
+        """Generation after generation, beside one that has run all the time."""
+        runtime = open_runtime(f"{_FUNCTIONS}:wait")
+        runtime.start({(0, 0): _task(tmp_path, 10), (1, 0): _task(tmp_path, 0)})
+        for generation in range(3):
+            (process,) = _appears(tmp_path / f"{generation}.pid")
+            os.kill(process, signal.SIGKILL)
+            (killed,) = _all_ended(runtime, 1)
+            assert (killed.worker, killed.generation) == (1, generation)
+            runtime.start({(1, generation + 1): _task(tmp_path, generation + 1)})
+        (tmp_path / "go").touch()
+        ended = sorted((one.worker, one.generation, one.code) for one in _all_ended(runtime, 2))
+        assert ended == [(0, 0, 0), (1, 3, 0)]
+
+    def test_end_ends_those_it_is_told_to(
+        self, open_runtime: Callable[[str], Runtime], tmp_path: Path
+    ) -> None:
+        """One that is stopped too, if the runtime can; no other, and no harm in one that is not there."""
+        runtime = open_runtime(f"{_FUNCTIONS}:wait")
+        functions = [(0, 0), (0, 1), (1, 0)]
+        runtime.start({who: _task(tmp_path, n) for n, who in enumerate(functions)})
+        stopped, *_ = _appears(*(tmp_path / f"{n}.pid" for n in range(3)))
+        os.kill(stopped, signal.SIGSTOP)
+        runtime.end([(0, 0), (0, 2), (7, 0)])
+        if self.ends_one_by_one:
+            (killed,) = _all_ended(runtime, 1)
+            assert (killed.worker, killed.generation) == functions.pop(0)
+            assert "SIGKILL" in killed.describe()
+        else:
+            os.kill(stopped, signal.SIGCONT)
+        (tmp_path / "go").touch()
+        ended = _all_ended(runtime, len(functions))
+        assert sorted((one.worker, one.generation, one.code) for one in ended) == [
+            (*who, 0) for who in functions
+        ]
+        runtime.end([(0, 0), (1, 0)])  # all are over
+        assert runtime.stop(_LONG) == []
+        runtime.end([(0, 0)])
 
     @pytest.mark.parametrize(("entry", "code"), [("fail", 4), ("crash", 1)])
     def test_a_function_that_raises_ends_with_its_code(

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from mlless.errors import JobError
@@ -65,6 +65,12 @@ class EmulatorRuntime:
         self._functions += started
         for function in started:
             function.start(self._binary, self._environment)
+
+    def end(self, functions: Collection[FunctionId]) -> None:
+        """Kill their emulators, and all that these have started."""
+        for function in self._functions:
+            if function.who in functions:
+                os.killpg(function.watch.pid, signal.SIGKILL)
 
     def ended(self) -> list[Ended]:
         """Return the functions whose calls have been answered."""
