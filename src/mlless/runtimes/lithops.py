@@ -18,8 +18,9 @@ import tempfile
 from collections.abc import Collection, Mapping
 
 from mlless.errors import UsageError, not_installed
+from mlless.messages import FunctionId
 from mlless.runtimes.hosted import HostedRuntime
-from mlless.runtimes.ports import Ended, FunctionId
+from mlless.runtimes.ports import Ended
 from mlless.runtimes.wire import Wanted
 
 _READY_DEADLINE = 120.0  # to load Lithops and its clients

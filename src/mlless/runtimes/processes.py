@@ -8,8 +8,9 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from mlless.errors import JobError
+from mlless.messages import FunctionId
 from mlless.runtimes.hosted import HostedRuntime
-from mlless.runtimes.ports import ONE_THREAD, FunctionId
+from mlless.runtimes.ports import ONE_THREAD
 from mlless.runtimes.wire import End
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 
 from mlless.errors import JobError, MLLessError, UsageError
-from mlless.runtimes.ports import Ended, FunctionId
+from mlless.messages import FunctionId
+from mlless.runtimes.ports import Ended
 
 
 class Start(msgspec.Struct, frozen=True):
