@@ -28,7 +28,7 @@ from mlless.data.dataset import Dataset
 from mlless.deployment import Deployment
 from mlless.driver import run_job
 from mlless.errors import ChannelError, CodecError, Disconnected, UsageError
-from mlless.messages import PROTOCOL, Commit, Hello, Plan
+from mlless.messages import PROTOCOL, Abort, Commit, Hello, Plan
 from mlless.records import StepRecord
 
 PATIENCE = 150.0  # seconds after which a test that waits has failed; rabbitmqctl may take a minute
@@ -429,10 +429,15 @@ def test_odd_properties_of_a_message_do_no_harm(ends: Ends) -> None:
 
 def test_a_message_beyond_the_bound_is_refused_before_it_is_sent(ends: Ends) -> None:
     hub, link = ends.hub(), ends.link()
+    hub.broadcast(commit(0), [(0, 0)])
     with pytest.raises(CodecError, match="message too long: expected at most 16,777,216 bytes"):
         link._send(bytes(17 << 20))
+    with pytest.raises(CodecError, match="message too long"):
+        hub.broadcast(Abort("x" * (17 << 20)), [(0, 0)])
     link.send(hello(1))
     assert hub.receive(PATIENCE) == hello(1)
+    hub.broadcast(commit(1), [(0, 0)])
+    assert [link.receive(PATIENCE) for _ in range(2)] == [commit(0), commit(1)]
 
 
 def test_a_secure_connection(broker: Broker, ends: Ends) -> None:

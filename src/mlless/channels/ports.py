@@ -79,6 +79,9 @@ class Hub(Protocol):
     """The supervisor's end of the bus: many functions, one queue.
 
     Two generations of a worker are two functions: each gets what is sent to itself alone, and both are heard.
+
+    A hub whose server was away goes on with it, if it had patience enough. Where the server has lost the bus,
+    the hub warns, makes another one, and goes on: links of before are Disconnected, those of after are not.
     """
 
     def admit(self, functions: Iterable[FunctionId]) -> None:
@@ -115,7 +118,10 @@ class Hub(Protocol):
 
 
 class Link(Protocol):
-    """A function's end of the bus. It opens only if the function was admitted."""
+    """A function's end of the bus. It opens only if the function was admitted.
+
+    It waits for a server, or a supervisor, that is away; that time does not count as one without a message.
+    """
 
     def send(self, message: FromWorker) -> None:
         """Send to the supervisor; Disconnected if it is gone."""

@@ -94,7 +94,7 @@ class RabbitHub:
 
     def admit(self, functions: Iterable[FunctionId]) -> None:
         """Make the functions' queues."""
-        self._connection.subscribe(_function(self._job, who) for who in functions)
+        self._connection.subscribe([_function(self._job, who) for who in functions])
 
     def receive(self, timeout: float) -> FromWorker | None:
         """Return the next message not heard yet; None after ``timeout`` seconds."""
@@ -117,8 +117,9 @@ class RabbitHub:
         self._connection.publish_to_all(self._next(frozenset(functions), encode(message)))
 
     def _next(self, functions: frozenset[FunctionId], message: bytes | None) -> bytes:
-        self._sent += 1
-        return _sealed(_ToLinks(self._sent, functions, message))
+        data = _sealed(_ToLinks(self._sent + 1, functions, message))
+        self._sent += 1  # of one that is not sent no link may think that it is lost
+        return data
 
     def close(self) -> None:
         """Remove the supervisor's queue, so that sending to it fails, and tell the links."""

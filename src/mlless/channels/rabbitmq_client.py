@@ -240,11 +240,15 @@ class Owner(Connection):
         super().__init__(url, exchange, queue, patience)
         self._opened = True
 
-    def subscribe(self, queues: Iterable[str]) -> None:
+    def subscribe(self, queues: list[str]) -> None:
         """Make queues that get what is published from now on; those that nobody reads, the end of it."""
-        for queue in queues:
-            self._subscribers.append(queue)
-            self._do(partial(self._declare, queue, _ALL, **{"x-max-length": _KEPT}))
+
+        def declare() -> None:
+            for queue in queues:
+                self._declare(queue, _ALL, **{"x-max-length": _KEPT})
+
+        self._subscribers += queues
+        self._do(declare)
 
     def publish_to_all(self, body: bytes) -> None:
         """Publish to every subscriber."""

@@ -29,7 +29,7 @@ from mlless.messages import FromWorker, FunctionId, ToWorker, decode_to_worker, 
 _RENEWAL = 5.0  # seconds between two signs of life
 _LOOK = 3.0  # seconds without a message after which a link looks for one
 _LOOKS = 2  # looks in vain until it gives up: a server that was away may have come back before the hub
-# A hub renews its sign of life once more before a server goes away, and at once when that is back.
+# By so much a sign of life outlasts an absence: one renewal may just have been due, the next takes a while.
 _MARGIN = 2 * _RENEWAL
 # Broadcasts that are kept. A worker is at most two behind; a broadcast waits for nobody all the same, so
 # there is room for many, and a link that is left further behind notices it by the numbers.
