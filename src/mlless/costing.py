@@ -16,10 +16,10 @@ from mlless.messages import Plan, Report
 class Costing:
     """The books of one job; nothing costs anything without a ``meter``.
 
-    ``parameters`` is how many the model has. Raises UsageError for a budget below the minimum charge.
+    ``parameters`` is how many the model has, ``grace`` the seconds for what no step shows. Raises UsageError for a budget below the minimum charge.
     """
 
-    def __init__(self, spec: JobSpec, meter: Meter | None, *, parameters: int) -> None:
+    def __init__(self, spec: JobSpec, meter: Meter | None, *, parameters: int, grace: float = GRACE) -> None:
         stop = spec.stop
         if meter is not None and stop.max_cost is not None:
             # Everyone reads the manifest, and each group has a file to train on and one to score.
@@ -27,7 +27,7 @@ class Costing:
             used = Usage(reads=reads, writes=WRITES)
             meter.check_budget(stop.max_cost, spec.workers, used, seconds=GRACE)
         # Four bytes a value; a mask of bits and row numbers are within a fifth of that.
-        self._budget = Budget(meter, stop.max_cost, flush=5 * parameters)
+        self._budget = Budget(meter, stop.max_cost, flush=5 * parameters, grace=grace)
         self._spec, self._meter, self._start = spec, meter, 0.0
 
     @property
@@ -66,11 +66,11 @@ class Costing:
         used = Usage(
             reads=sum(one.reads for one in reports),
             fetched=sum(one.bytes_fetched for one in reports),
-            exchanged=out + read,
+            exchanged=out + read + sum(one.bytes_kept for one in reports),
         )
         scoring = _scoring(reports) if plan.evaluate else None
         # Groups are read in the first step and then kept: what it read tells nothing of further steps.
-        again = used if plan.step else Usage(exchanged=used.exchanged)
+        again = Usage(used.reads, used.writes, used.fetched, out + read) if plan.step else Usage(exchanged=out + read)
         workers = len(reports)
         step = StepUse(
             used=again,

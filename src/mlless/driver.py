@@ -19,7 +19,9 @@ from mlless.artifact import read_artifact
 from mlless.autotuner.opening import open_tuner
 from mlless.billing.meter import MEMORY, Bill
 from mlless.billing.meter import Meter as CostMeter
+from mlless.channels.opening import open_objects
 from mlless.clock import SystemClock
+from mlless.closing import Leavers, nobody
 from mlless.data.dataset import Dataset, open_dataset
 from mlless.data.findings import check_two_classes
 from mlless.deployment import Deployment
@@ -29,6 +31,7 @@ from mlless.job import JobSpec
 from mlless.launch import launch_of
 from mlless.local import begin, train_here
 from mlless.locations import Directory, Location, Place, place_of
+from mlless.messages import Origin
 from mlless.models import model_of
 from mlless.options import made, takes_options
 from mlless.prediction import Predictor
@@ -38,9 +41,10 @@ from mlless.replica import Replica
 from mlless.report.files import RunFiles
 from mlless.report.history import read_history
 from mlless.report.progress import progress
+from mlless.report.safe import RunSafe
 from mlless.runtimes.background import BackgroundRunner
 from mlless.session import open_session
-from mlless.supervisor import Leavers, Outcome, Supervisor, final_bill, nobody
+from mlless.supervisor import Outcome, Supervisor, final_bill
 from mlless.train_options import TrainOptions
 from mlless.wishes import Wishes
 
@@ -179,10 +183,7 @@ def plan_job(
 ) -> JobSpec:
     """Return the job that ``run_job`` is to run; see ``recipes.job_of``."""
     here = deployment == LOCAL
-    absence = deployment.patience
-    return job_of(
-        wishes, dataset.manifest, dataset.address, least_steps=least_steps, here=here, absence=absence
-    )
+    return job_of(wishes, dataset.manifest, dataset.address, least_steps=least_steps, here=here)
 
 
 def run_job(
@@ -227,10 +228,8 @@ def run_job(
             clock = SystemClock()
             memory = deployment.memory or session.runtime.memory or MEMORY
             costs = CostMeter(spec.tariff, opened=clock.now(), memory=memory) if spec.tariff else None
-
-            def keep(step: int, heldout: dict[str, float]) -> None:
-                files.keep(step, heldout, lambda: checkpoint.read_snapshot(session.store, checkpoint.BEST))
-
+            if costs:
+                files.bill = lambda: costs.bill(clock.now())
             supervisor = Supervisor(
                 spec,
                 [file.rows for file in dataset.manifest.train],
@@ -239,30 +238,23 @@ def run_job(
                 runtime=session.runtime,
                 clock=clock,
                 version=mlless.__version__,
-                initial_digest=replica.digest(),
+                initial=Origin(checkpoint.INITIAL, 0, replica.digest()),
+                payload=lambda function: launch_of(spec, session.addresses, *function),
                 listen=hear,
                 leavers=leavers,
-                kept=keep,
+                safe=RunSafe(files, open_objects(place), session.store, replica.snapshot()),
                 meter=costs,
                 tuner=open_tuner(spec, costs, BackgroundRunner()),
             )
             interrupts.ask = lambda: supervisor.request_stop("interrupted")
-            functions = {
-                (worker, 0): launch_of(spec, session.addresses, worker, 0) for worker in range(spec.workers)
-            }
-            session.hub.admit(functions)
-            session.runtime.start(functions)
             started = files.meter.wall()
-            if costs:  # from now on: Lithops may have deployed its runtime first
-                costs.start(functions, clock.now())
-                files.bill = lambda: costs.bill(clock.now())
             outcome = supervisor.run()
             tables, _ = checkpoint.read_snapshot(session.store, outcome.snapshot)
             done = clock.now()  # no server is needed any more
             files.end(outcome, tables)  # first of all, for a slow clean-up may be broken off
             written = clock.now() - done
             # Who was waited for in vain does not exit by itself.
-            stopped = session.runtime.stop(_GRACE if outcome.snapshot == checkpoint.RESULT else 0.0)
+            stopped = session.runtime.stop(0.0 if outcome.given_up else _GRACE)
             outcome.ended += stopped
             # Functions have long ended while files are written.
             bill = final_bill(costs, stopped, now=clock.now() - written, done=done)

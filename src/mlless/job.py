@@ -16,6 +16,7 @@ from mlless.errors import UsageError
 
 MergeRule = Literal["sum", "mean", "sqrt-members", "sqrt-publishers"]
 Compression = Literal["none", "zstd"]
+OnLoss = Literal["replace", "shrink", "fail"]
 MOST_ROWS = 2**32 - 1  # of a mini-batch: they are numbered in 32 bits
 
 
@@ -184,17 +185,15 @@ class Deadlines(_Value, frozen=True, kw_only=True):
     """Longest waits in seconds: for all workers to start, for a step's reports, for a commit.
 
     A worker counts as lost after a ``silence`` of so many seconds, which follows from the usual step unless
-    given. For ``absence`` seconds more it may be that a server is away which it needs.
+    given.
     """
 
     start: float = 120.0
     step: float = 300.0
     commit: float = 600.0
     silence: float | None = None
-    absence: float = 0.0
 
     def __post_init__(self) -> None:
-        _require(_finite(self.absence, least=0), "absence of servers", "seconds from 0", self.absence)
         shortest = min(self.start, self.step, self.commit, self.silence or self.step)
         _require(_finite(shortest, above=0), "deadline", "seconds above 0", shortest)
 
@@ -208,7 +207,8 @@ class JobSpec(_Value, frozen=True, kw_only=True):
     """One job, whole. Each worker takes about ``batch_size`` of the ``rows`` to train on in a step.
 
     The data set has its rows in ``groups``, of which each worker owns some; ``held_out`` rows are not
-    trained on. With a ``tariff`` the job is metered by it, wherever it runs.
+    trained on. With a ``tariff`` the job is metered by it, wherever it runs. ``on_loss``: who is lost is
+    launched anew, or the others go on without, or the job fails.
     """
 
     dataset: str
@@ -224,6 +224,7 @@ class JobSpec(_Value, frozen=True, kw_only=True):
     workers: int
     seed: int
     deadlines: Deadlines = Deadlines()
+    on_loss: OnLoss = "replace"
     tariff: Tariff | None = None
     scaling: Scaling = Scaling()
 

@@ -7,16 +7,17 @@ ended: step count, optimizer state and tables are kept, and the tables may grow.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from mlless.billing.budget import Budget, Scoring, StepUse
 from mlless.clock import Clock
+from mlless.closing import Closing
+from mlless.costing import Costing
 from mlless.data.dataset import Dataset
 from mlless.data.groups import RatingsGroup
 from mlless.data.holding import Holding
@@ -24,14 +25,15 @@ from mlless.exchange.filter import SignificanceFilter
 from mlless.job import Adagrad, Factorization, JobSpec, Logistic, Sync
 from mlless.kernels.arrays import Floats
 from mlless.membership import Schedule
-from mlless.messages import Plan
+from mlless.messages import Evaluation, Plan
 from mlless.models import model_of
 from mlless.models.base import Moment
-from mlless.records import StepRecord, StepTimes
+from mlless.records import StepRecord
 from mlless.replica import Replica, Undo
-from mlless.stepping import Laps, Stepper, Taken
-from mlless.stopping import Choice, Progress, finite
+from mlless.stepping import Laps, Stepper
+from mlless.stopping import Choice
 
+_ME = (0, 0)  # the only function
 _STILL = 1e-30  # a learning rate that fills the optimizer's state and moves nothing
 
 Listener = Callable[[StepRecord], object]
@@ -149,92 +151,65 @@ class _Training:
         stop: Callable[[], str | None],
         kept: Keeper,
     ) -> None:
-        self._spec, self._course, self._clock, self._listen, self._stop = spec, course, clock, listen, stop
-        self._kept = kept
-        self._model, self._laps = model_of(spec.model), Laps(clock)
+        self._course, self._clock, self._stop, self._kept = course, clock, stop, kept
+        self._laps = Laps(clock)
         self._stepper = Stepper(spec, holding, course.replica, clock, self._laps)
         self._schedule = Schedule(
             [file.rows for file in dataset.manifest.train], spec.batch_size, spec.stop.epochs
         )
-        self._progress = Progress(spec.stop, self._model.null_loss)
         self._best = Undo(course.replica, _moved_rows(dataset, course.replica))
-        self._reason: str | None = None
-        self._start = clock.now()
         # No function has to exit, and no model to be stored.
-        self._budget = Budget(deadline=self._start + (spec.stop.max_time or math.inf), grace=0.0)
-        self._budget.begin(self._start)
+        costing = Costing(spec, None, parameters=0, grace=0.0)
+        now = clock.now()
+        costing.open(now)
+        costing.begin(now)
+        self._closing = Closing(spec, self._schedule, start=now, costing=costing, listen=self._hear)
+        self._listen = listen
+        self._last: StepRecord | None = None
 
     def run(self) -> Ending:
         """Take step after step until the one in which the finished model is scored."""
-        plan = msgspec.structs.replace(self._schedule.first(1), step=self._course.step)
+        plan: Plan | None = msgspec.structs.replace(self._schedule.first(1), step=self._course.step)
+        assert plan is not None
         following = self._schedule.after(plan)
         self._laps.restart()
         while True:
-            self._stepper.begin(plan, 0)
-            before = self._clock.now()
-            heldout = self._model.metrics(self._stepper.evaluate()) if plan.evaluate else None
-            scoring = Scoring(longest=self._clock.now() - before) if plan.evaluate else None
-            if heldout is not None and not plan.last and self._progress.add_evaluation(plan.step, heldout):
-                self._kept(plan.step, finite(heldout), self._best.keep())
-            self._laps.lap("evaluate")
-            taken = self._stepper.flush(plan) if plan.flush else self._stepper.train(plan, 0)
-            record = self._close(plan, taken, heldout)
-            self._budget.add_step(self._clock.now(), StepUse(scoring=scoring))
-            later = self._decide(plan, following, record, taken)
+            report, _ = self._stepper.take_part(plan, _ME, partial(self._scored, plan))
+            report = msgspec.structs.replace(report, times=self._laps.take())
+            if report.evaluation is None:
+                self._closing.score(plan, {})
             if not plan.last:
                 self._course.step = plan.step + 1
-            if self._reason == "diverged" or following is None:
-                return self._finish(record, heldout)
-            plan, following = following, later
+            verdict = self._closing.close(plan, following, (report,), self._clock.now())
+            if following is None:
+                return self._finish(plan.step)
+            if verdict.diverged:
+                plan, following = self._schedule.abandoned(plan), None
+            else:
+                plan, following = following, self._schedule.after(following, end=verdict.stop)
 
-    def _close(self, plan: Plan, taken: Taken, heldout: dict[str, float] | None) -> StepRecord:
-        loss = taken.loss / taken.samples if taken.samples else None
-        training, scoring = self._stepper.take_reads()
-        if loss is not None:
-            self._progress.add_step(loss)
-        return StepRecord(
-            step=plan.step,
-            epoch=plan.done,
-            time=self._clock.now() - self._start,
-            loss=loss,
-            train_loss=self._progress.train_loss,
-            heldout=None if heldout is None else finite(heldout),
-            workers=1,
-            samples=taken.samples,
-            entries=0,
-            bytes_out=0,
-            bytes_in=0,
-            bytes_fetched=training.bytes + scoring.bytes,
-            times=StepTimes(*msgspec.structs.astuple(self._laps.take())),
-        )
+    def _scored(self, plan: Plan, evaluation: Evaluation) -> None:
+        if self._closing.score(plan, {0: evaluation}):
+            self._kept(plan.step, self._closing.heldout, self._best.keep())
 
-    def _decide(self, plan: Plan, following: Plan | None, record: StepRecord, taken: Taken) -> Plan | None:
-        """Return the plan of the step after the following one: decisions take effect there, as in a job."""
-        later = None if following is None else self._schedule.after(following)
-        if self._listen(record) is True:
-            self._reason = self._reason or "callback"
-        self._reason = self._reason or self._stop()
-        if self._progress.diverged(finite=taken.finite):
-            self._reason = "diverged"
-        elif record.loss is not None:
-            evaluate = any(one is not None and one.evaluate for one in (following, later))
-            spent = self._budget.spent(self._clock.now(), evaluate=evaluate)
-            self._reason = self._reason or self._progress.reason(evaluated=plan.evaluate, spent=spent)
-        if following is None or self._reason is None:
-            return later
-        return self._schedule.after(following, end=True)
+    def _hear(self, record: StepRecord) -> bool:
+        self._last = record
+        ends = self._listen(record) is True
+        if (reason := self._stop()) is not None:
+            self._closing.ask(reason)
+        return ends
 
-    def _finish(self, last: StepRecord, heldout: dict[str, float] | None) -> Ending:
+    def _finish(self, step: int) -> Ending:
         """Leave the better of the model as it is now and the best one."""
-        diverged = self._reason == "diverged"
-        chosen = self._progress.choose(last.step, None if diverged else heldout)
+        chosen, reason = self._closing.chosen(step), self._closing.reason or "epochs"
         if chosen.restored:
             self._best.restore()
-        if diverged:  # what led astray is forgotten
+        if reason == "diverged":  # what led astray is forgotten
             for table in self._course.replica.tables:
                 table.state[:] = 0
             self._course.remembers = False
-        return Ending(self._reason or "epochs", last, chosen)
+        assert self._last is not None, "a training without a step"
+        return Ending(reason, self._last, chosen)
 
 
 def _moved_rows(dataset: Dataset, replica: Replica) -> tuple[NDArray[np.uint32], ...] | None:

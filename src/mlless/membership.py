@@ -117,6 +117,18 @@ class Schedule:
             evaluate=part == 0 and not everyone,
         )
 
+    def without(self, plan: Plan, lost: Collection[int]) -> Plan:
+        """Return the plan with the ``lost`` left out; their groups go to whoever stays and has the least."""
+        members = tuple(member for member in plan.members if member not in lost)
+        flush = tuple(member for member in plan.flush if member not in lost)
+        stay = tuple(member for member in members if member not in flush) or members
+        owners = deal(self.sizes, stay, plan.owners)
+        return msgspec.structs.replace(plan, members=members, flush=flush, owners=owners)
+
+    def abandoned(self, plan: Plan) -> Plan:
+        """Return the last step of a job whose model has come to nothing after ``plan``: nothing to score."""
+        return msgspec.structs.replace(plan, step=plan.step + 1, flush=(), evaluate=False, last=True)
+
     def _parts(self, workers: int) -> int:
         return parts_of(sum(self.sizes), self.batch_size, workers)
 

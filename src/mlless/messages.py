@@ -13,7 +13,9 @@ import msgspec
 
 from mlless.errors import CodecError, MLLessError
 
-PROTOCOL = 3
+PROTOCOL = 4
+
+FunctionId = tuple[int, int]  # worker, generation
 
 FunctionId = tuple[int, int]  # worker, generation
 
@@ -27,7 +29,8 @@ class Times(_Message, frozen=True):
 
     ``wait`` and ``merge`` are those that opened the step: waiting for the commit of the step
     before, fetching its updates and merging them. ``compute`` includes the fused filter;
-    ``filter`` is what remains of it: taking the published entries out and encoding them.
+    ``filter`` is what remains of it: taking the published entries out and encoding them. ``keep`` is storing
+    models: the best, the result, a donation or a checkpoint.
     """
 
     fetch: float = 0.0
@@ -37,6 +40,7 @@ class Times(_Message, frozen=True):
     wait: float = 0.0
     merge: float = 0.0
     evaluate: float = 0.0
+    keep: float = 0.0
 
 
 class Sums(_Message, frozen=True):
@@ -65,15 +69,25 @@ class Evaluation(_Message, frozen=True):
     bytes: int
 
 
+class Origin(_Message, frozen=True):
+    """From where a replica starts: what the store has under ``key`` is the model before ``step``.
+
+    ``digest`` is that of the bits of ``shared``, empty where it is not known.
+    """
+
+    key: str
+    step: int
+    digest: str
+
+
 class Hello(_Message, frozen=True, tag="hello"):
-    """A worker is there: who it is, what it runs, and the digest of the start it has loaded."""
+    """A worker is there: who it is, and what it runs."""
 
     worker: int
     generation: int
     pid: int
     protocol: int
     version: str
-    digest: str
 
 
 class Report(_Message, frozen=True, tag="report"):
@@ -81,7 +95,7 @@ class Report(_Message, frozen=True, tag="report"):
 
     ``samples`` is 0 for a worker that flushes or only scores. ``finite`` is false when a parameter stopped
     being a finite number; nothing is published then. ``reads`` files of ``bytes_fetched`` were read to
-    train on.
+    train on. Models of ``bytes_kept`` were stored or loaded since the report before.
     """
 
     worker: int
@@ -98,13 +112,23 @@ class Report(_Message, frozen=True, tag="report"):
     bytes_fetched: int
     times: Times
     evaluation: Evaluation | None = None
+    bytes_kept: int = 0
 
 
-class Finished(_Message, frozen=True, tag="finished"):
-    """The job's model is in the store."""
+class Donated(_Message, frozen=True, tag="donated"):
+    """A worker has stored its model of the open step for one that takes a lost one's place."""
 
     worker: int
     generation: int
+    origin: Origin
+
+
+class Substituted(_Message, frozen=True, tag="substituted"):
+    """A worker has taken the part of a lost one in the open step, besides its own: that one's report."""
+
+    worker: int
+    generation: int
+    report: Report
 
 
 class Failure(_Message, frozen=True, tag="failure"):
@@ -162,29 +186,51 @@ class Plan(_Message, frozen=True):
         return self.epoch + (self.part + bool(self.trainers)) / self.parts
 
 
+class Begin(_Message, frozen=True, tag="begin"):
+    """What a worker is told that is there: from where it starts, and the next two steps."""
+
+    origin: Origin
+    plans: tuple[Plan, ...]
+
+
 class Commit(_Message, frozen=True, tag="commit"):
     """Closes a step and names the next two.
 
-    ``published`` lists (worker, generation) in order of worker id. ``keep``: the model before this
-    step is the best so far, and the lowest member stores it. ``end``: the job is over, and its model is
-    the one that all have now ("final"), or the best so far ("best").
+    ``published`` lists (worker, generation) in order of worker id. The function ``best`` stores the model
+    before this step, which is the best so far, and ``checkpoint`` that of the step to come. ``end``: the job
+    is over.
     """
 
     step: int
-    published: tuple[tuple[int, int], ...]
+    published: tuple[FunctionId, ...]
     plans: tuple[Plan, ...]
-    keep: bool = False
-    end: Literal["", "final", "best"] = ""
+    best: FunctionId | None = None
+    checkpoint: FunctionId | None = None
+    end: bool = False
+
+
+class Donate(_Message, frozen=True, tag="donate"):
+    """Asks a worker that has reported the open step for its model: another one is to start from it."""
+
+    step: int
+
+
+class Substitute(_Message, frozen=True, tag="substitute"):
+    """Asks a worker that has reported the open step to take the part of a lost one, in its name."""
+
+    step: int
+    worker: int
+    generation: int
 
 
 class Abort(_Message, frozen=True, tag="abort"):
-    """The job is given up: exit at once."""
+    """Exit at once: the job is given up, or another function has taken this one's place."""
 
     reason: str
 
 
-FromWorker = Hello | Report | Finished | Failure
-ToWorker = Commit | Abort
+FromWorker = Hello | Report | Donated | Substituted | Failure
+ToWorker = Begin | Commit | Donate | Substitute | Abort
 
 _encoder = msgspec.msgpack.Encoder()
 _from_worker = msgspec.msgpack.Decoder(FromWorker)

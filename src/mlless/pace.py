@@ -8,7 +8,7 @@ from statistics import median
 from mlless.job import Deadlines
 from mlless.messages import Plan
 
-FLOOR = 10.0  # seconds that any worker may be silent
+FLOOR = 5.0  # seconds that any worker may be silent
 _TIMES = 10  # as long as the usual step
 _RECENT = 50  # steps that tell what is usual
 _LEAST = 3  # of them; the first ones are cold
@@ -34,16 +34,18 @@ class Pace:
         """The seconds that a step usually takes, 0 as long as none is known."""
         return median(self._steps) if self._steps else 0.0
 
+    @property
+    def cold(self) -> float:
+        """The seconds after which a worker that has its rows to read first counts as lost."""
+        return self._deadlines.step if self._deadlines.silence is None else self._deadlines.silence
+
     def patience(self, plan: Plan) -> float:
         """Return the seconds after which a worker that has not reported the step counts as lost.
 
-        That is ten times what is usual, and the time for which its servers may be away. What is usual is
-        not known of the first steps, and of those in which whole models are published and merged: these have
-        a fixed time.
+        That is ten times what is usual. What is usual is not known of the first steps, and of those in
+        which whole models are published and merged: these have a fixed time.
         """
-        if self._deadlines.silence is not None:
-            return self._deadlines.silence
-        if len(self._steps) < _LEAST or plan.flush or plan.last:
-            return self._deadlines.step + self._deadlines.absence
+        if self._deadlines.silence is not None or len(self._steps) < _LEAST or plan.flush or plan.last:
+            return self.cold
         usual = self.usual + (max(self._evaluations, default=0.0) if plan.evaluate else 0.0)
-        return min(max(FLOOR, _TIMES * usual), self._deadlines.step) + self._deadlines.absence
+        return min(max(FLOOR, _TIMES * usual), self._deadlines.step)

@@ -80,19 +80,12 @@ def default_batch_size(rows: int) -> int:
 
 
 def job_of(
-    wishes: Wishes,
-    manifest: Manifest,
-    location: str,
-    *,
-    least_steps: int = 0,
-    here: bool = False,
-    absence: float = 0.0,
+    wishes: Wishes, manifest: Manifest, location: str, *, least_steps: int = 0, here: bool = False
 ) -> JobSpec:
     """Return the whole job; UsageError if the wishes do not fit the data set or each other.
 
     ``least_steps`` above 0 is for data sets that may be tiny: epochs and patience that were not asked
     for are multiplied until they come to so many steps, and without held-out rows all of them are taken.
-    Servers that the job needs may be away for ``absence`` seconds.
     """
     shape = manifest.shape
     fitting: Literal["mf", "lr"] = "mf" if isinstance(shape, Ratings) else "lr"
@@ -130,7 +123,8 @@ def job_of(
         stop=stop,
         workers=workers,
         seed=wishes.seed,
-        deadlines=Deadlines(silence=wishes.worker_timeout, absence=absence),
+        deadlines=Deadlines(silence=wishes.worker_timeout),
+        on_loss=wishes.on_loss,
         tariff=None if wishes.tariff is None else load_tariff(wishes.tariff),
         scaling=_scaling(wishes),
     )

@@ -21,6 +21,7 @@ class StepTimes(msgspec.Struct, frozen=True):
     wait: float
     merge: float
     evaluate: float
+    keep: float = 0.0
 
 
 class StepRecord(msgspec.Struct, frozen=True):
@@ -31,7 +32,9 @@ class StepRecord(msgspec.Struct, frozen=True):
     None for a step of flushes; ``train_loss`` its exponential average. ``heldout`` is that of the
     model before the step, where it was evaluated. Bytes and entries are sums over the workers;
     ``bytes_in`` are peers' updates, ``bytes_fetched`` mini-batches. ``cost`` is the bill so far in dollars,
-    where there is a tariff; ``decision`` the auto-tuner's, where one came about.
+    where there is a tariff; ``decision`` the auto-tuner's, where one came about. ``losses`` tells of workers
+    that were lost since the step before, a line each. ``rewound_to`` says that the job has gone back to this
+    step: the records of it and of later steps that stand before this one no longer count.
     """
 
     step: int
@@ -49,6 +52,8 @@ class StepRecord(msgspec.Struct, frozen=True):
     times: StepTimes
     cost: float | None = None
     decision: Decision | None = None
+    losses: tuple[str, ...] = ()
+    rewound_to: int | None = None
 
 
 class WorkerSummary(msgspec.Struct, frozen=True):

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import msgspec
+
 from mlless.clock import Clock
-from mlless.data.holding import Holding, Reads
+from mlless.data.holding import Holding
 from mlless.errors import NotFinite
 from mlless.exchange.filter import SignificanceFilter
-from mlless.exchange.update import Update
+from mlless.exchange.update import Update, entries
 from mlless.job import JobSpec
 from mlless.membership import groups_of
-from mlless.messages import Plan, Sums, Times
+from mlless.messages import Evaluation, FunctionId, Plan, Report, Sums, Times
 from mlless.models import model_of
 from mlless.models.base import Moment, add
 from mlless.replica import Replica
@@ -68,14 +71,57 @@ class Stepper:
         self.holding = holding
         self._owners = b""
 
-    def begin(self, plan: Plan, worker: int) -> None:
-        """Own the groups that are a worker's in this step, and read those that are new to it."""
+    @property
+    def exponents(self) -> tuple[int, ...]:
+        """The filter's exponents, one a table."""
+        return self._filter.exponents
+
+    @exponents.setter
+    def exponents(self, values: tuple[int, ...]) -> None:
+        self._filter.exponents = values
+
+    def take_part(
+        self, plan: Plan, who: FunctionId, scored: Callable[[Evaluation], object] = lambda evaluation: None
+    ) -> tuple[Report, Update]:
+        """Take a worker's part in a step; return the report on it, without times, and what is to be published.
+
+        ``scored`` hears what the evaluation came to, if one is due, before the model moves.
+        """
+        worker, generation = who
         if plan.owners != self._owners:
             self._owners = plan.owners
             self.holding.own(groups_of(plan.owners, worker))
         self._laps.lap("fetch")
+        evaluation = None
+        if plan.evaluate:
+            digest = "" if self.alone else self._replica.digest()
+            evaluation = Evaluation(self._evaluate(), digest, 0, 0)
+            scored(evaluation)
+            self._laps.lap("evaluate")
+        taken = self.flush(plan) if worker in plan.flush else self._train(plan, worker)
+        training, scoring = self.holding.take_reads()
+        self._clock.work("fetch", training.bytes + scoring.bytes)
+        if evaluation is not None:
+            evaluation = msgspec.structs.replace(evaluation, reads=scoring.files, bytes=scoring.bytes)
+        report = Report(
+            worker=worker,
+            generation=generation,
+            step=plan.step,
+            samples=taken.samples,
+            loss=taken.loss,
+            published=False,
+            finite=taken.finite,
+            entries=entries(taken.update),
+            bytes_out=0,
+            bytes_in=0,
+            reads=training.files,
+            bytes_fetched=training.bytes,
+            times=Times(),
+            evaluation=evaluation,
+        )
+        return report, taken.update
 
-    def evaluate(self) -> Sums:
+    def _evaluate(self) -> Sums:
         """Return how good ``shared`` is on the held-out rows of the worker's groups."""
         total = None
         for batch in self.holding.held_out():
@@ -84,7 +130,7 @@ class Stepper:
             self._clock.work("evaluate", sums.samples)
         return total or Sums(0, 0.0)
 
-    def train(self, plan: Plan, worker: int) -> Taken:
+    def _train(self, plan: Plan, worker: int) -> Taken:
         """Take a worker's step on the part of its groups that the plan names; it may hold no row."""
         if worker not in plan.trainers:
             return Taken()
@@ -102,12 +148,6 @@ class Stepper:
             return Taken(batch.samples, loss, update=self._filter.take(publish, sent))
         except NotFinite:
             return Taken(batch.samples, loss, finite=False)
-
-    def take_reads(self) -> tuple[Reads, Reads]:
-        """Return what has been read to train on and to score since the last call."""
-        training, scoring = self.holding.take_reads()
-        self._clock.work("fetch", training.bytes + scoring.bytes)
-        return training, scoring
 
     def flush(self, plan: Plan) -> Taken:
         """Settle what is pending and publish the whole residual."""

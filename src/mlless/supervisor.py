@@ -1,76 +1,91 @@
-"""Closes the steps of a job: collects reports, decides, commits.
+"""Leads a job: turns what it hears into events for the ledger, and carries out what the ledger says.
 
-The supervisor is a role, not a place: it talks to workers through the bus alone, and asks pure
-rooms what to decide (membership who takes part, stopping when to end, autotuner who may leave) and
-what it costs (billing).
+The supervisor is a role, not a place: it talks to workers through the bus alone. Who takes part, is lost
+or begins anew is the ledger's matter; what closed steps come to, and when to stop, is ``closing``'s.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
-
-import msgspec
 
 from mlless import checkpoint
-from mlless.autotuner.decision import Contribution, Observation
 from mlless.autotuner.tuner import Tuner
 from mlless.billing.budget import WRITES
 from mlless.billing.meter import Bill, Meter, Usage
 from mlless.channels.ports import Hub, KeyValueStore
 from mlless.clock import Clock
+from mlless.closing import Closing, Leavers, Listener, nobody
 from mlless.costing import Costing
-from mlless.errors import ChannelError, ReplicasDiffer, WorkerLost
-from mlless.exchange.broadcast import update_key
+from mlless.errors import ChannelError, MissingUpdate, WorkerLost
 from mlless.job import JobSpec
-from mlless.membership import Schedule, told
-from mlless.messages import Abort, Commit, FunctionId, Plan, Report
+from mlless.ledger import (
+    Close,
+    Delete,
+    Dismiss,
+    Done,
+    Event,
+    Fail,
+    Forget,
+    Instruction,
+    Kept,
+    Launch,
+    Ledger,
+    Mark,
+    Marked,
+    Passed,
+    Rewind,
+    Send,
+    Started,
+)
+from mlless.membership import Schedule
+from mlless.messages import Abort, Evaluation, FunctionId, Hello, Origin
 from mlless.models import model_of
-from mlless.models.base import add
 from mlless.reception import Reception
-from mlless.records import StepRecord, StepTimes
 from mlless.runtimes.ports import Ended, Runtime
-from mlless.stopping import Choice, Progress, Score, finite
+from mlless.stopping import Choice, Progress, finite
 
-# Seconds of silence, or twice the usual step: then one who asks for the end gets the best model so far.
-_LAST_WAIT = 5.0
-
-Leavers = Callable[[StepRecord], Collection[int]]
-Keeper = Callable[[int, dict[str, float]], None]
+Payload = Callable[[FunctionId], bytes]
 
 
-def nobody(record: StepRecord) -> Collection[int]:
-    """Let no worker go: the membership policy of a job without an auto-tuner."""
-    return ()
+class Safe:
+    """Keeps what a job must not lose; this one keeps nothing."""
+
+    def keep(self, key: str, step: int, heldout: dict[str, float]) -> None:
+        """Take in that the best model so far is in the store."""
+
+    def mark(self, mark: Mark) -> None:
+        """Take in that a checkpoint is in the store."""
+
+    def restore(self, mark: Mark) -> None:
+        """Put the origin of a mark into the store again, which has lost it; MissingUpdate if that fails."""
+        raise MissingUpdate(
+            "not in the store", where=mark.origin.key, cure="the server came back empty: start the job again"
+        )
 
 
 @dataclass
 class Outcome:
     """How a job ended. ``stop_reason`` as in ``records.Summary``; ``seconds`` until the model was there.
 
-    The model is in the store under the name ``snapshot``.
+    The model is in the store under the name ``snapshot``. ``given_up``: somebody was waited for in vain.
     """
 
     stop_reason: str
     model: Choice
     started_at: float
     seconds: float
-    pids: dict[tuple[int, int], int] = field(default_factory=dict)
+    pids: dict[FunctionId, int] = field(default_factory=dict)
     ended: list[Ended] = field(default_factory=list)
-    snapshot: str = checkpoint.RESULT
-
-
-class _GivenUp(Exception):
-    """The job is to end, and a worker is silent: it ends without that worker's last words."""
+    snapshot: str = ""
+    given_up: bool = False
 
 
 class Supervisor:
     """One job's supervisor. The data set has groups of so many rows to train on, their ``sizes``.
 
-    ``listen`` hears of every closed step, ``kept`` of every best model that is in the store: its step and
-    held-out metrics. ``leavers`` lets workers go, and so does a ``tuner``. A
-    ``meter``, which knows who was started, tells what the job costs.
+    ``payload`` tells what a function is started with. ``listen`` hears of every closed step. ``leavers`` lets
+    workers go, and so does a ``tuner``. A ``meter`` tells what the job costs. ``safe`` keeps models.
     """
 
     def __init__(
@@ -83,210 +98,167 @@ class Supervisor:
         runtime: Runtime,
         clock: Clock,
         version: str,
-        initial_digest: str,
-        listen: Callable[[StepRecord], None],
+        initial: Origin,
+        payload: Payload,
+        listen: Listener,
         leavers: Leavers = nobody,
-        kept: Keeper = lambda step, heldout: None,
+        safe: Safe | None = None,
         meter: Meter | None = None,
         tuner: Tuner | None = None,
     ) -> None:
         self._spec, self._hub, self._store, self._runtime, self._clock = spec, hub, store, runtime, clock
-        self._version, self._digest, self._listen, self._leavers = version, initial_digest, listen, leavers
-        self._kept_best, self._meter, self._tuner = kept, meter, tuner
-        assert tuner is None or leavers is nobody, "a tuner and another who lets workers go"
-        self._model = model_of(spec.model)
-        self._schedule = Schedule(sizes, spec.batch_size, spec.stop.epochs)
-        self._progress = Progress(spec.stop, self._model.null_loss)
-        self._reason: str | None = None
-        self._start = self._kept = clock.now()
-        parameters = sum(shape.rows * shape.columns for shape in self._model.shapes)
-        self._costing = Costing(spec, meter, parameters=parameters)
-        self._left_behind: list[str] = []
-        self._step = -1
-        self._reception = Reception(
-            hub, runtime, clock, spec.deadlines, watch=self._check_end, notice=self._note_ends
+        self._payload, self._safe, self._meter = payload, safe or Safe(), meter
+        self._opened = self._start = self._renewed = clock.now()
+        model = model_of(spec.model)
+        self._costing = Costing(
+            spec, meter, parameters=sum(shape.rows * shape.columns for shape in model.shapes)
         )
-        self._asked = False
+        schedule = Schedule(sizes, spec.batch_size, spec.stop.epochs)
+        self._ledger = Ledger(spec, schedule, version, initial, Progress(spec.stop, model.null_loss))
+        self._closing = Closing(
+            spec,
+            schedule,
+            start=self._start,
+            costing=self._costing,
+            listen=listen,
+            leavers=leavers,
+            tuner=tuner,
+        )
+        self._reception = Reception(hub, runtime, clock, notice=self._note_ends)
+        self._pids: dict[FunctionId, int] = {}
         self._started_at = 0.0
-        self._stored: Score | None = None  # the best model that is sure to be in the store
+        self._outcome: Outcome | None = None
+        self._kept = {initial.key}
 
     def request_stop(self, reason: str) -> None:
         """Ask for an orderly end after the step at hand. Safe to call from a signal handler."""
-        self._reason = self._reason or reason
-        self._asked = True
+        self._closing.ask(reason)
 
     def run(self) -> Outcome:
-        """Lead the job, whose functions have started, to its end; JobError or ChannelError if it fails."""
-        self._start = self._kept = self._clock.now()
-        self._costing.open(self._start)
+        """Start the job's functions and lead it to its end; JobError or ChannelError if it fails."""
+        self._opened = self._clock.now()
         try:
-            return self._run()
-        except _GivenUp:
-            self._hub.broadcast(
-                Abort("the job ends without a worker that is silent"), _first(range(self._spec.workers))
-            )
-            return self._without_a_word()
+            self._carry_out(self._ledger.start(self._reception.awake()))
+            while self._outcome is None:
+                for event in self._reception.next():
+                    if isinstance(event, Hello):
+                        self._pids[event.worker, event.generation] = event.pid
+                    self._feed(event)
+                self._feed(self._passed())
+                self._renew()
+            return self._outcome
         except Exception as error:  # one who interrupts does not wait for a bus: its closing tells enough
             try:
-                self._hub.broadcast(Abort(type(error).__name__), _first(range(self._spec.workers)))
+                self._hub.broadcast(Abort(type(error).__name__), self._ledger.functions)
             except ChannelError as trouble:
                 if isinstance(error, WorkerLost):
                     raise trouble from error  # it is why the worker died, and why it could not say so
             raise
 
-    def _run(self) -> Outcome:
-        plan = self._schedule.first(self._spec.workers)
-        following = self._schedule.after(plan)
-        self._reception.greet(plan.members, self._version, self._digest)
-        self._started_at = self._clock.now() - self._start
-        self._costing.begin(self._clock.now())
-        self._hub.broadcast(Commit(-1, (), told(b"", _known(plan, following))), _first(plan.members))
-        keep = False
-        while True:
-            self._step = plan.step
-            reports = self._reception.collect(plan)
-            # Who stores the best model has done so before it reported the step after.
-            self._stored = self._progress.best
-            if keep and self._stored:
-                self._kept_best(self._stored.step, finite(self._stored.heldout))
-            heldout = self._heldout(plan, reports) if plan.evaluate else None
-            keep = not plan.last and heldout is not None and self._progress.add_evaluation(plan.step, heldout)
-            record = self._close(plan, reports, heldout)
-            later = self._decide(plan, following, record, reports)
-            chosen = self._chosen(plan, heldout)
-            published = tuple((r.worker, r.generation) for r in reports if r.published)
-            plans = told(plan.owners, _known(following, later))
-            end: Literal["", "best", "final"] = (
-                "" if chosen is None else "best" if chosen.restored else "final"
-            )
-            self._hub.broadcast(Commit(plan.step, published, plans, keep, end), _first(plan.members))
-            # Everyone who reported this step has merged the one before; who left in it cannot tidy up.
-            self._store.delete(self._left_behind)
-            self._keep_snapshots()
-            leavers = plan.flush if plan.trainers else ()
-            self._left_behind = [update_key(plan.step, *who) for who in published if who[0] in leavers]
-            if chosen is not None:
-                reason = self._reason or "epochs"  # a Ctrl-C from now on changes nothing
-                self._reception.await_model(min(plan.members))
-                return self._outcome(reason, chosen)
-            assert following is not None
-            plan, following = following, later
+    def _feed(self, event: Event) -> None:
+        self._carry_out(self._ledger.handle(event, self._reception.awake()))
 
-    def _outcome(self, reason: str, model: Choice) -> Outcome:
-        seconds = self._clock.now() - self._start
-        pids, ended = self._reception.pids, self._reception.ended
-        return Outcome(reason, model, self._started_at, seconds, pids, ended)
-
-    def _without_a_word(self) -> Outcome:
-        """Return how a job ends that no longer waits for a silent worker: with the best model so far."""
-        assert self._reason is not None
-        assert self._stored is not None
-        model = Choice(self._stored.step, finite(self._stored.heldout), restored=True)
-        outcome = self._outcome(self._reason, model)
-        outcome.snapshot = checkpoint.BEST
-        return outcome
-
-    def _keep_snapshots(self) -> None:
-        """See to it that the snapshots outlive a long job: by themselves they expire, as all keys do."""
-        if self._clock.now() - self._kept > self._spec.deadlines.expiry / 8:
-            self._store.keep(checkpoint.NAMES)
-            self._kept = self._clock.now()
-
-    def _close(self, plan: Plan, reports: list[Report], heldout: dict[str, float] | None) -> StepRecord:
-        """Return the step's record."""
-        samples = sum(report.samples for report in reports)
-        loss = sum(report.loss for report in reports) / samples if samples else None
-        if loss is not None:
-            self._progress.add_step(loss)
-        record = StepRecord(
-            step=plan.step,
-            epoch=plan.done,
-            time=self._clock.now() - self._start,
-            loss=loss,
-            train_loss=self._progress.train_loss,
-            heldout=None if heldout is None else finite(heldout),
-            workers=len(plan.members),
-            samples=samples,
-            entries=sum(report.entries for report in reports),
-            bytes_out=sum(report.bytes_out for report in reports),
-            bytes_in=sum(report.bytes_in for report in reports),
-            bytes_fetched=sum(report.bytes_fetched for report in reports)
-            + sum(one.evaluation.bytes for one in reports if one.evaluation),
-            times=_mean_times(reports),
-            cost=self._charge(plan, reports),
-        )
-        if self._tuner is not None:
-            decision = self._tuner.observe(_observation(record, plan, reports))
-            record = msgspec.structs.replace(record, decision=decision)
-        self._listen(record)
-        return record
-
-    def _charge(self, plan: Plan, reports: list[Report]) -> float | None:
-        """Meter the step; return what the job has cost so far."""
-        self._reception.hear_of_ends()
-        return self._costing.add_step(plan, reports, self._clock.now())
-
-    def _spent(self, following: Plan | None) -> Literal["cost", "time"] | None:
-        """Return which budget allows for no step beyond the ``following``, if that makes a difference."""
-        if following is None or not self._costing.limited:
-            return None
-        later = self._schedule.after(following)
-        if later == self._schedule.after(following, end=True):
-            return None
-        return self._costing.spent(self._clock.now(), _known(following, later))
-
-    def _heldout(self, plan: Plan, reports: list[Report]) -> dict[str, float]:
-        evaluations = {report.worker: report.evaluation for report in reports if report.evaluation}
-        digests = {worker: evaluation.digest for worker, evaluation in evaluations.items()}
-        if len(set(digests.values())) > 1:
-            listing = ", ".join(f"worker {worker}: {digest}" for worker, digest in digests.items())
-            raise ReplicasDiffer(
-                "workers no longer share the same model", where=f"step {plan.step}", found=listing
-            )
-        total = None
-        for evaluation in evaluations.values():
-            if evaluation.sums.samples:
-                total = evaluation.sums if total is None else add(total, evaluation.sums)
-        return self._model.metrics(total) if total else {}
-
-    def _decide(
-        self, plan: Plan, following: Plan | None, record: StepRecord, reports: list[Report]
-    ) -> Plan | None:
-        """Return the plan of the step after the following one; decisions take effect there."""
-        if self._progress.diverged(finite=all(report.finite for report in reports)):
-            self._reason = "diverged"
-        elif record.loss is not None:
-            spent = self._spent(following)
-            reason = self._progress.reason(evaluated=plan.evaluate, spent=spent)
-            self._reason = self._reason or reason
-        leavers = () if self._reason else self._leavers(record)
-        if record.decision is not None:
-            leavers = (*leavers, *record.decision.workers)
-        if following is None:
-            return None
-        return self._schedule.after(following, leavers, end=self._reason is not None)
-
-    def _chosen(self, plan: Plan, heldout: dict[str, float] | None) -> Choice | None:
-        """Return the model that the job ends with, None if it does not end with this step."""
-        if self._reason == "diverged":
-            return self._progress.choose(plan.step, None)
-        return self._progress.choose(plan.step, heldout or {}) if plan.last else None
-
-    def _check_end(self, silent: float) -> None:
-        """Raise what ends a wait in which no message has come for so many seconds.
-
-        That is an error if a budget was used up before anything was trained. It is _GivenUp if the job is to
-        end now, and has a model to end with.
-        """
+    def _passed(self) -> Passed:
+        """Return what the time is, as the ledger needs to know it."""
         now = self._clock.now()
-        if self._step <= 0:
+        if self._ledger.step <= 0:
             self._costing.check_start(now)
-        if self._costing.late(now):
-            self._reason = self._reason or "time"
-        elif not self._asked or silent < max(_LAST_WAIT, 2 * self._reception.usual):
-            return
-        if silent and self._stored is not None:
-            raise _GivenUp
+        if self._ledger.is_silent(self._reception.awake()):
+            self._reception.bear(lambda: self._store.keep(self._kept))  # is it the store that is away?
+        late = self._costing.late(now)
+        if late:
+            self._closing.ask("time")
+        return Passed(asked=self._closing.reason is not None, late=late)
+
+    def _carry_out(self, instructions: Sequence[Instruction]) -> None:
+        for one in instructions:
+            match one:
+                case Launch():
+                    self._launch(one.functions)
+                case Send():
+                    self._hub.broadcast(one.message, one.functions)
+                case Close():
+                    self._close(one)
+                case Started():
+                    self._started_at = self._clock.now() - self._opened
+                    self._costing.begin(self._clock.now())
+                case Dismiss():
+                    self._closing.note_loss(one.why)
+                    self._hub.broadcast(Abort(one.why), (one.function,))
+                    self._runtime.end((one.function,))
+                case Delete():
+                    self._delete(one.keys)
+                case Kept():
+                    self._kept.add(one.key)
+                    self._safe.keep(one.key, one.best.step, finite(one.best.heldout))
+                case Marked():
+                    self._kept.add(one.mark.origin.key)
+                    self._safe.mark(one.mark)
+                case Forget():
+                    self._closing.forget_best(one.stored)
+                case Rewind():
+                    self._rewind(one)
+                case Done():
+                    self._end(one)
+                case Fail():
+                    raise one.error
+
+    def _launch(self, functions: Sequence[FunctionId]) -> None:
+        self._hub.admit(functions)
+        self._runtime.start({function: self._payload(function) for function in functions})
+        now = self._clock.now()
+        if self._meter is not None:  # not before, for Lithops may have deployed its runtime first
+            self._meter.start(functions, now)
+        if self._ledger.step == 0 and not self._pids:
+            self._start = now
+            self._closing.begin(now)
+            self._costing.open(now)
+
+    def _close(self, step: Close) -> None:
+        """Close a step, and give the ledger the verdict on it."""
+        self._reception.hear_of_ends()  # for the bill
+        evaluations: dict[int, Evaluation] = {
+            report.worker: report.evaluation for report in step.reports if report.evaluation
+        }
+        self._closing.score(step.plan, evaluations)
+        self._feed(self._closing.close(step.plan, step.following, step.reports, self._clock.now()))
+
+    def _rewind(self, back: Rewind) -> None:
+        self._closing.rewind(back.mark.plan.step, back.mark.progress, back.stored)
+        try:
+            self._store.get([back.mark.origin.key])
+        except MissingUpdate:  # a server came back empty, and the best model is gone as well
+            self._safe.restore(back.mark)
+            self._ledger.forget_best()
+            self._closing.forget_best(None)
+
+    def _end(self, done: Done) -> None:
+        if done.given_up:
+            assert done.best is not None, "given up without a model"
+            model = Choice(done.best.step, finite(done.best.heldout), restored=True)
+        else:
+            model = self._closing.chosen(done.step)
+        self._outcome = Outcome(
+            self._closing.reason or "epochs",
+            model,
+            self._started_at,
+            self._clock.now() - self._start,
+            self._pids,
+            self._reception.ended,
+            done.best_key if model.restored else done.result,
+            done.given_up,
+        )
+
+    def _delete(self, keys: Collection[str]) -> None:
+        self._kept -= set(keys)
+        if keys:
+            self._store.delete(keys)
+
+    def _renew(self) -> None:
+        """See to it that models outlive a long job: by themselves they expire, as all keys do."""
+        if self._clock.now() - self._renewed > self._spec.deadlines.expiry / 8:
+            self._store.keep(self._kept)
+            self._renewed = self._clock.now()
 
     def _note_ends(self, ended: Collection[Ended]) -> None:
         note_ends(self._meter, ended, self._clock.now())
@@ -299,11 +271,6 @@ def note_ends(meter: Meter | None, ended: Collection[Ended], now: float) -> None
             meter.end((one.worker, one.generation), now, ran=one.seconds)
 
 
-def _first(workers: Iterable[int]) -> list[FunctionId]:
-    """Return the first generation of workers."""
-    return [(worker, 0) for worker in workers]
-
-
 def final_bill(meter: Meter | None, ended: Collection[Ended], *, now: float, done: float) -> Bill | None:
     """Return the bill of a job whose last functions have ``ended`` by ``now``, None without a meter.
 
@@ -314,33 +281,3 @@ def final_bill(meter: Meter | None, ended: Collection[Ended], *, now: float, don
     note_ends(meter, ended, now)
     meter.use(Usage(writes=WRITES))
     return meter.bill(done)
-
-
-def _known(*plans: Plan | None) -> tuple[Plan, ...]:
-    return tuple(plan for plan in plans if plan is not None)
-
-
-def _observation(record: StepRecord, plan: Plan, reports: list[Report]) -> Observation:
-    return Observation(
-        step=record.step,
-        time=record.time,
-        loss=record.loss,
-        workers=tuple(Contribution(one.worker, _busy(one), one.entries) for one in reports),
-        evaluating=max(report.times.evaluate for report in reports) if plan.evaluate else 0.0,
-        heldout=record.heldout,
-        merging=record.times.merge,
-        exchanged=record.bytes_out + record.bytes_in,
-        cost=record.cost,
-    )
-
-
-def _busy(report: Report) -> float:
-    """Return how long others may have waited for a worker."""
-    times = report.times
-    return times.fetch + times.compute + times.filter + times.publish + times.merge
-
-
-def _mean_times(reports: list[Report]) -> StepTimes:
-    count = len(reports)
-    names = StepTimes.__struct_fields__
-    return StepTimes(*(sum(getattr(r.times, name) for r in reports) / count for name in names))

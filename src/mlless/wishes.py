@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from mlless.job import Compression, MergeRule
+from mlless.job import Compression, MergeRule, OnLoss
 from mlless.options import Option
 
 _MODEL = "What to train"
@@ -89,10 +89,14 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
         Option(
             _SYNC,
             "Seconds without a report after which a worker counts as lost.",
-            "ten times the usual step, at least 10, and patience_channel with servers",
+            "ten times the usual step, at least 5",
             metavar="SECONDS",
         ),
     ] = None
+    on_loss: Annotated[
+        OnLoss,
+        Option(_SYNC, "What becomes of a lost worker: another one is started, or others take its rows."),
+    ] = "replace"
     tariff: Annotated[
         str | None,
         Option(

@@ -9,20 +9,37 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mlless import checkpoint, messages
+import msgspec
+
+from mlless import checkpoint
 from mlless.channels.ports import KeyValueStore, Link
 from mlless.clock import Clock
 from mlless.data.dataset import Dataset
 from mlless.data.holding import Holding
 from mlless.errors import Disconnected, JobError
 from mlless.exchange.broadcast import Broadcast
-from mlless.exchange.update import entries
 from mlless.job import JobSpec
 from mlless.membership import groups_of, understood
-from mlless.messages import Abort, Commit, Evaluation, Finished, Hello, Report, Sums, failure_of
+from mlless.messages import (
+    PROTOCOL,
+    Abort,
+    Begin,
+    Commit,
+    Donate,
+    Donated,
+    FunctionId,
+    Hello,
+    Origin,
+    Plan,
+    Report,
+    Substitute,
+    Substituted,
+    ToWorker,
+    failure_of,
+)
 from mlless.models import model_of
 from mlless.replica import Replica
-from mlless.stepping import Laps, Stepper, Taken
+from mlless.stepping import Laps, Stepper
 
 
 @dataclass(frozen=True)
@@ -34,6 +51,11 @@ class Identity:
     pid: int
     version: str
 
+    @property
+    def function(self) -> FunctionId:
+        """The worker and its generation."""
+        return self.worker, self.generation
+
 
 class Worker:
     """One worker of a job."""
@@ -42,13 +64,13 @@ class Worker:
         self, spec: JobSpec, me: Identity, *, store: KeyValueStore, link: Link, dataset: Dataset, clock: Clock
     ) -> None:
         self._spec, self._me, self._store, self._link, self._clock = spec, me, store, link, clock
-        self._model = model_of(spec.model)
-        self._replica = Replica(self._model.shapes)
-        self._exchange = Broadcast(store, self._replica, spec.sync.compression, me.worker, me.generation)
+        self._dataset = dataset
+        self._replica = Replica(model_of(spec.model).shapes)
+        self._exchange = Broadcast(store, self._replica, spec.sync.compression, me.function)
         self._laps = Laps(clock)
-        self._holding = Holding(dataset, spec.seed)
-        self._stepper = Stepper(spec, self._holding, self._replica, clock, self._laps)
+        self._stepper = Stepper(spec, Holding(dataset, spec.seed), self._replica, clock, self._laps)
         self._step = -1
+        self._bytes_kept = 0  # of models, since the last report
 
     def run(self) -> None:
         """Take part in the job until it ends or this worker leaves it.
@@ -60,98 +82,120 @@ class Worker:
         except Disconnected:
             raise  # no one is left to be told
         except Exception as error:  # whatever it is, the user is to see it
-            self._link.send(failure_of(self._me.worker, self._me.generation, self._step, error))
+            self._link.send(failure_of(*self._me.function, self._step, error))
             raise
 
     def _run(self) -> None:
-        me = self._me
-        checkpoint.load_snapshot(self._store, checkpoint.INITIAL, self._replica)
-        self._link.send(
-            Hello(me.worker, me.generation, me.pid, messages.PROTOCOL, me.version, self._replica.digest())
-        )
-        commit, owners, bytes_in = self._receive(self._spec.deadlines.start), b"", 0
+        me = self._me.function
+        self._link.send(Hello(*me, self._me.pid, PROTOCOL, self._me.version))
+        begin = self._receive(self._spec.deadlines.start)
+        if not isinstance(begin, Begin):
+            raise self._out_of_step(begin, "a beginning")
+        self._begin(begin.origin)
+        plans, owners, bytes_in = begin.plans, b"", 0
         while True:
-            plan, *later = understood(owners, commit.plans)
+            plan, *later = understood(owners, plans)
             owners, self._step = plan.owners, plan.step
             for one in later:
-                self._holding.expect(groups_of(one.owners, me.worker))
-            self._stepper.begin(plan, me.worker)
-            evaluated = self._evaluate() if plan.evaluate else None
+                self._stepper.holding.expect(groups_of(one.owners, me[0]))
             # A step alone moves ``shared`` itself, and what may be kept is the model before it.
             before = self._replica.snapshot() if plan.evaluate and self._stepper.alone else None
-            flushes = me.worker in plan.flush
-            taken = self._stepper.flush(plan) if flushes else self._stepper.train(plan, me.worker)
+            report = self._take_part(self._stepper, self._exchange, plan, me, bytes_in)
             self._clock.work("step", len(plan.members))
-            self._publish(taken, bytes_in, evaluated)
+            self._link.send(report)
 
-            commit = self._receive(self._spec.deadlines.commit)
-            if commit.step != plan.step:
-                raise JobError(
-                    "commit of another step", expected=f"step {plan.step}", found=f"step {commit.step}"
-                )
-            lowest = min(plan.members) == me.worker
-            if commit.keep and lowest:
+            commit = self._await_commit(plan)
+            if commit.best == me:
                 best = before or self._replica.snapshot()
-                checkpoint.save_snapshot(self._store, checkpoint.BEST, best, plan.step)
-            leaves = flushes and plan.trainers
-            if not commit.end and not leaves:
-                bytes_in = self._merge(commit, len(plan.members))
-            self._exchange.discard(plan.step - 1)
-            if commit.end and lowest:
-                self._finish(commit)
-            if commit.end or leaves:
+                key = checkpoint.key_of(checkpoint.BEST, plan.step, me)
+                self._keep(checkpoint.save_snapshot(self._store, key, best, plan.step))
+            if commit.end or (me[0] in plan.flush and plan.trainers):
                 return
+            size = self._exchange.merge(
+                commit.step, commit.published, self._spec.sync.merge, len(plan.members)
+            )
+            bytes_in = size
+            self._clock.work("merge", size)
+            self._laps.lap("merge")
+            if commit.checkpoint == me:
+                self._save_origin(checkpoint.CHECKPOINT, plan.step + 1)
+            plans = commit.plans
 
-    def _publish(self, step: Taken, bytes_in: int, evaluated: tuple[Sums, str] | None) -> None:
-        chunks = self._exchange.encode(step.update)
+    def _begin(self, origin: Origin) -> None:
+        """Start from where ``origin`` says."""
+        exponents, size = checkpoint.load_origin(self._store, origin, self._replica)
+        if exponents:
+            self._stepper.exponents = exponents
+        self._keep(size)
+
+    def _take_part(
+        self, stepper: Stepper, exchange: Broadcast, plan: Plan, who: FunctionId, bytes_in: int
+    ) -> Report:
+        """Take the part of ``who`` in a step, publish it, and return the report on it."""
+        report, update = stepper.take_part(plan, who)
+        chunks = exchange.encode(update)
         size = sum(len(chunk) for chunk in chunks)
         self._clock.work("encode", size)
         self._laps.lap("filter")
         if chunks:
-            self._exchange.publish(self._step, chunks)
+            exchange.publish(plan.step, chunks)
         self._laps.lap("publish")
-        training, scoring = self._stepper.take_reads()
-        self._link.send(
-            Report(
-                worker=self._me.worker,
-                generation=self._me.generation,
-                step=self._step,
-                samples=step.samples,
-                loss=step.loss,
-                published=bool(chunks),
-                finite=step.finite,
-                entries=entries(step.update),
-                bytes_out=size,
-                bytes_in=bytes_in,
-                reads=training.files,
-                bytes_fetched=training.bytes,
-                times=self._laps.take(),
-                evaluation=evaluated and Evaluation(*evaluated, scoring.files, scoring.bytes),
-            )
+        if plan.last and who[0] == min(plan.members):
+            key = checkpoint.key_of(checkpoint.RESULT, plan.step, who)
+            self._keep(checkpoint.save_snapshot(self._store, key, self._replica.snapshot(), plan.step))
+        kept, self._bytes_kept = self._bytes_kept, 0
+        return msgspec.structs.replace(
+            report,
+            published=bool(chunks),
+            bytes_out=size,
+            bytes_in=bytes_in,
+            bytes_kept=kept,
+            times=self._laps.take(),
         )
 
-    def _receive(self, timeout: float) -> Commit:
+    def _await_commit(self, plan: Plan) -> Commit:
+        """Wait until the step is closed; meanwhile help where others are lost."""
+        while True:
+            match message := self._receive(self._spec.deadlines.commit):
+                case Commit(step=plan.step):
+                    return message
+                case Donate(step=plan.step):
+                    origin = self._save_origin(checkpoint.DONATION, plan.step)
+                    self._link.send(Donated(*self._me.function, origin))
+                case Substitute(step=plan.step):
+                    self._substitute(plan, (message.worker, message.generation))
+                case _:
+                    raise self._out_of_step(message, f"the commit of step {plan.step}")
+
+    def _substitute(self, plan: Plan, who: FunctionId) -> None:
+        """Take the part of a lost worker in a step, with its rows and this replica."""
+        holding = Holding(self._dataset, self._spec.seed)
+        stepper = Stepper(self._spec, holding, self._replica, self._clock, self._laps)
+        stepper.exponents = self._stepper.exponents
+        exchange = Broadcast(self._store, self._replica, self._spec.sync.compression, who)
+        report = self._take_part(stepper, exchange, plan, who, 0)
+        self._link.send(Substituted(*self._me.function, report))
+
+    def _save_origin(self, kind: str, step: int) -> Origin:
+        """Store from where another one can start in ``step``."""
+        key = checkpoint.key_of(kind, step, self._me.function)
+        origin, size = checkpoint.save_origin(self._store, key, self._replica, step, self._stepper.exponents)
+        self._keep(size)
+        return origin
+
+    def _keep(self, size: int) -> None:
+        self._bytes_kept += size
+        self._clock.work("keep", size)
+        self._laps.lap("keep")
+
+    def _receive(self, timeout: float) -> ToWorker:
         self._laps.restart()
         message = self._link.receive(timeout)
         self._laps.lap("wait")
         if isinstance(message, Abort):
-            raise Disconnected(f"the job was given up: {message.reason}")
+            raise Disconnected(f"this worker is not needed any more: {message.reason}")
         return message
 
-    def _merge(self, commit: Commit, members: int) -> int:
-        size = self._exchange.merge(commit.step, commit.published, self._spec.sync.merge, members)
-        self._clock.work("merge", size)
-        self._laps.lap("merge")
-        return size
-
-    def _evaluate(self) -> tuple[Sums, str]:
-        evaluated = self._stepper.evaluate(), self._replica.digest()
-        self._laps.lap("evaluate")
-        return evaluated
-
-    def _finish(self, commit: Commit) -> None:
-        """Store the job's result: the model as it is now, or the best one so far."""
-        if commit.end == "best":
-            checkpoint.load_snapshot(self._store, checkpoint.BEST, self._replica)
-        checkpoint.save_snapshot(self._store, checkpoint.RESULT, self._replica.snapshot())
-        self._link.send(Finished(self._me.worker, self._me.generation))
+    def _out_of_step(self, message: ToWorker, expected: str) -> JobError:
+        found = f"{type(message).__name__} of step {getattr(message, 'step', '-')}"
+        return JobError("a message that does not fit", expected=expected, found=found)

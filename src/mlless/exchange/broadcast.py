@@ -8,6 +8,7 @@ from mlless.channels.ports import KeyValueStore
 from mlless.exchange import codec
 from mlless.exchange.update import Update, entries
 from mlless.job import Compression, MergeRule
+from mlless.messages import FunctionId
 from mlless.replica import Replica
 
 
@@ -24,13 +25,12 @@ class Broadcast:
         store: KeyValueStore,
         replica: Replica,
         compression: Compression,
-        worker: int,
-        generation: int,
+        me: FunctionId,
     ) -> None:
         self._store = store
         self._replica = replica
         self._compression = compression
-        self._me = (worker, generation)
+        self._me = me
         self._own = memoryview(b"")
 
     def encode(self, update: Update) -> list[bytes | memoryview]:
@@ -47,7 +47,7 @@ class Broadcast:
         """Store an encoded update; when this returns, everyone can read it."""
         self._store.put(update_key(step, *self._me), chunks)
 
-    def merge(self, step: int, published: Sequence[tuple[int, int]], rule: MergeRule, members: int) -> int:
+    def merge(self, step: int, published: Sequence[FunctionId], rule: MergeRule, members: int) -> int:
         """Merge the step's updates in order of worker id, one's own among them; return the bytes read.
 
         One round trip. MissingUpdate or CodecError name the key, and nothing is merged then.
@@ -61,7 +61,3 @@ class Broadcast:
         }
         self._replica.merge(updates, rule, members)
         return sum(len(value) for value in values.values())
-
-    def discard(self, step: int) -> None:
-        """Remove one's own update of a step that everyone has merged."""
-        self._store.delete([update_key(step, *self._me)])

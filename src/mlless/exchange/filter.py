@@ -33,7 +33,7 @@ class SignificanceFilter:
         self._sync = sync
         self._replica = replica
         self._mode = MERGED if alone else HALVES if sync.half else FLOATS
-        self._exponents = [0] * len(replica.tables)
+        self.exponents: tuple[int, ...] = (0,) * len(replica.tables)
         self._outboxes = [_outbox(table.shape.columns, 0) for table in replica.tables]
 
     def prepare(self, step: int, touched: Sequence[int]) -> Filter:
@@ -46,7 +46,7 @@ class SignificanceFilter:
         return Filter(
             self._sync.significance / math.sqrt(step + 1),
             self._mode,
-            [box._replace(exponent=e) for box, e in zip(self._outboxes, self._exponents, strict=True)],
+            [box._replace(exponent=e) for box, e in zip(self._outboxes, self.exponents, strict=True)],
         )
 
     def take(self, filled: Filter, sent: Sequence[Sent]) -> Update:
@@ -55,7 +55,7 @@ class SignificanceFilter:
         NotFinite if a parameter stopped being a number. In float16 the next exponents follow from
         the largest values sent.
         """
-        update = []
+        update, exponents = [], list(self.exponents)
         for number, (table, box, part) in enumerate(
             zip(self._replica.tables, filled.outboxes, sent, strict=True)
         ):
@@ -65,7 +65,8 @@ class SignificanceFilter:
                 continue
             update.append(_contents(box, Sent(*part), filled.mode == HALVES))
             if filled.mode == HALVES and part[2] > 0:
-                self._exponents[number] = max(-100, min(100, HEADROOM - math.frexp(part[2])[1]))
+                exponents[number] = max(-100, min(100, HEADROOM - math.frexp(part[2])[1]))
+        self.exponents = tuple(exponents)
         return tuple(update)
 
     def flush(self, moved: bool = True) -> Update:

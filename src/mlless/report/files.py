@@ -27,7 +27,16 @@ from mlless.job import JobSpec
 from mlless.kernels.arrays import Floats
 from mlless.locations import Directory, Place
 from mlless.records import FAILED, RUNNING, StepRecord, Summary
-from mlless.report.history import HISTORY, PART, SUMMARY, HistoryFile, Totals, is_finished, write_summary
+from mlless.report.history import (
+    CHECKPOINT,
+    HISTORY,
+    PART,
+    SUMMARY,
+    HistoryFile,
+    Totals,
+    is_finished,
+    write_summary,
+)
 from mlless.report.keeper import Keeper
 from mlless.report.summary import Meter, summarize
 from mlless.stopping import Choice
@@ -57,6 +66,11 @@ class RunFiles:
         self._heldout: dict[int, dict[str, float]] = {}
         self._read: Callable[[], tuple[Tables, int]] | None = None
         self._over = False
+        self._closings: list[Callable[[float], None]] = []
+
+    def closing(self, finish: Callable[[float], None]) -> None:
+        """Have ``finish``, which waits so many seconds at most, called before the run is closed."""
+        self._closings.append(finish)
 
     def __enter__(self) -> RunFiles:
         with ExitStack() as stack:
@@ -96,9 +110,10 @@ class RunFiles:
 
     def end(self, outcome: Outcome, tables: Tables) -> None:
         """Write the model with which the job has ended; what its clean-up may lose is written then."""
-        self._keeper.finish(_PATIENCE, last=False)
+        self._finish(_PATIENCE, last=False)
         self._write_model(tables)
         self._over = True
+        open_objects(self._place).delete([CHECKPOINT])
         self._history.store()
         write_summary(self._place, self._summary(outcome, self.bill()))
 
@@ -120,7 +135,7 @@ class RunFiles:
             raise
 
     def _fail(self, error: BaseException) -> None:
-        self._keeper.finish(_PATIENCE if isinstance(error, Exception) else _AT_ONCE, last=True)
+        self._finish(_PATIENCE if isinstance(error, Exception) else _AT_ONCE, last=True)
         bill, kept = self.bill(), self._keeper.step
         if bill is not None:
             error.add_note(f"it has cost {money(bill.total)} by {bill.tariff}")
@@ -131,6 +146,11 @@ class RunFiles:
                 write_summary(self._place, self._so_far(FAILED, kept, text))
         if kept:
             error.add_note(f"the best model so far, that of step {kept}, is in {self._place}")
+
+    def _finish(self, within: float, *, last: bool) -> None:
+        self._keeper.finish(within, last=last)
+        for finish in self._closings:
+            finish(within)
 
     def _write_best(self) -> int:
         """Put the newest best model into the run's place; return its step."""
@@ -195,7 +215,7 @@ def check_run_folder(out: Place, overwrite: bool) -> None:
         raise UsageError(
             "the run's folder exists", where=str(out), cure="choose another --out, or add --overwrite"
         )
-    others = {name for name in found if name not in (HISTORY, LOCK) and not name.startswith(PART)}
+    others = {name for name in found if name not in (HISTORY, LOCK, CHECKPOINT) and not name.startswith(PART)}
     if others and MODEL not in found and not (others == {SUMMARY} and not is_finished(out)):
         raise UsageError("not a run's folder, so nothing is written to it", where=str(out))
     if not isinstance(out, Directory):

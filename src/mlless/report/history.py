@@ -19,6 +19,7 @@ from mlless.records import FAILED, RUNNING, StepRecord, StepTimes, Summary
 
 HISTORY = "history.jsonl"
 SUMMARY = "summary.json"
+CHECKPOINT = "checkpoint.safetensors"  # of a job that has not come to its end
 PART = ".part-"  # how the name of a file begins that is being written
 _GATHERED = 8 << 10  # bytes
 _ACTIVITIES = StepTimes.__struct_fields__
@@ -131,9 +132,15 @@ def _tell(text: str) -> None:
 
 
 def read_history(run: Place) -> list[StepRecord]:
-    """Return the record of every step of a run."""
-    lines = open_objects(run).get(HISTORY).splitlines()
-    return [msgspec.json.decode(line, type=StepRecord) for line in lines]
+    """Return the record of every step of a run, but for those that it has gone back behind."""
+    records: list[StepRecord] = []
+    for line in open_objects(run).get(HISTORY).splitlines():
+        record = msgspec.json.decode(line, type=StepRecord)
+        if (back := record.rewound_to) is not None:
+            while records and records[-1].step >= back:
+                records.pop()
+        records.append(record)
+    return records
 
 
 def write_summary(run: Place, summary: Summary) -> None:

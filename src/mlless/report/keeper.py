@@ -19,8 +19,15 @@ class Keeper:
     What fails is told once, and tried again: it must not end a training.
     """
 
-    def __init__(self, write: Callable[[], int], now: Callable[[], float] = time.monotonic) -> None:
-        self._write, self._now = write, now
+    def __init__(
+        self,
+        write: Callable[[], int],
+        now: Callable[[], float] = time.monotonic,
+        *,
+        apart: float = APART,
+        share: float = SHARE,
+    ) -> None:
+        self._write, self._now, self._apart, self._share = write, now, apart, share
         self._start = self._ended = now()
         self._spent = self._took = 0.0
         self._wanted = 0
@@ -35,7 +42,7 @@ class Keeper:
     def go_on(self) -> None:
         """Begin to write, if there is something new and time for it."""
         now = self._now()
-        if now - self._ended < APART or self._spent + self._took > SHARE * (now - self._start):
+        if now - self._ended < self._apart or self._spent + self._took > self._share * (now - self._start):
             return
         self._begin()
 
@@ -61,11 +68,11 @@ class Keeper:
         try:
             self.step = self._write()
         except MissingUpdate:
-            pass  # a worker that leaves has not stored it yet
+            pass  # a newer one has taken its place meanwhile
         except Exception as error:
             if not self._told:
                 self._told = True
-                text = f"the best model so far could not be put into the run's place: {hidden(str(error))}"
+                text = f"a model could not be put into the run's place: {hidden(str(error))}"
                 warnings.warn(text, RuntimeWarning, stacklevel=1)
         self._ended = self._now()
         self._took = self._ended - begun

@@ -21,6 +21,7 @@ from mlless.autotuner.decision import Decision
 from mlless.autotuner.opening import open_tuner
 from mlless.billing.meter import MEMORY, Bill, Meter
 from mlless.channels.ports import Bytes
+from mlless.closing import Leavers, nobody
 from mlless.data.dataset import Dataset
 from mlless.deployment import Addresses
 from mlless.errors import DeadlineExceeded, Disconnected, MissingUpdate, MLLessError
@@ -32,10 +33,11 @@ from mlless.models import model_of
 from mlless.records import StepRecord
 from mlless.replica import Replica
 from mlless.runtimes.ports import Ended
-from mlless.supervisor import Leavers, Outcome, Supervisor, final_bill, nobody
+from mlless.supervisor import Outcome, Supervisor, final_bill
 from mlless.worker import Identity, Worker
 
 _VERSION = "virtual"
+_SUPERVISOR = (-1, 0)
 _NOWHERE = Addresses("virtual", ("",), "")
 
 
@@ -59,7 +61,7 @@ class Durations:
 class _Role:
     """One thread's place in the world. As a Clock it tells the role's own time."""
 
-    def __init__(self, world: _World, number: int) -> None:
+    def __init__(self, world: _World, number: FunctionId) -> None:
         self._world = world
         self.number = number
         self.time = 0.0
@@ -94,28 +96,29 @@ class _Role:
 
 
 class _World:
-    """All roles of a job; role -1 is the supervisor."""
+    """All roles of a job, each a function or the supervisor."""
 
     def __init__(self, durations: Durations) -> None:
         self.durations = durations
-        self.roles: dict[int, _Role] = {}
+        self.roles: dict[FunctionId, _Role] = {}
         self.values: dict[str, bytes] = {}
         self.broken = False
         self._turn = threading.Condition()
-        self._holder = -1
+        self._holder = _SUPERVISOR
         self._messages = 0
 
-    def join(self, number: int, time: float) -> _Role:
+    def join(self, number: FunctionId, time: float) -> _Role:
         """Add a role, which is due at ``time``."""
         role = self.roles[number] = _Role(self, number)
         role.time = time
         return role
 
-    def send(self, sender: _Role, receiver: int, message: bytes) -> None:
+    def send(self, sender: _Role, receiver: FunctionId, message: bytes) -> None:
         """Put a message on its way."""
         self._messages += 1
         arrival = sender.time + self.durations.message
-        heapq.heappush(self.roles[receiver].inbox, (arrival, self._messages, message))
+        if receiver in self.roles:
+            heapq.heappush(self.roles[receiver].inbox, (arrival, self._messages, message))
 
     def pass_baton(self, me: _Role) -> None:
         """Let whoever is due first go on; return when that is ``me``, at once if it is done."""
@@ -126,7 +129,7 @@ class _World:
             self._turn.notify_all()
             if not me.done:
                 self._turn.wait_for(lambda: self._holder == me.number or self.broken)
-        if self.broken and me.number >= 0:
+        if self.broken and me.number != _SUPERVISOR:
             raise Disconnected("the job is over")
 
     def enter(self, me: _Role) -> None:
@@ -205,7 +208,7 @@ class _Link:
         self._world, self._role = world, role
 
     def send(self, message: FromWorker) -> None:
-        self._world.send(self._role, -1, encode(message))
+        self._world.send(self._role, _SUPERVISOR, encode(message))
 
     def receive(self, timeout: float) -> ToWorker:
         message = self._role.wait(timeout)
@@ -237,15 +240,15 @@ class VirtualRuntime:
 
     def start(self, functions: Mapping[FunctionId, bytes]) -> None:
         """Give every function a thread; it moves once the baton comes to it."""
-        for (worker, _), payload in functions.items():
-            role = self._world.join(worker, self._world.roles[-1].time)
+        for function, payload in functions.items():
+            role = self._world.join(function, self._world.roles[_SUPERVISOR].time)
             thread = threading.Thread(target=self._run, args=(role, payload), daemon=True)
             self._threads.append(thread)
             thread.start()
 
     def ended(self) -> list[Ended]:
         """Return the functions that ended since the last call, once their last words have arrived."""
-        return self._until(self._world.roles[-1].time)
+        return self._until(self._world.roles[_SUPERVISOR].time)
 
     def stop(self, grace: float) -> list[Ended]:
         """End the world and every thread in it; ``grace`` is in real seconds."""
@@ -322,7 +325,7 @@ def simulate(
 ) -> Simulation:
     """Run a job with its real roles and real gradients on a virtual clock."""
     world = _World(durations)
-    role = world.join(-1, 0.0)
+    role = world.join(_SUPERVISOR, 0.0)
     store, model = _Store(world, role), model_of(spec.model)
     replica = Replica(model.shapes)
     replica.restore(model.initial(np.random.Generator(np.random.PCG64(spec.seed))))
@@ -342,17 +345,14 @@ def simulate(
         runtime=runtime,
         clock=role,
         version=_VERSION,
-        initial_digest=replica.digest(),
+        initial=Origin(checkpoint.INITIAL, 0, replica.digest()),
+        payload=lambda function: launch_of(spec, _NOWHERE, *function),
         listen=hear,
         leavers=leavers,
         meter=meter,
         tuner=open_tuner(spec, meter, _Fits(role, durations.fit)),
     )
-    functions = {(worker, 0): launch_of(spec, _NOWHERE, worker, 0) for worker in range(spec.workers)}
     try:
-        if meter:
-            meter.start(functions, role.time)
-        runtime.start(functions)
         outcome = supervisor.run()
         tables, _ = checkpoint.read_snapshot(store, outcome.snapshot)
         bill = final_bill(meter, runtime.stop(10.0), now=role.time, done=role.time)

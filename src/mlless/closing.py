@@ -1,0 +1,216 @@
+"""PURE: what closed steps come to: their losses, the best model, the bill, and whether to go on.
+
+The same for a job's supervisor and for training in the process, which has one report a step.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import msgspec
+
+from mlless.autotuner.decision import Contribution, Observation
+from mlless.autotuner.tuner import Tuner
+from mlless.costing import Costing
+from mlless.errors import ReplicasDiffer
+from mlless.job import JobSpec
+from mlless.membership import Schedule
+from mlless.messages import Evaluation, Plan, Report
+from mlless.models import model_of
+from mlless.models.base import add
+from mlless.records import StepRecord, StepTimes
+from mlless.stopping import Choice, Progress, Score, finite
+
+Listener = Callable[[StepRecord], object]
+Leavers = Callable[[StepRecord], Collection[int]]
+
+
+def nobody(record: StepRecord) -> Collection[int]:
+    """Let no worker go: the membership policy of a job without an auto-tuner."""
+    return ()
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is to follow on a closed step.
+
+    ``best``: the model before it is the best so far. ``leavers`` are to go. ``stop`` asks for the end,
+    ``diverged`` for one without another mini-batch. ``progress`` is how the job stands.
+    """
+
+    best: bool
+    leavers: tuple[int, ...]
+    stop: bool
+    diverged: bool
+    progress: Progress
+
+
+class Closing:
+    """Closes the steps of one job, from ``start`` on.
+
+    ``listen`` hears of every closed step; True from it ends the training. ``leavers`` lets workers go, and
+    so does a ``tuner``.
+    """
+
+    def __init__(
+        self,
+        spec: JobSpec,
+        schedule: Schedule,
+        *,
+        start: float,
+        costing: Costing,
+        listen: Listener,
+        leavers: Leavers = nobody,
+        tuner: Tuner | None = None,
+    ) -> None:
+        assert tuner is None or leavers is nobody, "a tuner and another who lets workers go"
+        self.costing = costing
+        self.reason: str | None = None
+        self._start, self._schedule, self._listen, self._leavers = start, schedule, listen, leavers
+        self._tuner, self._model = tuner, model_of(spec.model)
+        self._progress = Progress(spec.stop, self._model.null_loss)
+        self._heldout: dict[str, float] | None = None
+        self._best = False
+        self._losses: list[str] = []
+        self._rewound_to: int | None = None
+
+    def begin(self, now: float) -> None:
+        """Count time from ``now`` on."""
+        self._start = now
+
+    def ask(self, reason: str) -> None:
+        """Ask for an orderly end; the first ``reason`` counts."""
+        self.reason = self.reason or reason
+
+    def note_loss(self, text: str) -> None:
+        """Take in that a worker was lost, to be told with the next step."""
+        self._losses.append(text)
+
+    def rewind(self, step: int, progress: Progress, stored: Score | None) -> None:
+        """Go back to where the job stood before ``step``; the best model that is stored is still there."""
+        self._progress = copy.copy(progress)
+        self._rewound_to = step
+        self.forget_best(stored)
+
+    def forget_best(self, stored: Score | None) -> None:
+        """Take in that a better model than the one that is stored has been lost."""
+        self._progress.best = stored
+
+    @property
+    def heldout(self) -> dict[str, float]:
+        """The held-out metrics that have a value, of the newest evaluation."""
+        return finite(self._heldout or {})
+
+    def score(self, plan: Plan, evaluations: Mapping[int, Evaluation]) -> bool:
+        """Take in what workers' evaluations of the model before a step came to; return whether it is the best.
+
+        ReplicasDiffer if their models are not the same bits.
+        """
+        digests = {worker: evaluation.digest for worker, evaluation in evaluations.items()}
+        if len(set(digests.values())) > 1:
+            listing = ", ".join(f"worker {worker}: {digest}" for worker, digest in digests.items())
+            raise ReplicasDiffer(
+                "workers no longer share the same model", where=f"step {plan.step}", found=listing
+            )
+        self._heldout, self._best = None, False
+        if plan.evaluate:
+            total = None
+            for evaluation in evaluations.values():
+                if evaluation.sums.samples:
+                    total = evaluation.sums if total is None else add(total, evaluation.sums)
+            self._heldout = self._model.metrics(total) if total else {}
+            self._best = not plan.last and self._progress.add_evaluation(plan.step, self._heldout)
+        return self._best
+
+    def close(self, plan: Plan, following: Plan | None, reports: Sequence[Report], now: float) -> Verdict:
+        """Close a step that has been scored; tell of it, and decide what is to follow."""
+        cost = self.costing.add_step(plan, reports, now)
+        record = self._record(plan, reports, now, cost)
+        if self._tuner is not None:
+            decision = self._tuner.observe(_observation(record, plan, reports))
+            record = msgspec.structs.replace(record, decision=decision)
+        if self._listen(record) is True:
+            self.ask("callback")
+        diverged = self._progress.diverged(finite=all(report.finite for report in reports))
+        if diverged:
+            self.reason = "diverged"
+        elif record.loss is not None and self.reason is None:
+            spent = self._spent(following, now)
+            self.reason = self._progress.reason(evaluated=plan.evaluate, spent=spent)
+        leavers = () if self.reason else tuple(self._leavers(record))
+        if record.decision is not None:
+            leavers = (*leavers, *record.decision.workers)
+        return Verdict(
+            self._best, leavers, self.reason is not None, diverged and not plan.last, copy.copy(self._progress)
+        )
+
+    def chosen(self, step: int) -> Choice:
+        """Return the model with which the job ends, the last step being ``step``."""
+        return self._progress.choose(step, None if self.reason == "diverged" else self._heldout)
+
+    def _record(
+        self, plan: Plan, reports: Sequence[Report], now: float, cost: float | None
+    ) -> StepRecord:
+        samples = sum(report.samples for report in reports)
+        loss = sum(report.loss for report in reports) / samples if samples else None
+        if loss is not None:
+            self._progress.add_step(loss)
+        losses, self._losses = tuple(self._losses), []
+        rewound_to, self._rewound_to = self._rewound_to, None
+        return StepRecord(
+            step=plan.step,
+            epoch=plan.done,
+            time=now - self._start,
+            loss=loss,
+            train_loss=self._progress.train_loss,
+            heldout=None if self._heldout is None else finite(self._heldout),
+            workers=len(plan.members),
+            samples=samples,
+            entries=sum(report.entries for report in reports),
+            bytes_out=sum(report.bytes_out for report in reports),
+            bytes_in=sum(report.bytes_in for report in reports),
+            bytes_fetched=sum(report.bytes_fetched for report in reports)
+            + sum(one.evaluation.bytes for one in reports if one.evaluation),
+            times=_mean_times(reports),
+            cost=cost,
+            losses=losses,
+            rewound_to=rewound_to,
+        )
+
+    def _spent(self, following: Plan | None, now: float) -> Literal["cost", "time"] | None:
+        """Return which budget allows for no step beyond the ``following``, if that makes a difference."""
+        if following is None or not self.costing.limited:
+            return None
+        later = self._schedule.after(following)
+        if later == self._schedule.after(following, end=True):
+            return None
+        return self.costing.spent(now, [plan for plan in (following, later) if plan is not None])
+
+
+def _observation(record: StepRecord, plan: Plan, reports: Sequence[Report]) -> Observation:
+    return Observation(
+        step=record.step,
+        time=record.time,
+        loss=record.loss,
+        workers=tuple(Contribution(one.worker, _busy(one), one.entries) for one in reports),
+        evaluating=max(report.times.evaluate for report in reports) if plan.evaluate else 0.0,
+        heldout=record.heldout,
+        merging=record.times.merge,
+        exchanged=record.bytes_out + record.bytes_in,
+        cost=record.cost,
+    )
+
+
+def _busy(report: Report) -> float:
+    """Return how long others may have waited for a worker."""
+    times = report.times
+    return times.fetch + times.compute + times.filter + times.publish + times.merge
+
+
+def _mean_times(reports: Sequence[Report]) -> StepTimes:
+    count = len(reports)
+    names = StepTimes.__struct_fields__
+    return StepTimes(*(sum(getattr(r.times, name) for r in reports) / count for name in names))

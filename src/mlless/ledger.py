@@ -1,0 +1,630 @@
+"""PURE: the supervisor's mind. An event in, instructions out; no socket, thread or clock.
+
+A worker has an id and, for each launch, a generation; only the newest one counts. What an older one says or
+writes is passed over, and the older one is sent home. A step is closed once each of its members has reported
+it, or another function in its name. So every mini-batch is used exactly once an epoch, whoever is lost.
+
+Who is lost is launched anew. A member that has reported the open step donates its model, which is the same
+bits on all, and the newcomer takes the part that is missing. If nobody is left to donate, the job goes back
+to its newest checkpoint, or to its start.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+
+from mlless import checkpoint
+from mlless.closing import Verdict
+from mlless.errors import DatasetError, DeadlineExceeded, JobError, MLLessError, WorkerFailed, WorkerLost
+from mlless.exchange.broadcast import update_key
+from mlless.job import JobSpec
+from mlless.membership import Schedule, told
+from mlless.messages import (
+    PROTOCOL,
+    Abort,
+    Begin,
+    Commit,
+    Donate,
+    Donated,
+    Failure,
+    FromWorker,
+    FunctionId,
+    Hello,
+    Origin,
+    Plan,
+    Report,
+    Substitute,
+    Substituted,
+    Times,
+    ToWorker,
+)
+from mlless.pace import Pace
+from mlless.stopping import Progress, Score
+
+TRIES = 3  # times that a worker may be lost in one step
+WINDOW, PER_WORKER = 60.0, 4  # seconds in which that many launches a worker may be lost, at least 8 in all
+_LAST_WAIT = 5.0  # seconds of silence, or twice the usual step: then a job that is to end does so
+_REPEATS = (DatasetError.exit_code, 2, 3, JobError.exit_code)  # of errors that would come again
+# A checkpoint is made at an evaluation after so many seconds, at any step after so many, and takes at most
+# this share of the time.
+_OFTEN, _SELDOM, _SHARE = 1.0, 10.0, 0.02
+
+
+@dataclass(frozen=True)
+class Ended:
+    """Event: a function is over. ``killed`` by a signal, or for what ``cause`` the runtime knows."""
+
+    worker: int
+    generation: int
+    killed: bool
+    description: str
+    cause: str = ""
+
+
+@dataclass(frozen=True)
+class Passed:
+    """Event: time has passed. ``asked``: the job is to end; ``late``: it is to end at once."""
+
+    asked: bool = False
+    late: bool = False
+
+
+Event = FromWorker | Ended | Passed | Verdict
+
+
+@dataclass(frozen=True)
+class Launch:
+    """Instruction: start these functions."""
+
+    functions: tuple[FunctionId, ...]
+
+
+@dataclass(frozen=True)
+class Send:
+    """Instruction: send a message to these functions."""
+
+    message: ToWorker
+    functions: tuple[FunctionId, ...]
+
+
+@dataclass(frozen=True)
+class Dismiss:
+    """Instruction: a function is lost, for this reason; end it if that is possible."""
+
+    function: FunctionId
+    why: str
+
+
+@dataclass(frozen=True)
+class Started:
+    """Instruction: all workers are there for the first time."""
+
+
+@dataclass(frozen=True)
+class Close:
+    """Instruction: all reports on a step are in; decide what is to follow, and answer with a Verdict."""
+
+    plan: Plan
+    following: Plan | None
+    reports: tuple[Report, ...]
+
+
+@dataclass(frozen=True)
+class Delete:
+    """Instruction: remove what nobody needs any more from the store."""
+
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Instruction: the best model so far is sure to be in the store."""
+
+    best: Score
+    key: str
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A step to which the job can go back: its plans, from where replicas start, and how the job stood."""
+
+    plan: Plan
+    following: Plan | None
+    origin: Origin
+    progress: Progress
+
+
+@dataclass(frozen=True)
+class Marked:
+    """Instruction: there is a new checkpoint of the job."""
+
+    mark: Mark
+
+
+@dataclass(frozen=True)
+class Forget:
+    """Instruction: the best model is lost; the one that is ``stored``, if any, takes its place."""
+
+    stored: Score | None
+
+
+@dataclass(frozen=True)
+class Rewind:
+    """Instruction: the job goes back to a mark; see to it that its origin is in the store."""
+
+    mark: Mark
+    stored: Score | None
+
+
+@dataclass(frozen=True)
+class Done:
+    """Instruction: the job is over, its model is under ``key``, or that of ``best`` under another."""
+
+    step: int
+    result: str
+    best: Score | None
+    best_key: str
+    given_up: bool = False
+
+
+@dataclass(frozen=True)
+class Fail:
+    """Instruction: the job cannot go on."""
+
+    error: MLLessError
+
+
+Instruction = (
+    Launch | Send | Dismiss | Started | Close | Delete | Kept | Marked | Forget | Rewind | Done | Fail
+)
+
+
+class _Stage(Enum):
+    LAUNCHED = "launched"
+    THERE = "there"  # it has said hello
+    AT_WORK = "at work"  # it has begun
+    SUBSTITUTED = "substituted"  # another one is to take its part
+
+
+@dataclass
+class _Member:
+    generation: int
+    stage: _Stage = _Stage.LAUNCHED
+    since: float = 0.0  # when what it is waited for was asked for
+    substitute: int | None = None  # the worker that takes its part
+    fresh: bool = True  # it has reported nothing yet: it has its rows to read
+
+
+@dataclass
+class _Keeping:
+    """What a member was asked to store, which is sure to be there once it has reported the next step."""
+
+    keeper: FunctionId
+    best: Score | None
+    mark: Mark | None
+
+
+@dataclass
+class Ledger:
+    """One job's ledger. Its times are those of the caller, in seconds, and must not go back."""
+
+    spec: JobSpec
+    schedule: Schedule
+    version: str
+    initial: Origin
+    progress: Progress  # at the start
+    pace: Pace = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.pace = Pace(self.spec.deadlines)
+        self._plan = self.schedule.first(self.spec.workers)
+        self._following = self.schedule.after(self._plan)
+        self._mark = Mark(self._plan, self._following, self.initial, self.progress)
+        self._origin: Origin | None = self.initial
+        self._donor: FunctionId | None = None
+        self._members: dict[int, _Member] = {}
+        self._generations: Counter[int] = Counter()
+        self._reports: dict[int, Report] = {}
+        self._keeping: _Keeping | None = None
+        self._best: Score | None = None
+        self._best_key = ""
+        self._opened = self._heard = self._asked_donor = self._checked = 0.0
+        self._disturbed = False  # the open step has lost somebody: it tells nothing of the usual pace
+        self._kept_seconds = 0.0
+        self._litter: list[str] = []
+        self._published: tuple[FunctionId, ...] = ()  # of the step before, in which it may still be read
+        self._losses: deque[float] = deque()
+        self._tries: Counter[int] = Counter()
+        self._started = False
+        self._ended = False
+
+    @property
+    def step(self) -> int:
+        """The open step."""
+        return self._plan.step
+
+    @property
+    def functions(self) -> tuple[FunctionId, ...]:
+        """All functions that count."""
+        return tuple((worker, member.generation) for worker, member in sorted(self._members.items()))
+
+    def is_silent(self, now: float) -> bool:
+        """Return whether a worker counts as lost by now, for it is silent."""
+        return bool(self._silent(now))
+
+    def forget_best(self) -> None:
+        """Take in that the store has lost the best model."""
+        self._best = None
+
+    def start(self, now: float) -> list[Instruction]:
+        """Return how the job begins."""
+        self._opened = self._heard = self._checked = self._begun = now
+        return list(self._launch(self._plan.members, now))
+
+    def handle(self, event: Event, now: float) -> list[Instruction]:
+        """Take in an event; return what is to be done, in order."""
+        if self._ended:
+            return []
+        done: list[Instruction] = []
+        for instruction in self._handle(event, now):
+            done.append(instruction)
+            if isinstance(instruction, Done | Fail):
+                self._ended = True
+                break
+        return done
+
+    def _handle(self, event: Event, now: float) -> Iterator[Instruction]:
+        match event:
+            case Verdict():
+                yield from self._commit(event, now)
+            case Passed():
+                yield from self._pass(event, now)
+            case Ended():
+                if self._counts(event.worker, event.generation) and self._is_needed(event.worker):
+                    yield from self._lose(event.worker, _died(event, self.step), now)
+            case _:
+                self._heard = now
+                if self._counts(event.worker, event.generation):
+                    yield from self._hear(event, now)
+                else:
+                    yield from self._fence_off(event)
+        if not self._ended:
+            yield from self._mend(now)
+
+    def _hear(self, message: FromWorker, now: float) -> Iterator[Instruction]:
+        member = self._members[message.worker]
+        match message:
+            case Hello():
+                if (message.protocol, message.version) != (PROTOCOL, self.version):
+                    yield Fail(_misfit(message, self.version))
+                elif member.stage is _Stage.LAUNCHED:
+                    member.stage, member.since = _Stage.THERE, now
+            case Report():
+                yield from self._take(message, now)
+            case Donated():
+                if self._donor == (message.worker, message.generation) and message.origin.step == self.step:
+                    self._origin, self._donor = message.origin, None
+                else:
+                    yield Delete((message.origin.key,))
+            case Substituted():
+                part = message.report
+                if self._counts(part.worker, part.generation):
+                    yield from self._take(part, now)
+            case Failure():
+                error = _failed(message)
+                if message.exit_code in _REPEATS:
+                    yield Fail(error)
+                elif self._is_needed(message.worker):
+                    yield from self._lose(message.worker, error, now)
+
+    def _counts(self, worker: int, generation: int) -> bool:
+        member = self._members.get(worker)
+        return member is not None and member.generation == generation
+
+    def _is_needed(self, worker: int) -> bool:
+        """Return whether anything is still to come from a worker: its report, or its part in the next step."""
+        missing = worker in self._plan.members and worker not in self._reports
+        return missing or (self._following is not None and worker in self._following.members)
+
+    def _fence_off(self, message: FromWorker) -> Iterator[Instruction]:
+        """Send a function home whose place another one has, and clear away what it has written."""
+        who = (message.worker, message.generation)
+        if isinstance(message, Report):
+            self._litter.append(update_key(message.step, *who))
+        if isinstance(message, Donated):
+            yield Delete((message.origin.key,))
+        if not isinstance(message, Failure):
+            yield Send(Abort("another function has taken this one's place"), (who,))
+
+    def _take(self, report: Report, now: float) -> Iterator[Instruction]:
+        """Take in a report; close the step if that was the last one."""
+        if report.step > self.step or report.worker not in self._plan.members:
+            yield Fail(
+                JobError(
+                    f"worker {report.worker} is out of step",
+                    expected=f"a report on step {self.step}",
+                    found=f"one on step {report.step}",
+                )
+            )
+            return
+        if report.step < self.step or report.worker in self._reports:
+            return
+        self._reports[report.worker] = report
+        self._members[report.worker].fresh = False
+        self._kept_seconds += report.times.keep
+        keeping = self._keeping
+        if keeping is not None and keeping.keeper == (report.worker, report.generation):
+            self._keeping = None
+            yield from self._confirm(keeping)
+
+    def _confirm(self, keeping: _Keeping) -> Iterator[Instruction]:
+        if keeping.best is not None:
+            if self._best is not None:
+                yield Delete((self._best_key,))
+            self._best = keeping.best
+            self._best_key = checkpoint.key_of(checkpoint.BEST, keeping.best.step, keeping.keeper)
+            yield Kept(self._best, self._best_key)
+        if keeping.mark is not None:
+            yield Delete((self._mark.origin.key,))
+            self._mark = keeping.mark
+            yield Marked(self._mark)
+
+    def _launch(self, workers: tuple[int, ...], now: float) -> Iterator[Instruction]:
+        for worker in workers:
+            generation = self._generations[worker]
+            self._generations[worker] += 1
+            self._members[worker] = _Member(generation, since=now)
+        yield Launch(tuple((worker, self._members[worker].generation) for worker in workers))
+
+    def _lose(self, worker: int, error: MLLessError, now: float) -> Iterator[Instruction]:
+        """Take in that a worker is lost; ``_mend`` then sees to it that another takes its place."""
+        member = self._members[worker]
+        old = (worker, member.generation)
+        if self.spec.on_loss == "fail":
+            yield Fail(error)
+            return
+        self._disturbed = True
+        self._tries[worker] += 1
+        self._losses.append(now)
+        while self._losses[0] < now - WINDOW:
+            self._losses.popleft()
+        if self._tries[worker] >= TRIES or len(self._losses) > max(8, PER_WORKER * self.spec.workers):
+            yield Fail(error)
+            return
+        yield Dismiss(old, error.what)
+        if worker in self._plan.members and worker not in self._reports:
+            self._litter.append(update_key(self.step, *old))
+        if self._donor == old:
+            self._donor = None
+        for other in self._members.values():
+            if other.substitute == worker:
+                other.substitute = None
+        if self._keeping is not None and self._keeping.keeper == old:
+            lost, self._keeping = self._keeping, None
+            if lost.best is not None:
+                yield Forget(self._best)
+        if self._is_substituted(worker):
+            generation = self._generations[worker]
+            self._generations[worker] += 1
+            self._members[worker] = _Member(generation, _Stage.SUBSTITUTED, now)
+        else:
+            yield from self._launch((worker,), now)
+
+    def _is_substituted(self, worker: int) -> bool:
+        """Return whether the part of a worker that is lost now goes to another: none is launched for it.
+
+        That is so of the policy ``shrink``, and of who has no mini-batch to take any more.
+        """
+        others = any(
+            one.stage is _Stage.AT_WORK and number != worker for number, one in self._members.items()
+        )
+        return others and (self.spec.on_loss == "shrink" or worker not in self._plan.trainers)
+
+    def _mend(self, now: float) -> Iterator[Instruction]:
+        """Do what the open step still needs; close it if it needs nothing."""
+        missing = [worker for worker in self._plan.members if worker not in self._reports]
+        if not missing:
+            yield from self._close(now)
+            return
+        if self._origin is None and not any(one.stage is _Stage.AT_WORK for one in self._members.values()):
+            yield from self._rewind(now)
+        for worker in [one for one in self._plan.members if one not in self._reports]:
+            member = self._members[worker]
+            if member.stage is _Stage.THERE:
+                yield from self._begin(worker, member, now)
+            elif member.stage is _Stage.SUBSTITUTED and member.substitute is None:
+                yield from self._substitute(worker, member, now)
+        if not self._started and all(one.stage is _Stage.AT_WORK for one in self._members.values()):
+            self._started, self._begun = True, now
+            yield Started()
+        if all(worker in self._reports for worker in self._plan.members):  # a flush needs no substitute
+            yield from self._close(now)
+
+    def _begin(self, worker: int, member: _Member, now: float) -> Iterator[Instruction]:
+        """Let a worker begin, or see to it that there is something to begin with."""
+        if self._origin is None:
+            if self._donor is None and (donor := self._reported()) is not None:
+                self._donor, self._asked_donor = donor, now
+                yield Send(Donate(self.step), (donor,))
+            return
+        plans = tuple(plan for plan in (self._plan, self._following) if plan is not None)
+        member.stage, member.since = _Stage.AT_WORK, now
+        yield Send(Begin(self._origin, plans), ((worker, member.generation),))
+
+    def _reported(self) -> FunctionId | None:
+        """Return a member that waits for the commit of the open step, the lowest one."""
+        waiting = (
+            (worker, member.generation)
+            for worker, member in sorted(self._members.items())
+            if member.stage is _Stage.AT_WORK and worker in self._reports
+        )
+        return next(waiting, None)
+
+    def _substitute(self, worker: int, member: _Member, now: float) -> Iterator[Instruction]:
+        """Find someone who takes a lost worker's part; the flush of one that is lost is empty."""
+        if worker in self._plan.flush:
+            report = Report(worker, member.generation, self.step, 0, 0.0, False, True, 0, 0, 0, 0, 0, Times())
+            yield from self._take(report, now)
+        elif (other := self._reported()) is not None:
+            member.substitute, member.since = other[0], now
+            yield Send(Substitute(self.step, worker, member.generation), (other,))
+
+    def _rewind(self, now: float) -> Iterator[Instruction]:
+        """Go back to the newest checkpoint: nobody is left who has the model."""
+        mark = self._mark
+        self._litter += [update_key(self.step, one.worker, one.generation) for one in self._reports.values()]
+        self._litter += [update_key(self.step - 1, *who) for who in self._published]
+        self._plan, self._following, self._origin = mark.plan, mark.following, mark.origin
+        self._reports, self._published, self._donor = {}, (), None
+        self._keeping, self._opened = None, now
+        yield Rewind(mark, self._best)
+        launched = [w for w, one in self._members.items() if one.stage is not _Stage.SUBSTITUTED]
+        for worker in set(self._members) - set(self._plan.members):
+            del self._members[worker]
+        missing = tuple(worker for worker in self._plan.members if worker not in launched)
+        if missing:
+            yield from self._launch(missing, now)
+
+    def _close(self, now: float) -> Iterator[Instruction]:
+        reports = tuple(self._reports[worker] for worker in self._plan.members)
+        if not self._disturbed:
+            evaluating = max(report.times.evaluate for report in reports)
+            self.pace.add(self._plan, now - self._opened, evaluating)
+        yield Close(self._plan, self._following, reports)
+
+    def _commit(self, verdict: Verdict, now: float) -> Iterator[Instruction]:
+        """Close the open step and open the next one."""
+        plan, following = self._plan, self._following
+        reports = [self._reports[worker] for worker in plan.members]
+        published = tuple((report.worker, report.generation) for report in reports if report.published)
+        done = [update_key(plan.step - 1, *who) for who in self._published] + self._litter
+        self._litter = []
+        if self._origin is not None and self._origin.key.startswith(checkpoint.DONATION):
+            done.append(self._origin.key)
+        at_work = {w: one.generation for w, one in self._members.items() if one.stage is _Stage.AT_WORK}
+        if plan.last:
+            yield Send(Commit(plan.step, published, (), end=True), tuple(sorted(at_work.items())))
+            first = reports[0]
+            result = checkpoint.key_of(checkpoint.RESULT, plan.step, (first.worker, first.generation))
+            yield Done(plan.step, result, self._best, self._best_key)
+            return
+        assert following is not None, "only the last step has none after it"
+        gone = [w for w, one in self._members.items() if one.stage is _Stage.SUBSTITUTED]
+        if verdict.diverged:
+            following, later = self.schedule.abandoned(plan), None
+        else:
+            following = self.schedule.without(following, gone) if gone else following
+            later = self.schedule.after(following, verdict.leavers, end=verdict.stop)
+        staying = [worker for worker in following.members if worker in at_work]
+        keeper = (staying[0], at_work[staying[0]]) if staying else None
+        mark = self._next_mark(keeper, following, later, verdict, now)
+        best = verdict.progress.best if verdict.best else None
+        plans = told(plan.owners, tuple(one for one in (following, later) if one is not None))
+        commit = Commit(plan.step, published, plans, keeper if best else None, keeper if mark else None)
+        yield Send(commit, tuple(sorted(at_work.items())))
+        yield Delete(tuple(done))
+        if keeper is not None and (best or mark):
+            self._keeping = _Keeping(keeper, best, mark)
+        elif best is not None:
+            yield Forget(self._best)
+        for worker in set(self._members) - set(following.members):
+            del self._members[worker]
+        for member in self._members.values():
+            if member.stage is _Stage.AT_WORK:
+                member.since = now
+        self._plan, self._following, self._published = following, later, published
+        self._reports, self._origin, self._donor = {}, None, None
+        self._tries.clear()
+        self._opened, self._disturbed = now, False
+
+    def _next_mark(
+        self,
+        keeper: FunctionId | None,
+        plan: Plan,
+        following: Plan | None,
+        verdict: Verdict,
+        now: float,
+    ) -> Mark | None:
+        """Return the mark of the step to come if a checkpoint of it is due, and somebody there to make it."""
+        due = _OFTEN if self._plan.evaluate else _SELDOM
+        cheap = self._kept_seconds <= _SHARE * (now - self._begun)
+        if keeper is None or not plan.trainers or now - self._checked < due or not cheap:
+            return None
+        self._checked = now
+        key = checkpoint.key_of(checkpoint.CHECKPOINT, plan.step, keeper)
+        # Its digest is known once it is made; who starts from it has read it whole.
+        return Mark(plan, following, Origin(key, plan.step, ""), verdict.progress)
+
+    def _pass(self, event: Passed, now: float) -> Iterator[Instruction]:
+        """Tell who is silent for too long, and whether that matters any more."""
+        silent = now - self._heard
+        patience = 0.0 if event.late else max(_LAST_WAIT, 2 * self.pace.usual)
+        if (event.asked or event.late) and silent > patience and self._best is not None:
+            yield Send(Abort("the job ends without a worker that is silent"), self.functions)
+            yield Done(self._best.step, self._best_key, self._best, self._best_key, given_up=True)
+            return
+        for worker in self._silent(now):
+            if self._ended or worker not in self._members:
+                return
+            error = DeadlineExceeded(
+                f"no report on step {self.step} from worker {worker} within its deadline",
+                cure="was it stopped? If its steps may take longer, raise --worker-timeout",
+            )
+            if self._members[worker].stage is _Stage.LAUNCHED:
+                error = DeadlineExceeded(
+                    f"no start from worker {worker} within {self.spec.deadlines.start:g} s",
+                    cure="can it reach store and bus? Try mlless doctor",
+                )
+            yield from self._lose(worker, error, now)
+
+    def _silent(self, now: float) -> list[int]:
+        """Return the workers whose time is over."""
+        late: set[int] = set()
+        usual, cold = self.pace.patience(self._plan), self.pace.cold
+        for worker, member in self._members.items():
+            if self._donor == (worker, member.generation) and now - self._asked_donor > usual:
+                late.add(worker)
+            if worker in self._reports:
+                continue
+            waited = now - max(self._opened, member.since)
+            patience = cold if member.fresh else usual
+            if member.stage is _Stage.AT_WORK and worker in self._plan.members and waited > patience:
+                late.add(worker)
+            elif member.stage is _Stage.LAUNCHED and waited > self.spec.deadlines.start:
+                late.add(worker)
+            elif member.substitute is not None and waited > cold:
+                late.add(member.substitute)
+        return sorted(late)
+
+
+def _misfit(hello: Hello, version: str) -> JobError:
+    return JobError(
+        f"worker {hello.worker} does not fit this driver",
+        expected=f"protocol {PROTOCOL}, mlless {version}",
+        found=f"protocol {hello.protocol}, mlless {hello.version}",
+        cure="install the same release of mlless on both sides",
+    )
+
+
+def _failed(failure: Failure) -> WorkerFailed:
+    what = f"worker {failure.worker} failed in step {max(failure.step, 0)}: {failure.error}"
+    error = WorkerFailed(what, cure=f"its traceback:\n{failure.traceback}" if failure.traceback else None)
+    error.exit_code = failure.exit_code or error.exit_code
+    return error
+
+
+def _died(ended: Ended, step: int) -> WorkerLost:
+    what = f"worker {ended.worker} died in step {step}"
+    if "\n" in ended.cause:
+        *_, last = ended.cause.splitlines()
+        return WorkerLost(f"{what}: {last}", cure=f"its traceback:\n{ended.cause}")
+    if ended.cause:
+        return WorkerLost(f"{what}: {ended.cause}")
+    if ended.killed:
+        cure = "was it out of memory, or killed from outside?"
+    else:
+        cure = "set MLLESS_DEBUG=1 to see its own traceback"
+    return WorkerLost(what, found=ended.description, cure=cure)
