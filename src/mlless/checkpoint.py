@@ -15,11 +15,9 @@ import safetensors.numpy
 from mlless.channels.ports import Bytes, KeyValueStore
 from mlless.errors import DatasetError, JobError
 from mlless.kernels.arrays import Floats
-from mlless.messages import FunctionId, Origin
+from mlless.messages import Origin
 from mlless.replica import Replica
 
-INITIAL = "initial"
-BEST, RESULT, CHECKPOINT, DONATION = "best", "result", "checkpoint", "donation"
 _STATE = "/state"
 
 
@@ -27,12 +25,6 @@ class _Header(msgspec.Struct):
     """The part of a safetensors file's header that its Python package reads from files only."""
 
     metadata: dict[str, str] = msgspec.field(name="__metadata__", default_factory=dict)
-
-
-def key_of(kind: str, step: int, function: FunctionId) -> str:
-    """Return under which key a function stores the model of a step: no other ever writes to it."""
-    worker, generation = function
-    return f"{kind}/{step}/{worker}.{generation}"
 
 
 def metadata_of(data: Bytes) -> dict[str, str]:

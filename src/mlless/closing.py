@@ -105,7 +105,7 @@ class Closing:
         return finite(self._heldout or {})
 
     def score(self, plan: Plan, evaluations: Mapping[int, Evaluation]) -> bool:
-        """Take in what workers' evaluations of the model before a step came to; return whether it is the best.
+        """Take in evaluations of the model before a step, by worker; return whether it is the best.
 
         ReplicasDiffer if their models are not the same bits.
         """
@@ -144,16 +144,18 @@ class Closing:
         if record.decision is not None:
             leavers = (*leavers, *record.decision.workers)
         return Verdict(
-            self._best, leavers, self.reason is not None, diverged and not plan.last, copy.copy(self._progress)
+            self._best,
+            leavers,
+            self.reason is not None,
+            diverged and not plan.last,
+            copy.copy(self._progress),
         )
 
     def chosen(self, step: int) -> Choice:
         """Return the model with which the job ends, the last step being ``step``."""
         return self._progress.choose(step, None if self.reason == "diverged" else self._heldout)
 
-    def _record(
-        self, plan: Plan, reports: Sequence[Report], now: float, cost: float | None
-    ) -> StepRecord:
+    def _record(self, plan: Plan, reports: Sequence[Report], now: float, cost: float | None) -> StepRecord:
         samples = sum(report.samples for report in reports)
         loss = sum(report.loss for report in reports) / samples if samples else None
         if loss is not None:

@@ -16,7 +16,8 @@ from mlless.messages import Plan, Report
 class Costing:
     """The books of one job; nothing costs anything without a ``meter``.
 
-    ``parameters`` is how many the model has, ``grace`` the seconds for what no step shows. Raises UsageError for a budget below the minimum charge.
+    ``parameters`` is how many the model has, ``grace`` the seconds for what no step shows.
+    Raises UsageError for a budget below the minimum charge.
     """
 
     def __init__(self, spec: JobSpec, meter: Meter | None, *, parameters: int, grace: float = GRACE) -> None:
@@ -70,7 +71,11 @@ class Costing:
         )
         scoring = _scoring(reports) if plan.evaluate else None
         # Groups are read in the first step and then kept: what it read tells nothing of further steps.
-        again = Usage(used.reads, used.writes, used.fetched, out + read) if plan.step else Usage(exchanged=out + read)
+        again = (
+            Usage(used.reads, used.writes, used.fetched, out + read)
+            if plan.step
+            else Usage(exchanged=out + read)
+        )
         workers = len(reports)
         step = StepUse(
             used=again,

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 import mlless
-from mlless import checkpoint
+from mlless import checkpoint, keys
 from mlless.artifact import read_artifact
 from mlless.autotuner.opening import open_tuner
 from mlless.billing.meter import MEMORY, Bill
@@ -224,7 +224,7 @@ def run_job(
         # On an error the best model is to be saved before the store goes.
         with open_session(deployment, spec, size) as session, files.failing():
             spec = files.spec = within_limit(spec, session.runtime.time_limit)
-            checkpoint.save_snapshot(session.store, checkpoint.INITIAL, replica.snapshot())
+            checkpoint.save_snapshot(session.store, keys.INITIAL, replica.snapshot())
             clock = SystemClock()
             memory = deployment.memory or session.runtime.memory or MEMORY
             costs = CostMeter(spec.tariff, opened=clock.now(), memory=memory) if spec.tariff else None
@@ -238,7 +238,7 @@ def run_job(
                 runtime=session.runtime,
                 clock=clock,
                 version=mlless.__version__,
-                initial=Origin(checkpoint.INITIAL, 0, replica.digest()),
+                initial=Origin(keys.INITIAL, 0, replica.digest()),
                 payload=lambda function: launch_of(spec, session.addresses, *function),
                 listen=hear,
                 leavers=leavers,

@@ -16,11 +16,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 
-from mlless import checkpoint
+from mlless import keys
 from mlless.closing import Verdict
 from mlless.errors import DatasetError, DeadlineExceeded, JobError, MLLessError, WorkerFailed, WorkerLost
-from mlless.exchange.broadcast import update_key
 from mlless.job import JobSpec
+from mlless.keys import model_key, update_key
 from mlless.membership import Schedule, told
 from mlless.messages import (
     PROTOCOL,
@@ -325,7 +325,7 @@ class Ledger:
         return member is not None and member.generation == generation
 
     def _is_needed(self, worker: int) -> bool:
-        """Return whether anything is still to come from a worker: its report, or its part in the next step."""
+        """Return whether anything is still to come from a worker: its report, or the next step's."""
         missing = worker in self._plan.members and worker not in self._reports
         return missing or (self._following is not None and worker in self._following.members)
 
@@ -333,7 +333,7 @@ class Ledger:
         """Send a function home whose place another one has, and clear away what it has written."""
         who = (message.worker, message.generation)
         if isinstance(message, Report):
-            self._litter.append(update_key(message.step, *who))
+            self._litter.append(update_key(message.step, who))
         if isinstance(message, Donated):
             yield Delete((message.origin.key,))
         if not isinstance(message, Failure):
@@ -365,7 +365,7 @@ class Ledger:
             if self._best is not None:
                 yield Delete((self._best_key,))
             self._best = keeping.best
-            self._best_key = checkpoint.key_of(checkpoint.BEST, keeping.best.step, keeping.keeper)
+            self._best_key = model_key(keys.BEST, keeping.best.step, keeping.keeper)
             yield Kept(self._best, self._best_key)
         if keeping.mark is not None:
             yield Delete((self._mark.origin.key,))
@@ -396,7 +396,7 @@ class Ledger:
             return
         yield Dismiss(old, error.what)
         if worker in self._plan.members and worker not in self._reports:
-            self._litter.append(update_key(self.step, *old))
+            self._litter.append(update_key(self.step, old))
         if self._donor == old:
             self._donor = None
         for other in self._members.values():
@@ -475,8 +475,10 @@ class Ledger:
     def _rewind(self, now: float) -> Iterator[Instruction]:
         """Go back to the newest checkpoint: nobody is left who has the model."""
         mark = self._mark
-        self._litter += [update_key(self.step, one.worker, one.generation) for one in self._reports.values()]
-        self._litter += [update_key(self.step - 1, *who) for who in self._published]
+        self._litter += [
+            update_key(self.step, (one.worker, one.generation)) for one in self._reports.values()
+        ]
+        self._litter += [update_key(self.step - 1, who) for who in self._published]
         self._plan, self._following, self._origin = mark.plan, mark.following, mark.origin
         self._reports, self._published, self._donor = {}, (), None
         self._keeping, self._opened = None, now
@@ -500,15 +502,15 @@ class Ledger:
         plan, following = self._plan, self._following
         reports = [self._reports[worker] for worker in plan.members]
         published = tuple((report.worker, report.generation) for report in reports if report.published)
-        done = [update_key(plan.step - 1, *who) for who in self._published] + self._litter
+        done = [update_key(plan.step - 1, who) for who in self._published] + self._litter
         self._litter = []
-        if self._origin is not None and self._origin.key.startswith(checkpoint.DONATION):
+        if self._origin is not None and self._origin.key.startswith(keys.DONATION):
             done.append(self._origin.key)
         at_work = {w: one.generation for w, one in self._members.items() if one.stage is _Stage.AT_WORK}
         if plan.last:
             yield Send(Commit(plan.step, published, (), end=True), tuple(sorted(at_work.items())))
             first = reports[0]
-            result = checkpoint.key_of(checkpoint.RESULT, plan.step, (first.worker, first.generation))
+            result = model_key(keys.RESULT, plan.step, (first.worker, first.generation))
             yield Done(plan.step, result, self._best, self._best_key)
             return
         assert following is not None, "only the last step has none after it"
@@ -554,7 +556,7 @@ class Ledger:
         if keeper is None or not plan.trainers or now - self._checked < due or not cheap:
             return None
         self._checked = now
-        key = checkpoint.key_of(checkpoint.CHECKPOINT, plan.step, keeper)
+        key = model_key(keys.CHECKPOINT, plan.step, keeper)
         # Its digest is known once it is made; who starts from it has read it whole.
         return Mark(plan, following, Origin(key, plan.step, ""), verdict.progress)
 
@@ -587,16 +589,16 @@ class Ledger:
         for worker, member in self._members.items():
             if self._donor == (worker, member.generation) and now - self._asked_donor > usual:
                 late.add(worker)
-            if worker in self._reports:
+            if worker in self._reports or worker not in self._plan.members:
                 continue
             waited = now - max(self._opened, member.since)
-            patience = cold if member.fresh else usual
-            if member.stage is _Stage.AT_WORK and worker in self._plan.members and waited > patience:
-                late.add(worker)
-            elif member.stage is _Stage.LAUNCHED and waited > self.spec.deadlines.start:
-                late.add(worker)
-            elif member.substitute is not None and waited > cold:
-                late.add(member.substitute)
+            match member.stage:
+                case _Stage.AT_WORK if waited > (cold if member.fresh else usual):
+                    late.add(worker)
+                case _Stage.LAUNCHED if waited > self.spec.deadlines.start:
+                    late.add(worker)
+                case _Stage.SUBSTITUTED if member.substitute is not None and waited > cold:
+                    late.add(member.substitute)
         return sorted(late)
 
 

@@ -7,15 +7,12 @@ themselves never travel here.
 from __future__ import annotations
 
 import traceback
-from typing import Literal
 
 import msgspec
 
 from mlless.errors import CodecError, MLLessError
 
 PROTOCOL = 4
-
-FunctionId = tuple[int, int]  # worker, generation
 
 FunctionId = tuple[int, int]  # worker, generation
 

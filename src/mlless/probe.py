@@ -86,7 +86,7 @@ def sight_key(worker: int) -> str:
 
 def greeting(worker: int) -> Hello:
     """Return what goes over the bus."""
-    return Hello(worker, 0, os.getpid(), PROTOCOL, mlless.__version__, "")
+    return Hello(worker, 0, os.getpid(), PROTOCOL, mlless.__version__)
 
 
 def main(payload: bytes) -> None:

@@ -83,7 +83,7 @@ class Stepper:
     def take_part(
         self, plan: Plan, who: FunctionId, scored: Callable[[Evaluation], object] = lambda evaluation: None
     ) -> tuple[Report, Update]:
-        """Take a worker's part in a step; return the report on it, without times, and what is to be published.
+        """Take a worker's part in a step; return the report, without times, and what to publish.
 
         ``scored`` hears what the evaluation came to, if one is due, before the model moves.
         """

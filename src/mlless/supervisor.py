@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
-from mlless import checkpoint
 from mlless.autotuner.tuner import Tuner
 from mlless.billing.budget import WRITES
 from mlless.billing.meter import Bill, Meter, Usage

@@ -29,6 +29,7 @@ class TrainOptions(TypedDict, total=False):
     max_time: float | None
     max_cost: float | None
     worker_timeout: float | None
+    on_loss: Literal["replace", "shrink", "fail"] | None
     tariff: str | None
     tuner: Literal["off", "published", "economy"] | None
     min_workers: int | None

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from mlless import checkpoint
+from mlless import checkpoint, keys
 from mlless.channels.ports import KeyValueStore, Link
 from mlless.clock import Clock
 from mlless.data.dataset import Dataset
@@ -19,6 +19,7 @@ from mlless.data.holding import Holding
 from mlless.errors import Disconnected, JobError
 from mlless.exchange.broadcast import Broadcast
 from mlless.job import JobSpec
+from mlless.keys import model_key
 from mlless.membership import groups_of, understood
 from mlless.messages import (
     PROTOCOL,
@@ -107,7 +108,7 @@ class Worker:
             commit = self._await_commit(plan)
             if commit.best == me:
                 best = before or self._replica.snapshot()
-                key = checkpoint.key_of(checkpoint.BEST, plan.step, me)
+                key = model_key(keys.BEST, plan.step, me)
                 self._keep(checkpoint.save_snapshot(self._store, key, best, plan.step))
             if commit.end or (me[0] in plan.flush and plan.trainers):
                 return
@@ -118,7 +119,7 @@ class Worker:
             self._clock.work("merge", size)
             self._laps.lap("merge")
             if commit.checkpoint == me:
-                self._save_origin(checkpoint.CHECKPOINT, plan.step + 1)
+                self._save_origin(keys.CHECKPOINT, plan.step + 1)
             plans = commit.plans
 
     def _begin(self, origin: Origin) -> None:
@@ -141,7 +142,7 @@ class Worker:
             exchange.publish(plan.step, chunks)
         self._laps.lap("publish")
         if plan.last and who[0] == min(plan.members):
-            key = checkpoint.key_of(checkpoint.RESULT, plan.step, who)
+            key = model_key(keys.RESULT, plan.step, who)
             self._keep(checkpoint.save_snapshot(self._store, key, self._replica.snapshot(), plan.step))
         kept, self._bytes_kept = self._bytes_kept, 0
         return msgspec.structs.replace(
@@ -160,7 +161,7 @@ class Worker:
                 case Commit(step=plan.step):
                     return message
                 case Donate(step=plan.step):
-                    origin = self._save_origin(checkpoint.DONATION, plan.step)
+                    origin = self._save_origin(keys.DONATION, plan.step)
                     self._link.send(Donated(*self._me.function, origin))
                 case Substitute(step=plan.step):
                     self._substitute(plan, (message.worker, message.generation))
@@ -178,7 +179,7 @@ class Worker:
 
     def _save_origin(self, kind: str, step: int) -> Origin:
         """Store from where another one can start in ``step``."""
-        key = checkpoint.key_of(kind, step, self._me.function)
+        key = model_key(kind, step, self._me.function)
         origin, size = checkpoint.save_origin(self._store, key, self._replica, step, self._stepper.exponents)
         self._keep(size)
         return origin

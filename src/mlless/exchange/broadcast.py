@@ -8,13 +8,9 @@ from mlless.channels.ports import KeyValueStore
 from mlless.exchange import codec
 from mlless.exchange.update import Update, entries
 from mlless.job import Compression, MergeRule
+from mlless.keys import update_key
 from mlless.messages import FunctionId
 from mlless.replica import Replica
-
-
-def update_key(step: int, worker: int, generation: int) -> str:
-    """Return the key of a worker's update of a step."""
-    return f"update/{step}/{worker}.{generation}"
 
 
 class Broadcast:
@@ -45,14 +41,14 @@ class Broadcast:
 
     def publish(self, step: int, chunks: Sequence[bytes | memoryview]) -> None:
         """Store an encoded update; when this returns, everyone can read it."""
-        self._store.put(update_key(step, *self._me), chunks)
+        self._store.put(update_key(step, self._me), chunks)
 
     def merge(self, step: int, published: Sequence[FunctionId], rule: MergeRule, members: int) -> int:
         """Merge the step's updates in order of worker id, one's own among them; return the bytes read.
 
         One round trip. MissingUpdate or CodecError name the key, and nothing is merged then.
         """
-        keys = {who: update_key(step, *who) for who in published}
+        keys = {who: update_key(step, who) for who in published}
         peers = [key for who, key in keys.items() if who != self._me]
         values = dict(zip(peers, self._store.get(peers) if peers else [], strict=True))
         updates = {

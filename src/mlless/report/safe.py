@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import safetensors.numpy
 
-from mlless import checkpoint
+from mlless import checkpoint, keys
 from mlless.channels.ports import Bytes, KeyValueStore, ObjectStore
 from mlless.kernels.arrays import Floats
 from mlless.ledger import Mark
@@ -50,8 +50,8 @@ class RunSafe(Safe):
     def restore(self, mark: Mark) -> None:
         """Put the origin of a mark into the store again."""
         self._marks.finish(0.0, last=False)
-        if mark.origin.key == checkpoint.INITIAL:
-            checkpoint.save_snapshot(self._store, checkpoint.INITIAL, self._initial)
+        if mark.origin.key == keys.INITIAL:
+            checkpoint.save_snapshot(self._store, keys.INITIAL, self._initial)
         elif mark.origin.key == self._copy[0]:
             self._store.put(mark.origin.key, [self._copy[1]])
         else:

@@ -297,8 +297,8 @@ class Bus(Protocol):
         ...
 
 
-def _hello(worker: int, digest: str = "", *, generation: int = 0) -> Hello:
-    return Hello(worker, generation, pid=1, protocol=PROTOCOL, version="0", digest=digest)
+def _hello(worker: int, text: str = "0", *, generation: int = 0) -> Hello:
+    return Hello(worker, generation, pid=1, protocol=PROTOCOL, version=text)
 
 
 def _commit(step: int, members: int = 3) -> Commit:
@@ -336,7 +336,7 @@ class BusContract:
     def test_messages_arrive_in_the_order_a_worker_sent_them(self, bus: Bus) -> None:
         """Small ones and large ones."""
         link = self.joined(bus, 0)
-        sent = [_hello(0, digest="x" * (n * n)) for n in range(60)]
+        sent = [_hello(0, text="x" * (n * n)) for n in range(60)]
         with ThreadPoolExecutor(1) as worker:
             sending = worker.submit(_send, link, sent)
             assert [_receive(bus.hub) for _ in sent] == sent
@@ -347,14 +347,14 @@ class BusContract:
         links = [self.joined(bus, worker) for worker in range(5)]
         with ThreadPoolExecutor(5) as senders:
             sending = [
-                senders.submit(_send, links[worker], [_hello(worker, digest=str(n)) for n in range(40)])
+                senders.submit(_send, links[worker], [_hello(worker, text=str(n)) for n in range(40)])
                 for worker in range(5)
             ]
             received = [_receive(bus.hub) for _ in range(5 * 40)]
             for future in sending:
                 future.result(DEADLINE)
         for worker in range(5):
-            own = [m.digest for m in received if isinstance(m, Hello) and m.worker == worker]
+            own = [m.version for m in received if isinstance(m, Hello) and m.worker == worker]
             assert own == [str(n) for n in range(40)]
 
     def test_a_broadcast_reaches_those_it_names_in_order(self, bus: Bus) -> None:
@@ -441,7 +441,7 @@ class BusContract:
         with pytest.raises(Disconnected):
             link.receive(DEADLINE)
         with pytest.raises(Disconnected):
-            _send(link, [_hello(0, digest="x" * 1000)] * 1000)
+            _send(link, [_hello(0, text="x" * 1000)] * 1000)
 
     def test_a_worker_that_goes_does_not_disturb_the_others(self, bus: Bus) -> None:
         """What it said before is heard, and a broadcast passes it over."""

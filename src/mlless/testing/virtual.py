@@ -10,13 +10,13 @@ from __future__ import annotations
 import heapq
 import math
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
 import numpy as np
 
-from mlless import checkpoint
+from mlless import checkpoint, keys
 from mlless.autotuner.decision import Decision
 from mlless.autotuner.opening import open_tuner
 from mlless.billing.meter import MEMORY, Bill, Meter
@@ -28,7 +28,15 @@ from mlless.errors import DeadlineExceeded, Disconnected, MissingUpdate, MLLessE
 from mlless.job import JobSpec
 from mlless.kernels.arrays import Floats
 from mlless.launch import Launch, launch_of
-from mlless.messages import FromWorker, FunctionId, ToWorker, decode_from_worker, decode_to_worker, encode
+from mlless.messages import (
+    FromWorker,
+    FunctionId,
+    Origin,
+    ToWorker,
+    decode_from_worker,
+    decode_to_worker,
+    encode,
+)
 from mlless.models import model_of
 from mlless.records import StepRecord
 from mlless.replica import Replica
@@ -191,8 +199,8 @@ class _Hub:
 
     def broadcast(self, message: ToWorker, functions: Iterable[FunctionId]) -> None:
         data = encode(message)
-        for worker, _ in functions:
-            self._world.send(self._role, worker, data)
+        for function in functions:
+            self._world.send(self._role, function, data)
 
     def close(self) -> None:
         self._world.end()
@@ -245,6 +253,9 @@ class VirtualRuntime:
             thread = threading.Thread(target=self._run, args=(role, payload), daemon=True)
             self._threads.append(thread)
             thread.start()
+
+    def end(self, functions: Collection[FunctionId]) -> None:
+        """Do nothing: a thread cannot be ended from outside."""
 
     def ended(self) -> list[Ended]:
         """Return the functions that ended since the last call, once their last words have arrived."""
@@ -329,7 +340,7 @@ def simulate(
     store, model = _Store(world, role), model_of(spec.model)
     replica = Replica(model.shapes)
     replica.restore(model.initial(np.random.Generator(np.random.PCG64(spec.seed))))
-    checkpoint.save_snapshot(store, checkpoint.INITIAL, replica.snapshot())
+    checkpoint.save_snapshot(store, keys.INITIAL, replica.snapshot())
     runtime, records = VirtualRuntime(world, dataset), []
     meter = Meter(spec.tariff, opened=0.0, memory=memory) if spec.tariff else None
 
@@ -345,7 +356,7 @@ def simulate(
         runtime=runtime,
         clock=role,
         version=_VERSION,
-        initial=Origin(checkpoint.INITIAL, 0, replica.digest()),
+        initial=Origin(keys.INITIAL, 0, replica.digest()),
         payload=lambda function: launch_of(spec, _NOWHERE, *function),
         listen=hear,
         leavers=leavers,
