@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import tempfile
@@ -15,9 +16,10 @@ from pathlib import Path
 import msgspec
 import pytest
 from integration.jobs import alive, children, eventually
+from servers.redis import Server
 
 from mlless.errors import JobError, UsageError
-from mlless.runtimes import remote
+from mlless.runtimes import lithops, remote
 from mlless.runtimes.lithops import LithopsRuntime
 from mlless.runtimes.ports import Ended, Runtime
 from mlless.testing.contracts import RuntimeContract
@@ -124,6 +126,43 @@ class TestLithops(RuntimeContract):
         processes = [int(file.read_text()) for file in files]
         eventually(lambda: not any(map(alive, processes)), "the functions end", within=60)
         eventually(lambda: not any(temporary.iterdir()), "the files go", within=60)
+
+    @pytest.mark.parametrize(
+        ("number", "tidying", "found"),
+        [(signal.SIGSTOP, 1.5, "not done within 1.5 s"), (signal.SIGKILL, 30.0, "ConnectionError")],
+    )
+    def test_what_cannot_be_removed_is_told(
+        self,
+        own_redis_server: Server,
+        tmp_path: Path,
+        temporary: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        number: int,
+        tidying: float,
+        found: str,
+    ) -> None:
+        """The storage hangs or is gone at the end: functions are ended all the same, and in time."""
+        server = own_redis_server
+        text = f"backend: localhost\n  storage: redis\nredis:\n  host: 127.0.0.1\n  port: {server.port}\n"
+        configure(monkeypatch, tmp_path, f"lithops:\n  {text}")
+        monkeypatch.setattr(lithops, "_TIDYING", tidying)
+        runtime = LithopsRuntime("mlless.testing.functions:wait", None, None, {})
+        runtime.start({(0, 0): task(tmp_path, 0)})
+        eventually((tmp_path / "0.pid").exists, "the function starts", within=120)
+        (key, *_) = server.client().keys("storage/lithops.jobs/*/*/*")
+        os.kill(server.pid, number)
+        try:
+            with pytest.warns(RuntimeWarning) as warned:
+                runtime.stop(0.0)
+        finally:
+            os.kill(server.pid, signal.SIGCONT)
+        (told,) = warned
+        prefix, text = str(told.message).split(" in the bucket storage of redis: ")
+        assert key.decode().startswith(f"storage/{prefix}-")
+        assert f"not all is removed that Lithops has stored: found {found}" in text
+        assert told.filename == __file__
+        assert not alive(int((tmp_path / "0.pid").read_text()))
+        assert not any(temporary.iterdir())
 
 
 def test_without_lithops_the_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

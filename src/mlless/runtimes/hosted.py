@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import selectors
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from pathlib import Path
 
 import msgspec
 
-from mlless.errors import DeadlineExceeded, JobError
+from mlless.errors import DeadlineExceeded, JobError, warn
 from mlless.messages import FunctionId
 from mlless.runtimes.ports import Ended
 from mlless.runtimes.wire import Answer, Ready, Refused, Start, Word, encode
@@ -52,6 +53,7 @@ class HostedRuntime:
         self._stdin, self._stdout = self._host.stdin, self._host.stdout
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._stdout, selectors.EVENT_READ)
+        os.set_blocking(self._stdin.fileno(), False)
         self._buffer = b""
         self._running: set[FunctionId] = set()
         self._ended: list[Ended] = []
@@ -93,6 +95,8 @@ class HostedRuntime:
             self._selector.close()
             self._stdout.close()
             self._running.clear()
+        if isinstance(self._answer, Refused):  # the last word of a host that could not tidy up
+            warn(str(self._answer.error()), RuntimeWarning)
         return self._take()
 
     def _hear_out(self, deadline: float) -> None:
@@ -109,11 +113,22 @@ class HostedRuntime:
             raise DeadlineExceeded("the worker processes did not end") from error
 
     def _say(self, word: object) -> None:
-        try:
-            self._stdin.write(encode(word))
-            self._stdin.flush()
-        except OSError as error:
-            raise JobError("cannot start workers", found="the process that starts them has died") from error
+        """Write a line, and read meanwhile: a host with much to tell takes no orders until it has told it."""
+        deadline = time.monotonic() + self.START_DEADLINE
+        left = memoryview(encode(word))
+        either = select.poll()
+        either.register(self._stdin, select.POLLOUT)
+        either.register(self._stdout, select.POLLIN)
+        while left:
+            try:
+                left = left[os.write(self._stdin.fileno(), left) :]
+            except BlockingIOError:
+                if not either.poll(max(deadline - time.monotonic(), 0.0) * 1000):
+                    raise DeadlineExceeded("the process that starts workers takes no orders") from None
+                self._read(0.0)
+            except OSError as error:
+                found = "the process that starts them has died"
+                raise JobError("cannot start workers", found=found) from error
 
     def _await_answer(self, what: str, seconds: float) -> Ready:
         """Return the answer to the last request; its error if it was refused."""

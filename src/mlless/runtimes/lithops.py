@@ -24,6 +24,7 @@ from mlless.runtimes.ports import Ended
 from mlless.runtimes.wire import Wanted
 
 _READY_DEADLINE = 120.0  # to load Lithops and its clients
+_TIDYING = 30.0  # for Lithops' clients to remove what it has stored: left alone, they try for minutes
 
 
 class LithopsRuntime(HostedRuntime):
@@ -51,7 +52,9 @@ class LithopsRuntime(HostedRuntime):
         # All that Lithops writes on this machine goes here, so that it can be removed at the end.
         self._folder = tempfile.mkdtemp(prefix="mlless-lithops-")
         super().__init__(
-            "mlless.runtimes.lithops_host", [self._folder], {**os.environ, "TMPDIR": self._folder}
+            "mlless.runtimes.lithops_host",
+            [self._folder, str(_TIDYING)],
+            {**os.environ, "TMPDIR": self._folder},
         )
         try:
             self._say(Wanted(entry, memory, time_limit, dict(environment)))
@@ -74,7 +77,10 @@ class LithopsRuntime(HostedRuntime):
         """Do nothing: Lithops cannot cancel a call, nor does it know which process or instance serves it."""
 
     def stop(self, grace: float) -> list[Ended]:
-        """Wait, then end what is left: processes at once, functions of a cloud when they notice."""
+        """Wait, then end what is left: processes at once, functions of a cloud when they notice.
+
+        Warns of what Lithops has stored and could not be removed.
+        """
         try:
             return super().stop(grace)
         finally:

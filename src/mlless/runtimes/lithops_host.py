@@ -2,17 +2,19 @@
 
 Reads ``Wanted`` and then a list of Start a line from its standard input, and answers each; writes an
 Ended for every function that is over. When its input closes it ends the functions it can end, removes
-what Lithops stored for them, and exits.
+what Lithops stored for them, and exits; a last Refused says what is left.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import select
 import shutil
 import sys
 import traceback
+from concurrent.futures import ThreadPoolExecutor, wait
 from types import TracebackType
 from typing import Any
 
@@ -34,8 +36,8 @@ _SETTLING = 5  # seconds that Lithops takes off a time limit of the cloud, to te
 _PLUMBING = ("lithops.", "six", __name__)  # modules whose frames are not the function's own
 
 
-def main(folder: str) -> None:
-    """Serve until standard input closes; then remove ``folder`` too."""
+def main(folder: str, tidying: str) -> None:
+    """Serve until standard input closes; then tidy up within so many seconds, and remove ``folder`` too."""
     commands, output = os.dup(0), os.dup(1)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)  # what Lithops prints must not end up among the words
@@ -69,9 +71,11 @@ def main(folder: str) -> None:
         traceback.print_exc()
         code = 1
     finally:
-        if host:
-            host.close()
+        left = host.close(float(tidying)) if host else None
         shutil.rmtree(folder, ignore_errors=True)
+        if left:
+            with contextlib.suppress(BrokenPipeError):
+                os.write(output, encode(Refused.of(left)))
         # All is tidied up; threads that Lithops leaves behind need not be waited for.
         os._exit(code)
 
@@ -144,16 +148,31 @@ class Host:
         self._running = [pair for pair in self._running if pair not in over]
         return [_ended(start, future) for start, future in over]
 
-    def close(self) -> None:
-        """End the functions that can be ended and remove what Lithops stored for all of them."""
-        for executor in self._executors:
-            try:
-                executor.__exit__(None, None, None)
-                storage = executor.internal_storage
-                keys = storage.storage.list_keys(storage.bucket, f"{JOBS_PREFIX}/{executor.executor_id}")
-                storage.storage.delete_objects(storage.bucket, keys)
-            except Exception:  # the next one is to be closed all the same
-                traceback.print_exc()
+    def close(self, seconds: float) -> JobError | None:
+        """End the functions that can be ended and remove what Lithops stored; say what is left."""
+        if not self._executors:
+            return None
+        pool = ThreadPoolExecutor(len(self._executors))
+        tidied = [pool.submit(_tidy, executor) for executor in self._executors]
+        wait(tidied, seconds)
+        left, found = [], set()
+        for executor, one in zip(self._executors, tidied, strict=True):
+            if not one.done():
+                found.add(f"not done within {seconds:g} s")
+            elif error := one.exception():
+                found.add(hidden(f"{type(error).__name__}: {error}".rstrip(".")))
+            else:
+                continue
+            left.append(_stored(executor))
+        if not left:
+            return None
+        storage = self._executors[0].internal_storage
+        return JobError(
+            "not all is removed that Lithops has stored",
+            where=f"{', '.join(left)} in the bucket {storage.bucket} of {storage.backend}",
+            found="; ".join(sorted(found)),
+            cure="remove it by hand, for it holds what the functions were told, passwords of servers too",
+        )
 
     def _check_limits(self) -> None:
         """Raise UsageError if the backend does not give what was asked for."""
@@ -206,6 +225,20 @@ class Host:
                 found=f"{wanted} workers",
                 cure="ask for fewer workers, or raise that limit",
             )
+
+
+def _stored(executor: Any) -> str:
+    """Return what the keys of all begin with that Lithops stores for an executor."""
+    return f"{JOBS_PREFIX}/{executor.executor_id}"
+
+
+def _tidy(executor: Any) -> None:
+    """End an executor's functions, and remove what Lithops stored for them."""
+    executor.compute_handler.clear()  # before all that speaks to a storage, which may be away
+    executor.__exit__(None, None, None)
+    storage = executor.internal_storage
+    keys = storage.storage.list_keys(storage.bucket, _stored(executor))
+    storage.storage.delete_objects(storage.bucket, keys)
 
 
 def _prepared(given: dict[str, Any]) -> dict[str, Any]:

@@ -34,6 +34,40 @@ def test_a_host_with_much_to_tell_is_heard_out(tmp_path: Path) -> None:
     assert all(isinstance(one, Ended) for one in ended)
 
 
+def test_a_host_with_much_to_tell_is_heard_before_it_takes_orders(tmp_path: Path) -> None:
+    """Both pipes are full: who writes without reading waits for ever."""
+    (tmp_path / "talking_host.py").write_text(
+        "import sys\n"
+        "from mlless.runtimes.ports import Ended\n"
+        "from mlless.runtimes.wire import Ready, encode\n"
+        "def main():\n"
+        "    for worker in range(20):\n"
+        "        sys.stdout.buffer.write(encode(Ended(worker, 0, 1, 0.0, 'x' * 20_000)))\n"
+        "    sys.stdout.flush()\n"
+        "    told = len(sys.stdin.readline())\n"
+        "    sys.stdout.buffer.write(encode(Ready()))\n"
+        "    sys.stdout.buffer.write(encode(Ended(20, 0, told, 0.0)))\n"
+    )
+    talking = HostedRuntime("talking_host", [], {**os.environ, "PYTHONPATH": str(tmp_path)})
+    talking.start({(worker, 1): b"y" * 20_000 for worker in range(20)})
+    *before, last = talking.stop(60.0)
+    assert [one.worker for one in before] == list(range(20))
+    assert last.code > 400_000
+
+
+def test_a_host_that_takes_no_orders_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hosted, "_EXIT_DEADLINE", 0.5)
+    (tmp_path / "deaf_host.py").write_text("import time\ndef main():\n    time.sleep(600)\n")
+    deaf = HostedRuntime("deaf_host", [], {**os.environ, "PYTHONPATH": str(tmp_path)})
+    monkeypatch.setattr(deaf, "START_DEADLINE", 0.5)
+    with pytest.raises(DeadlineExceeded, match="takes no orders"):
+        deaf.start({(0, 0): b"y" * 1_000_000})
+    with pytest.raises(DeadlineExceeded, match="did not end"):
+        deaf.stop(0.0)
+
+
 def test_a_host_that_does_not_exit_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hosted, "_EXIT_DEADLINE", 0.5)
     stuck = runtime(tmp_path, "time.sleep(600)")
