@@ -180,6 +180,7 @@ class Closing:
             cost=cost,
             losses=losses,
             rewound_to=rewound_to,
+            bytes_kept=sum(report.bytes_kept for report in reports),
         )
 
     def _spent(self, following: Plan | None, now: float) -> Literal["cost", "time"] | None:

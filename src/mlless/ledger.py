@@ -50,7 +50,7 @@ _LAST_WAIT = 5.0  # seconds of silence, or twice the usual step: then a job that
 _REPEATS = (DatasetError.exit_code, 2, 3, JobError.exit_code)  # of errors that would come again
 # A checkpoint is made at an evaluation after so many seconds, at any step after so many, and takes at most
 # this share of the time.
-_OFTEN, _SELDOM, _SHARE = 1.0, 10.0, 0.02
+_OFTEN, _SELDOM, _SHARE = 0.5, 10.0, 0.02
 
 
 @dataclass(frozen=True)
@@ -354,10 +354,10 @@ class Ledger:
             return
         self._reports[report.worker] = report
         self._members[report.worker].fresh = False
-        self._kept_seconds += report.times.keep
         keeping = self._keeping
         if keeping is not None and keeping.keeper == (report.worker, report.generation):
             self._keeping = None
+            self._kept_seconds += report.times.keep if keeping.mark else 0.0
             yield from self._confirm(keeping)
 
     def _confirm(self, keeping: _Keeping) -> Iterator[Instruction]:
@@ -394,7 +394,7 @@ class Ledger:
         if self._tries[worker] >= TRIES or len(self._losses) > max(8, PER_WORKER * self.spec.workers):
             yield Fail(error)
             return
-        yield Dismiss(old, error.what)
+        yield Dismiss(old, f"{error.what}: {error.found}" if error.found else error.what)
         if worker in self._plan.members and worker not in self._reports:
             self._litter.append(update_key(self.step, old))
         if self._donor == old:

@@ -11,7 +11,7 @@ from mlless.clock import Clock
 from mlless.messages import FromWorker
 from mlless.runtimes.ports import Ended, Runtime
 
-_POLL = 0.25  # seconds between looks at the runtime while no message comes
+_POLL = 0.1  # seconds between looks at the runtime while no message comes
 _ASLEEP = 5.0  # seconds beyond that in which nothing can have come in
 
 

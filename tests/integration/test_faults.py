@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -14,14 +15,14 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from integration.jobs import DriverProcess, alive, eventually, job
+from integration.jobs import DriverProcess, alive, children, eventually, job
 
 import mlless
 from mlless.data.dataset import Dataset, open_dataset
 from mlless.driver import run_job
 from mlless.errors import UsageError, WorkerFailed
 from mlless.locations import Directory
-from mlless.report.history import read_summary
+from mlless.report.history import read_history, read_summary
 
 
 @pytest.fixture
@@ -31,14 +32,63 @@ def driver(ratings: Dataset, run_folder: Path, tmp_path: Path) -> Iterator[Drive
     process.end()
 
 
-def test_a_killed_worker_ends_the_job_with_its_name(driver: DriverProcess) -> None:
+def test_a_killed_worker_is_replaced(driver: DriverProcess, run_folder: Path) -> None:
     os.kill(driver.workers[1], signal.SIGKILL)
-    start = time.monotonic()
-    _, errors = driver.output()
-    assert time.monotonic() - start < 20
-    assert driver.process.returncode != 0
-    assert re.search(r"WorkerLost: worker 1 died in step \d+: found signal SIGKILL", errors)
+    driver.wait_for_step(300)
+    assert len(children(driver.zygote)) == 3
+    driver.process.send_signal(signal.SIGINT)
+    output, errors = driver.output()
+    assert "stopped interrupted" in output, errors
     driver.assert_nothing_left()
+    history, summary = read_history(Directory(run_folder)), read_summary(Directory(run_folder))
+    assert [record.step for record in history] == list(range(summary.steps))
+    (losses,) = [record.losses for record in history if record.losses]
+    assert re.fullmatch(r"worker 1 died in step \d+: signal SIGKILL", losses[0])
+    assert [(one.worker, one.generation) for one in summary.workers] == [(0, 0), (1, 0), (1, 1), (2, 0)]
+
+
+def test_all_workers_killed_at_once_begin_anew(driver: DriverProcess, run_folder: Path) -> None:
+    for worker in driver.workers:
+        os.kill(worker, signal.SIGKILL)
+    driver.wait_for_step(300)
+    driver.process.send_signal(signal.SIGTERM)
+    output, errors = driver.output()
+    assert "stopped interrupted" in output, errors
+    driver.assert_nothing_left()
+    history, summary = read_history(Directory(run_folder)), read_summary(Directory(run_folder))
+    assert [record.step for record in history] == list(range(summary.steps))
+    (back,) = [record for record in history if record.rewound_to is not None]
+    assert back.rewound_to == back.step
+    assert len(back.losses) == 3
+
+
+def test_a_killed_worker_ends_the_job_with_its_name(
+    ratings: Dataset, run_folder: Path, tmp_path: Path
+) -> None:
+    driver = DriverProcess(ratings, run_folder, tmp_path / "channels", on_loss="fail")
+    try:
+        os.kill(driver.workers[1], signal.SIGKILL)
+        _, errors = driver.output()
+        assert driver.process.returncode != 0
+        assert re.search(r"WorkerLost: worker 1 died in step \d+: found signal SIGKILL", errors)
+        driver.assert_nothing_left()
+    finally:
+        driver.end()
+
+
+def test_a_worker_that_is_killed_again_and_again_ends_the_job(
+    driver: DriverProcess, run_folder: Path
+) -> None:
+    """Its successors come no further than it did."""
+    deadline = time.monotonic() + 20
+    while driver.process.poll() is None and time.monotonic() < deadline:
+        for worker in children(driver.zygote):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(worker, signal.SIGKILL)
+    _, errors = driver.output()
+    assert re.search(r"WorkerLost: worker \d died in step \d+", errors)
+    driver.assert_nothing_left()
+    assert read_summary(Directory(run_folder)).stop_reason == "failed"
 
 
 def test_workers_of_a_killed_driver_exit(driver: DriverProcess) -> None:

@@ -25,7 +25,7 @@ from mlless.locations import Directory
 from mlless.records import StepRecord, Summary
 from mlless.report.comparison.recorded import read_runs
 from mlless.report.files import LOCK
-from mlless.report.history import HISTORY, SUMMARY, read_history, read_summary
+from mlless.report.history import CHECKPOINT, HISTORY, SUMMARY, read_history, read_summary
 
 COMMAND = [sys.executable, "-m", "mlless"]
 
@@ -85,9 +85,8 @@ def test_who_kills_everyone_leaves_the_best_model(
     assert {path.name for path in run_folder.iterdir()} == {MODEL, HISTORY, SUMMARY}
 
 
-def test_a_lost_worker_leaves_the_best_model(
-    driver: DriverProcess, ratings: Dataset, run_folder: Path
-) -> None:
+def test_a_lost_worker_leaves_the_best_model(ratings: Dataset, run_folder: Path, tmp_path: Path) -> None:
+    driver = DriverProcess(ratings, run_folder, tmp_path / "channels", on_loss="fail")
     eventually(lambda: best_is_kept(run_folder), "a best model")
     os.kill(driver.workers[1], signal.SIGKILL)
     _, errors = driver.output()
@@ -96,7 +95,7 @@ def test_a_lost_worker_leaves_the_best_model(
     *_, last = errors.splitlines()
     assert last == f"the best model so far, that of step {summary.model_step}, is in {run_folder}"
     driver.assert_nothing_left()
-    assert {path.name for path in run_folder.iterdir()} == {MODEL, HISTORY, SUMMARY}
+    assert {path.name for path in run_folder.iterdir()} == {MODEL, HISTORY, SUMMARY, CHECKPOINT}
 
 
 def test_a_failure_saves_what_there_was_no_time_for(ratings: Dataset, run_folder: Path) -> None:
@@ -312,7 +311,7 @@ def test_no_room_for_a_best_model_is_told(ratings: Dataset, run_folder: Path, tm
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
     )
-    assert "the best model so far could not be put into the run's place" in done.stderr
+    assert "a model could not be put into the run's place" in done.stderr
     assert read_summary(Directory(run_folder)).stop_reason == "failed"
 
 

@@ -62,7 +62,8 @@ def test_traffic_is_all_that_was_moved(ratings: Dataset, tmp_path: Path) -> None
     fetched, exchanged = done.bill.items[-2:]
     files = ratings.manifest.train + ratings.manifest.validation
     assert fetched.quantity * 1e9 == pytest.approx(sum(file.bytes for file in files))
-    moved = sum(record.bytes_out + record.bytes_in for record in done.records)
+    moved = sum(one.bytes_out + one.bytes_in + one.bytes_kept for one in done.records)
+    assert sum(one.bytes_kept for one in done.records) > 0
     assert exchanged.quantity * 1e9 == pytest.approx(moved)
 
 

@@ -22,6 +22,7 @@ SUMMARY = "summary.json"
 CHECKPOINT = "checkpoint.safetensors"  # of a job that has not come to its end
 PART = ".part-"  # how the name of a file begins that is being written
 _GATHERED = 8 << 10  # bytes
+_ROOM = 16 << 10  # bytes that a history leaves where a disk is full
 _ACTIVITIES = StepTimes.__struct_fields__
 
 
@@ -123,8 +124,15 @@ class HistoryFile:
                     self._broken = True
                     _tell(f"{HISTORY} ends here, the training goes on: cannot write: {error.strerror}")
                     with contextlib.suppress(OSError):
-                        self._file.truncate(self._size)  # whole lines
+                        self._make_room()
             self._gathered.clear()
+
+    def _make_room(self) -> None:
+        """Cut the file off after a whole line, so that there is room for a summary where a disk is full."""
+        end = max(self._size - _ROOM, 0)
+        tail = os.pread(self._file.fileno(), self._size - end, end)
+        self._size = end + tail.find(b"\n") + 1 if end else 0
+        self._file.truncate(self._size)
 
 
 def _tell(text: str) -> None:
