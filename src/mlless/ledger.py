@@ -18,7 +18,15 @@ from enum import Enum
 
 from mlless import keys
 from mlless.closing import Verdict
-from mlless.errors import DatasetError, DeadlineExceeded, JobError, MLLessError, WorkerFailed, WorkerLost
+from mlless.errors import (
+    ChannelError,
+    DatasetError,
+    DeadlineExceeded,
+    JobError,
+    MLLessError,
+    WorkerFailed,
+    WorkerLost,
+)
 from mlless.job import JobSpec
 from mlless.keys import model_key, update_key
 from mlless.membership import Schedule, told
@@ -317,7 +325,10 @@ class Ledger:
                 error = _failed(message)
                 if message.exit_code in _REPEATS:
                     yield Fail(error)
-                elif self._is_needed(message.worker):
+                    return
+                if member.fresh and message.exit_code == ChannelError.exit_code:
+                    self._origin = None  # the store may have lost it
+                if self._is_needed(message.worker):
                     yield from self._lose(message.worker, error, now)
 
     def _counts(self, worker: int, generation: int) -> bool:
@@ -416,12 +427,13 @@ class Ledger:
     def _is_substituted(self, worker: int) -> bool:
         """Return whether the part of a worker that is lost now goes to another: none is launched for it.
 
-        That is so of the policy ``shrink``, and of who has no mini-batch to take any more.
+        That is so of the policy ``shrink``, and of who has no mini-batch to take any more. Somebody must be
+        left to go on.
         """
-        others = any(
-            one.stage is _Stage.AT_WORK and number != worker for number, one in self._members.items()
-        )
-        return others and (self.spec.on_loss == "shrink" or worker not in self._plan.trainers)
+        ahead = self._following or self._plan
+        others = (self._members[one] for one in ahead.trainers or ahead.members if one != worker)
+        dispensable = self.spec.on_loss == "shrink" or worker not in self._plan.trainers
+        return dispensable and any(one.stage is _Stage.AT_WORK for one in others)
 
     def _mend(self, now: float) -> Iterator[Instruction]:
         """Do what the open step still needs; close it if it needs nothing."""
@@ -519,7 +531,10 @@ class Ledger:
             following, later = self.schedule.abandoned(plan), None
         else:
             following = self.schedule.without(following, gone) if gone else following
-            later = self.schedule.after(following, verdict.leavers, end=verdict.stop)
+            leavers = (
+                verdict.leavers if set(following.trainers) - set(verdict.leavers) else ()
+            )  # after a loss
+        later = self.schedule.after(following, leavers, end=verdict.stop)
         staying = [worker for worker in following.members if worker in at_work]
         keeper = (staying[0], at_work[staying[0]]) if staying else None
         mark = self._next_mark(keeper, following, later, verdict, now)
