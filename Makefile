@@ -8,7 +8,7 @@ RIE := aws-sam-cli==1.170.0  # only for the emulator of AWS Lambda that lies in 
 SEED ?= $(shell date +%s)  # of make explore, with the number of its rounds
 ROUNDS ?= 10
 
-.PHONY: demo test quick explore check lint types imports build clean
+.PHONY: demo test quick explore trials check lint types imports build clean
 
 demo: .venv/demo  ## train on generated ratings and show the result
 	$(RUN)/python examples/demo.py
@@ -26,6 +26,9 @@ explore: .venv/dev  ## other examples for the property tests, as a nightly run
 		$(RUN)/pytest -q -x -m hypothesis --hypothesis-profile=explore --hypothesis-seed=$$seed tests/unit \
 			|| { echo "again: make explore SEED=$$seed ROUNDS=1"; exit 1; }; \
 		seed=$$((seed + 1)); done
+
+trials: .venv/dev  ## 5,000 small jobs in virtual time, each with faults from a seed of its own, in some minutes
+	$(RUN)/python tests/trials.py 5000
 
 check: lint types imports test  ## everything that a change must pass
 

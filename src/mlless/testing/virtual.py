@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import heapq
 import math
+import random
+import signal
 import threading
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+import traceback
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 
 import msgspec
 import numpy as np
@@ -20,7 +24,7 @@ from mlless import checkpoint, keys
 from mlless.autotuner.decision import Decision
 from mlless.autotuner.opening import open_tuner
 from mlless.billing.meter import MEMORY, Bill, Meter
-from mlless.channels.ports import Bytes
+from mlless.channels.ports import Bytes, ObjectStore
 from mlless.closing import Leavers, nobody
 from mlless.data.dataset import Dataset
 from mlless.deployment import Addresses
@@ -28,6 +32,7 @@ from mlless.errors import DeadlineExceeded, Disconnected, MissingUpdate, MLLessE
 from mlless.job import JobSpec
 from mlless.kernels.arrays import Floats
 from mlless.launch import Launch, launch_of
+from mlless.ledger import Mark
 from mlless.messages import (
     FromWorker,
     FunctionId,
@@ -41,12 +46,51 @@ from mlless.models import model_of
 from mlless.records import StepRecord
 from mlless.replica import Replica
 from mlless.runtimes.ports import Ended
-from mlless.supervisor import Outcome, Supervisor, final_bill
+from mlless.supervisor import Outcome, Safe, Supervisor, final_bill
+from mlless.testing.faults import NO_FAULTS, Blow, Faults
 from mlless.worker import Identity, Worker
 
 _VERSION = "virtual"
 _SUPERVISOR = (-1, 0)
 _NOWHERE = Addresses("virtual", ("",), "")
+_MOST_PASSES, _LONGEST = 200_000, 50_000.0  # turns, and virtual seconds, that no job of a test needs
+
+
+@dataclass(frozen=True)
+class Launched:
+    """Trace: functions were started."""
+
+    functions: tuple[FunctionId, ...]
+
+
+@dataclass(frozen=True)
+class Dismissed:
+    """Trace: the runtime was told to end functions."""
+
+    functions: tuple[FunctionId, ...]
+
+
+@dataclass(frozen=True)
+class Heard:
+    """Trace: the supervisor received a message."""
+
+    message: FromWorker
+
+
+@dataclass(frozen=True)
+class Sent:
+    """Trace: the supervisor sent a message to functions."""
+
+    message: ToWorker
+    functions: tuple[FunctionId, ...]
+
+
+@dataclass(frozen=True)
+class Emptied:
+    """Trace: the store lost all that it had."""
+
+
+Trace = list[Launched | Dismissed | Heard | Sent | Emptied]
 
 
 @dataclass(frozen=True)
@@ -66,16 +110,28 @@ class Durations:
     fit: float = 0.0
 
 
+class Killed(BaseException):
+    """Ends a function as a signal does, which no role can catch."""
+
+
+class Stuck(AssertionError):
+    """A job has gone on for longer than any should."""
+
+
 class _Role:
     """One thread's place in the world. As a Clock it tells the role's own time."""
 
-    def __init__(self, world: _World, number: FunctionId) -> None:
+    def __init__(self, world: _World, number: FunctionId, time: float) -> None:
         self._world = world
         self.number = number
-        self.time = 0.0
+        self.time = self.began = time
         self.inbox: list[tuple[float, int, bytes]] = []
         self.deadline: float | None = None
+        self.stopped = 0.0  # until then
+        self.killed = math.inf  # at this time
+        self.calls = 0
         self.done = False
+        self.baton = threading.Semaphore(0)
 
     def now(self) -> float:
         """Return the role's time in seconds."""
@@ -88,68 +144,155 @@ class _Role:
 
     def due(self) -> float:
         """Return when the role can go on: now, or when it gets a message or gives up waiting."""
-        if self.deadline is None:
-            return self.time
-        arrival = self.inbox[0][0] if self.inbox else self.deadline
-        return max(self.time, min(arrival, self.deadline))
+        time = self.time
+        if self.deadline is not None:
+            arrival = self.inbox[0][0] if self.inbox else self.deadline
+            time = max(time, min(arrival, self.deadline))
+        return min(max(time, self.stopped), self.killed)
+
+    def take_turn(self) -> None:
+        """Let everyone go on who is due before this role."""
+        self._world.pass_baton(self)
+        self.time, self.deadline = self.due(), None
+        if self.killed <= self.time:
+            raise Killed
 
     def wait(self, timeout: float) -> bytes | None:
         """Pass the baton on until a message is here; None after ``timeout`` virtual seconds."""
         self.deadline = self.time + timeout
-        self._world.pass_baton(self)
-        self.time, self.deadline = self.due(), None
+        self.take_turn()
         if self.inbox and self.inbox[0][0] <= self.time:
             return heapq.heappop(self.inbox)[2]
         return None
 
+    @contextmanager
+    def calling(self) -> Iterator[None]:
+        """Surround the effect of one call of a port: what is to befall its caller does so before or after."""
+        self.take_turn()
+        call, self.calls = self.calls, self.calls + 1
+        self._suffer(call, after=False)
+        yield
+        self._suffer(call, after=True)
+
+    def _suffer(self, call: int, *, after: bool) -> None:
+        blow = self._world.blow(self, call, after)
+        if blow is None:
+            return
+        match blow.kind:
+            case "kill":
+                raise Killed
+            case "raise":
+                raise RuntimeError("a fault of the virtual world")
+            case "stop":
+                self.stopped = self.time + blow.seconds
+                self.take_turn()
+
 
 class _World:
-    """All roles of a job, each a function or the supervisor."""
+    """All roles of a job, each a function or the supervisor, and what goes wrong for them."""
 
-    def __init__(self, durations: Durations) -> None:
-        self.durations = durations
+    def __init__(self, durations: Durations, faults: Faults, trace: Trace) -> None:
+        self.durations, self.faults, self.trace = durations, faults, trace
         self.roles: dict[FunctionId, _Role] = {}
         self.values: dict[str, bytes] = {}
         self.broken = False
-        self._turn = threading.Condition()
-        self._holder = _SUPERVISOR
+        self._live: list[_Role] = []
+        self._passes = 0
         self._messages = 0
+        self._dice = random.Random(faults.seed)
+        self._arrived: dict[tuple[FunctionId, FunctionId], float] = {}  # the newest of a sender's messages
+        self._struck: set[tuple[int, FunctionId]] = set()
+        self._emptied = sorted(faults.emptied, reverse=True)
 
     def join(self, number: FunctionId, time: float) -> _Role:
         """Add a role, which is due at ``time``."""
-        role = self.roles[number] = _Role(self, number)
-        role.time = time
+        role = self.roles[number] = _Role(self, number, time)
+        self._live.append(role)
         return role
 
     def send(self, sender: _Role, receiver: FunctionId, message: bytes) -> None:
-        """Put a message on its way."""
-        self._messages += 1
+        """Put a message on its way; one sender's arrive in order, but those that come again."""
+        if receiver not in self.roles:
+            return
+        pair, faults = (sender.number, receiver), self.faults
         arrival = sender.time + self.durations.message
-        if receiver in self.roles:
-            heapq.heappush(self.roles[receiver].inbox, (arrival, self._messages, message))
+        if faults.delay:
+            arrival = max(arrival + self._dice.uniform(0.0, faults.delay), self._arrived.get(pair, 0.0))
+            self._arrived[pair] = arrival
+        self._deliver(receiver, arrival, message)
+        if faults.repeats and receiver == _SUPERVISOR and self._dice.random() < faults.repeats:
+            self._deliver(receiver, arrival + self._dice.expovariate(1.0), message)
+
+    def _deliver(self, receiver: FunctionId, arrival: float, message: bytes) -> None:
+        self._messages += 1
+        heapq.heappush(self.roles[receiver].inbox, (arrival, self._messages, message))
 
     def pass_baton(self, me: _Role) -> None:
         """Let whoever is due first go on; return when that is ``me``, at once if it is done."""
-        with self._turn:
-            waiting = [role for role in self.roles.values() if not role.done]
-            if waiting:
-                self._holder = min(waiting, key=lambda role: (role.due(), role.number)).number
-            self._turn.notify_all()
-            if not me.done:
-                self._turn.wait_for(lambda: self._holder == me.number or self.broken)
         if self.broken and me.number != _SUPERVISOR:
+            raise Disconnected("the job is over")
+        self._passes += 1
+        next_one = min(self._live, key=_due)
+        if self._passes > _MOST_PASSES:
+            next_one = self.roles[_SUPERVISOR]
+        if next_one is not me:
+            next_one.baton.release()
+            if me.done:
+                return
+            me.baton.acquire()
+        if me.number == _SUPERVISOR:
+            if self._passes > _MOST_PASSES or me.due() > _LONGEST:
+                raise Stuck(f"{self._passes} turns, and at {me.due():.0f} s the job still goes on")
+        elif self.broken:
             raise Disconnected("the job is over")
 
     def enter(self, me: _Role) -> None:
         """Wait for the baton for the first time."""
-        with self._turn:
-            self._turn.wait_for(lambda: self._holder == me.number or self.broken)
+        me.baton.acquire()
+        if self.broken:
+            raise Disconnected("the job is over")
+
+    def leave(self, me: _Role) -> None:
+        """Take a role out, and let the others go on."""
+        me.done = True
+        self._live.remove(me)
+        if not self.broken:
+            self.pass_baton(me)
 
     def end(self) -> None:
         """Send every role that is left home."""
-        with self._turn:
-            self.broken = True
-            self._turn.notify_all()
+        self.broken = True
+        for role in self.roles.values():
+            role.baton.release()
+
+    def blow(self, role: _Role, call: int, after: bool) -> Blow | None:
+        """Return what befalls a role now, before or after the effect of a call."""
+        if role.number == _SUPERVISOR:
+            return None
+        blow = self.faults.blows.get(role.number)
+        if blow is not None and (blow.call, blow.after) == (call, after):
+            return blow
+        for number, strike in enumerate(self.faults.strikes):
+            hit = role.number[0] in strike.workers and role.began < strike.time <= role.time
+            if hit and (number, role.number) not in self._struck:
+                self._struck.add((number, role.number))
+                return Blow(strike.kind, call, after, strike.seconds)
+        return None
+
+    def reach_store(self, role: _Role) -> None:
+        """Let a role wait until the store is there, and the store lose what it is to lose by then."""
+        for since, until in self.faults.away:
+            if since <= role.time < until:
+                role.time = until
+                role.take_turn()
+        while self._emptied and self._emptied[-1] <= role.time:
+            self._emptied.pop()
+            self.values.clear()
+            self.trace.append(Emptied())
+
+
+def _due(role: _Role) -> tuple[float, FunctionId]:
+    return role.due(), role.number
 
 
 class _Store:
@@ -158,30 +301,67 @@ class _Store:
     def __init__(self, world: _World, role: _Role) -> None:
         self._world, self._role = world, role
 
+    @property
+    def values(self) -> dict[str, bytes]:
+        """What is there, as nobody has to ask a server for it."""
+        return self._world.values
+
     def put(self, key: str, value: Sequence[Bytes]) -> None:
-        self._world.values[key] = b"".join(value)
-        self._charge(len(self._world.values[key]))
+        with self._calling():
+            self._world.values[key] = b"".join(value)
+            self._charge(len(self._world.values[key]))
 
     def get(self, keys: Sequence[str]) -> list[Bytes]:
-        for key in keys:
-            if key not in self._world.values:
-                raise MissingUpdate("not in the store", where=key)
-        values: list[Bytes] = [self._world.values[key] for key in keys]
-        self._charge(sum(len(value) for value in values))
+        with self._calling():
+            for key in keys:
+                if key not in self._world.values:
+                    raise MissingUpdate("not in the store", where=key)
+            values: list[Bytes] = [self._world.values[key] for key in keys]
+            self._charge(sum(len(value) for value in values))
         return values
 
     def delete(self, keys: Iterable[str]) -> None:
-        for key in keys:
-            self._world.values.pop(key, None)
+        with self._calling():
+            for key in keys:
+                self._world.values.pop(key, None)
 
     def keep(self, keys: Iterable[str]) -> None:
-        pass
+        with self._calling():
+            pass
 
     def destroy(self) -> None:
         self._world.values.clear()
 
+    @contextmanager
+    def _calling(self) -> Iterator[None]:
+        with self._role.calling():
+            self._world.reach_store(self._role)
+            yield
+
     def _charge(self, size: int) -> None:
         self._role.time += self._world.durations.request + self._world.durations.byte * size
+
+
+class _Objects:
+    """The files of a data set, as one role sees them."""
+
+    distant = False
+
+    def __init__(self, role: _Role, objects: ObjectStore) -> None:
+        self._role, self._objects = role, objects
+
+    def get(self, path: str) -> bytes:
+        with self._role.calling():
+            return self._objects.get(path)
+
+    def put(self, path: str, data: Bytes) -> None:
+        self._objects.put(path, data)
+
+    def delete(self, paths: Iterable[str]) -> None:
+        self._objects.delete(paths)
+
+    def names(self) -> set[str]:
+        return self._objects.names()
 
 
 class _Hub:
@@ -189,16 +369,25 @@ class _Hub:
 
     def __init__(self, world: _World, role: _Role) -> None:
         self._world, self._role = world, role
+        self.ask: Callable[[str], None] = lambda reason: None
 
     def receive(self, timeout: float) -> FromWorker | None:
-        message = self._role.wait(timeout)
-        return None if message is None else decode_from_worker(message)
+        data = self._role.wait(timeout)
+        asked = self._world.faults.asked
+        if asked is not None and self._role.time >= asked:
+            self.ask("interrupted")
+        if data is None:
+            return None
+        message = decode_from_worker(data)
+        self._world.trace.append(Heard(message))
+        return message
 
     def admit(self, functions: Iterable[FunctionId]) -> None:
         pass
 
     def broadcast(self, message: ToWorker, functions: Iterable[FunctionId]) -> None:
-        data = encode(message)
+        data, functions = encode(message), tuple(functions)
+        self._world.trace.append(Sent(message, functions))
         for function in functions:
             self._world.send(self._role, function, data)
 
@@ -216,16 +405,18 @@ class _Link:
         self._world, self._role = world, role
 
     def send(self, message: FromWorker) -> None:
-        self._world.send(self._role, _SUPERVISOR, encode(message))
+        with self._role.calling():
+            self._world.send(self._role, _SUPERVISOR, encode(message))
 
     def receive(self, timeout: float) -> ToWorker:
-        message = self._role.wait(timeout)
+        with self._role.calling():
+            message = self._role.wait(timeout)
         if message is None:
             raise DeadlineExceeded(f"no message from the supervisor for {timeout:g} s")
         return decode_to_worker(message)
 
     def close(self) -> None:
-        self._role.done = True
+        pass
 
 
 class VirtualRuntime:
@@ -248,6 +439,7 @@ class VirtualRuntime:
 
     def start(self, functions: Mapping[FunctionId, bytes]) -> None:
         """Give every function a thread; it moves once the baton comes to it."""
+        self._world.trace.append(Launched(tuple(functions)))
         for function, payload in functions.items():
             role = self._world.join(function, self._world.roles[_SUPERVISOR].time)
             thread = threading.Thread(target=self._run, args=(role, payload), daemon=True)
@@ -255,7 +447,11 @@ class VirtualRuntime:
             thread.start()
 
     def end(self, functions: Collection[FunctionId]) -> None:
-        """Do nothing: a thread cannot be ended from outside."""
+        """End functions at their next call of a port, if the world is one in which that is possible."""
+        self._world.trace.append(Dismissed(tuple(functions)))
+        if self._world.faults.ends:
+            for function in functions:
+                self._world.roles[function].killed = self._world.roles[_SUPERVISOR].time
 
     def ended(self) -> list[Ended]:
         """Return the functions that ended since the last call, once their last words have arrived."""
@@ -275,26 +471,56 @@ class VirtualRuntime:
 
     def _run(self, role: _Role, payload: bytes) -> None:
         launch = msgspec.json.decode(payload, type=Launch)
-        self._world.enter(role)
-        code, start = 0, role.time
+        code, cause = 0, ""
         try:
+            self._world.enter(role)
             Worker(
                 launch.job,
                 Identity(launch.worker, launch.generation, 0, _VERSION),
                 store=_Store(self._world, role),
                 link=_Link(self._world, role),
-                dataset=self._dataset,
+                dataset=self._seen_by(role),
                 clock=role,
             ).run()
         except MLLessError as error:
             code = error.exit_code
+        except Killed:
+            code = -signal.SIGKILL
+        except Exception:
+            code, cause = 1, traceback.format_exc()
         finally:
-            role.done = True
-            seconds = role.time - start
-            ended = Ended(launch.worker, launch.generation, code, cpu_seconds=seconds, seconds=seconds)
+            seconds = role.time - role.began
+            ended = Ended(
+                launch.worker, launch.generation, code, cpu_seconds=seconds, cause=cause, seconds=seconds
+            )
             self._ended.append((role.time + self._world.durations.message, ended))
-            if not self._world.broken:
-                self._world.pass_baton(role)
+            self._world.leave(role)
+
+    def _seen_by(self, role: _Role) -> Dataset:
+        """Return the data set; who reads a distant one does so in threads, which have no turns."""
+        objects = self._dataset.objects
+        return self._dataset if objects.distant else replace(self._dataset, objects=_Objects(role, objects))
+
+
+class _Copies(Safe):
+    """Keeps copies of models in memory."""
+
+    def __init__(self, store: _Store) -> None:
+        self._store, self._copy = store, ("", b"")
+        self._initial = store.values[keys.INITIAL]
+
+    def mark(self, mark: Mark) -> None:
+        """Copy a checkpoint, unless the store has lost it already."""
+        key = mark.origin.key
+        if key in self._store.values:
+            self._copy = key, self._store.values[key]
+
+    def restore(self, mark: Mark) -> None:
+        """Put the origin of a mark into the store again."""
+        copies = {keys.INITIAL: self._initial, self._copy[0]: self._copy[1]}
+        if mark.origin.key not in copies:
+            super().restore(mark)
+        self._store.put(mark.origin.key, [copies[mark.origin.key]])
 
 
 class _Fits:
@@ -316,13 +542,14 @@ class _Fits:
 
 @dataclass(frozen=True)
 class Simulation:
-    """What a simulated job came to; ``seconds`` are virtual."""
+    """What a simulated job came to; ``seconds`` are virtual, ``left`` the keys that it left in the store."""
 
     outcome: Outcome
     tables: dict[str, Floats]
     records: list[StepRecord]
     seconds: float
     bill: Bill | None
+    left: frozenset[str]
 
 
 def simulate(
@@ -332,10 +559,16 @@ def simulate(
     *,
     memory: int = MEMORY,
     leavers: Leavers = nobody,
-    listen: Callable[[StepRecord], None] = lambda record: None,
+    listen: Callable[[StepRecord], object] = lambda record: None,
+    faults: Faults = NO_FAULTS,
+    trace: Trace | None = None,
 ) -> Simulation:
-    """Run a job with its real roles and real gradients on a virtual clock."""
-    world = _World(durations)
+    """Run a job with its real roles and real gradients on a virtual clock.
+
+    ``faults`` befall it, each at its time: the same ones make the same job. What came and went is added to
+    the ``trace``. Stuck if it does not come to an end.
+    """
+    world = _World(durations, faults, [] if trace is None else trace)
     role = world.join(_SUPERVISOR, 0.0)
     store, model = _Store(world, role), model_of(spec.model)
     replica = Replica(model.shapes)
@@ -344,14 +577,15 @@ def simulate(
     runtime, records = VirtualRuntime(world, dataset), []
     meter = Meter(spec.tariff, opened=0.0, memory=memory) if spec.tariff else None
 
-    def hear(record: StepRecord) -> None:
+    def hear(record: StepRecord) -> object:
         records.append(record)
-        listen(record)
+        return listen(record)
 
+    hub = _Hub(world, role)
     supervisor = Supervisor(
         spec,
         [file.rows for file in dataset.manifest.train],
-        hub=_Hub(world, role),
+        hub=hub,
         store=store,
         runtime=runtime,
         clock=role,
@@ -360,13 +594,15 @@ def simulate(
         payload=lambda function: launch_of(spec, _NOWHERE, *function),
         listen=hear,
         leavers=leavers,
+        safe=_Copies(store),
         meter=meter,
         tuner=open_tuner(spec, meter, _Fits(role, durations.fit)),
     )
+    hub.ask = supervisor.request_stop
     try:
         outcome = supervisor.run()
         tables, _ = checkpoint.read_snapshot(store, outcome.snapshot)
         bill = final_bill(meter, runtime.stop(10.0), now=role.time, done=role.time)
-        return Simulation(outcome, tables, records, role.time, bill)
+        return Simulation(outcome, tables, records, role.time, bill, frozenset(world.values))
     finally:
         runtime.stop(10.0)

@@ -1,0 +1,337 @@
+"""Trials: small jobs in virtual time, each with faults that follow from its seed; and what must hold of them.
+
+``make trials`` makes 5,000. ``python tests/trials.py 1 --first 17`` repeats that of seed 17.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import random
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from mlless import keys
+from mlless.data.dataset import Dataset
+from mlless.data.memory import MemoryObjects
+from mlless.data.partition import partition
+from mlless.data.synthetic import write_clicks, write_ratings
+from mlless.errors import DeadlineExceeded, MissingUpdate, MLLessError, WorkerFailed, WorkerLost
+from mlless.job import Deadlines, JobSpec
+from mlless.ledger import PER_WORKER, TRIES
+from mlless.membership import bounds_of, order_of
+from mlless.messages import Begin, Commit, FunctionId, Plan, Report, Substituted
+from mlless.recipes import job_of
+from mlless.records import StepRecord
+from mlless.testing.faults import Faults, draw
+from mlless.testing.virtual import (
+    Dismissed,
+    Durations,
+    Emptied,
+    Heard,
+    Sent,
+    Simulation,
+    Trace,
+    simulate,
+)
+from mlless.wishes import Wishes
+
+DURATIONS = Durations(
+    work={"compute": 5e-3, "evaluate": 2e-3, "fetch": 1e-6, "merge": 1e-6}, message=2e-3, request=1e-3
+)
+BOUND = 0.1  # by which the held-out metric may be worse than that of the undisturbed job, as a share of it
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A job, whether its bits must be those of the undisturbed one, and what befalls it."""
+
+    seed: int
+    spec: JobSpec
+    exact: bool
+    leaves: tuple[int, int] | None  # after which step who leaves
+    faults: Faults
+
+    def leavers(self, record: StepRecord) -> Collection[int]:
+        """Let the one who leaves go."""
+        return (self.leaves[1],) if self.leaves is not None and record.step == self.leaves[0] else ()
+
+
+@cache
+def dataset(kind: str) -> Dataset:
+    """Return a tiny generated data set of a kind, in memory."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if kind == "mf":
+            write_ratings(folder / "source.csv", users=40, items=20, rows=500, factors=2, seed=1)
+            made = partition(folder / "source.csv", folder / "data")
+        else:
+            write_clicks(folder / "source.svm", rows=400, features=60, per_row=6, seed=1)
+            made = partition(folder / "source.svm", folder / "data")
+        objects = MemoryObjects()
+        for file in (*made.manifest.train, *made.manifest.validation):
+            if file.rows:
+                objects.put(file.path, made.objects.get(file.path))
+    return replace(made, objects=objects)
+
+
+def trial_of(seed: int) -> Trial:
+    """Return the trial of a seed."""
+    dice = random.Random(-1 - seed)
+    kind = dice.choice(("mf", "lr"))
+    workers = dice.randint(1, 5)
+    exact = dice.random() < 0.6
+    on_loss = dice.choices(("replace", "shrink", "fail"), (8, 3, 1))[0]
+    parts = dice.randint(2, 4)
+    held = dataset(kind)
+    rows = sum(file.rows for file in held.manifest.train)
+    wishes = Wishes(
+        batch_size=rows // (workers * parts),
+        epochs=3,
+        workers=workers,
+        on_loss=on_loss,
+        optimizer="nesterov" if exact else "adagrad",
+        sync="bsp" if exact else "isp",
+        learning_rate=0.1 if exact else None,
+        max_time=dice.uniform(2.0, 60.0) if dice.random() < 0.1 else None,
+        **({"factors": 3} if kind == "mf" else {}),
+    )
+    spec = job_of(wishes, held.manifest, kind)
+    if exact:
+        still = msgspec.structs.replace(spec.optimizer, momentum=0.0)
+        model = msgspec.structs.replace(spec.model, l2=0.0)
+        spec = msgspec.structs.replace(spec, optimizer=still, model=model)
+    spec = msgspec.structs.replace(spec, deadlines=Deadlines(start=20.0, step=20.0, commit=200.0))
+    leaves = (
+        (dice.randrange(3 * parts), dice.randrange(1, workers))
+        if workers > 1 and dice.random() < 0.2
+        else None
+    )
+    faults = draw(seed, workers, calls=8 * 3 * parts, seconds=0.6 * 3 * parts)
+    return Trial(seed, spec, exact and on_loss == "replace", leaves, faults)
+
+
+def run(trial: Trial, trace: Trace, records: list[StepRecord]) -> Simulation:
+    """Run a trial's job with its faults."""
+    return simulate(
+        trial.spec,
+        dataset(trial.spec.dataset),
+        DURATIONS,
+        leavers=trial.leavers,
+        listen=records.append,
+        faults=trial.faults,
+        trace=trace,
+    )
+
+
+def undisturbed(trial: Trial, trained: int) -> Simulation:
+    """Return a trial's job without faults, which is told to end so that it trains for so many steps."""
+    spec = msgspec.structs.replace(trial.spec, stop=msgspec.structs.replace(trial.spec.stop, max_time=None))
+    return simulate(
+        spec,
+        dataset(spec.dataset),
+        Durations(),
+        leavers=trial.leavers,
+        listen=lambda record: record.step == trained - 2,
+    )
+
+
+def attempt(seed: int) -> tuple[str, list[str]]:
+    """Run the trial of a seed; return how it ended, and what did not hold."""
+    trial, trace, records = trial_of(seed), [], []
+    try:
+        done = run(trial, trace, records)
+    except MLLessError as error:
+        return type(error).__name__, [*failed_rightly(trial, trace, error), *course_of(trial, trace, records)]
+    except Exception:
+        return "raised", [traceback.format_exc()]
+    return done.outcome.stop_reason, [
+        *course_of(trial, trace, records),
+        *committed(trace),
+        *ended_rightly(trial, trace, done),
+        *result_of(trial, trace, records, done),
+        *kept_clean(trace, done),
+    ]
+
+
+def failed_rightly(trial: Trial, trace: Trace, error: MLLessError) -> Iterator[str]:
+    """Complain about a failure that the faults do not explain."""
+    lost = sum(len(one.functions) for one in trace if isinstance(one, Dismissed))
+    tries: Counter[int] = Counter()
+    for one in trace:
+        if isinstance(one, Dismissed):
+            tries.update(worker for worker, _ in one.functions)
+        elif isinstance(one, Sent) and isinstance(one.message, Commit):
+            tries.clear()
+    workers = trial.spec.workers
+    if trial.spec.on_loss == "fail" and isinstance(error, (WorkerLost, WorkerFailed, DeadlineExceeded)):
+        return
+    if max(tries.values(), default=0) + 1 >= TRIES or lost + 1 > max(8, PER_WORKER * workers):
+        return
+    if isinstance(error, MissingUpdate) and Emptied() in trace:
+        return
+    if trial.spec.stop.max_time is not None and "was used up before the first step" in str(error):
+        return
+    yield f"failed after {lost} losses: {type(error).__name__}: {error}"
+
+
+def course_of(trial: Trial, trace: Trace, records: Sequence[StepRecord]) -> Iterator[str]:
+    """Complain unless each closed step has trained on just the rows of its part of the epoch."""
+    plans, closed = iter(closed_plans(trace)), []
+    for record in records:
+        if record.rewound_to is not None:
+            del closed[record.rewound_to :]
+        if record.step != len(closed):
+            yield f"step {record.step} was closed where {len(closed)} was due"
+            return
+        plan = next(plans, None)
+        if plan is None:  # the job failed before it could say so
+            break
+        if plan.step != record.step:
+            yield f"step {plan.step} was committed where the record is of {record.step}"
+            return
+        closed.append(plan)
+        if record.samples != rows_of(trial, plan):
+            yield f"step {plan.step} took {record.samples} rows instead of {rows_of(trial, plan)}"
+    places = [(plan.epoch, plan.part, plan.parts) for plan in closed if plan.trainers]
+    for (epoch, part, parts), after in pairwise(places):
+        if after[:2] != (divmod(epoch * parts + part + 1, parts)):
+            yield f"part {after} follows {epoch, part, parts}"
+
+
+def ended_rightly(trial: Trial, trace: Trace, done: Simulation) -> Iterator[str]:
+    """Complain of a job that ends for no reason, or another one than what befell it."""
+    *_, last = closed_plans(trace)
+    match done.outcome.stop_reason:
+        case "epochs" if last.epoch * last.parts + last.part < trial.spec.stop.epochs * last.parts:
+            yield f"it ended in epoch {last.epoch} of {trial.spec.stop.epochs}"
+        case "interrupted" if trial.faults.asked is None:
+            yield "nobody has asked it to end"
+        case "time" if trial.spec.stop.max_time is None:
+            yield "it ended for want of time, of which it had no end"
+        case "epochs" | "interrupted" | "time":
+            pass
+        case other:
+            yield f"it ended for {other}"
+
+
+def closed_plans(trace: Trace) -> Iterator[Plan]:
+    """Yield the plan of each step that was committed."""
+    plans: dict[int, Plan] = {}
+    for one in trace:
+        if isinstance(one, Sent) and isinstance(one.message, Begin | Commit):
+            if isinstance(one.message, Commit):
+                yield plans[one.message.step]
+            plans |= {plan.step: plan for plan in one.message.plans}
+
+
+def rows_of(trial: Trial, plan: Plan) -> int:
+    """Return the rows of a plan's part of the epoch."""
+    if not plan.trainers:
+        return 0
+    sizes = np.array([file.rows for file in dataset(trial.spec.dataset).manifest.train])
+    part = order_of(trial.spec.seed, plan.epoch, plan.parts)[plan.part]
+    begins, ends = bounds_of(np.arange(len(sizes)), sizes, part, plan.parts)
+    return int((ends - begins).sum())
+
+
+def committed(trace: Trace) -> Iterator[str]:
+    """Complain of a commit that names a function whose report was not taken while it counted."""
+    dismissed: set[FunctionId] = set()
+    reported: set[tuple[int, FunctionId]] = set()
+    for one in trace:
+        match one:
+            case Dismissed(functions):
+                dismissed.update(functions)
+            case Heard(Report() as report):
+                who = report.worker, report.generation
+                if who not in dismissed:
+                    reported.add((report.step, who))
+            case Heard(Substituted() as word):
+                who = word.report.worker, word.report.generation
+                if (word.worker, word.generation) not in dismissed and who not in dismissed:
+                    reported.add((word.report.step, who))
+            case Sent(Commit() as commit):
+                for who in commit.published:
+                    if (commit.step, who) not in reported:
+                        yield f"the commit of step {commit.step} names {who}, which did not count"
+                workers = [worker for worker, _ in commit.published]
+                if workers != sorted(set(workers)):
+                    yield f"the commit of step {commit.step} names {commit.published}"
+
+
+def result_of(trial: Trial, trace: Trace, records: Sequence[StepRecord], done: Simulation) -> Iterator[str]:
+    """Complain of a model that is not that of the undisturbed job."""
+    plans = {plan.step: plan for plan in closed_plans(trace)}
+    last = records[-1].step
+    trained = sum(1 for plan in plans.values() if plan.trainers and plan.step <= last)
+    if done.outcome.given_up or trained < 2:
+        return
+    same = undisturbed(trial, trained)
+    if trial.exact:
+        if same.outcome.model.step != done.outcome.model.step:
+            if Emptied() not in trace and not any(isinstance(one, Dismissed) for one in trace):
+                yield f"the model is of step {done.outcome.model.step}, not {same.outcome.model.step}"
+            return
+        for name, table in same.tables.items():
+            if not np.array_equal(table.view(np.uint32), done.tables[name].view(np.uint32)):
+                yield f"table {name} differs by up to {np.abs(table - done.tables[name]).max()}"
+        return
+    for name, value in same.outcome.model.heldout.items():
+        found = done.outcome.model.heldout.get(name, math.nan)
+        worse = (value - found if name == "auc" else found - value) / value
+        if not worse <= BOUND:
+            yield f"held-out {name} is {found}, undisturbed {value}"
+
+
+def kept_clean(trace: Trace, done: Simulation) -> Iterator[str]:
+    """Complain of keys that nobody needs, unless a function has written them that no longer counts."""
+    dismissed = {who for one in trace if isinstance(one, Dismissed) for who in one.functions}
+    last = max(plan.step for plan in closed_plans(trace))
+    models: Counter[str] = Counter()
+    for key in done.left - {keys.INITIAL}:
+        kind, step, function = key.split("/")
+        worker, _, generation = function.partition(".")
+        if (int(worker), int(generation)) in dismissed:
+            continue
+        models[kind] += 1
+        if kind in ("update", keys.DONATION) and int(step) < last - 1:
+            yield f"{key} is left after step {last}"
+    for kind in (keys.BEST, keys.CHECKPOINT, keys.RESULT):
+        if models[kind] > 2:
+            yield f"{models[kind]} models are left as {kind}"
+
+
+def main() -> int:
+    """Make trials in two processes and tell of those that found something; 1 if any did."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("trials", type=int, help="how many")
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
+    wanted = parser.parse_args()
+    began, ends, wrong = time.perf_counter(), Counter[str](), 0
+    with ProcessPoolExecutor(2) as pool:
+        seeds = range(wanted.first, wanted.first + wanted.trials)
+        for seed, (ending, complaints) in zip(seeds, pool.map(attempt, seeds, chunksize=20), strict=True):
+            ends[ending] += 1
+            if complaints:
+                wrong += 1
+                print(f"seed {seed}, {ending}:", *complaints[:5], sep="\n    ", flush=True)
+    endings = ", ".join(f"{count} {ending}" for ending, count in ends.most_common())
+    print(f"{wanted.trials} trials in {time.perf_counter() - began:.0f} s, {wrong} of them wrong: {endings}")
+    return int(wrong > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
