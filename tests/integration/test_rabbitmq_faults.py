@@ -37,7 +37,7 @@ MADE = ["broadcast", "supervisor", "worker-0.0", "worker-1.0", "worker-2.0"]
 
 
 def hello(number: int, worker: int = 0) -> Hello:
-    return Hello(worker=worker, generation=0, pid=1, protocol=PROTOCOL, version="0", digest=str(number))
+    return Hello(worker=worker, generation=0, pid=1, protocol=PROTOCOL, version=str(number))
 
 
 def commit(step: int) -> Commit:
@@ -269,9 +269,9 @@ def test_a_hub_goes_on_without_what_was_lost_and_links_do_not(
     new = ends.link(0, generation=1)
     hub.broadcast(commit(1), [(0, 0), (0, 1)])
     assert new.receive(PATIENCE) == commit(1)
-    new.send(Hello(0, 1, 1, PROTOCOL, "0", "new"))
+    new.send(Hello(0, 1, 1, PROTOCOL, "new"))
     heard = [hub.receive(PATIENCE)] if harm is restart else [hub.receive(PATIENCE) for _ in range(2)]
-    assert heard[-1] == Hello(0, 1, 1, PROTOCOL, "0", "new")
+    assert heard[-1] == Hello(0, 1, 1, PROTOCOL, "new")
     hub.destroy()
     assert broker.names(ends.job) == []
 

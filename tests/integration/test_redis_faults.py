@@ -49,8 +49,8 @@ PATIENCE = 20.0
 IMPATIENT = 1.0
 
 
-def hello(worker: int = 0, digest: str = "") -> Hello:
-    return Hello(worker=worker, generation=0, pid=1, protocol=PROTOCOL, version="0", digest=digest)
+def hello(worker: int = 0, text: str = "0") -> Hello:
+    return Hello(worker=worker, generation=0, pid=1, protocol=PROTOCOL, version=text)
 
 
 def commit(step: int) -> Commit:
@@ -262,7 +262,7 @@ class TestLostConnections:
             link.send(hello())
             for step in range(steps):
                 store.put(f"update/{step}", [step.to_bytes(4, "big")])
-                link.send(hello(digest=str(step)))
+                link.send(hello(text=str(step)))
                 received.append(link.receive(DEADLINE))
                 store.delete([f"update/{step - 1}"])
             link.close()
@@ -276,7 +276,7 @@ class TestLostConnections:
             for step in range(steps):
                 if step % 3 == 0:
                     client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-                assert hub.receive(DEADLINE) == hello(digest=str(step))
+                assert hub.receive(DEADLINE) == hello(text=str(step))
                 if step % 3 == 1:
                     client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
                 assert bytes(store.get([f"update/{step}"])[0]) == step.to_bytes(4, "big")
@@ -303,11 +303,11 @@ class TestLostConnections:
     ) -> None:
         """As one is whose answer was lost."""
         hub, link = bus
-        link.send(hello(digest="once"))
+        link.send(hello(text="once"))
         ((_, fields),) = client.xrange(hub._keys.up, min="-", max="+")[-1:]
         client.xadd(hub._keys.up, fields)
-        link.send(hello(digest="then"))
-        assert [hub.receive(DEADLINE), hub.receive(DEADLINE)] == [hello(digest="once"), hello(digest="then")]
+        link.send(hello(text="then"))
+        assert [hub.receive(DEADLINE), hub.receive(DEADLINE)] == [hello(text="once"), hello(text="then")]
         hub.broadcast(commit(1), [(0, 0)])
         ((_, fields),) = client.xrevrange(hub._keys.down, count=1)
         client.xadd(hub._keys.down, fields)
@@ -329,8 +329,8 @@ class TestLostConnections:
             signal.signal(signal.SIGALRM, before)
         hub.broadcast(Abort("interrupted"), [(0, 0)])
         assert link.receive(DEADLINE) == Abort("interrupted")
-        link.send(hello(digest="last"))
-        assert hub.receive(DEADLINE) == hello(digest="last")
+        link.send(hello(text="last"))
+        assert hub.receive(DEADLINE) == hello(text="last")
 
     @pytest.mark.usefixtures("impatient")
     def test_a_server_that_hangs_is_an_error(self, own_redis_server: Server, job: str) -> None:
@@ -429,12 +429,12 @@ class TestAbsence:
         link = RedisLink(absence.url, job, 0, 0, DEADLINE)
         store = RedisStore((absence.url,), job, EXPIRY, DEADLINE)
         store.put("kept", [b"x"])
-        link.send(hello(digest="0"))
+        link.send(hello(text="0"))
         hub.broadcast(commit(0), [(0, 0)])
         with ThreadPoolExecutor(2) as ends, ThreadPoolExecutor(1) as keeper:
             (theirs,) = keeper.submit(lambda: store._clients).result(DEADLINE)
             absence.go()
-            sending = ends.submit(link.send, hello(digest="1"))
+            sending = ends.submit(link.send, hello(text="1"))
             broadcasting = ends.submit(hub.broadcast, commit(1), [(0, 0)])
             reading = keeper.submit(store.get, ["kept"])
             noticed(link._client, hub._client, hub._pulse._client, theirs)
@@ -443,7 +443,7 @@ class TestAbsence:
             sending.result(DEADLINE)
             broadcasting.result(DEADLINE)
             assert [link.receive(DEADLINE) for _ in range(2)] == [commit(0), commit(1)]
-            assert [hub.receive(DEADLINE) for _ in range(2)] == [hello(digest="0"), hello(digest="1")]
+            assert [hub.receive(DEADLINE) for _ in range(2)] == [hello(text="0"), hello(text="1")]
 
             absence.go()
             hearing = ends.submit(hub.receive, DEADLINE)
@@ -514,8 +514,8 @@ class TestEmptied:
             with pytest.raises(Disconnected):
                 old.send(hello())
             new = RedisLink(own_redis_server.url, job, 0, 1, DEADLINE)
-            new.send(Hello(0, 1, 1, PROTOCOL, "0", "new"))
-            assert hearing.result(DEADLINE) == Hello(0, 1, 1, PROTOCOL, "0", "new")
+            new.send(Hello(0, 1, 1, PROTOCOL, "new"))
+            assert hearing.result(DEADLINE) == Hello(0, 1, 1, PROTOCOL, "new")
             hub.broadcast(commit(1), [(0, 0), (0, 1)])
             assert new.receive(DEADLINE) == commit(1)
             with pytest.raises(Disconnected):
@@ -630,8 +630,8 @@ hub.receive(600.0)
     def test_memory_stays_flat(self, client: redis.Redis, bus: tuple[RedisHub, RedisLink], job: str) -> None:
         hub, link = bus
         for step in range(2500):
-            link.send(hello(digest=str(step)))
-            assert hub.receive(DEADLINE) == hello(digest=str(step))
+            link.send(hello(text=str(step)))
+            assert hub.receive(DEADLINE) == hello(text=str(step))
             hub.broadcast(commit(step), [(worker, 0) for worker in range(5)])
             assert link.receive(DEADLINE) == commit(step)
         assert client.xlen(hub._keys.up) <= 1
@@ -665,8 +665,8 @@ hub.receive(600.0)
             entries.append({b"n": b"5", b"f": sender, b"m": encode(hello())})
         for entry in entries:
             client.xadd(hub._keys.up, entry)
-        link.send(hello(digest="unharmed"))
-        self._await(lambda: hub.receive(DEADLINE), hello(digest="unharmed"), len(entries))
+        link.send(hello(text="unharmed"))
+        self._await(lambda: hub.receive(DEADLINE), hello(text="unharmed"), len(entries))
         for entry in entries:
             if entry.get(b"n", b"") not in (b"1", b"9" * 30):  # other numbers are told apart below
                 client.xadd(hub._keys.down, entry)
@@ -877,25 +877,32 @@ class TestJobs:
         finally:
             os.kill(own_redis_server.pid, signal.SIGCONT)
 
-    def test_a_job_ends_when_its_server_is_emptied(
+    def test_a_job_whose_server_is_emptied_goes_on_from_its_checkpoint(
         self, own_redis_server: Server, ratings: Dataset, tmp_path: Path
     ) -> None:
-        """It tells why its workers are gone."""
+        """Its workers are gone, and the store as well."""
+
+        emptied: list[int] = []
 
         def flush(record: StepRecord) -> None:
-            if record.step == 20:
+            if record.step == 20 and not emptied:
+                emptied.append(record.step)
                 with own_redis_server.client() as client:
                     client.flushall()
 
-        with pytest.warns(RuntimeWarning, match=LOST), pytest.raises(MLLessError):
-            train(
+        with pytest.warns(RuntimeWarning, match=LOST):
+            run = train(
                 ratings.location,
                 workers=2,
-                epochs=100_000,
+                epochs=5,
                 out=tmp_path / "run",
                 store=own_redis_server.url,
                 listen=flush,
             )
+        history = run.history()
+        assert [record.step for record in history] == list(range(run.summary.steps))
+        assert any(record.rewound_to is not None for record in history)
+        assert run.summary.stop_reason == "epochs"
         with own_redis_server.client() as client:
             assert keys_of(client, "") == []
 

@@ -108,14 +108,18 @@ def _main(heldout: dict[str, float]) -> float:
     return next(iter(heldout.values()))
 
 
-def _left(record: StepRecord) -> str | None:
-    """Return the line of workers that are to leave, if any are."""
+def _events(record: StepRecord) -> Iterator[str]:
+    """Yield a line for whatever has happened beside the training: losses, and workers that are to leave."""
+    start = f"step {record.step:6d}  "
+    for loss in record.losses:
+        yield f"{start}{loss}"
+    if record.rewound_to is not None:
+        yield f"{start}all workers were lost: back to this step"
     decision = record.decision
-    if decision is None or not decision.workers:
-        return None
-    who = ", ".join(map(str, decision.workers))
-    thing = "worker" if len(decision.workers) == 1 else "workers"
-    return f"step {record.step:6d}  {thing} {who} of {record.workers} to leave: {decision.why}"
+    if decision is not None and decision.workers:
+        who = ", ".join(map(str, decision.workers))
+        thing = "worker" if len(decision.workers) == 1 else "workers"
+        yield f"{start}{thing} {who} of {record.workers} to leave: {decision.why}"
 
 
 def _evaluated(course: Course, record: StepRecord) -> str:
@@ -137,7 +141,7 @@ class _Plain:
     def hear(self, record: StepRecord) -> None:
         if self._course.add(record):
             self._console.print(Text(_evaluated(self._course, record)), soft_wrap=True)
-        if line := _left(record):
+        for line in _events(record):
             self._console.print(Text(line), soft_wrap=True)
 
 
@@ -155,7 +159,7 @@ class _Display:
             text = Text(_evaluated(self._course, record))
             text.highlight_regex(r"best$", "green")
             self._console.print(text, soft_wrap=True)
-        if line := _left(record):
+        for line in _events(record):
             self._console.print(Text(line), soft_wrap=True)
 
     def render(self) -> RenderableType:

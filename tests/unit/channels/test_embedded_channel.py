@@ -23,7 +23,7 @@ from mlless.channels.embedded_store import EmbeddedStore, job_folder, sweep
 from mlless.errors import ChannelError, CodecError, Disconnected, UsageError
 from mlless.messages import PROTOCOL, Abort, Hello, encode
 
-HELLO = Hello(worker=3, generation=0, pid=1, protocol=PROTOCOL, version="0", digest="")
+HELLO = Hello(worker=3, generation=0, pid=1, protocol=PROTOCOL, version="0")
 DEADLINE = 30.0
 
 

@@ -46,7 +46,7 @@ _OVER: dict[Axis, str] = {"steps": "steps", "seconds": "time", "dollars": "money
 # Activities and their colours; waiting, which no one wants, is grey.
 _ACTIVITIES = {
     name: color_of(number)
-    for name, number in zip(StepTimes.__struct_fields__, (5, 0, 6, 1, 7, 2, 3), strict=True)
+    for name, number in zip(StepTimes.__struct_fields__, (5, 0, 6, 1, 7, 2, 3, 4), strict=True)
 }
 
 
