@@ -10,12 +10,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from integration.jobs import DriverProcess, alive, eventually
+from integration.jobs import DriverProcess, alive, children, eventually, job
 
 from mlless.data.dataset import Dataset
+from mlless.driver import run_job
 from mlless.locations import Directory
 from mlless.prediction import load
+from mlless.records import StepRecord
 from mlless.report.history import read_history
+from mlless.runtimes.processes import ProcessRuntime
 
 Start = Callable[..., DriverProcess]
 
@@ -120,3 +123,29 @@ def test_a_driver_that_was_stopped_blames_no_worker(started: Start) -> None:
     output, errors = driver.output()
     assert "stopped interrupted" in output, errors
     assert re.search(r"for \d+ s nothing could come in: was the driver stopped", errors)
+
+
+def test_a_woken_worker_of_an_older_generation_is_sent_home(
+    ratings: Dataset, run_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A runtime may not be able to end a single function."""
+    monkeypatch.setattr(ProcessRuntime, "end", lambda self, functions: None)
+    stopped: list[int] = []
+    seen: list[int] = []
+
+    def listen(record: StepRecord) -> None:
+        if record.step == 20:
+            (zygote,) = [pid for pid in children(os.getpid()) if children(pid)]
+            stopped.append(sorted(children(zygote))[1])
+            os.kill(stopped[0], signal.SIGSTOP)
+        if record.losses:
+            os.kill(stopped[0], signal.SIGCONT)
+            eventually(lambda: not alive(stopped[0]), "the woken worker exits")
+            seen.append(record.step)
+
+    spec = job(ratings, workers=3, epochs=4, worker_timeout=1.0)
+    run = run_job(spec, ratings, run_folder, listen=listen)
+    assert seen
+    assert run.summary.stop_reason == "epochs"
+    assert [record.step for record in run.history()] == list(range(run.summary.steps))
+    assert [(one.worker, one.generation) for one in run.summary.workers] == [(0, 0), (1, 0), (1, 1), (2, 0)]
