@@ -44,6 +44,8 @@ from mlless.reception import Reception
 from mlless.runtimes.ports import Ended, Runtime
 from mlless.stopping import Choice, Progress, finite
 
+_LOOK = 0.1  # seconds between two looks at the clock
+
 Payload = Callable[[FunctionId], bytes]
 
 
@@ -107,7 +109,7 @@ class Supervisor:
     ) -> None:
         self._spec, self._hub, self._store, self._runtime, self._clock = spec, hub, store, runtime, clock
         self._payload, self._safe, self._meter = payload, safe or Safe(), meter
-        self._opened = self._start = self._renewed = clock.now()
+        self._opened = self._start = self._renewed = self._looked = clock.now()
         model = model_of(spec.model)
         self._costing = Costing(
             spec, meter, parameters=sum(shape.rows * shape.columns for shape in model.shapes)
@@ -143,8 +145,8 @@ class Supervisor:
                     if isinstance(event, Hello):
                         self._pids[event.worker, event.generation] = event.pid
                     self._feed(event)
-                self._feed(self._passed())
-                self._renew()
+                if self._clock.now() - self._looked >= _LOOK:
+                    self._look()
             return self._outcome
         except Exception as error:  # one who interrupts does not wait for a bus: its closing tells enough
             try:
@@ -157,9 +159,9 @@ class Supervisor:
     def _feed(self, event: Event) -> None:
         self._carry_out(self._ledger.handle(event, self._reception.awake()))
 
-    def _passed(self) -> Passed:
-        """Return what the time is, as the ledger needs to know it."""
-        now = self._clock.now()
+    def _look(self) -> None:
+        """See what time it is, and what is due."""
+        now = self._looked = self._clock.now()
         if self._ledger.step <= 0:
             self._costing.check_start(now)
         if self._ledger.is_silent(self._reception.awake()):
@@ -167,7 +169,10 @@ class Supervisor:
         late = self._costing.late(now)
         if late:
             self._closing.ask("time")
-        return Passed(asked=self._closing.reason is not None, late=late)
+        self._feed(Passed(asked=self._closing.reason is not None, late=late))
+        if now - self._renewed > self._spec.deadlines.expiry / 8:
+            self._store.keep(self._kept)  # by themselves they expire, as all keys do
+            self._renewed = now
 
     def _carry_out(self, instructions: Sequence[Instruction]) -> None:
         for one in instructions:
@@ -252,12 +257,6 @@ class Supervisor:
         self._kept -= set(keys)
         if keys:
             self._store.delete(keys)
-
-    def _renew(self) -> None:
-        """See to it that models outlive a long job: by themselves they expire, as all keys do."""
-        if self._clock.now() - self._renewed > self._spec.deadlines.expiry / 8:
-            self._store.keep(self._kept)
-            self._renewed = self._clock.now()
 
     def _note_ends(self, ended: Collection[Ended]) -> None:
         note_ends(self._meter, ended, self._clock.now())
