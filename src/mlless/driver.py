@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from mlless.billing.meter import MEMORY, Bill
 from mlless.billing.meter import Meter as CostMeter
 from mlless.channels.opening import open_objects
 from mlless.clock import SystemClock
-from mlless.closing import Leavers, nobody
+from mlless.closing import Leavers, Listener, nobody
 from mlless.data.dataset import Dataset, open_dataset
 from mlless.data.findings import check_two_classes
 from mlless.deployment import Deployment
@@ -54,8 +53,6 @@ if TYPE_CHECKING:
 _GRACE = 10.0  # seconds for workers to exit once the model is there
 _LIMIT_MARGIN = 10.0  # seconds before a function's time limit in which a job comes to its end
 LOCAL = Deployment()
-
-Listener = Callable[[StepRecord], None]
 
 
 def _silent(record: StepRecord) -> None:
@@ -150,7 +147,7 @@ def train(
     verbose : bool, default True
         Tell how it goes: live on a terminal, elsewhere in a line an evaluation.
     listen : callable
-        Hears of every step: it is called with its ``StepRecord``.
+        Hears of every step: it is called with its ``StepRecord``. If it returns True the training ends.
     **options
         See below. Only what is given here counts: settings in files and variables are for the command line.
 
@@ -171,9 +168,9 @@ def train(
     spec = plan_job(wishes, data, deployment)
     with progress(spec) if verbose else nullcontext(_silent) as display:
 
-        def hear(record: StepRecord) -> None:
+        def hear(record: StepRecord) -> object:
             display(record)
-            listen(record)
+            return listen(record)
 
         return run_job(spec, data, out, overwrite=overwrite, listen=hear, deployment=deployment)
 
@@ -211,9 +208,9 @@ def run_job(
         RunFiles(place, spec, dataset, overwrite=overwrite, keeps=keeps) as files,
     ):
 
-        def hear(record: StepRecord) -> None:
+        def hear(record: StepRecord) -> object:
             files.hear(record)
-            listen(record)
+            return listen(record)
 
         if _is_for_here(spec, deployment) and leavers is nobody:
             return Run(place, _run_here(spec, dataset, hear, interrupts, files))

@@ -531,10 +531,8 @@ class Ledger:
             following, later = self.schedule.abandoned(plan), None
         else:
             following = self.schedule.without(following, gone) if gone else following
-            leavers = (
-                verdict.leavers if set(following.trainers) - set(verdict.leavers) else ()
-            )  # after a loss
-        later = self.schedule.after(following, leavers, end=verdict.stop)
+            stay = set(following.trainers) - set(verdict.leavers)  # nobody may, where others were lost
+            later = self.schedule.after(following, verdict.leavers if stay else (), end=verdict.stop)
         staying = [worker for worker in following.members if worker in at_work]
         keeper = (staying[0], at_work[staying[0]]) if staying else None
         mark = self._next_mark(keeper, following, later, verdict, now)

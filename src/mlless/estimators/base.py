@@ -170,32 +170,18 @@ class Trained(CallbackSupportMixin, Parameters):
 
     def _train_elsewhere(self, spec: JobSpec, dataset: Dataset, goes_on: bool, hear: Hear) -> Ended:
         """Train with worker processes; a data set in memory is put into a temporary folder for them."""
-        everyone = frozenset(range(spec.workers))
-        stop = False
-
-        def listen(record: StepRecord) -> None:
-            nonlocal stop
-            stop |= hear(record)
-
         with tempfile.TemporaryDirectory(prefix="mlless-") as folder, as_value_error():
             if dataset.location == IN_MEMORY:
                 dataset = store_dataset(dataset, Path(folder) / "data")
                 spec = msgspec.structs.replace(spec, dataset=dataset.address)
-            # Whoever lets all workers go ends the job in order.
-            run = run_job(
-                spec,
-                dataset,
-                Path(folder) / "run",
-                listen=listen,
-                leavers=lambda _: everyone if stop else (),
-                keeps=False,
-            )
+            run = run_job(spec, dataset, Path(folder) / "run", listen=hear, keeps=False)
             tables = read_artifact(run.place).tables
         summary = run.summary
         # The last step moves nothing.
         self._course, self._model = resume(spec.model, summary.steps - 1, tables), spec.model
-        reason = "callback" if stop else summary.stop_reason
-        return Ended(reason, summary.epochs, Choice(summary.model_step, summary.heldout, summary.restored))
+        return Ended(
+            summary.stop_reason, summary.epochs, Choice(summary.model_step, summary.heldout, summary.restored)
+        )
 
     def _warn(self, *, partial: bool = False) -> None:
         """Tell whoever has called ``fit`` what is to doubt in it, and that training went astray."""

@@ -11,10 +11,11 @@ from tests.unit.exchange.conftest import made_update
 from mlless.channels.embedded_store import EmbeddedStore
 from mlless.errors import CodecError, MissingUpdate
 from mlless.exchange import codec
-from mlless.exchange.broadcast import Broadcast, update_key
+from mlless.exchange.broadcast import Broadcast
 from mlless.exchange.update import Update
 from mlless.job import Compression
 from mlless.kernels.arrays import TableUpdate
+from mlless.keys import update_key
 from mlless.replica import Replica, TableShape
 
 SHAPES = [TableShape("users", 20, 5), TableShape("items", 30, 5)]
@@ -32,7 +33,7 @@ class Member:
         self, store: EmbeddedStore, worker: int, generation: int = 0, compression: Compression = "zstd"
     ) -> None:
         self.replica = Replica(SHAPES)
-        self.exchange = Broadcast(store, self.replica, compression, worker, generation)
+        self.exchange = Broadcast(store, self.replica, compression, (worker, generation))
 
     def publish(self, step: int, update: Update) -> int:
         chunks = self.exchange.encode(update)
@@ -106,7 +107,7 @@ def test_a_damaged_update_is_named_and_nothing_is_merged(
     bad = b"no update"
     if shapes:  # whole, but of another model
         bad = bytes(codec.seal(codec.pack(made_update(2, shapes, half=True), "none"), "none"))
-    store.put(update_key(3, 2, 0), [bad])
+    store.put(update_key(3, (2, 0)), [bad])
     member = Member(store, 0)
     with pytest.raises(CodecError, match=r"update/3/2\.0: not a valid update"):
         member.merge(3, [(1, 0), (2, 0)])
@@ -123,15 +124,3 @@ def test_generations_have_keys_of_their_own(store: EmbeddedStore) -> None:
     # A successor reads what its predecessor published like anyone else's.
     successor.merge(3, [(1, 0)])
     assert successor.replica.digest() == digest_of(old)
-
-
-def test_discard_removes_ones_own_update_alone(store: EmbeddedStore) -> None:
-    update = made_update(1, SHAPES, half=True)
-    for worker in (0, 1):
-        Member(store, worker).publish(3, update)
-        Member(store, worker).publish(4, update)
-    Member(store, 0).exchange.discard(3)
-    Member(store, 0).exchange.discard(99)
-    store.get([update_key(3, 1, 0), update_key(4, 0, 0), update_key(4, 1, 0)])
-    with pytest.raises(MissingUpdate):
-        store.get([update_key(3, 0, 0)])

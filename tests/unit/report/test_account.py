@@ -127,4 +127,4 @@ def test_what_became_of_the_workers_is_told_where_there_is_a_tuner(summary, job,
 
 
 def test_shares_of_no_time_at_all():
-    assert shares(StepTimes(0, 0, 0, 0, 0, 0, 0)).count("0%") == 7
+    assert shares(StepTimes(0, 0, 0, 0, 0, 0, 0)).count("0%") == 8
