@@ -12,7 +12,8 @@ from mlless.messages import FromWorker
 from mlless.runtimes.ports import Ended, Runtime
 
 _POLL = 0.1  # seconds between looks at the runtime while no message comes
-_ASLEEP = 5.0  # seconds beyond that in which nothing can have come in
+_STALLED = 1.0  # seconds beyond that in which nothing can have come in
+_TOLD = 5.0  # seconds of that which are told
 
 
 class Reception:
@@ -23,16 +24,30 @@ class Reception:
     ) -> None:
         self._hub, self._runtime, self._clock, self._notice = hub, runtime, clock, notice
         self._fresh: list[Ended] = []
-        self._slept = 0.0
+        self._looked, self._slept = clock.now(), 0.0
         self.ended: list[Ended] = []
 
     def awake(self) -> float:
-        """Return the time but for that in which nothing could come in: no function can help that."""
-        return self._clock.now() - self._slept
+        """Return the time but for that in which nothing could come in: no function can help that.
+
+        It is to be called in every turn: what lies between two calls is at most a poll and some work.
+        """
+        now = self._clock.now()
+        stalled, self._looked = now - self._looked - _POLL, now
+        if stalled > _STALLED:
+            self._slept += stalled
+        if stalled > _TOLD:
+            warnings.warn(
+                f"for {stalled:.0f} s nothing could come in: was the driver stopped, the machine suspended, "
+                "or a server away?",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        return now - self._slept
 
     def next(self) -> list[FromWorker | ledger.Ended]:
         """Return what comes next, in order; nothing if it takes a while."""
-        message = self._receive()
+        message = self._hub.receive(_POLL)
         if message is not None:
             return [message]
         self.hear_of_ends()
@@ -48,26 +63,6 @@ class Reception:
             self._fresh += ended
             self.ended += ended
             self._notice(ended)
-
-    def bear(self, call: Callable[[], object]) -> None:
-        """Make a call which takes long where servers are away: no function can help that time, either."""
-        before = self._clock.now()
-        call()
-        self._slept += self._clock.now() - before
-
-    def _receive(self) -> FromWorker | None:
-        before = self._clock.now()
-        message = self._hub.receive(_POLL)
-        asleep = self._clock.now() - before - _POLL
-        if asleep > _ASLEEP:
-            self._slept += asleep
-            warnings.warn(
-                f"for {asleep:.0f} s nothing could come in: was the driver stopped, the machine suspended, "
-                "or the bus away?",
-                RuntimeWarning,
-                stacklevel=2,
-            )
-        return message
 
 
 def _event(one: Ended) -> ledger.Ended:

@@ -79,8 +79,9 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     of its steps. ``members`` are the numbers of workers in the order in which they took part, ``last_look``
     is what the auto-tuner's last look came to. ``notes`` are what was to doubt in the data set, a line each.
     ``stop_reason``: ``epochs``, ``target``, ``patience``, ``time``, ``cost``, ``interrupted``,
-    ``callback`` or ``diverged``; ``running`` while the job runs, and for good if no process was left to say more; ``failed``,
-    with the ``error``. Then the model is the best one so far, if ``model_step`` is not 0: none otherwise.
+    ``callback`` or ``diverged``; ``running`` while the job runs, and for good if no process was left to say
+    more; ``failed``, with the ``error``. Then the model is the best one so far, if ``model_step`` is not 0:
+    none otherwise.
     """
 
     steps: int

@@ -165,7 +165,7 @@ class Supervisor:
         if self._ledger.step <= 0:
             self._costing.check_start(now)
         if self._ledger.is_silent(self._reception.awake()):
-            self._reception.bear(lambda: self._store.keep(self._kept))  # is it the store that is away?
+            self._store.keep(self._kept)  # waits for a store that is away: time that does not count
         late = self._costing.late(now)
         if late:
             self._closing.ask("time")
