@@ -1,15 +1,17 @@
-"""Snapshots in the store."""
+"""Models in the store: snapshots, and origins from which a replica starts."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
 from mlless import checkpoint
 from mlless.channels.embedded_store import EmbeddedStore
-from mlless.errors import DatasetError, MissingUpdate
+from mlless.errors import DatasetError, JobError, MissingUpdate
+from mlless.messages import Origin
 from mlless.replica import Replica, TableShape
 
 SHAPES = (TableShape("users", 30, 5), TableShape("intercept", 1, 1))
@@ -19,31 +21,56 @@ def trained(seed: int) -> Replica:
     replica, random = Replica(SHAPES), np.random.default_rng(seed)
     for table in replica.tables:
         table.shared[:] = random.normal(0, 1, table.shared.shape)
+        table.state[:] = random.normal(0, 1, table.shared.shape)
         table.residual[:] = 1
     return replica
 
 
-def test_a_snapshot_restores_the_same_bits(tmp_path: Path) -> None:
+def test_a_replica_starts_from_an_origin_with_the_same_bits(tmp_path: Path) -> None:
     store, replica, other = EmbeddedStore(tmp_path), trained(1), trained(2)
-    checkpoint.save_snapshot(store, checkpoint.BEST, replica.snapshot())
-    checkpoint.load_snapshot(store, checkpoint.BEST, other)
+    origin, size = checkpoint.save_origin(store, "donation/7/0.0", replica, 7, (3, -4))
+    assert origin == Origin("donation/7/0.0", 7, replica.digest())
+    assert checkpoint.load_origin(store, origin, other) == ((3, -4), size)
     assert other.digest() == replica.digest()
-    assert not any(table.residual.any() for table in other.tables)
-    assert set(checkpoint.read_snapshot(store, checkpoint.BEST)[0]) == {"users", "intercept"}
+    for mine, theirs in zip(replica.tables, other.tables, strict=True):
+        assert np.array_equal(mine.state, theirs.state)
+        assert not theirs.residual.any()
+        assert (theirs.last == 6).all()
 
 
-def test_the_latest_snapshot_of_a_name_counts(tmp_path: Path) -> None:
+def test_an_origin_may_have_no_memory(tmp_path: Path) -> None:
+    store, replica, other = EmbeddedStore(tmp_path), trained(1), Replica(SHAPES)
+    checkpoint.save_snapshot(store, "initial", replica.snapshot())
+    exponents, _ = checkpoint.load_origin(store, Origin("initial", 0, replica.digest()), other)
+    assert exponents == ()
+    assert not any(table.state.any() for table in other.tables)
+    assert all((table.last == -1).all() for table in other.tables)
+
+
+def test_another_model_than_the_one_that_was_meant_is_refused(tmp_path: Path) -> None:
+    store = EmbeddedStore(tmp_path)
+    origin, _ = checkpoint.save_origin(store, "donation", trained(1), 7, ())
+    wrong = msgspec.structs.replace(origin, digest="0" * 16)
+    with pytest.raises(JobError, match="donation: not the model that this worker is to start from"):
+        checkpoint.load_origin(store, wrong, Replica(SHAPES))
+    checkpoint.load_origin(store, msgspec.structs.replace(origin, digest=""), Replica(SHAPES))
+
+
+def test_the_latest_snapshot_of_a_key_counts(tmp_path: Path) -> None:
     store = EmbeddedStore(tmp_path)
     for seed in (1, 2):
-        checkpoint.save_snapshot(store, checkpoint.BEST, trained(seed).snapshot())
-    other = trained(3)
-    checkpoint.load_snapshot(store, checkpoint.BEST, other)
+        checkpoint.save_snapshot(store, "best", trained(seed).snapshot(), step=seed)
+    tables, step = checkpoint.read_snapshot(store, "best")
+    assert step == 2
+    assert set(tables) == {"users", "intercept"}
+    other = Replica(SHAPES)
+    other.restore(tables)
     assert other.digest() == trained(2).digest()
 
 
 def test_a_missing_snapshot_is_named(tmp_path: Path) -> None:
     with pytest.raises(MissingUpdate, match="best"):
-        checkpoint.read_snapshot(EmbeddedStore(tmp_path), checkpoint.BEST)
+        checkpoint.read_snapshot(EmbeddedStore(tmp_path), "best")
 
 
 @pytest.mark.parametrize("data", [b"", b"x", b"\xff" * 100, b"\x10" + bytes(50)])
@@ -54,8 +81,8 @@ def test_what_is_no_snapshot_is_refused(tmp_path: Path, data: bytes) -> None:
         checkpoint.read_snapshot(store, "best")
 
 
-def test_a_snapshot_of_another_model_is_refused(tmp_path: Path) -> None:
+def test_an_origin_of_another_model_is_refused(tmp_path: Path) -> None:
     store = EmbeddedStore(tmp_path)
-    checkpoint.save_snapshot(store, "best", trained(1).snapshot())
+    origin, _ = checkpoint.save_origin(store, "donation", trained(1), 7, ())
     with pytest.raises(DatasetError, match="not a snapshot of this model: table users"):
-        checkpoint.load_snapshot(store, "best", Replica((TableShape("users", 29, 5), SHAPES[1])))
+        checkpoint.load_origin(store, origin, Replica((TableShape("users", 29, 5), SHAPES[1])))

@@ -48,13 +48,11 @@ def test_steps_that_move_whole_models_have_a_fixed_time(plan: Plan) -> None:
     assert pace.patience(PLAIN) == 20.0
 
 
-def test_a_worker_may_wait_for_servers_that_are_away() -> None:
-    limits = Deadlines(absence=60.0)
-    assert paced(deadlines=limits).patience(PLAIN) == LIMITS.step + 60.0
-    assert paced(0.1, 0.1, 0.1, deadlines=limits).patience(PLAIN) == FLOOR + 60.0
-    assert paced(*[50.0] * 4, deadlines=limits).patience(PLAIN) == LIMITS.step + 60.0
-
-
 @pytest.mark.parametrize("plan", [PLAIN, EVALUATING, FLUSHING, LAST])
 def test_what_was_asked_for_holds_for_all_steps(plan: Plan) -> None:
-    assert paced(2.0, 2.0, 2.0, deadlines=Deadlines(silence=1.5, absence=60.0)).patience(plan) == 1.5
+    assert paced(2.0, 2.0, 2.0, deadlines=Deadlines(silence=1.5)).patience(plan) == 1.5
+
+
+def test_who_has_its_rows_to_read_has_a_fixed_time() -> None:
+    assert paced(0.1, 0.1, 0.1).cold == LIMITS.step
+    assert paced(0.1, 0.1, 0.1, deadlines=Deadlines(silence=1.5)).cold == 1.5
