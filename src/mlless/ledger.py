@@ -483,6 +483,12 @@ class Ledger:
         elif (other := self._reported()) is not None:
             member.substitute, member.since = other[0], now
             yield Send(Substitute(self.step, worker, member.generation), (other,))
+        elif all(
+            self._members[one].stage is _Stage.SUBSTITUTED
+            for one in self._plan.members
+            if one not in self._reports
+        ):  # all who could have are lost as well
+            yield from self._launch((worker,), now)
 
     def _rewind(self, now: float) -> Iterator[Instruction]:
         """Go back to the newest checkpoint: nobody is left who has the model."""

@@ -89,7 +89,7 @@ class Worker:
     def _run(self) -> None:
         me = self._me.function
         self._link.send(Hello(*me, self._me.pid, PROTOCOL, self._me.version))
-        begin = self._receive(self._spec.deadlines.start)
+        begin = self._receive(self._spec.deadlines.commit)  # of the step in which it was launched, maybe
         if not isinstance(begin, Begin):
             raise self._out_of_step(begin, "a beginning")
         self._begin(begin.origin)
