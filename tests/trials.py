@@ -12,18 +12,22 @@ import sys
 import tempfile
 import time
 import traceback
+import warnings
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
+from unittest.mock import patch
 
 import msgspec
 import numpy as np
 
-from mlless import keys
+from mlless import checkpoint, keys
+from mlless.channels.ports import KeyValueStore
 from mlless.data.dataset import Dataset
 from mlless.data.memory import MemoryObjects
 from mlless.data.partition import partition
@@ -32,15 +36,17 @@ from mlless.errors import DeadlineExceeded, MissingUpdate, MLLessError, WorkerFa
 from mlless.job import Deadlines, JobSpec
 from mlless.ledger import PER_WORKER, TRIES
 from mlless.membership import bounds_of, order_of
-from mlless.messages import Begin, Commit, FunctionId, Plan, Report, Substituted
+from mlless.messages import Begin, Commit, Failure, FunctionId, Origin, Plan, Report, Substituted
 from mlless.recipes import job_of
 from mlless.records import StepRecord
+from mlless.replica import Replica
 from mlless.testing.faults import Faults, draw
 from mlless.testing.virtual import (
     Dismissed,
     Durations,
     Emptied,
     Heard,
+    Launched,
     Sent,
     Simulation,
     Trace,
@@ -150,27 +156,76 @@ def undisturbed(trial: Trial, trained: int) -> Simulation:
 
 def attempt(seed: int) -> tuple[str, list[str]]:
     """Run the trial of a seed; return how it ended, and what did not hold."""
-    trial, trace, records = trial_of(seed), [], []
+    trial, trace, records, wrong = trial_of(seed), [], [], []
     try:
-        done = run(trial, trace, records)
+        with beginnings(wrong), warnings.catch_warnings():
+            known = "ignore" if trial.faults.away else "error"
+            warnings.filterwarnings(known, "for .* s nothing could come in", RuntimeWarning)
+            done = run(trial, trace, records)
     except MLLessError as error:
-        return type(error).__name__, [*failed_rightly(trial, trace, error), *course_of(trial, trace, records)]
+        wrong += [
+            *failed_rightly(trial, trace, error),
+            *course_of(trial, trace, records),
+            *went_on(trial, trace),
+        ]
+        return type(error).__name__, wrong
     except Exception:
-        return "raised", [traceback.format_exc()]
+        return "raised", [*wrong, traceback.format_exc()]
     return done.outcome.stop_reason, [
+        *wrong,
+        *went_on(trial, trace),
         *course_of(trial, trace, records),
-        *committed(trace),
+        *committed(trial, trace),
         *ended_rightly(trial, trace, done),
         *result_of(trial, trace, records, done),
         *kept_clean(trace, done),
     ]
 
 
+@contextmanager
+def beginnings(wrong: list[str]) -> Iterator[None]:
+    """Complain of a replica that begins with changes of its own, which somebody else is going to publish."""
+    load = checkpoint.load_origin
+
+    def checked(store: KeyValueStore, origin: Origin, replica: Replica) -> tuple[tuple[int, ...], int]:
+        loaded = load(store, origin, replica)
+        if any(table.residual.any() for table in replica.tables):
+            wrong.append(f"who begins with {origin.key} has a residual")
+        return loaded
+
+    with patch.object(checkpoint, "load_origin", checked):
+        yield
+
+
+def emptied(trace: Trace) -> bool:
+    """Return whether the store has lost what it had."""
+    return any(isinstance(one, Emptied) for _, one in trace)
+
+
+def went_on(trial: Trial, trace: Trace) -> Iterator[str]:
+    """Complain of a time in which nothing came or went, where nobody was stopped, and of a false alarm."""
+    dismissed: set[FunctionId] = set()
+    faults = trial.faults
+    stops = [one for one in (*faults.blows.values(), *faults.strikes) if one.kind == "stop"]
+    prompt = not stops and not faults.away and not faults.delay and faults.notice <= 1.0
+    before = 0.0
+    for when, one in trace:
+        if prompt and when - before > 5.0:
+            yield f"nothing came or went from {before:.1f} to {when:.1f} s"
+        before = when
+        match one:
+            case Dismissed(functions):
+                dismissed.update(functions)
+            case Heard(Failure() as failure) if "no message from the supervisor" in failure.error:
+                if (failure.worker, failure.generation) not in dismissed:
+                    yield f"{failure.worker, failure.generation} was left alone"
+
+
 def failed_rightly(trial: Trial, trace: Trace, error: MLLessError) -> Iterator[str]:
     """Complain about a failure that the faults do not explain."""
-    lost = sum(len(one.functions) for one in trace if isinstance(one, Dismissed))
+    lost = sum(len(one.functions) for _, one in trace if isinstance(one, Dismissed))
     tries: Counter[int] = Counter()
-    for one in trace:
+    for _, one in trace:
         if isinstance(one, Dismissed):
             tries.update(worker for worker, _ in one.functions)
         elif isinstance(one, Sent) and isinstance(one.message, Commit):
@@ -180,7 +235,7 @@ def failed_rightly(trial: Trial, trace: Trace, error: MLLessError) -> Iterator[s
         return
     if max(tries.values(), default=0) + 1 >= TRIES or lost + 1 > max(8, PER_WORKER * workers):
         return
-    if isinstance(error, MissingUpdate) and Emptied() in trace:
+    if isinstance(error, MissingUpdate) and emptied(trace):
         return
     if trial.spec.stop.max_time is not None and "was used up before the first step" in str(error):
         return
@@ -230,7 +285,7 @@ def ended_rightly(trial: Trial, trace: Trace, done: Simulation) -> Iterator[str]
 def closed_plans(trace: Trace) -> Iterator[Plan]:
     """Yield the plan of each step that was committed."""
     plans: dict[int, Plan] = {}
-    for one in trace:
+    for _, one in trace:
         if isinstance(one, Sent) and isinstance(one.message, Begin | Commit):
             if isinstance(one.message, Commit):
                 yield plans[one.message.step]
@@ -247,11 +302,13 @@ def rows_of(trial: Trial, plan: Plan) -> int:
     return int((ends - begins).sum())
 
 
-def committed(trace: Trace) -> Iterator[str]:
+def committed(trial: Trial, trace: Trace) -> Iterator[str]:
     """Complain of a commit that names a function whose report was not taken while it counted."""
+    if trial.spec.on_loss == "fail" and any(isinstance(one, Dismissed) for _, one in trace):
+        yield "it went on without somebody"
     dismissed: set[FunctionId] = set()
     reported: set[tuple[int, FunctionId]] = set()
-    for one in trace:
+    for _, one in trace:
         match one:
             case Dismissed(functions):
                 dismissed.update(functions)
@@ -282,7 +339,7 @@ def result_of(trial: Trial, trace: Trace, records: Sequence[StepRecord], done: S
     same = undisturbed(trial, trained)
     if trial.exact:
         if same.outcome.model.step != done.outcome.model.step:
-            if Emptied() not in trace and not any(isinstance(one, Dismissed) for one in trace):
+            if not emptied(trace) and not any(isinstance(one, Dismissed) for _, one in trace):
                 yield f"the model is of step {done.outcome.model.step}, not {same.outcome.model.step}"
             return
         for name, table in same.tables.items():
@@ -298,13 +355,14 @@ def result_of(trial: Trial, trace: Trace, records: Sequence[StepRecord], done: S
 
 def kept_clean(trace: Trace, done: Simulation) -> Iterator[str]:
     """Complain of keys that nobody needs, unless a function has written them that no longer counts."""
-    dismissed = {who for one in trace if isinstance(one, Dismissed) for who in one.functions}
+    dismissed = {who for _, one in trace if isinstance(one, Dismissed) for who in one.functions}
+    newest = dict(sorted(who for _, one in trace if isinstance(one, Launched) for who in one.functions))
     last = max(plan.step for plan in closed_plans(trace))
     models: Counter[str] = Counter()
     for key in done.left - {keys.INITIAL}:
-        kind, step, function = key.split("/")
+        kind, step, function, *_ = key.split("/")
         worker, _, generation = function.partition(".")
-        if (int(worker), int(generation)) in dismissed:
+        if (int(worker), int(generation)) in dismissed or int(generation) < newest[int(worker)]:
             continue
         models[kind] += 1
         if kind in ("update", keys.DONATION) and int(step) < last - 1:

@@ -1,12 +1,95 @@
-"""Jobs in virtual time survive what befalls them, or fail for a reason: hundreds, each from a seed."""
+"""Jobs in virtual time survive what befalls them, or fail for a reason: hundreds, each from a seed.
+
+And the trials would notice: each of the mutations here is found by some of them.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import msgspec
 import pytest
 import trials
 
+from mlless import checkpoint
+from mlless.ledger import Instruction, Ledger
+from mlless.messages import Report, Times
+from mlless.supervisor import Supervisor
 
-@pytest.mark.parametrize("first", range(0, 300, 50))
+SEEDS = 300
+
+
+@pytest.mark.parametrize("first", range(0, SEEDS, 50))
 def test_whatever_befalls_a_job_its_rows_and_its_model_are_those_of_the_undisturbed_one(first):
     wrong = {seed: complaints for seed in range(first, first + 50) if (complaints := trials.attempt(seed)[1])}
     assert not wrong
+
+
+def test_a_seed_makes_the_same_job_again():
+    for seed in (0, 2, 8):
+        traces, records = ([], []), ([], [])
+        for trace, record in zip(traces, records, strict=True):
+            trials.run(trials.trial_of(seed), trace, record)
+        assert traces[0] == traces[1]
+        assert records[0] == records[1]
+
+
+def complaint() -> str:
+    """Return the first complaint that a mutation gives rise to; AssertionError if none does."""
+    for seed in range(SEEDS):
+        if complaints := trials.attempt(seed)[1]:
+            return complaints[0]
+    raise AssertionError("no trial has noticed")
+
+
+def test_messages_of_old_generations_that_are_taken_are_noticed(monkeypatch):
+    monkeypatch.setattr(Ledger, "_counts", lambda self, worker, generation: worker in self._members)
+    assert complaint()
+
+
+def test_a_donation_with_the_residual_of_its_donor_is_noticed(monkeypatch):
+    save, load, residuals = checkpoint.save_origin, checkpoint.load_origin, {}
+
+    def save_origin(store, key, replica, step, exponents):
+        residuals[key] = [table.residual.copy() for table in replica.tables]
+        return save(store, key, replica, step, exponents)
+
+    def load_origin(store, origin, replica):
+        loaded = load(store, origin, replica)
+        for table, residual in zip(replica.tables, residuals.get(origin.key, ()), strict=False):
+            table.residual[:] = residual
+        return loaded
+
+    monkeypatch.setattr(checkpoint, "save_origin", save_origin)
+    monkeypatch.setattr(checkpoint, "load_origin", load_origin)
+    assert "has a residual" in complaint()
+
+
+def test_a_lost_part_that_counts_as_done_is_noticed(monkeypatch):
+    lose = Ledger._lose
+
+    def skipped(self, worker, error, now) -> Iterator[Instruction]:
+        yield from lose(self, worker, error, now)
+        if worker in self._plan.members and worker not in self._reports:
+            generation = self._members[worker].generation
+            nothing = Report(worker, generation, self.step, 0, 0.0, False, True, 0, 0, 0, 0, 0, Times())
+            self._reports[worker] = nothing
+
+    monkeypatch.setattr(Ledger, "_lose", skipped)
+    assert "rows instead of" in complaint()
+
+
+def test_a_report_that_counts_for_the_next_step_as_well_is_noticed(monkeypatch):
+    take = Ledger._take
+
+    def twice(self, report, now) -> Iterator[Instruction]:
+        step = max(report.step, self.step)
+        yield from take(self, msgspec.structs.replace(report, step=step), now)
+
+    monkeypatch.setattr(Ledger, "_take", twice)
+    assert complaint()
+
+
+def test_keys_that_nobody_removes_are_noticed(monkeypatch):
+    monkeypatch.setattr(Supervisor, "_delete", lambda self, keys: None)
+    assert "is left after step" in complaint()

@@ -44,7 +44,8 @@ class Faults:
     Messages take up to ``delay`` seconds longer, each sender's in order. So large a share as ``repeats`` of
     those to the supervisor comes a second time. The store is ``away`` from one time to another, for calls
     then take that long, and it loses all that it has at the times ``emptied``. ``asked`` is when the job is
-    asked to stop. ``ends`` says whether its runtime can end functions one by one.
+    asked to stop. ``ends`` says whether its runtime can end functions one by one; it takes ``notice`` seconds
+    to tell of one that is over.
     """
 
     seed: int = 0
@@ -56,6 +57,7 @@ class Faults:
     emptied: tuple[float, ...] = ()
     asked: float | None = None
     ends: bool = True
+    notice: float = 0.0
 
 
 NO_FAULTS = Faults()
@@ -103,4 +105,5 @@ def draw(seed: int, workers: int, *, calls: int, seconds: float) -> Faults:
         emptied=(time(),) if likely(0.1) else (),
         asked=time() if likely(0.15) else None,
         ends=likely(0.6),
+        notice=dice.choice((0.0, 0.0, 0.0, 1.0, 15.0, math.inf)),
     )

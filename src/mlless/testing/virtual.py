@@ -90,7 +90,7 @@ class Emptied:
     """Trace: the store lost all that it had."""
 
 
-Trace = list[Launched | Dismissed | Heard | Sent | Emptied]
+Trace = list[tuple[float, Launched | Dismissed | Heard | Sent | Emptied]]  # and when
 
 
 @dataclass(frozen=True)
@@ -210,6 +210,10 @@ class _World:
         self._live.append(role)
         return role
 
+    def note(self, event: Launched | Dismissed | Heard | Sent | Emptied) -> None:
+        """Add to the trace, on the supervisor's clock."""
+        self.trace.append((self.roles[_SUPERVISOR].time, event))
+
     def send(self, sender: _Role, receiver: FunctionId, message: bytes) -> None:
         """Put a message on its way; one sender's arrive in order, but those that come again."""
         if receiver not in self.roles:
@@ -288,7 +292,7 @@ class _World:
         while self._emptied and self._emptied[-1] <= role.time:
             self._emptied.pop()
             self.values.clear()
-            self.trace.append(Emptied())
+            self.note(Emptied())
 
 
 def _due(role: _Role) -> tuple[float, FunctionId]:
@@ -379,7 +383,7 @@ class _Hub:
         if data is None:
             return None
         message = decode_from_worker(data)
-        self._world.trace.append(Heard(message))
+        self._world.note(Heard(message))
         return message
 
     def admit(self, functions: Iterable[FunctionId]) -> None:
@@ -387,7 +391,7 @@ class _Hub:
 
     def broadcast(self, message: ToWorker, functions: Iterable[FunctionId]) -> None:
         data, functions = encode(message), tuple(functions)
-        self._world.trace.append(Sent(message, functions))
+        self._world.note(Sent(message, functions))
         for function in functions:
             self._world.send(self._role, function, data)
 
@@ -439,7 +443,7 @@ class VirtualRuntime:
 
     def start(self, functions: Mapping[FunctionId, bytes]) -> None:
         """Give every function a thread; it moves once the baton comes to it."""
-        self._world.trace.append(Launched(tuple(functions)))
+        self._world.note(Launched(tuple(functions)))
         for function, payload in functions.items():
             role = self._world.join(function, self._world.roles[_SUPERVISOR].time)
             thread = threading.Thread(target=self._run, args=(role, payload), daemon=True)
@@ -448,7 +452,7 @@ class VirtualRuntime:
 
     def end(self, functions: Collection[FunctionId]) -> None:
         """End functions at their next call of a port, if the world is one in which that is possible."""
-        self._world.trace.append(Dismissed(tuple(functions)))
+        self._world.note(Dismissed(tuple(functions)))
         if self._world.faults.ends:
             for function in functions:
                 self._world.roles[function].killed = self._world.roles[_SUPERVISOR].time
@@ -493,7 +497,8 @@ class VirtualRuntime:
             ended = Ended(
                 launch.worker, launch.generation, code, cpu_seconds=seconds, cause=cause, seconds=seconds
             )
-            self._ended.append((role.time + self._world.durations.message, ended))
+            noticed = role.time + self._world.durations.message + self._world.faults.notice
+            self._ended.append((noticed, ended))
             self._world.leave(role)
 
     def _seen_by(self, role: _Role) -> Dataset:
