@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from mlless import kernels
 from mlless.errors import CodecError, DatasetError
 from mlless.job import MergeRule
-from mlless.kernels.arrays import Bytes, Floats, Rows
+from mlless.kernels.arrays import Bytes, Floats, Rows, Total
 
 _LINE = 16  # floats in a cache line
+_ROWS_AT_ONCE = 1 << 12  # of a large sum, as it is merged
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,9 +142,7 @@ class Replica:
             kernels.merge_updates(tables, list(updates.values()), factors, int(by_count))
         except ValueError as error:
             what, number = error.args
-            raise CodecError(
-                "not a valid update", where=list(updates)[number], found=what, cure="publish the update again"
-            ) from error
+            raise _invalid(list(updates)[number], what) from error
 
     def snapshot(self) -> dict[str, Floats]:
         """Return a copy of ``shared``, table by table."""
@@ -174,6 +173,47 @@ class Replica:
         for table in self.tables:
             digest.update(np.ascontiguousarray(table.shared).data)
         return digest.hexdigest()
+
+
+class Summing:
+    """Merges the updates of a step, one after the other, that are too large to be held together.
+
+    The same bits as ``Replica.merge`` of all of them, in this order, in the memory of one, and of their sum.
+    Nothing is written to ``shared`` before ``merge``: until then they may turn out to be damaged or missing.
+    """
+
+    def __init__(self, replica: Replica, rule: MergeRule, members: int) -> None:
+        self._tables = replica.tables
+        self._factors, by_count = coefficients(rule, members)
+        self._totals = [
+            Total.zeros(shape.rows, shape.columns, counted=by_count and not shape.apart)
+            for shape in replica.shapes
+        ]
+
+    def add(self, where: str, update: bytes | memoryview | Bytes) -> None:
+        """Add the next update; CodecError, with ``where`` as its place, if it is none for these tables."""
+        try:
+            kernels.add_update(self._totals, update)
+        except ValueError as error:
+            raise _invalid(where, str(error)) from error
+
+    def merge(self) -> None:
+        """Add the sum to ``shared``."""
+        for table, total in zip(self._tables, self._totals, strict=True):
+            touched = np.flatnonzero(total.touched)
+            for begin in range(0, len(touched), _ROWS_AT_ONCE):
+                rows = touched[begin : begin + _ROWS_AT_ONCE]
+                sums = total.sums[rows, : total.columns]
+                if len(total.counts):
+                    sums *= self._factors[total.counts[rows, : total.columns]]
+                elif not table.shape.apart:
+                    sums *= self._factors[0]
+                with np.errstate(all="ignore"):  # what is not finite shows in the metrics
+                    table.shared[rows] += sums
+
+
+def _invalid(where: str, found: str) -> CodecError:
+    return CodecError("not a valid update", where=where, found=found, cure="publish the update again")
 
 
 class Undo:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mlless.channels.ports import KeyValueStore
+from mlless.channels.ports import Bytes, KeyValueStore
 from mlless.exchange import codec
 from mlless.exchange.update import Update, entries
 from mlless.job import Compression, MergeRule
 from mlless.keys import update_key
 from mlless.messages import FunctionId
-from mlless.replica import Replica
+from mlless.replica import Replica, Summing
+
+_AT_ONCE = 1 << 26  # bytes of updates that are held and taken apart together
 
 
 class Broadcast:
@@ -46,14 +48,33 @@ class Broadcast:
     def merge(self, step: int, published: Sequence[FunctionId], rule: MergeRule, members: int) -> int:
         """Merge the step's updates in order of worker id, one's own among them; return the bytes read.
 
-        One round trip. MissingUpdate or CodecError name the key, and nothing is merged then.
+        One round trip, unless the updates are likely to be too large for that, which is known by one's own:
+        then they are read and summed a few at a time. MissingUpdate or CodecError name the key, and nothing
+        is merged then.
         """
-        keys = {who: update_key(step, who) for who in published}
-        peers = [key for who, key in keys.items() if who != self._me]
-        values = dict(zip(peers, self._store.get(peers) if peers else [], strict=True))
-        updates = {
-            key: codec.opened(values[key], self._replica.shapes, key) if key in values else self._own
-            for key in keys.values()
-        }
-        self._replica.merge(updates, rule, members)
-        return sum(len(value) for value in values.values())
+        keys = [update_key(step, who) for who in published]
+        at_once = max(1, _AT_ONCE // max(1, len(self._own)))
+        values = self._read(step, keys[:at_once])
+        size = sum(map(len, values.values()))
+        if len(keys) <= at_once and size <= _AT_ONCE:
+            self._replica.merge({key: self._opened(key, values) for key in keys}, rule, members)
+            return size
+        summing = Summing(self._replica, rule, members)
+        for begin in range(0, len(keys), at_once):
+            some = keys[begin : begin + at_once]
+            if begin:
+                values = self._read(step, some)
+                size += sum(map(len, values.values()))
+            for key in some:
+                summing.add(key, self._opened(key, values))
+        summing.merge()
+        return size
+
+    def _read(self, step: int, keys: Sequence[str]) -> dict[str, Bytes]:
+        """Return the updates of others among these, by key, sealed as they were published."""
+        peers = [key for key in keys if key != update_key(step, self._me)]
+        return dict(zip(peers, self._store.get(peers) if peers else [], strict=True))
+
+    def _opened(self, key: str, values: dict[str, Bytes]) -> Bytes:
+        """Return a packed update, taken out of ``values`` unless it is one's own."""
+        return codec.opened(values.pop(key), self._replica.shapes, key) if key in values else self._own

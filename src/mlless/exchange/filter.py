@@ -12,11 +12,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mlless import kernels
 from mlless.errors import NotFinite
 from mlless.exchange.update import Update
 from mlless.job import Sync
 from mlless.kernels.arrays import Outbox, Sent, TableUpdate
-from mlless.kernels.twin import FLOATS, HALVES, MERGED, publish
+from mlless.kernels.twin import FLOATS, HALVES, MERGED
 from mlless.models.base import Filter
 from mlless.replica import Replica
 
@@ -80,13 +81,10 @@ class SignificanceFilter:
         update = []
         for table in self._replica.tables:
             shape = table.shape
-            box = _outbox(shape.columns, shape.rows)
-            ids = np.arange(shape.rows, dtype=np.uint32)
-            residual = np.ascontiguousarray(table.residual)
-            sent = publish(ids, table.shared, residual, 0.0, mode, box)
+            box = _outbox(shape.columns, shape.rows if mode == FLOATS else 0)
+            sent = Sent(*kernels.flush_table(table.rows, shape.columns, mode, box))
             if not sent.finite:
                 raise NotFinite(f"a parameter of table {shape.name} is no longer a finite number")
-            table.residual[:] = residual
             if mode == FLOATS:
                 update.append(_contents(box, sent, half=False))
         return tuple(update)

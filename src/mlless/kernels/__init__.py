@@ -47,20 +47,24 @@ NAME = "numpy" if _chosen is twin else "native"
 
 if TYPE_CHECKING:
     from mlless.kernels.twin import (
+        add_update,
         assemble_clicks,
         assemble_ratings,
         factorization_error,
         factorization_step,
+        flush_table,
         logistic_margins,
         logistic_step,
         merge_updates,
         pack_update,
     )
 else:
+    add_update = _chosen.add_update
     assemble_clicks = _chosen.assemble_clicks
     assemble_ratings = _chosen.assemble_ratings
     factorization_error = _chosen.factorization_error
     factorization_step = _chosen.factorization_step
+    flush_table = _chosen.flush_table
     logistic_margins = _chosen.logistic_margins
     logistic_step = _chosen.logistic_step
     merge_updates = _chosen.merge_updates
@@ -70,10 +74,12 @@ __all__ = [
     "CURE",
     "MISSING",
     "NAME",
+    "add_update",
     "assemble_clicks",
     "assemble_ratings",
     "factorization_error",
     "factorization_step",
+    "flush_table",
     "logistic_margins",
     "logistic_step",
     "merge_updates",

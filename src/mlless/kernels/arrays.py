@@ -140,5 +140,25 @@ class TableUpdate(NamedTuple):
     exponent: int = 0
 
 
+class Total(NamedTuple):
+    """What the updates of a table come to: for each entry the sum of its values, and how many there were.
+
+    ``sums`` and ``counts`` have ``columns`` places a row or, from 8 columns on, the next multiple of 8;
+    ``counts`` none at all where they are not wanted. ``touched`` is 1 for each row that an update names.
+    """
+
+    sums: Floats
+    counts: NDArray[np.int32]
+    touched: Bytes
+    columns: int
+
+    @classmethod
+    def zeros(cls, rows: int, columns: int, *, counted: bool) -> Total:
+        """Return the total of no updates."""
+        width = columns if columns < 8 else -(-columns // 8) * 8
+        counts = np.zeros((rows if counted else 0, width), np.int32)
+        return cls(np.zeros((rows, width), np.float32), counts, np.zeros(rows, np.uint8), columns)
+
+
 def _size(batch: RatingsArrays | ClicksArrays) -> int:
     return sum(array.nbytes for array in batch if isinstance(array, np.ndarray))

@@ -386,6 +386,42 @@ INLINE void change_row(float *row, const int columns, const float *g, const Rule
         change_entries(row, columns, g, rule, out, id);
 }
 
+/* Publish all that a table's residuals hold, or with MERGED put it into shared. */
+TARGETED static void flush_rows(Table table, Outbox *out)
+{
+    const int columns = table.columns, bytes = (columns + 7) / 8;
+    float *values = out->values;
+    for (Py_ssize_t id = 0; id < table.rows; id++) {
+        float *shared = table.data + (size_t)id * table.stride, *residual = shared + columns;
+        if (out->mode == MERGED) {
+            for (int i = 0; i < columns; i++) {
+                out->finite[0] &= (bits_of(residual[i]) & 0x7fffffff) < 0x7f800000 ? -1 : 0;
+                shared[i] += residual[i];
+                residual[i] = 0.0f;
+            }
+            continue;
+        }
+        uint8_t *mask = out->masks + out->n_rows * bytes;
+        Py_ssize_t n = out->n_values;
+        memset(mask, 0, (size_t)bytes);
+        for (int i = 0; i < columns; i++) {
+            float r = residual[i];
+            int32_t size = (int32_t)(bits_of(r) & 0x7fffffff);
+            uint32_t sent = fabsf(r) > 0.0f * fabsf(shared[i]);
+            out->finite[0] &= size < 0x7f800000 ? -1 : 0;
+            values[n] = r; /* only a sent one moves on: the outbox has room for one too many */
+            residual[i] = sent ? 0.0f : r;
+            size = sent ? size : 0;
+            out->largest[0] = size > out->largest[0] ? size : out->largest[0];
+            mask[i / 8] |= (uint8_t)(sent << i % 8);
+            n += sent;
+        }
+        out->rows[out->n_rows] = (uint32_t)id;
+        out->n_rows += n > out->n_values;
+        out->n_values = n;
+    }
+}
+
 /* LANES rows of one column at once. Rows, masks and values are written whole, too: there is room for as many. */
 INLINE void change_column(Table table, const uint32_t *ids, const float *g, const Rule *rule, Outbox *out)
 {
@@ -840,6 +876,21 @@ INLINE void merge(Table table, const int columns, Update *updates, Py_ssize_t co
             for (int i = 0; by_count && i < width; i++)
                 seen[i] = 0;
         }
+    }
+}
+
+/* Add an update to the sums, and the counts if there are any, of a whole table. */
+TARGETED static void add_rows(const Update *update, const int columns, float *sums, int32_t *counts, uint8_t *touched)
+{
+    const int bytes = (columns + 7) / 8, width = columns < LANES ? columns : bytes * LANES;
+    Py_ssize_t value = 0;
+    for (Py_ssize_t row = 0; row < update->n_rows; row++) {
+        const size_t at = update->rows[row];
+        const uint8_t *mask = update->masks + row * bytes, *values = update->values + 4 * value;
+        const Py_ssize_t left = update->n_values - value;
+        touched[at] = 1;
+        value += counts ? add_row(sums + at * width, counts + at * width, mask, values, left, columns, 1)
+                        : add_row(sums + at * width, NULL, mask, values, left, columns, 0);
     }
 }
 
@@ -1472,6 +1523,32 @@ done:
     return result;
 }
 
+static PyObject *flush_table(PyObject *self, PyObject *args)
+{
+    (void)self;
+    Py_buffer v[4] = {{0}};
+    Py_ssize_t stride;
+    int columns, mode, exponent;
+    PyObject *result = NULL;
+    if (!PyArg_ParseTuple(args, "(w*n)ii(w*w*w*i)", &v[0], &stride, &columns, &mode, &v[1], &v[2], &v[3], &exponent))
+        goto done;
+    Table table;
+    Outbox out;
+    if (!as_table(&v[0], stride, columns, &table) || table.rows > UINT32_MAX) {
+        invalid("a table does not have this shape");
+        goto done;
+    }
+    if (mode == HALVES || !as_outbox(&v[1], &v[2], &v[3], table.rows, columns, 0.0, mode, exponent, &out)) {
+        invalid("the outbox is too small, or not for float32");
+        goto done;
+    }
+    flush_rows(table, &out);
+    result = Py_BuildValue("(nnfi)", out.n_rows, out.n_values, largest_of(&out), finite_of(&out));
+done:
+    RELEASE(v);
+    return result;
+}
+
 static PyObject *merge_updates(PyObject *self, PyObject *args)
 {
     (void)self;
@@ -1553,6 +1630,71 @@ done:
     free(parts);
     free(updates);
     PyBuffer_Release(&coefficients);
+    return result;
+}
+
+static int as_total(const Py_buffer *sums, const Py_buffer *counts, const Py_buffer *touched, int columns, Table *table)
+{
+    if (columns < 1 || columns > MAX_COLUMNS)
+        return 0;
+    const Py_ssize_t width = columns < LANES ? columns : (columns + 7) / 8 * LANES;
+    *table = (Table){NULL, touched->len, width, columns};
+    return holds(sums, 4) && holds(counts, 4) && touched->len <= PY_SSIZE_T_MAX / 4 / width &&
+           sums->len == 4 * width * touched->len && (!counts->len || counts->len == sums->len);
+}
+
+static PyObject *add_update(PyObject *self, PyObject *args)
+{
+    (void)self;
+    PyObject *list, *result = NULL;
+    Py_buffer update;
+    if (!PyArg_ParseTuple(args, "O!y*", &PyList_Type, &list, &update))
+        return NULL;
+    const Py_ssize_t count = PyList_Size(list);
+    Py_buffer *views = calloc(3 * (size_t)count + 1, sizeof(*views));
+    Table *tables = calloc((size_t)count + 1, sizeof(*tables));
+    Part *parts = calloc((size_t)count + 1, sizeof(*parts));
+    Update *updates = calloc((size_t)count + 1, sizeof(*updates));
+    if (!views || !tables || !parts || !updates) {
+        PyErr_NoMemory();
+        goto done;
+    }
+    for (Py_ssize_t t = 0; t < count; t++) {
+        PyObject *total = PyList_GetItem(list, t);
+        Py_buffer *v = views + 3 * t;
+        int columns;
+        if (!PyTuple_Check(total)) {
+            invalid("a total is sums, counts, touched rows, and how many columns they have");
+            goto done;
+        }
+        if (!PyArg_ParseTuple(total, "w*w*w*i", &v[0], &v[1], &v[2], &columns))
+            goto done;
+        if (!as_total(&v[0], &v[1], &v[2], columns, &tables[t])) {
+            invalid("a total does not have this shape");
+            goto done;
+        }
+    }
+    Py_ssize_t floats = announced(update.buf, update.len, tables, count, parts);
+    float *room = floats < 0 ? NULL : scratch(&update_memory, sizeof(float) * (size_t)(floats + 1));
+    if (floats >= 0 && !room)
+        goto done;
+    if (!room || !take_apart(update.buf, tables, count, parts, room, updates)) {
+        invalid("not an update of these tables");
+        goto done;
+    }
+    for (Py_ssize_t t = 0; t < count; t++) /* nothing has been written before all of it is known to be sound */
+        add_rows(&updates[t], tables[t].columns, views[3 * t].buf, views[3 * t + 1].len ? views[3 * t + 1].buf : NULL,
+                 views[3 * t + 2].buf);
+    result = Py_NewRef(Py_None);
+done:
+    for (Py_ssize_t i = 0; views && i < 3 * count; i++)
+        if (views[i].obj)
+            PyBuffer_Release(&views[i]);
+    free(views);
+    free(tables);
+    free(parts);
+    free(updates);
+    PyBuffer_Release(&update);
     return result;
 }
 
@@ -1770,7 +1912,9 @@ static PyMethodDef methods[] = {
     {"factorization_error", factorization_error, METH_VARARGS, NULL},
     {"logistic_step", logistic_step, METH_VARARGS, NULL},
     {"logistic_margins", logistic_margins, METH_VARARGS, NULL},
+    {"flush_table", flush_table, METH_VARARGS, NULL},
     {"merge_updates", merge_updates, METH_VARARGS, NULL},
+    {"add_update", add_update, METH_VARARGS, NULL},
     {"pack_update", pack_update, METH_VARARGS, NULL},
     {"assemble_ratings", assemble_ratings, METH_VARARGS, NULL},
     {"assemble_clicks", assemble_clicks, METH_VARARGS, NULL},

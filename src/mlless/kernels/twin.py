@@ -23,6 +23,7 @@ from mlless.kernels.arrays import (
     Rule,
     Sent,
     TableUpdate,
+    Total,
 )
 
 ADAGRAD, NESTEROV = 0, 1
@@ -224,6 +225,16 @@ def publish(ids: Ids, shared: Floats, residual: Floats, threshold: float, mode: 
     return Sent(count, len(values), largest, int(finite))
 
 
+@np.errstate(all="ignore")  # what is not finite is reported, not warned of
+def flush_table(table: Rows, columns: int, mode: int, out: Outbox) -> Sent:
+    """Publish the whole residual of a table in float32, or put it into ``shared`` (``MERGED``)."""
+    if mode not in (FLOATS, MERGED):
+        raise ValueError("the outbox is too small, or not for float32")
+    ids = np.arange(len(table.data), dtype=np.uint32)
+    shared, residual = table.data[:, :columns], table.data[:, columns : 2 * columns]
+    return publish(ids, shared, residual, 0.0, mode, out)
+
+
 def assemble_ratings(
     users: Ids,
     items: Ids,
@@ -421,20 +432,43 @@ def merge_updates(
             _merge(table, columns, parts, coefficients, by_count)
 
 
+@np.errstate(all="ignore")
+def add_update(totals: list[Total], update: Bytes | bytes | memoryview) -> None:
+    """Add a packed update to what the ones before it come to, one total a table.
+
+    Nothing is written if the update does not fit the tables: a ValueError.
+    """
+    parts = unpack_update(update, [(len(total.touched), total.columns) for total in totals])
+    for total, part in zip(totals, parts, strict=True):
+        if len(part.values):  # others touch nothing
+            total.touched[part.rows] = 1
+            _add(part, part.rows, total.sums, total.counts if len(total.counts) else None, total.columns)
+
+
 def _merge(table: Rows, columns: int, parts: list[TableUpdate], coefficients: Floats, by_count: int) -> None:
     union = np.unique(np.concatenate([part.rows for part in parts] or [np.empty(0, np.uint32)]))
     sums = np.zeros((len(union), columns), np.float32)
-    counts = np.zeros((len(union), columns), np.int64)
+    counts = np.zeros((len(union), columns), np.int32) if by_count else None
     for part in parts:
-        at = np.searchsorted(union, part.rows)
-        marks = np.zeros((len(part.rows), columns), bool)
-        marks[:] = np.unpackbits(part.masks, axis=1, count=columns, bitorder="little")
-        dense = np.zeros((len(part.rows), columns), np.float32)
-        dense[marks] = part.values
-        sums[at] += dense
-        counts[at] += marks
-    factor = coefficients[counts] if by_count else coefficients[0]
+        _add(part, np.searchsorted(union, part.rows), sums, counts, columns)
+    factor = coefficients[0] if counts is None else coefficients[counts]
     table.data[union, :columns] += sums * factor
+
+
+def _add(
+    part: TableUpdate,
+    at: NDArray[np.integer],
+    sums: Floats,
+    counts: NDArray[np.int32] | None,
+    columns: int,
+) -> None:
+    """Add an update's values to the rows ``at`` of the sums, and to the counts how many there are."""
+    marks = np.unpackbits(part.masks, axis=1, count=columns, bitorder="little").astype(bool)
+    dense = np.zeros((len(part.rows), columns), np.float32)
+    dense[marks] = part.values
+    sums[at, :columns] += dense
+    if counts is not None:
+        counts[at, :columns] += marks
 
 
 def _pack_rows(rows: Ids) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,9 @@ import pytest
 from tests.unit.exchange.conftest import made_update
 
 from mlless.channels.embedded_store import EmbeddedStore
+from mlless.channels.ports import Bytes
 from mlless.errors import CodecError, MissingUpdate
-from mlless.exchange import codec
+from mlless.exchange import broadcast, codec
 from mlless.exchange.broadcast import Broadcast
 from mlless.exchange.update import Update
 from mlless.job import Compression
@@ -75,6 +77,60 @@ def test_the_order_of_the_commit_is_that_of_the_sum(store: EmbeddedStore) -> Non
     for member in members:
         member.merge(0, published)
         assert member.replica.tables[0].shared[0, 0] == 3.0
+
+
+class Spied(EmbeddedStore):
+    """A store that remembers what was read together."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.read: list[list[str]] = []
+
+    def get(self, keys: Sequence[str]) -> list[Bytes]:
+        self.read.append(list(keys))
+        return super().get(keys)
+
+
+@pytest.mark.parametrize("compression", ["none", "zstd"])
+@pytest.mark.parametrize("me", [0, 3, 6, None])
+@pytest.mark.parametrize("together", [1, 2, 3, 6])
+def test_large_updates_are_merged_a_few_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compression: Compression, me: int | None, together: int
+) -> None:
+    """The same bits, and never more of them in memory than fit; one who published nothing cannot know."""
+    updates = [made_update(worker, SHAPES, half=worker != 5, density=1.0, share=1.0) for worker in range(7)]
+    store = Spied(tmp_path)
+    for worker, update in enumerate(updates):
+        Member(store, worker, compression=compression).publish(4, update)
+    member = Member(store, 99 if me is None else me, compression=compression)
+    own = updates[0 if me is None else me]
+    if me is not None:
+        member.exchange.encode(own)
+    monkeypatch.setattr(broadcast, "_AT_ONCE", together * len(codec.pack(own, compression)))
+    member.merge(4, [(worker, 0) for worker in range(7)])
+    assert member.replica.digest() == digest_of(*updates)
+    peers = [update_key(4, (worker, 0)) for worker in range(7) if worker != me]
+    assert [key for keys in store.read for key in keys] == peers
+    if me is None:
+        assert store.read == [peers]
+    else:
+        assert max(map(len, store.read)) <= together
+
+
+@pytest.mark.parametrize("trouble", ["damaged", "missing"])
+def test_nothing_is_merged_if_the_last_of_many_large_updates_is_in_trouble(
+    store: EmbeddedStore, monkeypatch: pytest.MonkeyPatch, trouble: str
+) -> None:
+    for worker in range(3):
+        Member(store, worker).publish(4, made_update(worker, SHAPES, half=False))
+    if trouble == "damaged":
+        store.put(update_key(4, (3, 0)), [b"no update"])
+    member = Member(store, 0)
+    member.exchange.encode(made_update(0, SHAPES, half=False))
+    monkeypatch.setattr(broadcast, "_AT_ONCE", 1)
+    with pytest.raises(CodecError if trouble == "damaged" else MissingUpdate, match=r"update/4/3\.0"):
+        member.merge(4, [(0, 0), (1, 0), (2, 0), (3, 0)])
+    assert member.replica.digest() == digest_of()
 
 
 def test_one_who_published_nothing_merges_the_others(store: EmbeddedStore) -> None:

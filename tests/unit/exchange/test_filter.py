@@ -10,11 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.unit.exchange.conftest import floats_of
 
+from mlless import kernels
 from mlless.errors import NotFinite
 from mlless.exchange import codec
 from mlless.exchange.filter import HEADROOM, SignificanceFilter
 from mlless.exchange.update import Update
 from mlless.job import Adagrad, Factorization, Logistic, MergeRule, Sync
+from mlless.kernels import twin
 from mlless.kernels.arrays import ClicksArrays, Floats, RatingsArrays, Sent
 from mlless.models.base import Moment
 from mlless.models.factorization import FactorizationModel
@@ -162,12 +164,23 @@ def test_flush_publishes_the_whole_residual_and_leaves_none(seed: int, half: boo
         np.testing.assert_array_equal(table.shared, shared)
 
 
+@pytest.mark.skipif(kernels.NAME != "native", reason="the kernels are not compiled")
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_flush_is_compiled(monkeypatch: pytest.MonkeyPatch, alone: bool) -> None:
+    monkeypatch.setattr(twin, "publish", None)
+    replica = started(0)
+    replica.tables[0].residual[3, 1] = 1.0
+    SignificanceFilter(sync(0.7, True), replica, alone=alone).flush()
+    assert not replica.tables[0].residual.any()
+
+
 @pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])
 def test_a_residual_that_is_not_finite_is_an_error(poison: float) -> None:
     replica = started(0)
     replica.tables[1].residual[2, 1] = poison
     with pytest.raises(NotFinite, match="items"):
         SignificanceFilter(sync(0.7, True), replica).flush()
+    replica.tables[1].residual[2, 1] = poison
     arrays = batch(np.random.default_rng(1))._replace(items=np.array([2], np.uint32))
     arrays = arrays._replace(local=np.zeros_like(arrays.local))
     with pytest.raises(NotFinite):

@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 import pytest
 from servers.need import missing
-from tests.unit.kernels.conftest import Problems, clicks_room, contents, merge, outbox, ratings_room
+from tests.unit.kernels.conftest import Problems, clicks_room, contents, merge, outbox, packed, ratings_room
 
 from mlless import kernels
-from mlless.kernels.arrays import ClicksArrays, RatingsArrays, Rule
+from mlless.kernels.arrays import ClicksArrays, RatingsArrays, Rule, Total
 from mlless.replica import coefficients
 
 HERE = Path(kernels.__file__).parent
@@ -145,6 +145,12 @@ def fingerprint(kernels: ModuleType) -> dict[str, str]:
             factors, by_count = coefficients(merge_rule, 7)
             merge(kernels, table, columns, updates, factors, by_count)
         note(f"merge {columns}", table.data.tobytes())
+        total, box = Total.zeros(5000 // columns, columns, counted=True), outbox(5000 // columns, columns)
+        for update in updates:
+            kernels.add_update([total], packed([update]))
+        sent = kernels.flush_table(table, columns, 0, box)
+        note(f"add {columns}", total.sums.tobytes(), total.counts.tobytes(), total.touched.tobytes())
+        note(f"flush {columns}", table.data.tobytes(), contents(box, sent, 0))
     for width in (2, 4):
         problems, begins, ends = Problems(width), np.array([100, 1000, 2007]), np.array([900, 1300, 2450])
         room = ratings_room(1543, 700, 9000, width)

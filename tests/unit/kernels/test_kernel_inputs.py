@@ -16,7 +16,7 @@ import pytest
 from tests.unit.kernels.conftest import Problems, clicks_room, outbox, packed, ratings_room
 
 from mlless.kernels import twin
-from mlless.kernels.arrays import Outbox, RatingsArrays, Rows, Rule, TableUpdate
+from mlless.kernels.arrays import Outbox, RatingsArrays, Rows, Rule, TableUpdate, Total
 
 REFUSED = (ValueError, TypeError, OverflowError, BufferError)
 RULE = Rule(0, 0.1, 1e-3, 0.0, 0.01, 5)
@@ -52,6 +52,15 @@ def merge(problems: Problems) -> Arguments:
     return [tables, [packed(update) for update in parts], np.ones(4, np.float32), 1]
 
 
+def flushing(problems: Problems) -> Arguments:
+    return [problems.table(9, 11), 11, 0, outbox(9, 11)]
+
+
+def adding(problems: Problems) -> Arguments:
+    totals = [Total.zeros(9, 11, counted=True), Total.zeros(40, 1, counted=False)]
+    return [totals, packed([problems.update(9, 11, 5, 0.5), problems.update(40, 1, 20, 0.5)])]
+
+
 def packing(problems: Problems) -> Arguments:
     parts = [problems.update(9, 11, 5, 0.5), problems.update(40, 1, 20, 0.5)]
     return [parts, 0, 1, np.zeros(1000, np.uint8)]
@@ -74,6 +83,8 @@ ENTRIES: dict[str, Callable[[Problems], Arguments]] = {
     "logistic_step": logistic,
     "logistic_margins": margins,
     "merge_updates": merge,
+    "flush_table": flushing,
+    "add_update": adding,
     "pack_update": packing,
     "assemble_ratings": assembly_of_ratings,
     "assemble_clicks": assembly_of_clicks,

@@ -10,9 +10,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tests.unit.kernels.conftest import Problems, clone, merge, packed
 
+from mlless.job import MergeRule
 from mlless.kernels import twin
-from mlless.kernels.arrays import Floats, Rows, TableUpdate
-from mlless.replica import coefficients
+from mlless.kernels.arrays import Floats, Rows, TableUpdate, Total
+from mlless.replica import Replica, Summing, TableShape, coefficients
 
 RULES = ("sum", "mean", "sqrt-members", "sqrt-publishers")
 
@@ -121,6 +122,53 @@ def test_the_order_of_updates_counts(kernel: ModuleType) -> None:
     assert results == [3.0, 0.0]
 
 
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    columns=st.integers(1, 80),
+    sizes=st.lists(st.integers(0, 12), max_size=9),
+    rule=st.sampled_from(RULES),
+    half=st.booleans(),
+    apart=st.booleans(),
+)
+@example(seed=1, columns=256, sizes=[3, 0, 7], rule="sqrt-publishers", half=False, apart=False)
+@example(seed=1, columns=8, sizes=[13, 13], rule="mean", half=True, apart=False)
+@settings(max_examples=120)
+def test_one_after_the_other_gives_the_bits_of_all_at_once(
+    native: ModuleType, seed: int, columns: int, sizes: list[int], rule: MergeRule, half: bool, apart: bool
+) -> None:
+    """Compiled and twin; where nothing was published -0 stays -0."""
+    problems = Problems(seed)
+    shapes = (TableShape("one", 13, columns, apart=apart), TableShape("other", 5, 1))
+    parts = [
+        [problems.update(13, columns, n, 0.5), problems.update(5, 1, int(problems.random.integers(6)), 0.5)]
+        for n in sizes
+    ]
+    if half:
+        parts = [[halved(part) for part in update] for update in parts]
+    updates = [packed(update, half=int(half)) for update in parts]
+    replicas = Replica(shapes), Replica(shapes), Replica(shapes)
+    for replica in replicas:
+        for table in replica.tables:
+            table.rows.data[:] = Problems(seed).table(*table.shared.shape).data
+            table.shared[::3] *= np.float32(-0.0)
+    replicas[0].merge({str(n): update for n, update in enumerate(updates)}, rule, max(1, len(sizes)))
+    for replica, kernels in zip(replicas[1:], (native, twin), strict=True):
+        summing = Summing(replica, rule, max(1, len(sizes)))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("mlless.kernels.add_update", kernels.add_update)
+            for n, update in enumerate(updates):
+                summing.add(str(n), update)
+        summing.merge()
+        for one, other in zip(replica.tables, replicas[0].tables, strict=True):
+            assert one.rows.data.tobytes() == other.rows.data.tobytes()
+
+
+def halved(part: TableUpdate) -> TableUpdate:
+    """Return an update in half precision."""
+    halves = np.clip(part.values, -60000, 60000).astype(np.float16).view(np.uint16)
+    return part._replace(values=halves, exponent=3)
+
+
 def test_rows_that_mark_nothing_change_nothing(kernel: ModuleType) -> None:
     table = Rows(np.full((3, 4), -0.0, np.float32), 4)
     update = TableUpdate(np.arange(3, dtype=np.uint32), np.zeros((3, 1), np.uint8), np.zeros(0, np.float32))
@@ -175,6 +223,13 @@ def test_a_damaged_update_is_refused(kernel: ModuleType, damage: str, columns: i
     else:
         factors = factors[:2].copy()
     both = [packed([good]), packed([TableUpdate(rows, masks, values)])]
+    total = Total.zeros(9, columns, counted=True)
+    kernel.add_update([total], both[0])
+    sums = total.sums.tobytes(), total.counts.tobytes(), total.touched.tobytes()
+    if damage != "coefficients too few":
+        with pytest.raises(ValueError, match="not an update of these tables"):
+            kernel.add_update([total], both[1])
+    assert (total.sums.tobytes(), total.counts.tobytes(), total.touched.tobytes()) == sums
     with pytest.raises(ValueError) as caught:
         kernel.merge_updates([(table, columns, 0)], both, factors, int(by_count))
     assert damage == "coefficients too few" or caught.value.args[1] == 1, "it is the second that is damaged"

@@ -13,7 +13,7 @@ from tests.unit.kernels.conftest import Problems, clone, contents, merge, outbox
 
 from mlless.kernels import twin
 from mlless.kernels.arrays import Floats, Outbox, Rows, Rule, TableUpdate
-from mlless.kernels.twin import FLOATS, MERGED
+from mlless.kernels.twin import FLOATS, HALVES, MERGED
 
 COLUMNS = (2, 3, 8, 9, 11, 12, 21, 33, 40, 65, 100, 256)
 
@@ -498,3 +498,51 @@ class TestMergedAtOnce:
             features, intercept, batch, SMALLEST.rule, 0.0, MERGED, outbox(0, 1), outbox(0, 1)
         )
         assert not sent[3]
+
+
+class TestFlush:
+    """A table's whole residual, published or merged at once."""
+
+    @given(
+        seed=st.integers(0, 2**32 - 1),
+        rows=st.integers(0, 20),
+        columns=st.integers(1, 80),
+        mode=st.sampled_from([FLOATS, MERGED]),
+        special=st.booleans(),
+    )
+    @settings(max_examples=120)
+    def test_compiled_and_twin_agree_bit_by_bit(
+        self, native: ModuleType, seed: int, rows: int, columns: int, mode: int, special: bool
+    ) -> None:
+        problems = Problems(seed)
+        table = problems.table(rows, columns)
+        shared, residual, _ = sections(table, columns)
+        residual[problems.random.random(rows) < 0.3] = -0.0
+        if special:
+            strange = np.array([np.inf, -np.inf, 1e-45, 3e38] + [np.nan] * (mode == FLOATS), np.float32)
+            for values in (shared, residual):
+                chosen = problems.random.random(values.shape) < 0.1
+                values[chosen] = problems.random.choice(strange, int(chosen.sum()))
+        left = []
+        for kernels in (native, twin):
+            flushed, box = clone(table), outbox(rows if mode == FLOATS else 0, columns)
+            sent = kernels.flush_table(flushed, columns, mode, box)
+            left.append((flushed.data.tobytes(), tuple(sent), contents(box, sent, 0)))
+        assert left[0] == left[1]
+
+    def test_an_outbox_is_filled_to_its_last_entry(self, kernel: ModuleType) -> None:
+        table, box = Problems(1).table(9, 11), outbox(9, 11)
+        residual = sections(table, 11)[1]
+        residual[:] = np.arange(1, 100, dtype=np.float32).reshape(9, 11)
+        assert tuple(kernel.flush_table(table, 11, FLOATS, box)) == (9, 99, 99.0, 1)
+        assert box.values[:99].tolist() == list(range(1, 100))
+        assert box.rows.tolist() == list(range(9))
+        assert not residual.any()
+
+    def test_half_precision_is_refused(self, kernel: ModuleType) -> None:
+        with pytest.raises(ValueError, match="not for float32"):
+            kernel.flush_table(Problems(1).table(9, 11), 11, HALVES, outbox(9, 11))
+
+    def test_a_smaller_outbox_is_refused(self, native: ModuleType) -> None:
+        with pytest.raises(ValueError, match="too small"):
+            native.flush_table(Problems(1).table(9, 11), 11, FLOATS, outbox(8, 11))
