@@ -15,6 +15,22 @@ from typing import TYPE_CHECKING
 from mlless.errors import UsageError
 from mlless.kernels import twin
 
+__all__ = [
+    "CURE",
+    "MISSING",
+    "NAME",
+    "add_update",
+    "assemble_clicks",
+    "assemble_ratings",
+    "factorization_error",
+    "factorization_step",
+    "flush_table",
+    "logistic_margins",
+    "logistic_step",
+    "merge_updates",
+    "pack_update",
+]
+
 CURE = "install gcc or clang and the headers of Python, and reinstall mlless"
 _FAILURE = Path(__file__).with_name("build_failure.txt")  # setup.py leaves it
 
@@ -27,6 +43,9 @@ def _choose() -> tuple[ModuleType, str]:
         return twin, ""
     try:
         from mlless.kernels import native
+
+        if lacking := [name for name in __all__ if name.islower() and not hasattr(native, name)]:
+            raise ImportError(f"they are of another release, without {', '.join(lacking)}")
     except ImportError as error:
         try:
             reason = f"they could not be compiled when it was installed:\n{_FAILURE.read_text().rstrip()}"
@@ -69,19 +88,3 @@ else:
     logistic_step = _chosen.logistic_step
     merge_updates = _chosen.merge_updates
     pack_update = _chosen.pack_update
-
-__all__ = [
-    "CURE",
-    "MISSING",
-    "NAME",
-    "add_update",
-    "assemble_clicks",
-    "assemble_ratings",
-    "factorization_error",
-    "factorization_step",
-    "flush_table",
-    "logistic_margins",
-    "logistic_step",
-    "merge_updates",
-    "pack_update",
-]

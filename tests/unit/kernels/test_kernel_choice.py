@@ -49,6 +49,13 @@ def test_where_they_are_missing_the_twin_stands_in_with_one_warning() -> None:
     assert "Install gcc or clang" in text
 
 
+def test_those_of_another_release_are_not_used() -> None:
+    other = "import sys, types; sys.modules['mlless.kernels.native'] = types.ModuleType('native'); "
+    text = said(other + SAY)
+    assert text.startswith("numpy")
+    assert "they are of another release, without add_update, " in text
+
+
 @pytest.fixture
 def unbuilt(tmp_path: Path) -> Path:
     """A copy of the package whose kernels could not be compiled."""
