@@ -64,6 +64,7 @@ class Server:
     def start(self) -> None:
         """Start it, at the same address and empty."""
         log = self.folder / "log"
+        log.touch()  # the shell may say who it has started before it has opened this
         self.watch = subprocess.Popen(
             ["/bin/sh", "-c", _WATCH, "watch", str(log), *self.command],
             stdin=subprocess.PIPE,
