@@ -315,8 +315,9 @@ class Ledger:
             case Donated():
                 if self._donor == (message.worker, message.generation) and message.origin.step == self.step:
                     self._origin, self._donor = message.origin, None
+                    self._litter.append(message.origin.key)  # with the step its use is over
                 else:
-                    yield Delete((message.origin.key,))
+                    yield from self._decline(message.origin)
             case Substituted():
                 part = message.report
                 if self._counts(part.worker, part.generation):
@@ -343,12 +344,22 @@ class Ledger:
     def _fence_off(self, message: FromWorker) -> Iterator[Instruction]:
         """Send a function home whose place another one has, and clear away what it has written."""
         who = (message.worker, message.generation)
-        if isinstance(message, Report):
+        if isinstance(message, Report) and not self._took(message):
             self._litter.append(update_key(message.step, who))
         if isinstance(message, Donated):
-            yield Delete((message.origin.key,))
+            yield from self._decline(message.origin)
         if not isinstance(message, Failure):
             yield Send(Abort("another function has taken this one's place"), (who,))
+
+    def _decline(self, donation: Origin) -> Iterator[Instruction]:
+        """Clear away a donation that comes too late; the one in use may be told of a second time."""
+        if donation != self._origin:
+            yield Delete((donation.key,))
+
+    def _took(self, report: Report) -> bool:
+        """Return whether this is a report on the open step that stands, which has come a second time."""
+        taken = self._reports.get(report.worker)
+        return taken is not None and (taken.generation, taken.step) == (report.generation, report.step)
 
     def _take(self, report: Report, now: float) -> Iterator[Instruction]:
         """Take in a report; close the step if that was the last one."""
@@ -522,8 +533,6 @@ class Ledger:
         published = tuple((report.worker, report.generation) for report in reports if report.published)
         done = [update_key(plan.step - 1, who) for who in self._published] + self._litter
         self._litter = []
-        if self._origin is not None and self._origin.key.startswith(keys.DONATION):
-            done.append(self._origin.key)
         at_work = {w: one.generation for w, one in self._members.items() if one.stage is _Stage.AT_WORK}
         if plan.last:
             yield Send(Commit(plan.step, published, (), end=True), tuple(sorted(at_work.items())))
