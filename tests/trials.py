@@ -49,6 +49,7 @@ from mlless.testing.virtual import (
     Launched,
     Sent,
     Simulation,
+    Struck,
     Trace,
     simulate,
 )
@@ -125,7 +126,7 @@ def trial_of(seed: int) -> Trial:
         if workers > 1 and dice.random() < 0.2
         else None
     )
-    faults = draw(seed, workers, calls=8 * 3 * parts, seconds=0.6 * 3 * parts)
+    faults = draw(seed, workers, calls=8 * 3 * parts, seconds=0.3 * 3 * parts)
     return Trial(seed, spec, exact and on_loss == "replace", leaves, faults)
 
 
@@ -159,7 +160,7 @@ def attempt(seed: int) -> tuple[str, list[str]]:
     trial, trace, records, wrong = trial_of(seed), [], [], []
     try:
         with beginnings(wrong), warnings.catch_warnings():
-            known = "ignore" if trial.faults.away else "error"
+            known = "ignore" if trial.faults.away or trial.faults.asleep else "error"
             warnings.filterwarnings(known, "for .* s nothing could come in", RuntimeWarning)
             done = run(trial, trace, records)
     except MLLessError as error:
@@ -207,14 +208,19 @@ def went_on(trial: Trial, trace: Trace) -> Iterator[str]:
     dismissed: set[FunctionId] = set()
     faults = trial.faults
     stops = [one for one in (*faults.blows.values(), *faults.strikes) if one.kind == "stop"]
-    prompt = not stops and not faults.away and not faults.delay and faults.notice <= 1.0
-    before = 0.0
+    heard = not stops and not faults.away  # then nobody is silent for long
+    prompt = heard and not faults.asleep and not faults.delay and faults.notice <= 1.0
+    before, struck = 0.0, set[FunctionId]()
     for when, one in trace:
         if prompt and when - before > 5.0:
             yield f"nothing came or went from {before:.1f} to {when:.1f} s"
         before = when
         match one:
+            case Struck(function):
+                struck.add(function)
             case Dismissed(functions):
+                if heard and faults.notice <= 1.0 and not emptied(trace) and not struck.issuperset(functions):
+                    yield f"{functions} counted as lost, though nothing had befallen them"
                 dismissed.update(functions)
             case Heard(Failure() as failure) if "no message from the supervisor" in failure.error:
                 if (failure.worker, failure.generation) not in dismissed:
@@ -357,7 +363,7 @@ def kept_clean(trace: Trace, done: Simulation) -> Iterator[str]:
     """Complain of keys that nobody needs, unless a function has written them that no longer counts."""
     dismissed = {who for _, one in trace if isinstance(one, Dismissed) for who in one.functions}
     newest = dict(sorted(who for _, one in trace if isinstance(one, Launched) for who in one.functions))
-    last = max(plan.step for plan in closed_plans(trace))
+    *_, last = (plan.step for plan in closed_plans(trace))
     models: Counter[str] = Counter()
     for key in done.left - {keys.INITIAL}:
         kind, step, function, *_ = key.split("/")

@@ -44,8 +44,8 @@ class Faults:
     Messages take up to ``delay`` seconds longer, each sender's in order. So large a share as ``repeats`` of
     those to the supervisor comes a second time. The store is ``away`` from one time to another, for calls
     then take that long, and it loses all that it has at the times ``emptied``. ``asked`` is when the job is
-    asked to stop. ``ends`` says whether its runtime can end functions one by one; it takes ``notice`` seconds
-    to tell of one that is over.
+    asked to stop. The supervisor is ``asleep`` from a time on for so many seconds. ``ends`` says whether the
+    runtime can end functions one by one; it takes ``notice`` seconds to tell of one that is over.
     """
 
     seed: int = 0
@@ -56,6 +56,7 @@ class Faults:
     away: tuple[tuple[float, float], ...] = ()
     emptied: tuple[float, ...] = ()
     asked: float | None = None
+    asleep: tuple[tuple[float, float], ...] = ()
     ends: bool = True
     notice: float = 0.0
 
@@ -104,6 +105,7 @@ def draw(seed: int, workers: int, *, calls: int, seconds: float) -> Faults:
         away=tuple(away),
         emptied=(time(),) if likely(0.1) else (),
         asked=time() if likely(0.15) else None,
+        asleep=((time(), dice.choice((2.0, 30.0))),) if likely(0.1) else (),
         ends=likely(0.6),
         notice=dice.choice((0.0, 0.0, 0.0, 1.0, 15.0, math.inf)),
     )

@@ -90,7 +90,15 @@ class Emptied:
     """Trace: the store lost all that it had."""
 
 
-Trace = list[tuple[float, Launched | Dismissed | Heard | Sent | Emptied]]  # and when
+@dataclass(frozen=True)
+class Struck:
+    """Trace: a function was killed, broken or stopped."""
+
+    function: FunctionId
+
+
+Traced = Launched | Dismissed | Heard | Sent | Emptied | Struck
+Trace = list[tuple[float, Traced]]  # and when, on the supervisor's clock
 
 
 @dataclass(frozen=True)
@@ -178,6 +186,7 @@ class _Role:
         blow = self._world.blow(self, call, after)
         if blow is None:
             return
+        self._world.note(Struck(self.number))
         match blow.kind:
             case "kill":
                 raise Killed
@@ -210,8 +219,8 @@ class _World:
         self._live.append(role)
         return role
 
-    def note(self, event: Launched | Dismissed | Heard | Sent | Emptied) -> None:
-        """Add to the trace, on the supervisor's clock."""
+    def note(self, event: Traced) -> None:
+        """Add to the trace."""
         self.trace.append((self.roles[_SUPERVISOR].time, event))
 
     def send(self, sender: _Role, receiver: FunctionId, message: bytes) -> None:
@@ -374,8 +383,11 @@ class _Hub:
     def __init__(self, world: _World, role: _Role) -> None:
         self._world, self._role = world, role
         self.ask: Callable[[str], None] = lambda reason: None
+        self._asleep = sorted(world.faults.asleep, reverse=True)
 
     def receive(self, timeout: float) -> FromWorker | None:
+        if self._asleep and self._asleep[-1][0] <= self._role.time:
+            self._role.time += self._asleep.pop()[1]
         data = self._role.wait(timeout)
         asked = self._world.faults.asked
         if asked is not None and self._role.time >= asked:
