@@ -74,7 +74,7 @@ class Ended:
 
 @dataclass(frozen=True)
 class Passed:
-    """Event: time has passed. ``asked``: the job is to end; ``late``: it is to end at once."""
+    """Event: time has passed. ``asked``: somebody waits for the end; ``late``: it is to come at once."""
 
     asked: bool = False
     late: bool = False

@@ -36,18 +36,11 @@ class Reception:
         stalled, self._looked = now - self._looked - _POLL, now
         if stalled > _STALLED:
             self._slept += stalled
-        if stalled > _TOLD:
-            warnings.warn(
-                f"for {stalled:.0f} s nothing could come in: was the driver stopped, the machine suspended, "
-                "or a server away?",
-                RuntimeWarning,
-                stacklevel=2,
-            )
         return now - self._slept
 
     def next(self) -> list[FromWorker | ledger.Ended]:
         """Return what comes next, in order; nothing if it takes a while."""
-        message = self._hub.receive(_POLL)
+        message = self._receive()
         if message is not None:
             return [message]
         self.hear_of_ends()
@@ -63,6 +56,18 @@ class Reception:
             self._fresh += ended
             self.ended += ended
             self._notice(ended)
+
+    def _receive(self) -> FromWorker | None:
+        before = self._clock.now()
+        message = self._hub.receive(_POLL)
+        if (stalled := self._clock.now() - before - _POLL) > _TOLD:
+            warnings.warn(
+                f"for {stalled:.0f} s nothing could come in: was the driver stopped, the machine suspended, "
+                "or the bus away?",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        return message
 
 
 def _event(one: Ended) -> ledger.Ended:

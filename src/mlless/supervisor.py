@@ -128,12 +128,14 @@ class Supervisor:
         self._reception = Reception(hub, runtime, clock, notice=self._note_ends)
         self._pids: dict[FunctionId, int] = {}
         self._started_at = 0.0
+        self._asked = False
         self._outcome: Outcome | None = None
         self._kept = {initial.key}
 
     def request_stop(self, reason: str) -> None:
         """Ask for an orderly end after the step at hand. Safe to call from a signal handler."""
         self._closing.ask(reason)
+        self._asked = True
 
     def run(self) -> Outcome:
         """Start the job's functions and lead it to its end; JobError or ChannelError if it fails."""
@@ -169,7 +171,7 @@ class Supervisor:
         late = self._costing.late(now)
         if late:
             self._closing.ask("time")
-        self._feed(Passed(asked=self._closing.reason is not None, late=late))
+        self._feed(Passed(asked=self._asked, late=late))
         if now - self._renewed > self._spec.deadlines.expiry / 8:
             self._store.keep(self._kept)  # by themselves they expire, as all keys do
             self._renewed = now

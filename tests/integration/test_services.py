@@ -16,7 +16,6 @@ from servers.redis import Server, running
 
 import mlless
 from mlless import pace
-from mlless.channels.embedded_bus import EmbeddedHub
 from mlless.data.dataset import Dataset
 from mlless.deployment import Deployment
 from mlless.driver import plan_job, run_job
@@ -135,21 +134,23 @@ def test_nothing_is_left_after_an_interrupt(
         driver.end()
 
 
-def test_a_killed_worker_is_named_and_nothing_left(
+def test_a_killed_worker_is_replaced_and_nothing_left(
     ratings: Dataset, run_folder: Path, tmp_path: Path, redis_with_others: Server
 ) -> None:
     driver = DriverProcess(ratings, run_folder, tmp_path / "channels", store=redis_with_others.url)
     try:
         os.kill(driver.workers[1], signal.SIGKILL)
-        _, errors = driver.output()
-        assert "WorkerLost: worker 1 died" in errors
+        driver.wait_for_step(100)
+        driver.process.send_signal(signal.SIGINT)
+        output, errors = driver.output()
+        assert "stopped interrupted" in output, errors
         driver.assert_nothing_left()
     finally:
         driver.end()
 
 
 @pytest.mark.parametrize("step", [0, 30])
-def test_a_server_that_is_restarted_empty_ends_the_job(
+def test_a_job_whose_server_is_restarted_empty_goes_back_to_its_checkpoint(
     ratings: Dataset, run_folder: Path, own_redis_server: Server, step: int
 ) -> None:
     restarted = threading.Event()
@@ -160,12 +161,14 @@ def test_a_server_that_is_restarted_empty_ends_the_job(
             own_redis_server.stop()
             own_redis_server.start()
 
-    spec = job(ratings, workers=2, epochs=1000)
-    lost = pytest.warns(RuntimeWarning, match="the server has lost the job's messages. It was restarted")
-    with lost, pytest.raises(MLLessError):
-        run_job(spec, ratings, run_folder, deployment=Deployment(store=own_redis_server.url), listen=restart)
+    spec = job(ratings, workers=2, epochs=3)
+    with pytest.warns(RuntimeWarning, match="the server has lost the job's messages. It was restarted"):
+        run = run_job(
+            spec, ratings, run_folder, deployment=Deployment(store=own_redis_server.url), listen=restart
+        )
     assert restarted.is_set()
-    assert not (run_folder / "model.safetensors").exists()
+    assert run.summary.stop_reason == "epochs"
+    assert [record.step for record in run.history()] == list(range(run.summary.steps))
     with own_redis_server.client() as client:
         assert client.keys("*") == []
 
@@ -196,27 +199,19 @@ def test_workers_that_wait_for_their_store_are_not_lost(
 ) -> None:
     """It is away for longer than a worker may be silent for reasons of its own."""
     monkeypatch.setattr(pace, "FLOOR", 0.2)
-    silent = 0
+    away = threading.Timer(2.0, os.kill, (own_redis_server.pid, signal.SIGCONT))
 
     def stop(record: StepRecord) -> None:
         if record.step == 30:
             os.kill(own_redis_server.pid, signal.SIGSTOP)
+            away.start()
 
-    def receive(hub: EmbeddedHub, timeout: float) -> object:
-        nonlocal silent
-        message = hear(hub, timeout)
-        silent = 0 if message else silent + 1
-        if silent == 5:
-            os.kill(own_redis_server.pid, signal.SIGCONT)
-        return message
-
-    hear = EmbeddedHub.receive
-    monkeypatch.setattr(EmbeddedHub, "receive", receive)
     deployment = Deployment(store=own_redis_server.url, bus="embedded", patience_channel=30.0)
     spec = plan_job(Wishes(workers=2, epochs=50), ratings, deployment)
     run = run_job(spec, ratings, run_folder, deployment=deployment, listen=stop)
     assert run.summary.stop_reason == "epochs"
-    assert max(record.time - before.time for before, record in pairwise(run.history())) > 4 * 0.25
+    assert not any(record.losses for record in run.history())
+    assert max(record.time - before.time for before, record in pairwise(run.history())) > 1.5
 
 
 def test_a_server_that_is_full_ends_the_job(
