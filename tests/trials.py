@@ -34,7 +34,7 @@ from mlless.data.partition import partition
 from mlless.data.synthetic import write_clicks, write_ratings
 from mlless.errors import DeadlineExceeded, MissingUpdate, MLLessError, WorkerFailed, WorkerLost
 from mlless.job import Deadlines, JobSpec
-from mlless.ledger import PER_WORKER, TRIES
+from mlless.losses import PER_WORKER, TRIES
 from mlless.membership import bounds_of, order_of
 from mlless.messages import Begin, Commit, Failure, FunctionId, Origin, Plan, Report, Substituted
 from mlless.recipes import job_of

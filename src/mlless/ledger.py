@@ -11,24 +11,35 @@ to its newest checkpoint, or to its start.
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 
 from mlless import keys
 from mlless.closing import Verdict
-from mlless.errors import (
-    ChannelError,
-    DatasetError,
-    DeadlineExceeded,
-    JobError,
-    MLLessError,
-    WorkerFailed,
-    WorkerLost,
+from mlless.errors import ChannelError, JobError, MLLessError
+from mlless.instructions import (
+    Close,
+    Delete,
+    Dismiss,
+    Done,
+    Ended,
+    Event,
+    Fail,
+    Forget,
+    Instruction,
+    Launch,
+    Mark,
+    Passed,
+    Rewind,
+    Send,
+    Started,
 )
 from mlless.job import JobSpec
+from mlless.keeping import Keeping
 from mlless.keys import model_key, update_key
+from mlless.losses import REPEATS, Losses, died, failed, late_start, misfit, silent
 from mlless.membership import Schedule, told
 from mlless.messages import (
     PROTOCOL,
@@ -42,152 +53,15 @@ from mlless.messages import (
     FunctionId,
     Hello,
     Origin,
-    Plan,
     Report,
     Substitute,
     Substituted,
     Times,
-    ToWorker,
 )
 from mlless.pace import Pace
-from mlless.stopping import Progress, Score
+from mlless.stopping import Progress
 
-TRIES = 3  # times that a worker may be lost in one step
-WINDOW, PER_WORKER = 60.0, 4  # seconds in which that many launches a worker may be lost, at least 8 in all
 _LAST_WAIT = 5.0  # seconds of silence, or twice the usual step: then a job that is to end does so
-_REPEATS = (DatasetError.exit_code, 2, 3, JobError.exit_code)  # of errors that would come again
-# A checkpoint is made at an evaluation after so many seconds, at any step after so many, and takes at most
-# this share of the time.
-_OFTEN, _SELDOM, _SHARE = 0.5, 10.0, 0.02
-
-
-@dataclass(frozen=True)
-class Ended:
-    """Event: a function is over. ``killed`` by a signal, or for what ``cause`` the runtime knows."""
-
-    worker: int
-    generation: int
-    killed: bool
-    description: str
-    cause: str = ""
-
-
-@dataclass(frozen=True)
-class Passed:
-    """Event: time has passed. ``asked``: somebody waits for the end; ``late``: it is to come at once."""
-
-    asked: bool = False
-    late: bool = False
-
-
-Event = FromWorker | Ended | Passed | Verdict
-
-
-@dataclass(frozen=True)
-class Launch:
-    """Instruction: start these functions."""
-
-    functions: tuple[FunctionId, ...]
-
-
-@dataclass(frozen=True)
-class Send:
-    """Instruction: send a message to these functions."""
-
-    message: ToWorker
-    functions: tuple[FunctionId, ...]
-
-
-@dataclass(frozen=True)
-class Dismiss:
-    """Instruction: a function is lost, for this reason; end it if that is possible."""
-
-    function: FunctionId
-    why: str
-
-
-@dataclass(frozen=True)
-class Started:
-    """Instruction: all workers are there for the first time."""
-
-
-@dataclass(frozen=True)
-class Close:
-    """Instruction: all reports on a step are in; decide what is to follow, and answer with a Verdict."""
-
-    plan: Plan
-    following: Plan | None
-    reports: tuple[Report, ...]
-
-
-@dataclass(frozen=True)
-class Delete:
-    """Instruction: remove what nobody needs any more from the store."""
-
-    keys: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Kept:
-    """Instruction: the best model so far is sure to be in the store."""
-
-    best: Score
-    key: str
-
-
-@dataclass(frozen=True)
-class Mark:
-    """A step to which the job can go back: its plans, from where replicas start, and how the job stood."""
-
-    plan: Plan
-    following: Plan | None
-    origin: Origin
-    progress: Progress
-
-
-@dataclass(frozen=True)
-class Marked:
-    """Instruction: there is a new checkpoint of the job."""
-
-    mark: Mark
-
-
-@dataclass(frozen=True)
-class Forget:
-    """Instruction: the best model is lost; the one that is ``stored``, if any, takes its place."""
-
-    stored: Score | None
-
-
-@dataclass(frozen=True)
-class Rewind:
-    """Instruction: the job goes back to a mark; see to it that its origin is in the store."""
-
-    mark: Mark
-    stored: Score | None
-
-
-@dataclass(frozen=True)
-class Done:
-    """Instruction: the job is over, its model is under ``key``, or that of ``best`` under another."""
-
-    step: int
-    result: str
-    best: Score | None
-    best_key: str
-    given_up: bool = False
-
-
-@dataclass(frozen=True)
-class Fail:
-    """Instruction: the job cannot go on."""
-
-    error: MLLessError
-
-
-Instruction = (
-    Launch | Send | Dismiss | Started | Close | Delete | Kept | Marked | Forget | Rewind | Done | Fail
-)
 
 
 class _Stage(Enum):
@@ -207,15 +81,6 @@ class _Member:
 
 
 @dataclass
-class _Keeping:
-    """What a member was asked to store, which is sure to be there once it has reported the next step."""
-
-    keeper: FunctionId
-    best: Score | None
-    mark: Mark | None
-
-
-@dataclass
 class Ledger:
     """One job's ledger. Its times are those of the caller, in seconds, and must not go back."""
 
@@ -230,22 +95,17 @@ class Ledger:
         self.pace = Pace(self.spec.deadlines)
         self._plan = self.schedule.first(self.spec.workers)
         self._following = self.schedule.after(self._plan)
-        self._mark = Mark(self._plan, self._following, self.initial, self.progress)
+        self._keeping = Keeping(Mark(self._plan, self._following, self.initial, self.progress))
         self._origin: Origin | None = self.initial
         self._donor: FunctionId | None = None
         self._members: dict[int, _Member] = {}
         self._generations: Counter[int] = Counter()
         self._reports: dict[int, Report] = {}
-        self._keeping: _Keeping | None = None
-        self._best: Score | None = None
-        self._best_key = ""
-        self._opened = self._heard = self._asked_donor = self._checked = 0.0
+        self._opened = self._heard = self._asked_donor = 0.0
         self._disturbed = False  # the open step has lost somebody: it tells nothing of the usual pace
-        self._kept_seconds = 0.0
         self._litter: list[str] = []
         self._published: tuple[FunctionId, ...] = ()  # of the step before, in which it may still be read
-        self._losses: deque[float] = deque()
-        self._tries: Counter[int] = Counter()
+        self._losses = Losses(self.spec.workers)
         self._started = False
         self._ended = False
 
@@ -265,11 +125,12 @@ class Ledger:
 
     def forget_best(self) -> None:
         """Take in that the store has lost the best model."""
-        self._best = None
+        self._keeping.best = None
 
     def start(self, now: float) -> list[Instruction]:
         """Return how the job begins."""
-        self._opened = self._heard = self._checked = self._begun = now
+        self._opened = self._heard = now
+        self._keeping.begin(now)
         return list(self._launch(self._plan.members, now))
 
     def handle(self, event: Event, now: float) -> list[Instruction]:
@@ -292,7 +153,9 @@ class Ledger:
                 yield from self._pass(event, now)
             case Ended():
                 if self._counts(event.worker, event.generation) and self._is_needed(event.worker):
-                    yield from self._lose(event.worker, _died(event, self.step), now)
+                    yield from self._lose(
+                        event.worker, died(event, f"worker {event.worker} died in step {self.step}"), now
+                    )
             case _:
                 self._heard = now
                 if self._counts(event.worker, event.generation):
@@ -307,7 +170,7 @@ class Ledger:
         match message:
             case Hello():
                 if (message.protocol, message.version) != (PROTOCOL, self.version):
-                    yield Fail(_misfit(message, self.version))
+                    yield Fail(misfit(message, self.version))
                 elif member.stage is _Stage.LAUNCHED:
                     member.stage, member.since = _Stage.THERE, now
             case Report():
@@ -323,8 +186,9 @@ class Ledger:
                 if self._counts(part.worker, part.generation):
                     yield from self._take(part, now)
             case Failure():
-                error = _failed(message)
-                if message.exit_code in _REPEATS:
+                step = max(message.step, 0)
+                error = failed(message, f"worker {message.worker} failed in step {step}")
+                if message.exit_code in REPEATS:
                     yield Fail(error)
                     return
                 if member.fresh and message.exit_code == ChannelError.exit_code:
@@ -376,23 +240,7 @@ class Ledger:
             return
         self._reports[report.worker] = report
         self._members[report.worker].fresh = False
-        keeping = self._keeping
-        if keeping is not None and keeping.keeper == (report.worker, report.generation):
-            self._keeping = None
-            self._kept_seconds += report.times.keep if keeping.mark else 0.0
-            yield from self._confirm(keeping)
-
-    def _confirm(self, keeping: _Keeping) -> Iterator[Instruction]:
-        if keeping.best is not None:
-            if self._best is not None:
-                yield Delete((self._best_key,))
-            self._best = keeping.best
-            self._best_key = model_key(keys.BEST, keeping.best.step, keeping.keeper)
-            yield Kept(self._best, self._best_key)
-        if keeping.mark is not None:
-            yield Delete((self._mark.origin.key,))
-            self._mark = keeping.mark
-            yield Marked(self._mark)
+        yield from self._keeping.hear(report)
 
     def _launch(self, workers: tuple[int, ...], now: float) -> Iterator[Instruction]:
         for worker in workers:
@@ -409,11 +257,7 @@ class Ledger:
             yield Fail(error)
             return
         self._disturbed = True
-        self._tries[worker] += 1
-        self._losses.append(now)
-        while self._losses[0] < now - WINDOW:
-            self._losses.popleft()
-        if self._tries[worker] >= TRIES or len(self._losses) > max(8, PER_WORKER * self.spec.workers):
+        if self._losses.are_too_many(worker, now):
             yield Fail(error)
             return
         yield Dismiss(old, f"{error.what}: {error.found}" if error.found else error.what)
@@ -424,10 +268,7 @@ class Ledger:
         for other in self._members.values():
             if other.substitute == worker:
                 other.substitute = None
-        if self._keeping is not None and self._keeping.keeper == old:
-            lost, self._keeping = self._keeping, None
-            if lost.best is not None:
-                yield Forget(self._best)
+        yield from self._keeping.lose(old)
         if self._is_substituted(worker):
             generation = self._generations[worker]
             self._generations[worker] += 1
@@ -461,7 +302,8 @@ class Ledger:
             elif member.stage is _Stage.SUBSTITUTED and member.substitute is None:
                 yield from self._substitute(worker, member, now)
         if not self._started and all(one.stage is _Stage.AT_WORK for one in self._members.values()):
-            self._started, self._begun = True, now
+            self._started = True
+            self._keeping.begin(now)
             yield Started()
         if all(worker in self._reports for worker in self._plan.members):  # a flush needs no substitute
             yield from self._close(now)
@@ -503,15 +345,15 @@ class Ledger:
 
     def _rewind(self, now: float) -> Iterator[Instruction]:
         """Go back to the newest checkpoint: nobody is left who has the model."""
-        mark = self._mark
+        mark = self._keeping.give_up()
         self._litter += [
             update_key(self.step, (one.worker, one.generation)) for one in self._reports.values()
         ]
         self._litter += [update_key(self.step - 1, who) for who in self._published]
         self._plan, self._following, self._origin = mark.plan, mark.following, mark.origin
         self._reports, self._published, self._donor = {}, (), None
-        self._keeping, self._opened = None, now
-        yield Rewind(mark, self._best)
+        self._opened = now
+        yield Rewind(mark, self._keeping.best)
         launched = [w for w, one in self._members.items() if one.stage is not _Stage.SUBSTITUTED]
         for worker in set(self._members) - set(self._plan.members):
             del self._members[worker]
@@ -538,28 +380,25 @@ class Ledger:
             yield Send(Commit(plan.step, published, (), end=True), tuple(sorted(at_work.items())))
             first = reports[0]
             result = model_key(keys.RESULT, plan.step, (first.worker, first.generation))
-            yield Done(plan.step, result, self._best, self._best_key)
+            yield Done(plan.step, result, self._keeping.best, self._keeping.best_key)
             return
         assert following is not None, "only the last step has none after it"
         gone = [w for w, one in self._members.items() if one.stage is _Stage.SUBSTITUTED]
         if verdict.diverged:
-            following, later = self.schedule.abandoned(plan), None
-        else:
-            following = self.schedule.without(following, gone) if gone else following
-            stay = set(following.trainers) - set(verdict.leavers)  # nobody may, where others were lost
-            later = self.schedule.after(following, verdict.leavers if stay else (), end=verdict.stop)
+            following = self.schedule.abandoned(plan)
+        if gone:
+            following = self.schedule.without(following, gone)
+        stay = set(following.trainers) - set(verdict.leavers)  # nobody may, where others were lost
+        later = self.schedule.after(following, verdict.leavers if stay else (), end=verdict.stop)
         staying = [worker for worker in following.members if worker in at_work]
         keeper = (staying[0], at_work[staying[0]]) if staying else None
-        mark = self._next_mark(keeper, following, later, verdict, now)
-        best = verdict.progress.best if verdict.best else None
+        asked = self._keeping.ask(keeper, plan, (following, later), verdict, now)
         plans = told(plan.owners, tuple(one for one in (following, later) if one is not None))
-        commit = Commit(plan.step, published, plans, keeper if best else None, keeper if mark else None)
+        commit = Commit(plan.step, published, plans, *asked)
         yield Send(commit, tuple(sorted(at_work.items())))
         yield Delete(tuple(done))
-        if keeper is not None and (best or mark):
-            self._keeping = _Keeping(keeper, best, mark)
-        elif best is not None:
-            yield Forget(self._best)
+        if verdict.best and keeper is None:
+            yield Forget(self._keeping.best)
         for worker in set(self._members) - set(following.members):
             del self._members[worker]
         for member in self._members.values():
@@ -567,47 +406,23 @@ class Ledger:
                 member.since = now
         self._plan, self._following, self._published = following, later, published
         self._reports, self._origin, self._donor = {}, None, None
-        self._tries.clear()
+        self._losses.go_on()
         self._opened, self._disturbed = now, False
-
-    def _next_mark(
-        self,
-        keeper: FunctionId | None,
-        plan: Plan,
-        following: Plan | None,
-        verdict: Verdict,
-        now: float,
-    ) -> Mark | None:
-        """Return the mark of the step to come if a checkpoint of it is due, and somebody there to make it."""
-        due = _OFTEN if self._plan.evaluate else _SELDOM
-        cheap = self._kept_seconds <= _SHARE * (now - self._begun)
-        if keeper is None or not plan.trainers or now - self._checked < due or not cheap:
-            return None
-        self._checked = now
-        key = model_key(keys.CHECKPOINT, plan.step, keeper)
-        # Its digest is known once it is made; who starts from it has read it whole.
-        return Mark(plan, following, Origin(key, plan.step, ""), verdict.progress)
 
     def _pass(self, event: Passed, now: float) -> Iterator[Instruction]:
         """Tell who is silent for too long, and whether that matters any more."""
-        silent = now - self._heard
+        quiet = now - self._heard
         patience = 0.0 if event.late else max(_LAST_WAIT, 2 * self.pace.usual)
-        if (event.asked or event.late) and silent > patience and self._best is not None:
+        if (event.asked or event.late) and quiet > patience and self._keeping.best is not None:
             yield Send(Abort("the job ends without a worker that is silent"), self.functions)
-            yield Done(self._best.step, self._best_key, self._best, self._best_key, given_up=True)
+            best, key = self._keeping.best, self._keeping.best_key
+            yield Done(best.step, key, best, key, given_up=True)
             return
         for worker in self._silent(now):
             if self._ended or worker not in self._members:
                 return
-            error = DeadlineExceeded(
-                f"no report on step {self.step} from worker {worker} within its deadline",
-                cure="was it stopped? If its steps may take longer, raise --worker-timeout",
-            )
-            if self._members[worker].stage is _Stage.LAUNCHED:
-                error = DeadlineExceeded(
-                    f"no start from worker {worker} within {self.spec.deadlines.start:g} s",
-                    cure="can it reach store and bus? Try mlless doctor",
-                )
+            launched = self._members[worker].stage is _Stage.LAUNCHED
+            error = late_start(worker, self.spec.deadlines.start) if launched else silent(worker, self.step)
             yield from self._lose(worker, error, now)
 
     def _silent(self, now: float) -> list[int]:
@@ -628,33 +443,3 @@ class Ledger:
                 case _Stage.SUBSTITUTED if member.substitute is not None and waited > cold:
                     late.add(member.substitute)
         return sorted(late)
-
-
-def _misfit(hello: Hello, version: str) -> JobError:
-    return JobError(
-        f"worker {hello.worker} does not fit this driver",
-        expected=f"protocol {PROTOCOL}, mlless {version}",
-        found=f"protocol {hello.protocol}, mlless {hello.version}",
-        cure="install the same release of mlless on both sides",
-    )
-
-
-def _failed(failure: Failure) -> WorkerFailed:
-    what = f"worker {failure.worker} failed in step {max(failure.step, 0)}: {failure.error}"
-    error = WorkerFailed(what, cure=f"its traceback:\n{failure.traceback}" if failure.traceback else None)
-    error.exit_code = failure.exit_code or error.exit_code
-    return error
-
-
-def _died(ended: Ended, step: int) -> WorkerLost:
-    what = f"worker {ended.worker} died in step {step}"
-    if "\n" in ended.cause:
-        *_, last = ended.cause.splitlines()
-        return WorkerLost(f"{what}: {last}", cure=f"its traceback:\n{ended.cause}")
-    if ended.cause:
-        return WorkerLost(f"{what}: {ended.cause}")
-    if ended.killed:
-        cure = "was it out of memory, or killed from outside?"
-    else:
-        cure = "set MLLESS_DEBUG=1 to see its own traceback"
-    return WorkerLost(what, found=ended.description, cure=cure)

@@ -127,7 +127,10 @@ class Schedule:
 
     def abandoned(self, plan: Plan) -> Plan:
         """Return the last step of a job whose model has come to nothing after ``plan``: nothing to score."""
-        return msgspec.structs.replace(plan, step=plan.step + 1, flush=(), evaluate=False, last=True)
+        members = plan.trainers or plan.members
+        return msgspec.structs.replace(
+            plan, step=plan.step + 1, members=members, flush=(), evaluate=False, last=True
+        )
 
     def _parts(self, workers: int) -> int:
         return parts_of(sum(self.sizes), self.batch_size, workers)

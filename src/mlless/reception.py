@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Collection
 
-from mlless import ledger
+from mlless import instructions
 from mlless.channels.ports import Hub
 from mlless.clock import Clock
 from mlless.messages import FromWorker
@@ -38,14 +38,14 @@ class Reception:
             self._slept += stalled
         return now - self._slept
 
-    def next(self) -> list[FromWorker | ledger.Ended]:
+    def next(self) -> list[FromWorker | instructions.Ended]:
         """Return what comes next, in order; nothing if it takes a while."""
         message = self._receive()
         if message is not None:
             return [message]
         self.hear_of_ends()
         ended, self._fresh = self._fresh, []
-        words: list[FromWorker | ledger.Ended] = []
+        words: list[FromWorker | instructions.Ended] = []
         while ended and (message := self._hub.receive(0.0)) is not None:  # their last words come first
             words.append(message)
         return [*words, *map(_event, ended)]
@@ -70,5 +70,5 @@ class Reception:
         return message
 
 
-def _event(one: Ended) -> ledger.Ended:
-    return ledger.Ended(one.worker, one.generation, one.code < 0, one.describe(), one.cause)
+def _event(one: Ended) -> instructions.Ended:
+    return instructions.Ended(one.worker, one.generation, one.code < 0, one.describe(), one.cause)

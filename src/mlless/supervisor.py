@@ -17,8 +17,7 @@ from mlless.clock import Clock
 from mlless.closing import Closing, Leavers, Listener, nobody
 from mlless.costing import Costing
 from mlless.errors import ChannelError, MissingUpdate, WorkerLost
-from mlless.job import JobSpec
-from mlless.ledger import (
+from mlless.instructions import (
     Close,
     Delete,
     Dismiss,
@@ -29,7 +28,6 @@ from mlless.ledger import (
     Instruction,
     Kept,
     Launch,
-    Ledger,
     Mark,
     Marked,
     Passed,
@@ -37,6 +35,8 @@ from mlless.ledger import (
     Send,
     Started,
 )
+from mlless.job import JobSpec
+from mlless.ledger import Ledger
 from mlless.membership import Schedule
 from mlless.messages import Abort, Evaluation, FunctionId, Hello, Origin
 from mlless.models import model_of

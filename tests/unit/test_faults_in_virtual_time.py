@@ -12,7 +12,8 @@ import pytest
 import trials
 
 from mlless import checkpoint
-from mlless.ledger import Instruction, Ledger
+from mlless.instructions import Instruction
+from mlless.ledger import Ledger
 from mlless.messages import Report, Times
 from mlless.supervisor import Supervisor
 

@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import pytest
 
-from mlless import ledger
 from mlless.closing import Verdict
 from mlless.errors import DeadlineExceeded, JobError, WorkerFailed, WorkerLost
-from mlless.job import Deadlines, Factorization, JobSpec, Nesterov, Stop, Sync
-from mlless.ledger import (
+from mlless.instructions import (
     Close,
     Delete,
     Dismiss,
     Done,
     Ended,
+    Event,
     Fail,
     Forget,
     Instruction,
     Kept,
     Launch,
-    Ledger,
     Marked,
     Passed,
     Rewind,
     Send,
     Started,
 )
+from mlless.job import Deadlines, Factorization, JobSpec, Nesterov, Stop, Sync
+from mlless.ledger import Ledger
 from mlless.membership import Schedule
 from mlless.messages import (
     PROTOCOL,
@@ -81,7 +81,7 @@ class Game:
         self.now = 0.0
         self.began = self.ledger.start(0.0)
 
-    def tell(self, event: ledger.Event) -> list[Instruction]:
+    def tell(self, event: Event) -> list[Instruction]:
         return self.ledger.handle(event, self.now)
 
     def hello(self, worker: int, generation: int = 0, version: str = "1.0") -> list[Instruction]:

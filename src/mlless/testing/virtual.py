@@ -29,10 +29,10 @@ from mlless.closing import Leavers, nobody
 from mlless.data.dataset import Dataset
 from mlless.deployment import Addresses
 from mlless.errors import DeadlineExceeded, Disconnected, MissingUpdate, MLLessError
+from mlless.instructions import Mark
 from mlless.job import JobSpec
 from mlless.kernels.arrays import Floats
 from mlless.launch import Launch, launch_of
-from mlless.ledger import Mark
 from mlless.messages import (
     FromWorker,
     FunctionId,

@@ -1,0 +1,139 @@
+"""PURE: what the ledger hears, its events, and what it says, its instructions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mlless.closing import Verdict
+from mlless.errors import MLLessError
+from mlless.messages import FromWorker, FunctionId, Origin, Plan, Report, ToWorker
+from mlless.stopping import Progress, Score
+
+
+@dataclass(frozen=True)
+class Ended:
+    """Event: a function is over. ``killed`` by a signal, or for what ``cause`` the runtime knows."""
+
+    worker: int
+    generation: int
+    killed: bool
+    description: str
+    cause: str = ""
+
+
+@dataclass(frozen=True)
+class Passed:
+    """Event: time has passed. ``asked``: somebody waits for the end; ``late``: it is to come at once."""
+
+    asked: bool = False
+    late: bool = False
+
+
+Event = FromWorker | Ended | Passed | Verdict
+
+
+@dataclass(frozen=True)
+class Launch:
+    """Instruction: start these functions."""
+
+    functions: tuple[FunctionId, ...]
+
+
+@dataclass(frozen=True)
+class Send:
+    """Instruction: send a message to these functions."""
+
+    message: ToWorker
+    functions: tuple[FunctionId, ...]
+
+
+@dataclass(frozen=True)
+class Dismiss:
+    """Instruction: a function is lost, for this reason; end it if that is possible."""
+
+    function: FunctionId
+    why: str
+
+
+@dataclass(frozen=True)
+class Started:
+    """Instruction: all workers are there for the first time."""
+
+
+@dataclass(frozen=True)
+class Close:
+    """Instruction: all reports on a step are in; decide what is to follow, and answer with a Verdict."""
+
+    plan: Plan
+    following: Plan | None
+    reports: tuple[Report, ...]
+
+
+@dataclass(frozen=True)
+class Delete:
+    """Instruction: remove what nobody needs any more from the store."""
+
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Instruction: the best model so far is sure to be in the store."""
+
+    best: Score
+    key: str
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A step to which the job can go back: its plans, from where replicas start, and how the job stood."""
+
+    plan: Plan
+    following: Plan | None
+    origin: Origin
+    progress: Progress
+
+
+@dataclass(frozen=True)
+class Marked:
+    """Instruction: there is a new checkpoint of the job."""
+
+    mark: Mark
+
+
+@dataclass(frozen=True)
+class Forget:
+    """Instruction: the best model is lost; the one that is ``stored``, if any, takes its place."""
+
+    stored: Score | None
+
+
+@dataclass(frozen=True)
+class Rewind:
+    """Instruction: the job goes back to a mark; see to it that its origin is in the store."""
+
+    mark: Mark
+    stored: Score | None
+
+
+@dataclass(frozen=True)
+class Done:
+    """Instruction: the job is over, its model is under ``key``, or that of ``best`` under another."""
+
+    step: int
+    result: str
+    best: Score | None
+    best_key: str
+    given_up: bool = False
+
+
+@dataclass(frozen=True)
+class Fail:
+    """Instruction: the job cannot go on."""
+
+    error: MLLessError
+
+
+Instruction = (
+    Launch | Send | Dismiss | Started | Close | Delete | Kept | Marked | Forget | Rewind | Done | Fail
+)

@@ -1,0 +1,95 @@
+"""PURE: which models a job keeps in its store: the best so far, and the checkpoint to which it can go back.
+
+A member is asked to store one with a commit. It has done so once it has reported the next step: before that
+nothing relies on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mlless import keys
+from mlless.closing import Verdict
+from mlless.instructions import Delete, Forget, Instruction, Kept, Mark, Marked
+from mlless.keys import model_key
+from mlless.messages import FunctionId, Origin, Plan, Report
+from mlless.stopping import Score
+
+# A checkpoint is made at an evaluation after so many seconds, at any step after so many, and takes at most
+# this share of the time.
+_OFTEN, _SELDOM, _SHARE = 0.5, 10.0, 0.02
+
+
+class Keeping:
+    """The models that one job keeps: at first only its start, the ``mark``."""
+
+    def __init__(self, mark: Mark) -> None:
+        self.best: Score | None = None  # that is sure to be in the store
+        self.best_key = ""
+        self._mark = mark
+        self._keeper: FunctionId | None = None
+        self._next_best: Score | None = None  # what the keeper was asked for
+        self._next_mark: Mark | None = None
+        self._begun = self._checked = self._seconds = 0.0
+
+    def begin(self, now: float) -> None:
+        """Count time from ``now`` on."""
+        self._begun = self._checked = now
+
+    def ask(
+        self,
+        keeper: FunctionId | None,
+        plan: Plan,
+        ahead: tuple[Plan, Plan | None],
+        verdict: Verdict,
+        now: float,
+    ) -> tuple[FunctionId | None, FunctionId | None]:
+        """Return who is to store the best model, and who a checkpoint, as a step is closed.
+
+        The ``keeper``, who can be asked, is the same for both; ``ahead`` are the plans of the steps to come.
+        """
+        following, later = ahead
+        self._keeper, self._next_best, self._next_mark = keeper, None, None
+        if keeper is None:
+            return None, None
+        if verdict.best:
+            self._next_best = verdict.progress.best
+        if following.trainers and self._is_due(plan, now):
+            self._checked = now
+            key = model_key(keys.CHECKPOINT, following.step, keeper)
+            # Its digest is known once it is made; who starts from it has read it whole.
+            self._next_mark = Mark(following, later, Origin(key, following.step, ""), verdict.progress)
+        return keeper if self._next_best else None, keeper if self._next_mark else None
+
+    def _is_due(self, plan: Plan, now: float) -> bool:
+        apart = _OFTEN if plan.evaluate else _SELDOM
+        return now - self._checked >= apart and self._seconds <= _SHARE * (now - self._begun)
+
+    def hear(self, report: Report) -> Iterator[Instruction]:
+        """Take in a report: what its worker was asked for is in the store, and takes the place of older."""
+        if self._keeper != (report.worker, report.generation):
+            return
+        if self._next_best is not None:
+            if self.best is not None:
+                yield Delete((self.best_key,))
+            self.best = self._next_best
+            self.best_key = model_key(keys.BEST, self.best.step, self._keeper)
+            yield Kept(self.best, self.best_key)
+        if self._next_mark is not None:
+            self._seconds += report.times.keep
+            yield Delete((self._mark.origin.key,))
+            self._mark = self._next_mark
+            yield Marked(self._mark)
+        self._keeper = self._next_best = self._next_mark = None
+
+    def lose(self, function: FunctionId) -> Iterator[Instruction]:
+        """Take in that a function is lost, and what it was asked for with it."""
+        if self._keeper == function:
+            if self._next_best is not None:
+                yield Forget(self.best)
+            self._keeper = self._next_best = self._next_mark = None
+
+    def give_up(self) -> Mark:
+        """Return the newest mark: nobody is left who could store another one."""
+        self._keeper = self._next_best = self._next_mark = None
+        return self._mark
