@@ -20,8 +20,6 @@ TRIES = 3  # times that a worker may be lost in one step
 WINDOW, PER_WORKER, LEAST = 60.0, 4, 8  # seconds in which so many may be lost, for each launched or in all
 # Exit codes of errors that would come again.
 REPEATS = tuple(kind.exit_code for kind in (UsageError, InputError, DatasetError, JobError))
-    kind.exit_code for kind in (UsageError, InputError, DatasetError, JobError)
-)  # would come again
 
 
 class Losses:
