@@ -84,10 +84,17 @@ class Keeping:
 
     def lose(self, function: FunctionId) -> Iterator[Instruction]:
         """Take in that a function is lost, and what it was asked for with it."""
-        if self._keeper == function:
-            if self._next_best is not None:
-                yield Forget(self.best)
-            self._keeper = self._next_best = self._next_mark = None
+        if self._keeper != function:
+            return
+        wanted = []  # and may be in the store
+        if self._next_best is not None:
+            yield Forget(self.best)
+            wanted.append(model_key(keys.BEST, self._next_best.step, function))
+        if self._next_mark is not None:
+            wanted.append(self._next_mark.origin.key)
+        if wanted:
+            yield Delete(tuple(wanted))
+        self._keeper = self._next_best = self._next_mark = None
 
     def give_up(self) -> Mark:
         """Return the newest mark: nobody is left who could store another one."""

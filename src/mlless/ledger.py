@@ -152,10 +152,9 @@ class Ledger:
             case Passed():
                 yield from self._pass(event, now)
             case Ended():
-                if self._counts(event.worker, event.generation) and self._is_needed(event.worker):
-                    yield from self._lose(
-                        event.worker, died(event, f"worker {event.worker} died in step {self.step}"), now
-                    )
+                if self._counts(event.worker, event.generation):
+                    error = died(event, f"worker {event.worker} died in step {self.step}")
+                    yield from self._lose(event.worker, error, now)
             case _:
                 self._heard = now
                 if self._counts(event.worker, event.generation):
@@ -193,23 +192,18 @@ class Ledger:
                     return
                 if member.fresh and message.exit_code == ChannelError.exit_code:
                     self._origin = None  # the store may have lost it
-                if self._is_needed(message.worker):
-                    yield from self._lose(message.worker, error, now)
+                yield from self._lose(message.worker, error, now)
 
     def _counts(self, worker: int, generation: int) -> bool:
         member = self._members.get(worker)
         return member is not None and member.generation == generation
 
-    def _is_needed(self, worker: int) -> bool:
-        """Return whether anything is still to come from a worker: its report, or the next step's."""
-        missing = worker in self._plan.members and worker not in self._reports
-        return missing or (self._following is not None and worker in self._following.members)
-
     def _fence_off(self, message: FromWorker) -> Iterator[Instruction]:
         """Send a function home whose place another one has, and clear away what it has written."""
         who = (message.worker, message.generation)
-        if isinstance(message, Report) and not self._took(message):
-            self._litter.append(update_key(message.step, who))
+        report = message.report if isinstance(message, Substituted) else message
+        if isinstance(report, Report) and not self._took(report):
+            self._litter.append(update_key(report.step, (report.worker, report.generation)))
         if isinstance(message, Donated):
             yield from self._decline(message.origin)
         if not isinstance(message, Failure):
@@ -244,9 +238,7 @@ class Ledger:
 
     def _launch(self, workers: tuple[int, ...], now: float) -> Iterator[Instruction]:
         for worker in workers:
-            generation = self._generations[worker]
-            self._generations[worker] += 1
-            self._members[worker] = _Member(generation, since=now)
+            self._members[worker] = _Member(self._new_generation(worker), since=now)
         yield Launch(tuple((worker, self._members[worker].generation) for worker in workers))
 
     def _lose(self, worker: int, error: MLLessError, now: float) -> Iterator[Instruction]:
@@ -265,16 +257,20 @@ class Ledger:
             self._litter.append(update_key(self.step, old))
         if self._donor == old:
             self._donor = None
-        for other in self._members.values():
-            if other.substitute == worker:
-                other.substitute = None
+        for part, other in self._members.items():
+            if other.substitute == worker and part not in self._reports:
+                # What it may have written, or may yet write, is not what the next one writes.
+                self._litter.append(update_key(self.step, (part, other.generation)))
+                other.generation, other.substitute = self._new_generation(part), None
         yield from self._keeping.lose(old)
         if self._is_substituted(worker):
-            generation = self._generations[worker]
-            self._generations[worker] += 1
-            self._members[worker] = _Member(generation, _Stage.SUBSTITUTED, now)
+            self._members[worker] = _Member(self._new_generation(worker), _Stage.SUBSTITUTED, now)
         else:
             yield from self._launch((worker,), now)
+
+    def _new_generation(self, worker: int) -> int:
+        self._generations[worker] += 1
+        return self._generations[worker] - 1
 
     def _is_substituted(self, worker: int) -> bool:
         """Return whether the part of a worker that is lost now goes to another: none is launched for it.

@@ -99,20 +99,40 @@ class Game:
     def dies(self, worker: int, generation: int = 0) -> list[Instruction]:
         return self.tell(Ended(worker, generation, True, "signal SIGKILL"))
 
-    def verdict(self, *, best: bool = False, stop: bool = False, diverged: bool = False) -> list[Instruction]:
+    def verdict(
+        self,
+        *,
+        best: bool = False,
+        leavers: tuple[int, ...] = (),
+        stop: bool = False,
+        diverged: bool = False,
+    ) -> list[Instruction]:
         progress = Progress(self.spec.stop, 1.0, best=SCORE)
-        return self.tell(Verdict(best, (), stop, diverged, progress))
+        return self.tell(Verdict(best, leavers, stop, diverged, progress))
 
     def begun(self) -> Game:
         for worker in range(self.spec.workers):
             self.hello(worker)
         return self
 
-    def step(self, generations: dict[int, int] | None = None, **verdict: bool) -> list[Instruction]:
+    def step(
+        self,
+        *,
+        best: bool = False,
+        leavers: tuple[int, ...] = (),
+        stop: bool = False,
+        diverged: bool = False,
+    ) -> list[Instruction]:
         """Have all members report; return what the verdict leads to."""
         for worker, generation in self.ledger.functions:
-            self.report(worker, (generations or {}).get(worker, generation))
-        return self.verdict(**verdict)
+            self.report(worker, generation)
+        return self.verdict(best=best, leavers=leavers, stop=stop, diverged=diverged)
+
+    def flushing(self) -> Game:
+        """Ask for the end, and go on to the step in which everyone flushes."""
+        self.step(stop=True)
+        self.step()
+        return self
 
 
 def kinds(instructions: list[Instruction]) -> list[str]:
@@ -302,7 +322,7 @@ def test_another_takes_the_part_where_the_substitute_dies() -> None:
     game.report(2)
     game.report(0)
     asked = sent(game.dies(2))
-    assert asked == [(Substitute(1, 1, 1), ((0, 0),))]
+    assert asked == [(Substitute(1, 1, 2), ((0, 0),))]
 
 
 def test_a_job_may_fail_with_its_first_loss() -> None:
@@ -312,9 +332,7 @@ def test_a_job_may_fail_with_its_first_loss() -> None:
 
 
 def test_a_flush_that_is_lost_is_empty_and_a_survivor_scores_for_the_lost() -> None:
-    game = Game(epochs=1).begun()
-    while not game.ledger._plan.flush:
-        game.step()
+    game = Game().begun().flushing()
     flushing = game.ledger.step
     game.report(0)
     game.report(2)
@@ -438,3 +456,289 @@ def test_all_are_told_when_they_are_there() -> None:
     assert kinds(game.hello(0)) == ["Begin", "Started"]
     assert Started() not in game.dies(0)
     assert kinds(game.hello(0, 1)) == ["Begin"]
+
+
+def test_a_hello_that_comes_twice_begins_once() -> None:
+    game = Game()
+    assert kinds(game.hello(1)) == ["Begin"]
+    assert game.hello(1) == []
+
+
+def test_all_newcomers_of_a_step_start_from_one_donation() -> None:
+    game = Game().begun()
+    game.step()
+    game.report(0)
+    game.dies(1)
+    game.dies(2)
+    assert sent(game.hello(1, 1)) == [(Donate(1), ((0, 0),))]
+    assert game.hello(2, 1) == []
+    origin = Origin("donation/1/0.0", 1, "x")
+    begun = game.tell(Donated(0, 0, origin))
+    assert kinds(begun) == ["Begin", "Begin"]
+    assert [to for _, to in sent(begun)] == [((1, 1),), ((2, 1),)]
+    assert game.tell(Donated(0, 0, origin)) == []  # told a second time, while it is in use
+    game.dies(2, 1)
+    [(begin, _)] = sent(game.hello(2, 2))
+    assert isinstance(begin, Begin)
+    assert begin.origin == origin
+
+
+def test_a_donation_of_a_step_that_is_over_is_removed() -> None:
+    game = Game(on_loss="shrink").begun()
+    game.step()
+    late = Donated(0, 0, Origin("donation/0/0.0", 0, "x"))
+    assert game.tell(late) == [Delete(("donation/0/0.0",))]
+
+
+def test_a_newcomer_that_cannot_load_its_origin_gets_another_one() -> None:
+    game = Game().begun()
+    game.step()
+    game.report(0)
+    game.dies(1)
+    game.hello(1, 1)
+    game.tell(Donated(0, 0, Origin("donation/1/0.0", 1, "x")))
+    game.tell(Failure(1, 1, 1, "donation/1/0.0: not in the store", 5, ""))
+    assert sent(game.hello(1, 2)) == [(Donate(1), ((0, 0),))]
+
+
+def test_a_donor_that_is_silent_is_lost() -> None:
+    game = Game().begun()
+    for _ in range(4):
+        game.now += 1.0
+        game.step()
+    game.report(0)
+    game.report(2)
+    game.dies(1)
+    game.hello(1, 1)  # worker 0 is to donate
+    game.now += 10.1
+    dismiss, launch, donate = game.tell(Passed())
+    assert isinstance(dismiss, Dismiss)
+    assert dismiss.function == (0, 0)
+    assert launch == Launch(((0, 1),))
+    assert donate == Send(Donate(4), ((2, 0),))
+
+
+def test_a_substitute_that_is_silent_is_lost() -> None:
+    game = Game(on_loss="shrink").begun()
+    game.step()
+    game.dies(1)
+    game.report(0)
+    game.report(2)
+    game.now += Deadlines().step
+    assert game.tell(Passed()) == []
+    game.now += 0.1
+    dismiss, substitute = game.tell(Passed())
+    assert isinstance(dismiss, Dismiss)
+    assert dismiss.function == (0, 0)
+    assert sent([substitute])[0][1] == ((2, 0),)
+
+
+def test_what_a_lost_substitute_still_writes_is_not_what_the_next_one_writes() -> None:
+    game = Game(on_loss="shrink").begun()
+    game.step()
+    game.dies(1)
+    game.report(0)
+    game.report(2)
+    [(again, _)] = sent(game.dies(0))
+    assert again == Substitute(1, 1, 2)
+    game.tell(Substituted(0, 0, game.made(1, 1)))  # too late
+    game.tell(Substituted(2, 0, game.made(1, 2)))
+    commit, delete = game.verdict()
+    assert isinstance(commit, Send)
+    assert isinstance(commit.message, Commit)
+    assert commit.message.published == ((0, 0), (1, 2), (2, 0))
+    assert isinstance(delete, Delete)
+    assert {"update/1/1.0", "update/1/1.1"} <= set(delete.keys)
+    assert "update/1/1.2" not in delete.keys
+
+
+def test_if_those_who_could_substitute_are_lost_as_well_somebody_is_launched() -> None:
+    game = Game(on_loss="shrink").begun()
+    game.step()
+    assert kinds(game.dies(1)) == kinds(game.dies(2)) == ["Dismiss"]
+    dismiss, launch_last, rewind, launch = game.dies(0)
+    assert (kinds([dismiss]), launch_last) == (["Dismiss"], Launch(((0, 1),)))
+    assert isinstance(rewind, Rewind)
+    assert isinstance(launch, Launch)
+    assert [worker for worker, _ in launch.functions] == [1, 2]
+
+
+def test_nobody_is_dispensable_who_is_the_last_one() -> None:
+    game = Game(workers=1, on_loss="shrink").begun()
+    assert kinds(game.dies(0)) == ["Dismiss", "Launch"]
+    game = Game(workers=2, on_loss="shrink").begun()
+    game.step(leavers=(1,))
+    game.step()  # in the step at hand worker 1 flushes, and then leaves
+    assert kinds(game.dies(0)) == ["Dismiss", "Launch"]
+
+
+def test_a_leaver_flushes_is_told_the_commit_and_gone() -> None:
+    game = Game().begun()
+    [(commit, _)] = sent(game.step(leavers=(1,)))
+    assert isinstance(commit, Commit)
+    assert [(plan.step, plan.flush, plan.members) for plan in commit.plans] == [
+        (1, (), (0, 1, 2)),
+        (2, (1,), (0, 1, 2)),
+    ]
+    game.step()
+    [(commit, to)] = sent(game.step())
+    assert isinstance(commit, Commit)
+    assert to == ((0, 0), (1, 0), (2, 0))
+    assert commit.published == ((0, 0), (1, 0), (2, 0))
+    assert [plan.members for plan in commit.plans] == [(0, 2), (0, 2)]
+    assert game.ledger.functions == ((0, 0), (2, 0))
+    assert game.dies(1) == []  # its part is done
+    game.report(0)
+    assert kinds(game.report(2)) == ["Close"]
+    _, delete = game.verdict()
+    assert isinstance(delete, Delete)
+    assert "update/2/1.0" in delete.keys
+
+
+def test_a_leaver_that_is_lost_while_it_is_to_help_is_not_waited_for() -> None:
+    game = Game().begun()
+    game.step(leavers=(0,))
+    game.step()
+    game.report(0)
+    game.dies(1)
+    assert sent(game.hello(1, 1)) == [(Donate(2), ((0, 0),))]
+    assert kinds(game.dies(0)) == ["Dismiss"]  # its flush stands: nobody takes its place
+    assert sent(game.report(2)) == [(Donate(2), ((2, 0),))]
+    game.tell(Donated(2, 0, Origin("donation/2/2.0", 2, "x")))
+    [close] = game.report(1, 1)
+    assert isinstance(close, Close)
+    [(commit, to)] = sent(game.verdict())
+    assert isinstance(commit, Commit)
+    assert commit.published == ((0, 0), (1, 1), (2, 0))
+    assert to == game.ledger.functions == ((1, 1), (2, 0))
+
+
+def test_a_substitute_that_dies_in_the_last_step_is_not_waited_for() -> None:
+    game = Game().begun().flushing()
+    game.step()
+    last = game.ledger.step
+    game.report(0)
+    game.report(1)
+    assert sent(game.dies(2)) == [(Substitute(last, 2, 1), ((0, 0),))]
+    dismiss, again = game.dies(0)
+    assert isinstance(dismiss, Dismiss)
+    assert again == Send(Substitute(last, 2, 2), ((1, 0),))
+    assert kinds(game.tell(Substituted(1, 0, game.made(2, 2)))) == ["Close"]
+    _, done = game.verdict()
+    assert isinstance(done, Done)
+    assert done.result == f"result/{last}/0.0"  # stored before it was reported
+
+
+def test_all_may_not_leave_where_others_were_lost() -> None:
+    game = Game(on_loss="shrink").begun()
+    game.step()
+    game.dies(1)
+    game.dies(2)
+    game.report(0)
+    game.tell(Substituted(0, 0, game.made(1, 1)))
+    game.tell(Substituted(0, 0, game.made(2, 1)))
+    [(commit, _)] = sent(game.verdict(leavers=(0,)))
+    assert isinstance(commit, Commit)
+    assert [(plan.members, plan.flush) for plan in commit.plans] == [((0,), ()), ((0,), ())]
+
+
+def test_checkpoints_are_due_after_a_time_at_evaluations_or_after_a_longer_one() -> None:
+    game, made = Game(epochs=9).begun(), []
+    for step in range(12):
+        game.now += 3.0
+        [(commit, _)] = sent(game.step())
+        assert isinstance(commit, Commit)
+        if commit.checkpoint is not None:
+            made.append(step)
+    # Epochs of four steps: evaluations in 0, 4, 8, at which three seconds are enough; ten elsewhere.
+    assert made == [0, 4, 8]
+    game = Game(epochs=9).begun()
+    game.step()  # the first evaluation comes too soon
+    game.now += 9.9
+    [(commit, _)] = sent(game.step())
+    assert isinstance(commit, Commit)
+    assert commit.checkpoint is None
+    game.now += 0.1
+    [(commit, _)] = sent(game.step())
+    assert isinstance(commit, Commit)
+    assert commit.checkpoint == (0, 0)
+
+
+def test_a_checkpoint_of_a_keeper_that_is_lost_is_none_and_removed() -> None:
+    game = Game().begun()
+    game.now = 100.0
+    game.step(best=True)
+    forget, delete = (one for one in game.dies(0) if isinstance(one, Forget | Delete))
+    assert (forget, delete) == (Forget(None), Delete(("best/0/0.0", "checkpoint/1/0.0")))
+    game.dies(1)
+    *_, rewind = game.dies(2)
+    assert isinstance(rewind, Rewind)
+    assert rewind.mark.origin == START
+
+
+def test_a_job_that_goes_back_fetches_those_who_have_left_and_clears_up() -> None:
+    game = Game(workers=2).begun()
+    game.step(leavers=(1,))
+    game.step()
+    game.step()
+    dismiss, launch, rewind, fetch = game.dies(0)
+    assert kinds([dismiss, launch, rewind]) == ["Dismiss", "Launch", "Rewind"]
+    assert fetch == Launch(((1, 1),))
+    assert game.ledger.functions == ((0, 1), (1, 1))
+    game.hello(0, 1)
+    game.hello(1, 1)
+    assert game.ledger.step == 0
+    _, delete = game.step()
+    assert isinstance(delete, Delete)
+    assert {"update/3/0.0", "update/2/0.0", "update/2/1.0"} <= set(delete.keys)
+    game.report(0, 1)
+    assert game.report(0, 0, step=3)[0] == Send(
+        Abort("another function has taken this one's place"), ((0, 0),)
+    )
+
+
+def test_a_second_loss_of_all_in_the_same_place_begins_there_again() -> None:
+    game = Game(workers=1).begun()
+    game.step()
+    assert kinds(game.dies(0)) == ["Dismiss", "Launch", "Rewind"]
+    game.hello(0, 1)
+    assert kinds(game.dies(0, 1)) == ["Dismiss", "Launch"]
+    [(begin, _)] = sent(game.hello(0, 2))
+    assert isinstance(begin, Begin)
+    assert begin.origin == START
+
+
+def test_losses_in_several_steps_are_not_tries_of_one() -> None:
+    game = Game(workers=1, epochs=9).begun()
+    for generation in range(4):
+        game.step()
+        game.dies(0, generation)
+        assert kinds(game.hello(0, generation + 1)) == ["Begin"]
+        game.step()
+
+
+def test_losses_of_long_ago_are_forgotten() -> None:
+    game = Game(workers=1, epochs=50).begun()
+    for generation in range(20):
+        game.now += 61.0
+        game.step()
+        assert not any(isinstance(one, Fail) for one in game.dies(0, generation))
+        game.hello(0, generation + 1)
+
+
+def test_without_a_model_that_is_stored_an_end_waits_for_the_silent() -> None:
+    game = Game().begun()
+    game.now = 50.0
+    assert game.tell(Passed(asked=True, late=True)) == []
+    game.now = Deadlines().step + 1
+    assert kinds(game.tell(Passed(asked=True, late=True)))[:2] == ["Dismiss", "Launch"]
+
+
+def test_a_job_that_is_late_ends_with_what_is_stored() -> None:
+    game = Game().begun()
+    game.step(best=True)
+    game.report(0)
+    game.now += 0.1
+    abort, done = game.tell(Passed(late=True))
+    assert abort == Send(Abort("the job ends without a worker that is silent"), ((0, 0), (1, 0), (2, 0)))
+    assert done == Done(0, "best/0/0.0", SCORE, "best/0/0.0", given_up=True)
