@@ -24,6 +24,8 @@ from mlless.models.base import add
 from mlless.records import StepRecord, StepTimes
 from mlless.stopping import Choice, Progress, Score, finite
 
+_JUDGEMENTS = ("target", "patience", "diverged")  # reasons to stop that hold only as long as their steps do
+
 Listener = Callable[[StepRecord], object]
 Leavers = Callable[[StepRecord], Collection[int]]
 
@@ -93,6 +95,8 @@ class Closing:
         """Go back to where the job stood before ``step``; the best model that is stored is still there."""
         self._progress = copy.copy(progress)
         self._rewound_to = step
+        if self.reason in _JUDGEMENTS:
+            self.reason = None
         self.forget_best(stored)
 
     def forget_best(self, stored: Score | None) -> None:

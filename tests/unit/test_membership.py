@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from itertools import pairwise
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -205,4 +206,48 @@ def test_the_end_is_everyones_flush_and_a_last_look(way: str) -> None:
     last = schedule.after(after)
     assert last == Plan(6, (1, 3), 1, 10, 0, plan.owners, evaluate=True, last=True)
     assert last is not None
+    assert schedule.after(last) is None
+
+
+@given(course=courses, step=st.integers(0, 60), lost=st.frozensets(st.integers(0, 7), min_size=1, max_size=3))
+@settings(max_examples=200)
+def test_a_plan_without_the_lost_is_the_same_step_of_those_who_are_left(
+    course: Course, step: int, lost: frozenset[int]
+) -> None:
+    plan = course.plans[min(step, len(course.plans) - 1)]
+    if set(plan.members) <= lost:
+        return
+    without = Schedule(course.sizes, 10, course.epochs).without(plan, lost)
+    assert without.members == tuple(member for member in plan.members if member not in lost)
+    assert without.flush == tuple(member for member in plan.flush if member not in lost)
+    assert (
+        msgspec.structs.replace(without, members=plan.members, flush=plan.flush, owners=plan.owners) == plan
+    ), "where it is in its epoch stays as it was"
+    owners = without.trainers or without.members
+    owned = [group for worker in owners for group in groups_of(without.owners, worker)]
+    assert sorted(owned) == list(range(len(course.sizes))), "every row is still taken"
+    for worker in owners:
+        assert set(groups_of(plan.owners, worker)) <= set(groups_of(without.owners, worker))
+
+
+def test_with_those_who_stay_lost_nobody_is_left_to_train() -> None:
+    schedule = Schedule([10] * 6, 5, 9)
+    plan = Plan(4, (0, 1, 2), 1, 4, 2, deal([10] * 6, (0, 2)), flush=(1,))
+    without = schedule.without(plan, {0, 2})
+    assert (without.members, without.flush, without.trainers) == ((1,), (1,), ())
+    assert groups_of(without.owners, 1) == tuple(range(6))
+    last = schedule.after(without)
+    assert last is not None
+    assert (last.members, last.last) == ((1,), True)
+
+
+@pytest.mark.parametrize(("flush", "members"), [((), (0, 1, 2)), ((1,), (0, 2)), ((0, 1, 2), (0, 1, 2))])
+def test_a_job_that_is_abandoned_has_one_more_step_in_which_nobody_does_anything(
+    flush: tuple[int, ...], members: tuple[int, ...]
+) -> None:
+    schedule = Schedule([10] * 6, 5, 9)
+    plan = Plan(4, (0, 1, 2), 1, 4, 2, deal([10] * 6, (0, 2)), flush, evaluate=True)
+    last = schedule.abandoned(plan)
+    assert last == Plan(5, members, 1, 4, 2, plan.owners, last=True)
+    assert last.trainers == ()
     assert schedule.after(last) is None

@@ -56,3 +56,12 @@ def test_what_was_asked_for_holds_for_all_steps(plan: Plan) -> None:
 def test_who_has_its_rows_to_read_has_a_fixed_time() -> None:
     assert paced(0.1, 0.1, 0.1).cold == LIMITS.step
     assert paced(0.1, 0.1, 0.1, deadlines=Deadlines(silence=1.5)).cold == 1.5
+
+
+def test_what_is_usual_is_the_median_without_evaluations() -> None:
+    assert paced().usual == 0.0
+    pace = paced(1.0, 2.0)
+    pace.add(EVALUATING, 7.0, 4.0)
+    assert pace.usual == 2.0
+    pace.add(LAST, 100.0, 0.0)  # nobody trained in it
+    assert pace.usual == 2.0
