@@ -9,7 +9,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Generator, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 from typing import Literal
@@ -18,34 +18,28 @@ import msgspec
 
 import mlless
 from mlless import kernels
-from mlless.channels.embedded_store import job_folder
 from mlless.channels.opening import open_hub, open_link, open_objects, open_store
 from mlless.channels.ports import Hub, KeyValueStore
 from mlless.channels.redis_health import EVICTS, EVICTS_CURE, OLDEST, SILENT, SILENT_CURE, Health, inspect
-from mlless.deployment import EMBEDDED, Addresses, Deployment, is_redis
-from mlless.errors import (
-    CodecError,
-    DatasetError,
-    DeadlineExceeded,
-    JobError,
-    MLLessError,
-    WorkerFailed,
-    WorkerLost,
-    hidden,
-)
+from mlless.clock import Clock, SystemClock
+from mlless.deployment import EMBEDDED, Deployment, is_redis
+from mlless.errors import CodecError, DatasetError, DeadlineExceeded, JobError, MLLessError, hidden
+from mlless.instructions import Ended
 from mlless.interrupts import interruptible
 from mlless.job import Deadlines
 from mlless.locations import Directory, place_of
-from mlless.messages import PROTOCOL, Commit, Failure, FromWorker
-from mlless.probe import ENTRY, ROUNDS, Probe, Sight, dataset_speed, greeting, sight_key, store_speed
+from mlless.losses import died, failed
+from mlless.messages import PROTOCOL, Commit, Failure, Hello
+from mlless.probe import ENTRY, ROUNDS, Sight, dataset_speed, greeting, probe_of, sight_key, store_speed
+from mlless.reception import Reception
 from mlless.report.wording import count, duration, size
-from mlless.runtimes.opening import open_runtime
-from mlless.runtimes.ports import Ended, Runtime
+from mlless.runtimes.ports import Runtime
+from mlless.session import meeting, open_session
 
+_NAME = "mlless-doctor"
 _PINGS = 15
 _ANSWER = Commit(-1, (), ())
 _DEADLINE = 20.0  # seconds a message may take
-_POLL = 0.25
 _GRACE = 10.0
 _OUT = 1 << 20  # bytes
 _SKEW = 60.0  # seconds that clocks may differ; servers that check signatures allow some minutes
@@ -115,17 +109,9 @@ def _tried(check: str, seen: list[Finding], findings: Iterator[Finding]) -> Iter
         yield failed
 
 
-@contextmanager
-def _meeting(deployment: Deployment) -> Iterator[tuple[Addresses, Path | None]]:
-    """Give the addresses of a job of its own, and the folder for it if a channel is embedded."""
-    name = f"mlless-doctor-{secrets.token_hex(6)}"
-    with job_folder(needed=0) if deployment.embedded else nullcontext() as folder:
-        yield deployment.addresses(name, str(folder) if folder else None), folder
-
-
 def _check_store(deployment: Deployment, address: str) -> Iterator[Finding]:
     yield from _check_server(address)
-    with _meeting(deployment) as (addresses, _):
+    with meeting(deployment, name=_NAME) as (addresses, _):
         if address != EMBEDDED:
             addresses = msgspec.structs.replace(addresses, store=(address,))
         store = open_store(addresses, Deadlines().expiry)
@@ -146,7 +132,7 @@ def _check_store(deployment: Deployment, address: str) -> Iterator[Finding]:
 def _check_bus(deployment: Deployment) -> Iterator[Finding]:
     if deployment.meeting not in deployment.servers:
         yield from _check_server(deployment.meeting)
-    with _meeting(deployment) as (addresses, _), ExitStack() as stack:
+    with meeting(deployment, name=_NAME) as (addresses, _), ExitStack() as stack:
         hub = open_hub(addresses, Deadlines().expiry)
         stack.callback(hub.destroy)
         hub.admit([(0, 0)])
@@ -218,91 +204,64 @@ def _check_out(out: str) -> Iterator[Finding]:
 
 
 def _check_functions(deployment: Deployment, workers: int, dataset: str | None) -> Iterator[Finding]:
-    expiry = Deadlines().expiry
-    with _meeting(deployment) as (addresses, folder), ExitStack() as stack:
-        store = open_store(addresses, expiry)
-        stack.callback(store.destroy)
-        hub = open_hub(addresses, expiry)
-        stack.callback(hub.destroy)
-        runtime = open_runtime(deployment, ENTRY, folder, {"MLLESS_KERNELS": kernels.NAME})
-        stack.callback(runtime.stop, 0.0)
-        stack.callback(hub.close)
-        started = time.monotonic()
+    deadlines, clock = Deadlines(), SystemClock()
+    with open_session(deployment, ENTRY, expiry=deadlines.expiry, name=_NAME) as session:
+        started = clock.now()
         functions = {
-            (worker, 0): msgspec.json.encode(
-                Probe(PROTOCOL, mlless.__version__, addresses, expiry, dataset, worker, 0)
-            )
+            (worker, 0): probe_of(session.addresses, deadlines.expiry, dataset, worker)
             for worker in range(workers)
         }
-        hub.admit(functions)
-        runtime.start(functions)
-        reception = Reception(hub, runtime, workers)
-        reception.run(Deadlines().start)
-        sights = [_sight(store, worker) for worker in range(workers)]
-        limit = runtime.time_limit
-        runtime.stop(_GRACE)
-    yield functions_finding(sights, reception.all_there - started, limit)
+        session.hub.admit(functions)
+        session.runtime.start(functions)
+        heard, there = gather(session.hub, session.runtime, clock, workers, patience=deadlines.start)
+        sights = [_sight(session.store, worker) for worker in range(workers)]
+        limit = session.runtime.time_limit
+        session.runtime.stop(_GRACE)
+    yield functions_finding(sights, there - started, limit)
     yield versions_finding(sights)
-    yield clocks_finding(sights, reception.heard)
+    yield clocks_finding(sights, heard)
     yield _channels_from_there(sights)
     if dataset is not None:
         yield _dataset_from_there(sights)
 
 
-class Reception:
-    """Answers the greetings of functions until every one has left its report.
+def gather(
+    hub: Hub, runtime: Runtime, clock: Clock, workers: int, *, patience: float
+) -> tuple[dict[int, list[float]], float]:
+    """Answer the greetings of functions until every one has left its report.
 
-    The first is answered when all are there: as in a job they have to run at the same time.
+    The first is answered when all are there: as in a job they have to run at the same time. Returns at which
+    times of day each function has greeted, and when all were there, by ``clock``. MLLessError if a function
+    is lost, or if it takes more than ``patience`` seconds.
     """
-
-    def __init__(self, hub: Hub, runtime: Runtime, workers: int) -> None:
-        self._hub, self._runtime, self._workers = hub, runtime, workers
-        self._ended: list[Ended] = []
-        self.heard: dict[int, list[float]] = {worker: [] for worker in range(workers)}
-        self.all_there = 0.0
-
-    def run(self, patience: float) -> None:
-        """Return when all have said everything; MLLessError if that takes more than ``patience`` seconds."""
-        deadline = time.monotonic() + patience
-        while missing := [worker for worker, times in self.heard.items() if len(times) <= ROUNDS]:
-            message = self._next(missing, deadline)
-            times = self.heard[message.worker]
-            times.append(time.time())
-            if len(times) == 1:
-                if all(self.heard.values()):
-                    self.all_there = time.monotonic()
-                    self._hub.broadcast(_ANSWER, [(worker, 0) for worker in range(self._workers)])
-            elif len(times) <= ROUNDS:
-                self._hub.broadcast(_ANSWER, [(message.worker, 0)])
-
-    def _next(self, missing: list[int], deadline: float) -> FromWorker:
-        while True:
-            message = self._hub.receive(_POLL)
-            if message is None and (lost := self._lost(missing)):
-                message = self._hub.receive(0.0)  # its last words may have come meanwhile
-                if message is None:
-                    raise WorkerLost(
-                        f"function {lost.worker} ended before it had reported", found=lost.describe()
-                    )
-            if isinstance(message, Failure):
-                cure = f"its traceback:\n{message.traceback}" if message.traceback else None
-                error = WorkerFailed(f"function {message.worker} failed: {message.error}", cure=cure)
-                error.exit_code = message.exit_code or error.exit_code
-                raise error
-            if message is not None:
-                return message
-            if time.monotonic() >= deadline:
-                raise DeadlineExceeded(
-                    "not all functions run at the same time, or some do not go on",
-                    expected=f"{self._workers} functions",
-                    found=f"{sum(map(bool, self.heard.values()))} that have greeted",
-                    cure="check how many functions your account may run at the same time, and that they "
-                    "can reach store and bus",
-                )
-
-    def _lost(self, missing: list[int]) -> Ended | None:
-        self._ended += self._runtime.ended()
-        return next((one for one in self._ended if one.worker in missing), None)
+    heard: dict[int, list[float]] = {worker: [] for worker in range(workers)}
+    reception, all_there = Reception(hub, runtime, clock, notice=lambda ended: None), 0.0
+    deadline = reception.awake() + patience
+    while min(map(len, heard.values())) <= ROUNDS:
+        events, now = reception.next(), reception.awake()
+        for event in events:
+            times = heard[event.worker]
+            match event:
+                case Hello():
+                    times.append(time.time())
+                    if len(times) == 1 and all(heard.values()):
+                        all_there = clock.now()
+                        hub.broadcast(_ANSWER, [(worker, 0) for worker in heard])
+                    elif 1 < len(times) <= ROUNDS:
+                        hub.broadcast(_ANSWER, [(event.worker, 0)])
+                case Failure():
+                    raise failed(event, f"function {event.worker} failed")
+                case Ended() if len(times) <= ROUNDS:
+                    raise died(event, f"function {event.worker} ended before it had reported")
+        if not events and now >= deadline:
+            raise DeadlineExceeded(
+                "not all functions run at the same time, or some do not go on",
+                expected=f"{workers} functions",
+                found=f"{sum(map(bool, heard.values()))} that have greeted",
+                cure="check how many functions your account may run at the same time, and that they "
+                "can reach store and bus",
+            )
+    return heard, all_there
 
 
 def _sight(store: KeyValueStore, worker: int) -> Sight:

@@ -18,7 +18,7 @@ from mlless.artifact import read_artifact
 from mlless.autotuner.opening import open_tuner
 from mlless.billing.meter import MEMORY, Bill
 from mlless.billing.meter import Meter as CostMeter
-from mlless.channels.opening import open_objects
+from mlless.channels.opening import check_servers, open_objects
 from mlless.clock import SystemClock
 from mlless.closing import Leavers, Listener, nobody
 from mlless.data.dataset import Dataset, open_dataset
@@ -27,7 +27,7 @@ from mlless.deployment import Deployment
 from mlless.errors import UsageError, not_installed
 from mlless.interrupts import Interrupts, interruptible
 from mlless.job import JobSpec
-from mlless.launch import launch_of
+from mlless.launch import ENTRY, launch_of
 from mlless.local import begin, train_here
 from mlless.locations import Directory, Location, Place, place_of
 from mlless.messages import Origin
@@ -218,8 +218,13 @@ def run_job(
         replica = Replica(model.shapes)
         replica.restore(model.initial(np.random.Generator(np.random.PCG64(spec.seed))))
         size = sum(table.shared.nbytes for table in replica.tables)
+        needed = (3 + 2 * spec.workers) * size  # three snapshots, and two updates a worker
+        check_servers(deployment)
         # On an error the best model is to be saved before the store goes.
-        with open_session(deployment, spec, size) as session, files.failing():
+        with (
+            open_session(deployment, ENTRY, expiry=spec.deadlines.expiry, needed=needed) as session,
+            files.failing(),
+        ):
             spec = files.spec = within_limit(spec, session.runtime.time_limit)
             checkpoint.save_snapshot(session.store, keys.INITIAL, replica.snapshot())
             clock = SystemClock()

@@ -79,6 +79,11 @@ class Sight(msgspec.Struct, frozen=True):
     dataset_error: str | None = None
 
 
+def probe_of(addresses: Addresses, expiry: float, dataset: str | None, worker: int) -> bytes:
+    """Return the payload of a probe."""
+    return msgspec.json.encode(Probe(PROTOCOL, mlless.__version__, addresses, expiry, dataset, worker, 0))
+
+
 def sight_key(worker: int) -> str:
     """Return under which key a probe leaves what it has seen."""
     return f"sight.{worker}"

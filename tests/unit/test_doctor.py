@@ -10,8 +10,9 @@ import pytest
 import mlless
 from mlless import kernels, launch, probe
 from mlless.channels.redis_health import parsed
+from mlless.clock import SystemClock
 from mlless.deployment import Addresses
-from mlless.doctor import Reception, clocks_finding, functions_finding, server_finding, versions_finding
+from mlless.doctor import clocks_finding, functions_finding, gather, server_finding, versions_finding
 from mlless.errors import DeadlineExceeded, JobError, WorkerFailed, WorkerLost
 from mlless.messages import PROTOCOL, Failure
 from mlless.probe import ROUNDS, Probe, Sight, StoreSpeed, greeting
@@ -35,6 +36,9 @@ class Functions:
         ended, self._ended = self._ended, []
         return ended
 
+    def gather(self, workers):
+        return gather(self, self, SystemClock(), workers, patience=0.0)
+
 
 def _sight(*, ahead=0.0, way=0.01, **changes):
     greetings = tuple((n + ahead, n + ahead + 2 * way) for n in range(ROUNDS))
@@ -50,31 +54,39 @@ def test_no_one_is_answered_before_all_are_there():
     first = [greeting(worker) for worker in (1, 0, 2)]
     rest = [greeting(worker) for worker in (0, 1, 2) for _ in range(ROUNDS)]
     functions = Functions(*first, *rest)
-    reception = Reception(functions, functions, 3)
-    reception.run(0.0)
+    started = SystemClock().now()
+    heard, there = functions.gather(3)
     assert functions.answers[0] == (deque(rest), 0, 1, 2)
     assert [to for _, *to in functions.answers[1:]] == [[w] for w in (0, 1, 2) for _ in range(ROUNDS - 1)]
-    assert all(len(times) == ROUNDS + 1 for times in reception.heard.values())
+    assert all(len(times) == ROUNDS + 1 for times in heard.values())
+    assert started <= there <= SystemClock().now()
 
 
 def test_fewer_functions_at_once_than_asked_for():
     functions = Functions(greeting(0), greeting(2))
     with pytest.raises(DeadlineExceeded, match="expected 4 functions, found 2 that have greeted"):
-        Reception(functions, functions, 4).run(0.0)
+        functions.gather(4)
     assert functions.answers == []
 
 
 def test_a_function_that_dies():
     functions = Functions(greeting(0), ended=[Ended(1, 0, -9, 0.1)])
     with pytest.raises(WorkerLost, match="function 1 ended before it had reported: found signal SIGKILL"):
-        Reception(functions, functions, 2).run(0.0)
+        functions.gather(2)
+
+
+def test_a_function_may_end_once_it_has_reported():
+    *all_but_one, last = [greeting(worker) for _ in range(ROUNDS + 1) for worker in (0, 1)]
+    functions = Functions(*all_but_one, None, last, ended=[Ended(0, 0, 0, 0.1)])
+    heard, _ = functions.gather(2)
+    assert [len(times) for times in heard.values()] == [ROUNDS + 1] * 2
 
 
 @pytest.mark.parametrize(("code", "exit_code"), [(5, 5), (0, 6)])
 def test_a_function_that_fails_says_why(code, exit_code):
     functions = Functions(Failure(0, 0, -1, "cannot reach it", code, ""))
     with pytest.raises(WorkerFailed, match="function 0 failed: cannot reach it") as error:
-        Reception(functions, functions, 1).run(0.0)
+        functions.gather(1)
     assert error.value.exit_code == exit_code
 
 
