@@ -21,12 +21,12 @@ _OFTEN, _SELDOM, _SHARE = 0.5, 10.0, 0.02
 
 
 class Keeping:
-    """The models that one job keeps: at first only its start, the ``mark``."""
+    """The models that one job keeps. ``mark`` is to where it can go back: at first its start."""
 
     def __init__(self, mark: Mark) -> None:
         self.best: Score | None = None  # that is sure to be in the store
         self.best_key = ""
-        self._mark = mark
+        self.mark = mark
         self._keeper: FunctionId | None = None
         self._next_best: Score | None = None  # what the keeper was asked for
         self._next_mark: Mark | None = None
@@ -77,9 +77,9 @@ class Keeping:
             yield Kept(self.best, self.best_key)
         if self._next_mark is not None:
             self._seconds += report.times.keep
-            yield Delete((self._mark.origin.key,))
-            self._mark = self._next_mark
-            yield Marked(self._mark)
+            yield Delete((self.mark.origin.key,))
+            self.mark = self._next_mark
+            yield Marked(self.mark)
         self._keeper = self._next_best = self._next_mark = None
 
     def lose(self, function: FunctionId) -> Iterator[Instruction]:
@@ -95,8 +95,3 @@ class Keeping:
         if wanted:
             yield Delete(tuple(wanted))
         self._keeper = self._next_best = self._next_mark = None
-
-    def give_up(self) -> Mark:
-        """Return the newest mark: nobody is left who could store another one."""
-        self._keeper = self._next_best = self._next_mark = None
-        return self._mark

@@ -98,7 +98,7 @@ class Ledger:
         self._keeping = Keeping(Mark(self._plan, self._following, self.initial, self.progress))
         self._origin: Origin | None = self.initial
         self._donor: FunctionId | None = None
-        self._members: dict[int, _Member] = {}
+        self._members: dict[int, _Member] = {}  # those of the open step
         self._generations: Counter[int] = Counter()
         self._reports: dict[int, Report] = {}
         self._opened = self._heard = self._asked_donor = 0.0
@@ -221,7 +221,7 @@ class Ledger:
 
     def _take(self, report: Report, now: float) -> Iterator[Instruction]:
         """Take in a report; close the step if that was the last one."""
-        if report.step > self.step or report.worker not in self._plan.members:
+        if report.step > self.step:
             yield Fail(
                 JobError(
                     f"worker {report.worker} is out of step",
@@ -253,7 +253,7 @@ class Ledger:
             yield Fail(error)
             return
         yield Dismiss(old, f"{error.what}: {error.found}" if error.found else error.what)
-        if worker in self._plan.members and worker not in self._reports:
+        if worker not in self._reports:
             self._litter.append(update_key(self.step, old))
         if self._donor == old:
             self._donor = None
@@ -285,10 +285,6 @@ class Ledger:
 
     def _mend(self, now: float) -> Iterator[Instruction]:
         """Do what the open step still needs; close it if it needs nothing."""
-        missing = [worker for worker in self._plan.members if worker not in self._reports]
-        if not missing:
-            yield from self._close(now)
-            return
         if self._origin is None and not any(one.stage is _Stage.AT_WORK for one in self._members.values()):
             yield from self._rewind(now)
         for worker in [one for one in self._plan.members if one not in self._reports]:
@@ -301,7 +297,7 @@ class Ledger:
             self._started = True
             self._keeping.begin(now)
             yield Started()
-        if all(worker in self._reports for worker in self._plan.members):  # a flush needs no substitute
+        if all(worker in self._reports for worker in self._plan.members):
             yield from self._close(now)
 
     def _begin(self, worker: int, member: _Member, now: float) -> Iterator[Instruction]:
@@ -341,14 +337,13 @@ class Ledger:
 
     def _rewind(self, now: float) -> Iterator[Instruction]:
         """Go back to the newest checkpoint: nobody is left who has the model."""
-        mark = self._keeping.give_up()
+        mark = self._keeping.mark
         self._litter += [
             update_key(self.step, (one.worker, one.generation)) for one in self._reports.values()
         ]
         self._litter += [update_key(self.step - 1, who) for who in self._published]
         self._plan, self._following, self._origin = mark.plan, mark.following, mark.origin
         self._reports, self._published, self._donor = {}, (), None
-        self._opened = now
         yield Rewind(mark, self._keeping.best)
         launched = [w for w, one in self._members.items() if one.stage is not _Stage.SUBSTITUTED]
         for worker in set(self._members) - set(self._plan.members):
@@ -397,9 +392,6 @@ class Ledger:
             yield Forget(self._keeping.best)
         for worker in set(self._members) - set(following.members):
             del self._members[worker]
-        for member in self._members.values():
-            if member.stage is _Stage.AT_WORK:
-                member.since = now
         self._plan, self._following, self._published = following, later, published
         self._reports, self._origin, self._donor = {}, None, None
         self._losses.go_on()
@@ -415,8 +407,6 @@ class Ledger:
             yield Done(best.step, key, best, key, given_up=True)
             return
         for worker in self._silent(now):
-            if self._ended or worker not in self._members:
-                return
             launched = self._members[worker].stage is _Stage.LAUNCHED
             error = late_start(worker, self.spec.deadlines.start) if launched else silent(worker, self.step)
             yield from self._lose(worker, error, now)
@@ -428,7 +418,7 @@ class Ledger:
         for worker, member in self._members.items():
             if self._donor == (worker, member.generation) and now - self._asked_donor > usual:
                 late.add(worker)
-            if worker in self._reports or worker not in self._plan.members:
+            if worker in self._reports:
                 continue
             waited = now - max(self._opened, member.since)
             match member.stage:

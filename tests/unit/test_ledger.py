@@ -176,18 +176,22 @@ def test_a_step_closes_with_its_last_report_and_a_verdict() -> None:
     assert delete == Delete(())
     *_, delete = game.step()
     assert delete == Delete(("update/0/0.0", "update/0/1.0", "update/0/2.0"))
+    *_, delete = game.step()
+    assert delete == Delete(("update/1/0.0", "update/1/1.0", "update/1/2.0"))
 
 
 def test_a_report_that_comes_twice_or_late_counts_once() -> None:
     game = Game().begun()
     game.report(0)
-    assert game.report(0) == []
+    assert game.report(0, keep=7.0) == []
     game.report(1)
-    game.report(2)
+    [close] = game.report(2)
+    assert isinstance(close, Close)
+    assert [one.times.keep for one in close.reports] == [0.0, 0.0, 0.0]
     game.verdict()
     assert game.report(0, step=0) == []
-    assert game.report(0) == game.report(1) == []
-    assert kinds(game.report(2)) == ["Close"]
+    assert game.report(1) == game.report(2) == []
+    assert kinds(game.report(0)) == ["Close"]
 
 
 def test_a_lost_worker_gets_a_successor_that_starts_from_a_donation() -> None:
@@ -209,6 +213,8 @@ def test_a_lost_worker_gets_a_successor_that_starts_from_a_donation() -> None:
     assert commit.message.published == ((0, 0), (1, 1), (2, 0))
     assert isinstance(delete, Delete)
     assert {"update/1/1.0", "donation/1/2.0"} <= set(delete.keys)
+    *_, delete = game.step()
+    assert delete == Delete(("update/1/0.0", "update/1/1.1", "update/1/2.0"))
 
 
 def test_who_is_lost_after_its_report_is_replaced_in_the_next_step() -> None:
@@ -217,10 +223,13 @@ def test_who_is_lost_after_its_report_is_replaced_in_the_next_step() -> None:
     assert kinds(game.dies(1)) == ["Dismiss", "Launch"]
     game.report(0)
     assert kinds(game.report(2)) == ["Close"]
-    [(commit, to)] = sent(game.verdict())
-    assert isinstance(commit, Commit)
-    assert commit.published == ((0, 0), (1, 0), (2, 0))
-    assert to == ((0, 0), (2, 0))
+    game.report(1, 0)  # told a second time: it stands, whoever has sent it
+    commit, delete = game.verdict()
+    assert isinstance(commit, Send)
+    assert isinstance(commit.message, Commit)
+    assert commit.message.published == ((0, 0), (1, 0), (2, 0))
+    assert commit.functions == ((0, 0), (2, 0))
+    assert delete == Delete(())
     game.hello(1, 1)
     assert sent(game.report(0)) == [(Donate(1), ((0, 0),))]
 
@@ -248,6 +257,14 @@ def test_what_an_older_generation_says_is_passed_over() -> None:
     assert game.dies(1, 0) == []
     game.report(0)
     assert "Close" not in kinds(game.report(2))
+    game.hello(1, 1)
+    game.tell(Donated(0, 0, Origin("donation/1/0.0", 1, "x")))
+    game.report(1, 1)
+    game.verdict()
+    game.report(1, 0, step=2)  # it was only stopped, and has begun on what comes next
+    _, delete = game.step()
+    assert isinstance(delete, Delete)
+    assert "update/2/1.0" in delete.keys
 
 
 def test_with_nobody_left_the_job_goes_back_to_its_start() -> None:
@@ -368,6 +385,7 @@ def test_who_is_lost_three_times_in_a_step_ends_the_job() -> None:
     game.dies(1, 1)
     [fail] = game.dies(1, 2)
     assert isinstance(fail, Fail)
+    assert game.dies(2) == []  # it is over
 
 
 def test_too_many_losses_in_a_minute_end_the_job() -> None:
@@ -413,7 +431,27 @@ def test_silence_is_a_loss_after_its_time() -> None:
     assert game.tell(Passed()) == []
     game.now += 0.2
     assert game.ledger.is_silent(game.now)
-    assert kinds(game.tell(Passed())) == ["Dismiss", "Launch"]
+    dismiss, launch = game.tell(Passed())
+    assert isinstance(dismiss, Dismiss)
+    assert (dismiss.function, launch) == ((1, 0), Launch(((1, 1),)))
+    assert "no report on step 4" in dismiss.why
+
+
+def test_a_step_in_which_somebody_was_lost_tells_nothing_of_what_is_usual() -> None:
+    game = Game(workers=2).begun()
+    for _ in range(4):
+        game.now += 1.0
+        game.step()
+    usual = game.ledger.pace.usual
+    for generation in range(6):
+        game.report(0)
+        game.dies(1, generation)
+        game.hello(1, generation + 1)
+        game.tell(Donated(0, 0, Origin("donation", game.ledger.step, "")))
+        game.now += 50.0
+        game.report(1, generation + 1)
+        game.verdict()
+    assert game.ledger.pace.usual == usual == 1.0
 
 
 def test_a_function_that_does_not_start_is_started_anew() -> None:
@@ -421,7 +459,9 @@ def test_a_function_that_does_not_start_is_started_anew() -> None:
     game.hello(0)
     game.hello(1)
     game.now = Deadlines().start + 1
-    _, launch = game.tell(Passed())
+    dismiss, launch = game.tell(Passed())
+    assert isinstance(dismiss, Dismiss)
+    assert "no start from worker 2" in dismiss.why
     assert launch == Launch(((2, 1),))
     game.now = 2 * game.now
     game.tell(Passed())
@@ -434,6 +474,7 @@ def test_a_function_that_does_not_start_is_started_anew() -> None:
 def test_who_asks_for_the_end_does_not_wait_for_the_silent() -> None:
     game = Game().begun()
     game.step(best=True)
+    game.now += 3.0
     game.report(0)
     game.now += 4.0
     assert game.tell(Passed(asked=True)) == []
@@ -490,6 +531,17 @@ def test_a_donation_of_a_step_that_is_over_is_removed() -> None:
     assert game.tell(late) == [Delete(("donation/0/0.0",))]
 
 
+@pytest.mark.parametrize(("worker", "step"), [(2, 1), (0, 0)])
+def test_nobody_starts_from_a_donation_that_was_not_asked_for(worker: int, step: int) -> None:
+    game = Game().begun()
+    game.step()
+    game.report(0)
+    game.dies(1)
+    game.hello(1, 1)  # worker 0 is to donate
+    key = f"donation/{step}/{worker}.0"
+    assert game.tell(Donated(worker, 0, Origin(key, step, "x"))) == [Delete((key,))]
+
+
 def test_a_newcomer_that_cannot_load_its_origin_gets_another_one() -> None:
     game = Game().begun()
     game.step()
@@ -501,6 +553,19 @@ def test_a_newcomer_that_cannot_load_its_origin_gets_another_one() -> None:
     assert sent(game.hello(1, 2)) == [(Donate(1), ((0, 0),))]
 
 
+@pytest.mark.parametrize(("worker", "code"), [(1, 0), (2, 5)])
+def test_a_failure_for_another_reason_leaves_the_origin(worker: int, code: int) -> None:
+    game = Game().begun()
+    game.step()
+    game.report(0)
+    game.dies(1)
+    game.hello(1, 1)
+    game.tell(Donated(0, 0, Origin("donation/1/0.0", 1, "x")))
+    generation = dict(game.ledger.functions)[worker]
+    game.tell(Failure(worker, generation, 1, "oh", code, ""))
+    assert kinds(game.hello(worker, generation + 1)) == ["Begin"]
+
+
 def test_a_donor_that_is_silent_is_lost() -> None:
     game = Game().begun()
     for _ in range(4):
@@ -510,6 +575,7 @@ def test_a_donor_that_is_silent_is_lost() -> None:
     game.report(2)
     game.dies(1)
     game.hello(1, 1)  # worker 0 is to donate
+    assert game.tell(Passed()) == []
     game.now += 10.1
     dismiss, launch, donate = game.tell(Passed())
     assert isinstance(dismiss, Dismiss)
@@ -541,7 +607,6 @@ def test_what_a_lost_substitute_still_writes_is_not_what_the_next_one_writes() -
     game.report(2)
     [(again, _)] = sent(game.dies(0))
     assert again == Substitute(1, 1, 2)
-    game.tell(Substituted(0, 0, game.made(1, 1)))  # too late
     game.tell(Substituted(2, 0, game.made(1, 2)))
     commit, delete = game.verdict()
     assert isinstance(commit, Send)
@@ -550,6 +615,45 @@ def test_what_a_lost_substitute_still_writes_is_not_what_the_next_one_writes() -
     assert isinstance(delete, Delete)
     assert {"update/1/1.0", "update/1/1.1"} <= set(delete.keys)
     assert "update/1/1.2" not in delete.keys
+    game.tell(Substituted(0, 0, game.made(1, 1, step=1)))  # it was only stopped
+    _, delete = game.step()
+    assert isinstance(delete, Delete)
+    assert {"update/1/1.1", "update/1/1.2"} <= set(delete.keys)
+
+
+def test_a_part_stands_whose_substitute_is_lost_after_it() -> None:
+    game = Game(on_loss="shrink").begun()
+    game.step()
+    game.dies(1)
+    game.report(0)
+    game.tell(Substituted(0, 0, game.made(1, 1)))
+    game.dies(0)
+    game.report(2)
+    commit, delete = game.verdict()
+    assert isinstance(commit, Send)
+    assert isinstance(commit.message, Commit)
+    assert commit.message.published == ((0, 0), (1, 1), (2, 0))
+    assert isinstance(delete, Delete)
+    assert not {"update/1/0.0", "update/1/1.1"} & set(delete.keys)
+
+
+def test_a_part_that_nobody_has_taken_yet_is_nobody_s_fault() -> None:
+    game = Game(on_loss="shrink").begun()
+    game.step()
+    game.dies(1)
+    game.now += Deadlines().step + 1
+    lost = [one.function for one in game.tell(Passed()) if isinstance(one, Dismiss)]
+    assert lost == [(0, 0), (2, 0)]
+
+
+def test_parts_of_which_all_takers_are_lost_begin_anew_where_all_began() -> None:
+    game = Game(workers=2, on_loss="shrink").begun()
+    assert kinds(game.dies(0)) == ["Dismiss"]
+    assert sent(game.report(1)) == [(Substitute(0, 0, 1), ((1, 0),))]
+    _, *launches = game.dies(1)
+    assert launches == [Launch(((1, 1),)), Launch(((0, 3),))]
+    assert kinds(game.hello(0, 3)) == ["Begin"]
+    assert kinds(game.report(0, 3)) == ["Close"]  # worker 1 had reported
 
 
 def test_if_those_who_could_substitute_are_lost_as_well_somebody_is_launched() -> None:
@@ -568,8 +672,7 @@ def test_nobody_is_dispensable_who_is_the_last_one() -> None:
     assert kinds(game.dies(0)) == ["Dismiss", "Launch"]
     game = Game(workers=2, on_loss="shrink").begun()
     game.step(leavers=(1,))
-    game.step()  # in the step at hand worker 1 flushes, and then leaves
-    assert kinds(game.dies(0)) == ["Dismiss", "Launch"]
+    assert kinds(game.dies(0)) == ["Dismiss", "Launch"]  # worker 1 is going to flush and leave
 
 
 def test_a_leaver_flushes_is_told_the_commit_and_gone() -> None:
@@ -697,6 +800,37 @@ def test_a_job_that_goes_back_fetches_those_who_have_left_and_clears_up() -> Non
     )
 
 
+def test_reports_of_before_do_not_count_where_a_job_goes_back_to() -> None:
+    game = Game().begun()
+    game.step()
+    game.report(0)
+    for worker in range(3):
+        game.dies(worker)
+    for worker in range(3):
+        game.hello(worker, 1)
+    assert game.report(1, 1) == game.report(2, 1) == []
+    assert kinds(game.report(0, 1)) == ["Close"]
+    _, delete = game.verdict()
+    assert isinstance(delete, Delete)
+    assert {"update/1/0.0", "update/0/0.0", "update/0/1.0", "update/0/2.0"} <= set(delete.keys)
+
+
+def test_with_only_a_leaver_left_the_job_goes_back() -> None:
+    game = Game().begun()
+    game.step(leavers=(1,))
+    game.step()
+    for worker in (0, 2):
+        game.report(worker)
+        game.dies(worker)
+    assert kinds(game.report(1)) == ["Close"]
+    [(commit, to)], forget = sent(done := game.verdict(best=True)), Forget(None)
+    assert isinstance(commit, Commit)
+    assert (to, commit.best, commit.checkpoint) == (((1, 0),), None, None)
+    assert forget in done
+    assert isinstance(done[-2], Rewind)
+    assert done[-1] == Launch(((1, 1),))
+
+
 def test_a_second_loss_of_all_in_the_same_place_begins_there_again() -> None:
     game = Game(workers=1).begun()
     game.step()
@@ -738,7 +872,57 @@ def test_a_job_that_is_late_ends_with_what_is_stored() -> None:
     game = Game().begun()
     game.step(best=True)
     game.report(0)
+    game.now += 6.0
+    assert game.tell(Passed()) == []  # nobody has asked
+    game.report(1)
+    assert game.tell(Passed(late=True)) == []
     game.now += 0.1
     abort, done = game.tell(Passed(late=True))
     assert abort == Send(Abort("the job ends without a worker that is silent"), ((0, 0), (1, 0), (2, 0)))
     assert done == Done(0, "best/0/0.0", SCORE, "best/0/0.0", given_up=True)
+
+
+def test_a_job_whose_best_model_the_store_has_lost_has_none() -> None:
+    game = Game().begun()
+    game.step(best=True)
+    game.report(0)
+    game.ledger.forget_best()
+    game.now += 6.0
+    assert game.tell(Passed(asked=True)) == []
+
+
+def test_a_better_model_takes_the_place_of_the_best() -> None:
+    game = Game().begun()
+    game.step(best=True)
+    assert game.report(0) == [Kept(SCORE, "best/0/0.0")]
+    assert [kinds([one]) for one in game.dies(0)] == [["Dismiss"], ["Launch"]]  # what it kept is there
+    game.report(1)
+    game.hello(0, 1)
+    game.report(2)
+    game.verdict(best=True)
+    delete, kept = (one for one in game.report(1) if isinstance(one, Delete | Kept))
+    assert (delete, kept) == (Delete(("best/0/0.0",)), Kept(SCORE, "best/0/1.0"))
+
+
+def test_time_counts_from_where_all_were_there() -> None:
+    game = Game()
+    game.now = 1000.0
+    game.began = game.ledger.start(1000.0)
+    assert game.tell(Passed()) == []
+    game.hello(0)
+    game.hello(1)
+    game.now = 1050.0
+    game.hello(2)
+    game.now = 1050.4
+    [(commit, _)] = sent(game.step())
+    assert isinstance(commit, Commit)
+    assert commit.checkpoint is None
+
+
+def test_there_is_no_checkpoint_of_a_flush() -> None:
+    game = Game().begun()
+    game.step(stop=True)
+    game.now += 100.0
+    [(commit, _)] = sent(game.step())
+    assert isinstance(commit, Commit)
+    assert commit.checkpoint is None
