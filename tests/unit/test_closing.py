@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import pytest
 
+from mlless.autotuner.decision import Decision, Goal, Question
+from mlless.autotuner.tuner import Tuner
 from mlless.closing import Closing, Verdict, nobody
 from mlless.costing import Costing
 from mlless.errors import ReplicasDiffer
@@ -15,6 +17,8 @@ from mlless.membership import Schedule
 from mlless.messages import Evaluation, Plan, Report, Sums, Times
 from mlless.records import StepRecord, StepTimes
 from mlless.stopping import DIVERGED, Choice, Score
+
+LAST = Plan(7, (0, 1), 3, 2, 0, evaluate=True, last=True)
 
 
 class Job:
@@ -25,6 +29,7 @@ class Job:
         *,
         asks_at: int = -1,
         leavers: Mapping[int, tuple[int, ...]] | None = None,
+        tuner: Tuner | None = None,
         target: Target | None = None,
         patience: int | None = None,
         max_time: float | None = None,
@@ -63,6 +68,7 @@ class Job:
             costing=costing,
             listen=self.hear,
             leavers=leaving if leavers else nobody,
+            tuner=tuner,
         )
         costing.open(100.0)
         costing.begin(100.0)
@@ -94,7 +100,9 @@ class Job:
                 bytes_in=10,
                 reads=1,
                 bytes_fetched=7,
-                times=Times(compute=1.0 + worker),
+                times=Times(
+                    compute=1.0 + worker, publish=0.5, merge=0.25, wait=9.0, evaluate=0.5 * plan.evaluate
+                ),
                 evaluation=evaluation,
                 bytes_kept=100,
             )
@@ -104,6 +112,27 @@ class Job:
         verdict = self.closing.close(plan, following, reports, self.now)
         self.plan = self.schedule.after(plan, verdict.leavers, end=verdict.stop) or plan
         return verdict
+
+
+class Hasty:
+    """A policy that lets the last worker go at once, and does so in no thread; it keeps what it was asked."""
+
+    def __init__(self) -> None:
+        self.questions: list[Question] = []
+        self._decided: Decision | None = None
+
+    def due(self, *, steps: int, seconds: float) -> bool:
+        return not self.questions
+
+    def decide(self, question: Question) -> Decision:
+        self.questions.append(question)
+        return Decision(question.step, "leave", (question.workers[-1].worker,), "why not", {})
+
+    def start(self, work: Callable[[], Decision]) -> None:
+        self._decided = work()
+
+    def result(self) -> Decision | None:
+        return self._decided
 
 
 def evaluated(**digests: str) -> dict[int, Evaluation]:
@@ -128,11 +157,59 @@ def test_a_record_sums_up_what_its_workers_report() -> None:
         bytes_out=40,
         bytes_in=20,
         bytes_fetched=14 + 18,
-        times=StepTimes(0.0, 1.5, 0.0, 0.0, 0.0, 0.0, 0.0),
+        times=StepTimes(0.0, 1.5, 0.0, 0.5, 9.0, 0.25, 0.5),
         bytes_kept=200,
     )
     assert (verdict.best, verdict.leavers, verdict.stop, verdict.diverged) == (True, (), False, False)
     assert verdict.progress.best == Score(0, {"rmse": 0.5}, 0.5)
+
+
+def test_what_is_not_evaluated_has_no_metrics_and_is_not_the_best() -> None:
+    job = Job()
+    assert job.closing.heldout == {}
+    assert job.close(rmse=0.5).best
+    assert not job.close().best
+    assert job.records[1].heldout is None
+
+
+def test_time_counts_from_where_the_job_began() -> None:
+    job = Job()
+    job.closing.begin(101.0)
+    job.now = 103.0
+    job.close()
+    assert job.records[0].time == 2.0
+
+
+def test_a_tuner_sees_every_step_and_lets_workers_go() -> None:
+    hasty = Hasty()
+    goal = Goal(batches=6, target=Target(metric="rmse", value=0.1))
+    job = Job(tuner=Tuner(hasty, hasty, floor=1, goal=goal))
+    verdict = job.close(loss=2.0, rmse=0.5)
+    assert verdict.leavers == (1,)
+    decision = job.records[0].decision
+    assert decision is not None
+    assert (decision.step, decision.action, decision.workers) == (0, "leave", (1,))
+    [question] = hasty.questions
+    assert (question.losses.tolist(), question.heldout) == ([2.0], ((0, 0.5),))
+    assert [one.seconds for one in question.workers] == [1.75, 2.75]
+    assert (question.exchanged, question.merging) == (60.0, 0.25)
+
+
+def test_seconds_of_an_evaluation_are_not_those_of_a_step() -> None:
+    hasty = Hasty()
+    hasty.due = lambda *, steps, seconds: steps == 2  # type: ignore[method-assign]
+    job = Job(tuner=Tuner(hasty, hasty, floor=1, goal=Goal(batches=6)))
+    for seconds in (1.0, 2.0, 4.0):
+        job.now += seconds
+        job.close(rmse=0.5)
+    [question] = hasty.questions
+    assert question.seconds[1:].tolist() == [2.0, 3.5]  # the third step has an evaluation
+
+
+def test_two_who_let_workers_go_do_not_go_together() -> None:
+    hasty = Hasty()
+    with pytest.raises(AssertionError, match="a tuner and another"):
+        Job(leavers={0: (1,)}, tuner=Tuner(hasty, hasty, floor=1, goal=Goal(batches=6)))
 
 
 def test_a_step_of_flushes_has_no_loss_and_does_not_count_for_the_average() -> None:
@@ -158,10 +235,9 @@ def test_models_that_differ_end_the_job_and_are_named() -> None:
 def test_the_last_model_is_weighed_at_the_end_and_not_before() -> None:
     job = Job()
     job.close(rmse=0.9)
-    last = Plan(7, (0, 1), 3, 2, 0, evaluate=True, last=True)
-    assert not job.closing.score(last, evaluated(w0="d"))  # an RMSE of 2
+    assert not job.closing.score(LAST, evaluated(w0="d"))  # an RMSE of 2
     assert job.closing.chosen(7) == Choice(0, {"rmse": 0.9}, restored=True)
-    assert not job.closing.score(last, {0: Evaluation(Sums(4, 1.0), "d", 0, 0)})
+    assert not job.closing.score(LAST, {0: Evaluation(Sums(4, 1.0), "d", 0, 0)})
     assert job.closing.chosen(7) == Choice(7, {"rmse": 0.5}, restored=False)
 
 
@@ -199,6 +275,16 @@ def test_time_that_allows_for_no_further_step_ends_the_job() -> None:
     assert job.closing.reason == "time"
 
 
+def test_a_job_that_ends_anyway_does_not_end_for_want_of_time() -> None:
+    job = Job(max_time=10.0, epochs=1)
+    job.close()
+    job.now = 111.0
+    job.close()
+    assert job.plan.flush
+    job.close(samples=0)
+    assert job.closing.reason is None
+
+
 @pytest.mark.parametrize("way", ["not finite", "far too large"])
 def test_a_model_that_came_to_nothing_ends_the_job_at_once_with_an_earlier_one(way: str) -> None:
     job = Job()
@@ -206,7 +292,9 @@ def test_a_model_that_came_to_nothing_ends_the_job_at_once_with_an_earlier_one(w
     job.closing.ask("interrupted")
     verdict = job.close(finite=way != "not finite", loss=1e3 * DIVERGED if way == "far too large" else 1.0)
     assert (verdict.diverged, verdict.stop, job.closing.reason) == (True, True, "diverged")
-    job.closing.score(job.schedule.abandoned(job.plan), {})
+    job.plan = job.schedule.abandoned(job.plan)
+    verdict = job.close(samples=0)
+    assert (verdict.diverged, verdict.stop) == (False, True)  # there is nothing more to break off
     assert job.closing.chosen(2) == Choice(0, {"rmse": 0.5}, restored=True)
 
 
@@ -256,7 +344,18 @@ def test_going_back_without_a_stored_model_leaves_none() -> None:
     job = Job()
     first = job.close(rmse=0.5)
     job.closing.rewind(0, first.progress, None)
-    assert job.closing.chosen(0).restored is False
+    job.closing.score(LAST, evaluated(w0="d"))  # an RMSE of 2
+    assert job.closing.chosen(7) == Choice(7, {"rmse": 2.0}, restored=False)
+
+
+def test_a_best_model_that_is_lost_gives_way_to_the_one_that_is_stored() -> None:
+    job = Job()
+    job.close(rmse=0.9)
+    job.close()
+    job.close(rmse=0.5)
+    job.closing.forget_best(Score(0, {"rmse": 0.9}, 0.9))
+    job.closing.score(LAST, evaluated(w0="d"))
+    assert job.closing.chosen(7) == Choice(0, {"rmse": 0.9}, restored=True)
 
 
 @pytest.mark.parametrize("reason", ["target", "patience", "diverged"])
