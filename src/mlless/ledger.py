@@ -11,10 +11,8 @@ to its newest checkpoint, or to its start.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from enum import Enum
 
 from mlless import keys
 from mlless.closing import Verdict
@@ -40,6 +38,7 @@ from mlless.job import JobSpec
 from mlless.keeping import Keeping
 from mlless.keys import model_key, update_key
 from mlless.losses import REPEATS, Losses, died, failed, late_start, misfit, silent
+from mlless.members import Member, Members, Patience, Stage
 from mlless.membership import Schedule, told
 from mlless.messages import (
     PROTOCOL,
@@ -64,22 +63,6 @@ from mlless.stopping import Progress
 _LAST_WAIT = 5.0  # seconds of silence, or twice the usual step: then a job that is to end does so
 
 
-class _Stage(Enum):
-    LAUNCHED = "launched"
-    THERE = "there"  # it has said hello
-    AT_WORK = "at work"  # it has begun
-    SUBSTITUTED = "substituted"  # another one is to take its part
-
-
-@dataclass
-class _Member:
-    generation: int
-    stage: _Stage = _Stage.LAUNCHED
-    since: float = 0.0  # when what it is waited for was asked for
-    substitute: int | None = None  # the worker that takes its part
-    fresh: bool = True  # it has reported nothing yet: it has its rows to read
-
-
 @dataclass
 class Ledger:
     """One job's ledger. Its times are those of the caller, in seconds, and must not go back."""
@@ -98,8 +81,7 @@ class Ledger:
         self._keeping = Keeping(Mark(self._plan, self._following, self.initial, self.progress))
         self._origin: Origin | None = self.initial
         self._donor: FunctionId | None = None
-        self._members: dict[int, _Member] = {}  # those of the open step
-        self._generations: Counter[int] = Counter()
+        self._members = Members()  # those of the open step
         self._reports: dict[int, Report] = {}
         self._opened = self._heard = self._asked_donor = 0.0
         self._disturbed = False  # the open step has lost somebody: it tells nothing of the usual pace
@@ -117,7 +99,7 @@ class Ledger:
     @property
     def functions(self) -> tuple[FunctionId, ...]:
         """All functions that count."""
-        return tuple((worker, member.generation) for worker, member in sorted(self._members.items()))
+        return self._members.functions
 
     def is_silent(self, now: float) -> bool:
         """Return whether a worker counts as lost by now, for it is silent."""
@@ -152,12 +134,12 @@ class Ledger:
             case Passed():
                 yield from self._pass(event, now)
             case Ended():
-                if self._counts(event.worker, event.generation):
+                if self._members.count(event.worker, event.generation):
                     error = died(event, f"worker {event.worker} died in step {self.step}")
                     yield from self._lose(event.worker, error, now)
             case _:
                 self._heard = now
-                if self._counts(event.worker, event.generation):
+                if self._members.count(event.worker, event.generation):
                     yield from self._hear(event, now)
                 else:
                     yield from self._fence_off(event)
@@ -170,8 +152,8 @@ class Ledger:
             case Hello():
                 if (message.protocol, message.version) != (PROTOCOL, self.version):
                     yield Fail(misfit(message, self.version))
-                elif member.stage is _Stage.LAUNCHED:
-                    member.stage, member.since = _Stage.THERE, now
+                elif member.stage is Stage.LAUNCHED:
+                    member.stage, member.since = Stage.THERE, now
             case Report():
                 yield from self._take(message, now)
             case Donated():
@@ -182,7 +164,7 @@ class Ledger:
                     yield from self._decline(message.origin)
             case Substituted():
                 part = message.report
-                if self._counts(part.worker, part.generation):
+                if self._members.count(part.worker, part.generation):
                     yield from self._take(part, now)
             case Failure():
                 step = max(message.step, 0)
@@ -193,10 +175,6 @@ class Ledger:
                 if member.fresh and message.exit_code == ChannelError.exit_code:
                     self._origin = None  # the store may have lost it
                 yield from self._lose(message.worker, error, now)
-
-    def _counts(self, worker: int, generation: int) -> bool:
-        member = self._members.get(worker)
-        return member is not None and member.generation == generation
 
     def _fence_off(self, message: FromWorker) -> Iterator[Instruction]:
         """Send a function home whose place another one has, and clear away what it has written."""
@@ -237,9 +215,7 @@ class Ledger:
         yield from self._keeping.hear(report)
 
     def _launch(self, workers: tuple[int, ...], now: float) -> Iterator[Instruction]:
-        for worker in workers:
-            self._members[worker] = _Member(self._new_generation(worker), since=now)
-        yield Launch(tuple((worker, self._members[worker].generation) for worker in workers))
+        yield Launch(tuple(self._members.renew(worker, Stage.LAUNCHED, now) for worker in workers))
 
     def _lose(self, worker: int, error: MLLessError, now: float) -> Iterator[Instruction]:
         """Take in that a worker is lost; ``_mend`` then sees to it that another takes its place."""
@@ -261,16 +237,12 @@ class Ledger:
             if other.substitute == worker and part not in self._reports:
                 # What it may have written, or may yet write, is not what the next one writes.
                 self._litter.append(update_key(self.step, (part, other.generation)))
-                other.generation, other.substitute = self._new_generation(part), None
+                other.generation, other.substitute = self._members.next_generation(part), None
         yield from self._keeping.lose(old)
         if self._is_substituted(worker):
-            self._members[worker] = _Member(self._new_generation(worker), _Stage.SUBSTITUTED, now)
+            self._members.renew(worker, Stage.SUBSTITUTED, now)
         else:
             yield from self._launch((worker,), now)
-
-    def _new_generation(self, worker: int) -> int:
-        self._generations[worker] += 1
-        return self._generations[worker] - 1
 
     def _is_substituted(self, worker: int) -> bool:
         """Return whether the part of a worker that is lost now goes to another: none is launched for it.
@@ -279,28 +251,28 @@ class Ledger:
         left to go on.
         """
         ahead = self._following or self._plan
-        others = (self._members[one] for one in ahead.trainers or ahead.members if one != worker)
+        others = set(ahead.trainers or ahead.members) - {worker}
         dispensable = self.spec.on_loss == "shrink" or worker not in self._plan.trainers
-        return dispensable and any(one.stage is _Stage.AT_WORK for one in others)
+        return dispensable and not others.isdisjoint(self._members.at_work)
 
     def _mend(self, now: float) -> Iterator[Instruction]:
         """Do what the open step still needs; close it if it needs nothing."""
-        if self._origin is None and not any(one.stage is _Stage.AT_WORK for one in self._members.values()):
+        if self._origin is None and not self._members.at_work:
             yield from self._rewind(now)
         for worker in [one for one in self._plan.members if one not in self._reports]:
             member = self._members[worker]
-            if member.stage is _Stage.THERE:
+            if member.stage is Stage.THERE:
                 yield from self._begin(worker, member, now)
-            elif member.stage is _Stage.SUBSTITUTED and member.substitute is None:
+            elif member.stage is Stage.SUBSTITUTED and member.substitute is None:
                 yield from self._substitute(worker, member, now)
-        if not self._started and all(one.stage is _Stage.AT_WORK for one in self._members.values()):
+        if not self._started and len(self._members.at_work) == len(self._members):
             self._started = True
             self._keeping.begin(now)
             yield Started()
         if all(worker in self._reports for worker in self._plan.members):
             yield from self._close(now)
 
-    def _begin(self, worker: int, member: _Member, now: float) -> Iterator[Instruction]:
+    def _begin(self, worker: int, member: Member, now: float) -> Iterator[Instruction]:
         """Let a worker begin, or see to it that there is something to begin with."""
         if self._origin is None:
             if self._donor is None and (donor := self._reported()) is not None:
@@ -308,19 +280,14 @@ class Ledger:
                 yield Send(Donate(self.step), (donor,))
             return
         plans = tuple(plan for plan in (self._plan, self._following) if plan is not None)
-        member.stage, member.since = _Stage.AT_WORK, now
+        member.stage, member.since = Stage.AT_WORK, now
         yield Send(Begin(self._origin, plans), ((worker, member.generation),))
 
     def _reported(self) -> FunctionId | None:
         """Return a member that waits for the commit of the open step, the lowest one."""
-        waiting = (
-            (worker, member.generation)
-            for worker, member in sorted(self._members.items())
-            if member.stage is _Stage.AT_WORK and worker in self._reports
-        )
-        return next(waiting, None)
+        return next((who for who in self._members.at_work.items() if who[0] in self._reports), None)
 
-    def _substitute(self, worker: int, member: _Member, now: float) -> Iterator[Instruction]:
+    def _substitute(self, worker: int, member: Member, now: float) -> Iterator[Instruction]:
         """Find someone who takes a lost worker's part; the flush of one that is lost is empty."""
         if worker in self._plan.flush:
             report = Report(worker, member.generation, self.step, 0, 0.0, False, True, 0, 0, 0, 0, 0, Times())
@@ -328,11 +295,8 @@ class Ledger:
         elif (other := self._reported()) is not None:
             member.substitute, member.since = other[0], now
             yield Send(Substitute(self.step, worker, member.generation), (other,))
-        elif all(
-            self._members[one].stage is _Stage.SUBSTITUTED
-            for one in self._plan.members
-            if one not in self._reports
-        ):  # all who could have are lost as well
+        elif self._reports.keys() | set(self._members.substituted) >= set(self._plan.members):
+            # All who could have are lost as well.
             yield from self._launch((worker,), now)
 
     def _rewind(self, now: float) -> Iterator[Instruction]:
@@ -345,10 +309,8 @@ class Ledger:
         self._plan, self._following, self._origin = mark.plan, mark.following, mark.origin
         self._reports, self._published, self._donor = {}, (), None
         yield Rewind(mark, self._keeping.best)
-        launched = [w for w, one in self._members.items() if one.stage is not _Stage.SUBSTITUTED]
-        for worker in set(self._members) - set(self._plan.members):
-            del self._members[worker]
-        missing = tuple(worker for worker in self._plan.members if worker not in launched)
+        self._members.keep(set(self._plan.members) - set(self._members.substituted))
+        missing = tuple(worker for worker in self._plan.members if worker not in self._members)
         if missing:
             yield from self._launch(missing, now)
 
@@ -366,15 +328,15 @@ class Ledger:
         published = tuple((report.worker, report.generation) for report in reports if report.published)
         done = [update_key(plan.step - 1, who) for who in self._published] + self._litter
         self._litter = []
-        at_work = {w: one.generation for w, one in self._members.items() if one.stage is _Stage.AT_WORK}
+        at_work = self._members.at_work
         if plan.last:
-            yield Send(Commit(plan.step, published, (), end=True), tuple(sorted(at_work.items())))
+            yield Send(Commit(plan.step, published, (), end=True), tuple(at_work.items()))
             first = reports[0]
             result = model_key(keys.RESULT, plan.step, (first.worker, first.generation))
             yield Done(plan.step, result, self._keeping.best, self._keeping.best_key)
             return
         assert following is not None, "only the last step has none after it"
-        gone = [w for w, one in self._members.items() if one.stage is _Stage.SUBSTITUTED]
+        gone = self._members.substituted
         if verdict.diverged:
             following = self.schedule.abandoned(plan)
         if gone:
@@ -386,12 +348,11 @@ class Ledger:
         asked = self._keeping.ask(keeper, plan, (following, later), verdict, now)
         plans = told(plan.owners, tuple(one for one in (following, later) if one is not None))
         commit = Commit(plan.step, published, plans, *asked)
-        yield Send(commit, tuple(sorted(at_work.items())))
+        yield Send(commit, tuple(at_work.items()))
         yield Delete(tuple(done))
         if verdict.best and keeper is None:
             yield Forget(self._keeping.best)
-        for worker in set(self._members) - set(following.members):
-            del self._members[worker]
+        self._members.keep(following.members)
         self._plan, self._following, self._published = following, later, published
         self._reports, self._origin, self._donor = {}, None, None
         self._losses.go_on()
@@ -407,25 +368,14 @@ class Ledger:
             yield Done(best.step, key, best, key, given_up=True)
             return
         for worker in self._silent(now):
-            launched = self._members[worker].stage is _Stage.LAUNCHED
+            launched = self._members[worker].stage is Stage.LAUNCHED
             error = late_start(worker, self.spec.deadlines.start) if launched else silent(worker, self.step)
             yield from self._lose(worker, error, now)
 
     def _silent(self, now: float) -> list[int]:
         """Return the workers whose time is over."""
-        late: set[int] = set()
-        usual, cold = self.pace.patience(self._plan), self.pace.cold
-        for worker, member in self._members.items():
-            if self._donor == (worker, member.generation) and now - self._asked_donor > usual:
-                late.add(worker)
-            if worker in self._reports:
-                continue
-            waited = now - max(self._opened, member.since)
-            match member.stage:
-                case _Stage.AT_WORK if waited > (cold if member.fresh else usual):
-                    late.add(worker)
-                case _Stage.LAUNCHED if waited > self.spec.deadlines.start:
-                    late.add(worker)
-                case _Stage.SUBSTITUTED if member.substitute is not None and waited > cold:
-                    late.add(member.substitute)
+        patience = Patience(self.pace.patience(self._plan), self.pace.cold, self.spec.deadlines.start)
+        late = set(self._members.overdue(self._reports, self._opened, patience, now))
+        if self._donor is not None and now - self._asked_donor > patience.usual:
+            late.add(self._donor[0])
         return sorted(late)

@@ -14,6 +14,7 @@ import trials
 from mlless import checkpoint
 from mlless.instructions import Delete, Instruction
 from mlless.ledger import Ledger
+from mlless.members import Members
 from mlless.messages import Report, Times
 from mlless.supervisor import Supervisor
 
@@ -49,7 +50,7 @@ def complaint(first: int = 0) -> str:
 
 
 def test_messages_of_old_generations_that_are_taken_are_noticed(monkeypatch):
-    monkeypatch.setattr(Ledger, "_counts", lambda self, worker, generation: worker in self._members)
+    monkeypatch.setattr(Members, "count", lambda self, worker, generation: worker in self)
     assert "counted as lost" in complaint()
 
 
