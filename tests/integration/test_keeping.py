@@ -24,8 +24,8 @@ from mlless.errors import UsageError, WorkerFailed
 from mlless.locations import Directory
 from mlless.records import StepRecord, Summary
 from mlless.report.comparison.recorded import read_runs
-from mlless.report.files import LOCK
 from mlless.report.history import CHECKPOINT, HISTORY, SUMMARY, read_history, read_summary
+from mlless.report.lock import LOCK
 
 COMMAND = [sys.executable, "-m", "mlless"]
 

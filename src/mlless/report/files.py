@@ -7,10 +7,7 @@ replaced stays as it is until there is a model to replace its own by.
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
 import tempfile
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -38,13 +35,13 @@ from mlless.report.history import (
     write_summary,
 )
 from mlless.report.keeper import Keeper
+from mlless.report.lock import LOCK, locked
 from mlless.report.summary import Meter, summarize
 from mlless.stopping import Choice
 from mlless.supervisor import Outcome
 
 Tables = dict[str, Floats]
 
-LOCK = ".lock"
 _PATIENCE = 300.0  # seconds for the write under way, and for the last one of a job that has failed
 _AT_ONCE = 2.0  # or that is stopped at once
 
@@ -75,7 +72,7 @@ class RunFiles:
     def __enter__(self) -> RunFiles:
         with ExitStack() as stack:
             check_run_folder(self._place, self._overwrite)
-            stack.enter_context(_locked(self._place))
+            stack.enter_context(locked(self._place))
             check_run_folder(self._place, self._overwrite)  # nothing may have come there since
             # Now, for a data set may be replaced while the job runs.
             self._ids = self._dataset.ids() if self._dataset.manifest.kind == "ratings" else None
@@ -226,44 +223,3 @@ def check_run_folder(out: Place, overwrite: bool) -> None:
         raise UsageError(
             f"cannot make the run's folder: {error.strerror}", where=str(out), cure="choose another --out"
         ) from error
-
-
-@contextmanager
-def _locked(run: Place) -> Iterator[None]:
-    """Keep others out of the run's folder, if it is one; UsageError if another job has done so."""
-    if not isinstance(run, Directory):
-        yield
-        return
-    path = run.path / LOCK
-    handle = _lock(path)
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)  # while it is locked: whoever waits for it sees that it is gone
-        os.close(handle)
-
-
-def _lock(path: Path) -> int:
-    """Return the handle of a file that this process alone has locked, and that is at ``path``."""
-    while True:
-        try:
-            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as error:
-            cure = "check free space and permissions"
-            raise ChannelError(f"cannot write: {error.strerror}", where=str(path), cure=cure) from error
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(handle)
-            raise UsageError(
-                "another job writes to this run's folder",
-                where=str(path.parent),
-                cure="choose another --out, or wait until that job has ended",
-            ) from None
-        except OSError as error:  # a file system that cannot do so
-            warnings.warn(f"{path} is not locked: {error.strerror}", RuntimeWarning, stacklevel=2)
-            return handle
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(handle), os.stat(path)):
-                return handle
-        os.close(handle)  # its owner has removed it meanwhile
