@@ -51,7 +51,7 @@ class Verdict:
 
 
 class Closing:
-    """Closes the steps of one job, from ``start`` on.
+    """Closes the steps of one job, which stands at ``progress``, from ``start`` on.
 
     ``listen`` hears of every closed step; True from it ends the training. ``leavers`` lets workers go, and
     so does a ``tuner``.
@@ -61,6 +61,7 @@ class Closing:
         self,
         spec: JobSpec,
         schedule: Schedule,
+        progress: Progress,
         *,
         start: float,
         costing: Costing,
@@ -73,7 +74,7 @@ class Closing:
         self.reason: str | None = None
         self._start, self._schedule, self._listen, self._leavers = start, schedule, listen, leavers
         self._tuner, self._model = tuner, model_of(spec.model)
-        self._progress = Progress(spec.stop, self._model.null_loss)
+        self._progress = copy.copy(progress)
         self._heldout: dict[str, float] | None = None
         self._best = False
         self._losses: list[str] = []

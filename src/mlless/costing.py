@@ -30,6 +30,7 @@ class Costing:
         # Four bytes a value; a mask of bits and row numbers are within a fifth of that.
         self._budget = Budget(meter, stop.max_cost, flush=5 * parameters, grace=grace)
         self._spec, self._meter, self._start = spec, meter, 0.0
+        self._cold = True
 
     @property
     def limited(self) -> bool:
@@ -73,9 +74,10 @@ class Costing:
         # Groups are read in the first step and then kept: what it read tells nothing of further steps.
         again = (
             Usage(used.reads, used.writes, used.fetched, out + read)
-            if plan.step
+            if not self._cold
             else Usage(exchanged=out + read)
         )
+        self._cold = False
         workers = len(reports)
         step = StepUse(
             used=again,

@@ -30,6 +30,8 @@ from mlless.job import JobSpec
 from mlless.launch import ENTRY, launch_of
 from mlless.local import begin, train_here
 from mlless.locations import Directory, Location, Place, place_of
+from mlless.mark import beginning
+from mlless.membership import Schedule
 from mlless.messages import Origin
 from mlless.models import model_of
 from mlless.options import made, takes_options
@@ -232,15 +234,17 @@ def run_job(
             costs = CostMeter(spec.tariff, opened=clock.now(), memory=memory) if spec.tariff else None
             if costs:
                 files.bill = lambda: costs.bill(clock.now())
+            sizes = [file.rows for file in dataset.manifest.train]
+            schedule = Schedule(sizes, spec.batch_size, spec.stop.epochs)
             supervisor = Supervisor(
                 spec,
-                [file.rows for file in dataset.manifest.train],
+                schedule,
                 hub=session.hub,
                 store=session.store,
                 runtime=session.runtime,
                 clock=clock,
                 version=mlless.__version__,
-                initial=Origin(keys.INITIAL, 0, replica.digest()),
+                mark=beginning(spec, schedule, Origin(keys.INITIAL, 0, replica.digest())),
                 payload=lambda function: launch_of(spec, session.addresses, *function),
                 listen=hear,
                 leavers=leavers,

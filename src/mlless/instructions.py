@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from mlless.closing import Verdict
 from mlless.errors import MLLessError
-from mlless.messages import FromWorker, FunctionId, Origin, Plan, Report, ToWorker
-from mlless.stopping import Progress, Score
+from mlless.mark import Mark
+from mlless.messages import FromWorker, FunctionId, Plan, Report, ToWorker
+from mlless.stopping import Score
 
 
 @dataclass(frozen=True)
@@ -82,16 +83,6 @@ class Kept:
 
     best: Score
     key: str
-
-
-@dataclass(frozen=True)
-class Mark:
-    """A step to which the job can go back: its plans, from where replicas start, and how the job stood."""
-
-    plan: Plan
-    following: Plan | None
-    origin: Origin
-    progress: Progress
 
 
 @dataclass(frozen=True)

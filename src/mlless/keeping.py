@@ -10,8 +10,9 @@ from collections.abc import Iterator
 
 from mlless import keys
 from mlless.closing import Verdict
-from mlless.instructions import Delete, Forget, Instruction, Kept, Mark, Marked
+from mlless.instructions import Delete, Forget, Instruction, Kept, Marked
 from mlless.keys import model_key
+from mlless.mark import Mark
 from mlless.messages import FunctionId, Origin, Plan, Report
 from mlless.stopping import Score
 
@@ -21,11 +22,14 @@ _OFTEN, _SELDOM, _SHARE = 0.5, 10.0, 0.02
 
 
 class Keeping:
-    """The models that one job keeps. ``mark`` is to where it can go back: at first its start."""
+    """The models that one job keeps. ``mark`` is to where it can go back: at first its start.
 
-    def __init__(self, mark: Mark) -> None:
-        self.best: Score | None = None  # that is sure to be in the store
-        self.best_key = ""
+    ``best_key`` is that of the best model of its progress, if that is in the store.
+    """
+
+    def __init__(self, mark: Mark, best_key: str = "") -> None:
+        self.best: Score | None = mark.progress.best if best_key else None  # that is sure to be in the store
+        self.best_key = best_key
         self.mark = mark
         self._keeper: FunctionId | None = None
         self._next_best: Score | None = None  # what the keeper was asked for

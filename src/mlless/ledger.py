@@ -28,7 +28,6 @@ from mlless.instructions import (
     Forget,
     Instruction,
     Launch,
-    Mark,
     Passed,
     Rewind,
     Send,
@@ -38,6 +37,7 @@ from mlless.job import JobSpec
 from mlless.keeping import Keeping
 from mlless.keys import model_key, update_key
 from mlless.losses import REPEATS, Losses, died, failed, late_start, misfit, silent
+from mlless.mark import Mark
 from mlless.members import Member, Members, Patience, Stage
 from mlless.membership import Schedule, told
 from mlless.messages import (
@@ -58,28 +58,29 @@ from mlless.messages import (
     Times,
 )
 from mlless.pace import Pace
-from mlless.stopping import Progress
 
 _LAST_WAIT = 5.0  # seconds of silence, or twice the usual step: then a job that is to end does so
 
 
 @dataclass
 class Ledger:
-    """One job's ledger. Its times are those of the caller, in seconds, and must not go back."""
+    """One job's ledger: the job goes on from a ``mark``. ``best_key`` is as in ``Keeping``.
+
+    Its times are those of the caller, in seconds, and must not go back.
+    """
 
     spec: JobSpec
     schedule: Schedule
     version: str
-    initial: Origin
-    progress: Progress  # at the start
+    mark: Mark
+    best_key: str = ""
     pace: Pace = field(init=False)
 
     def __post_init__(self) -> None:
         self.pace = Pace(self.spec.deadlines)
-        self._plan = self.schedule.first(self.spec.workers)
-        self._following = self.schedule.after(self._plan)
-        self._keeping = Keeping(Mark(self._plan, self._following, self.initial, self.progress))
-        self._origin: Origin | None = self.initial
+        self._plan, self._following = self.mark.plan, self.mark.following
+        self._keeping = Keeping(self.mark, self.best_key)
+        self._origin: Origin | None = self.mark.origin
         self._donor: FunctionId | None = None
         self._members = Members()  # those of the open step
         self._reports: dict[int, Report] = {}

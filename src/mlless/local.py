@@ -31,7 +31,7 @@ from mlless.models.base import Moment
 from mlless.records import StepRecord
 from mlless.replica import Replica, Undo
 from mlless.stepping import Laps, Stepper
-from mlless.stopping import Choice
+from mlless.stopping import Choice, Progress
 
 _ME = (0, 0)  # the only function
 _STILL = 1e-30  # a learning rate that fills the optimizer's state and moves nothing
@@ -157,13 +157,14 @@ class _Training:
         self._schedule = Schedule(
             [file.rows for file in dataset.manifest.train], spec.batch_size, spec.stop.epochs
         )
+        progress = Progress(spec.stop, model_of(spec.model).null_loss)
         self._best = Undo(course.replica, _moved_rows(dataset, course.replica))
         # No function has to exit, and no model to be stored.
         costing = Costing(spec, None, parameters=0, grace=0.0)
         now = clock.now()
         costing.open(now)
         costing.begin(now)
-        self._closing = Closing(spec, self._schedule, start=now, costing=costing, listen=self._hear)
+        self._closing = Closing(spec, self._schedule, progress, start=now, costing=costing, listen=self._hear)
         self._listen = listen
         self._last: StepRecord | None = None
 

@@ -28,7 +28,6 @@ from mlless.instructions import (
     Instruction,
     Kept,
     Launch,
-    Mark,
     Marked,
     Passed,
     Rewind,
@@ -37,12 +36,13 @@ from mlless.instructions import (
 )
 from mlless.job import JobSpec
 from mlless.ledger import Ledger
+from mlless.mark import Mark, Past
 from mlless.membership import Schedule
-from mlless.messages import Abort, Evaluation, FunctionId, Hello, Origin
+from mlless.messages import Abort, Evaluation, FunctionId, Hello
 from mlless.models import model_of
 from mlless.reception import Reception
 from mlless.runtimes.ports import Ended, Runtime
-from mlless.stopping import Choice, Progress, finite
+from mlless.stopping import Choice, finite
 
 _LOOK = 0.1  # seconds between two looks at the clock
 
@@ -83,54 +83,60 @@ class Outcome:
 
 
 class Supervisor:
-    """One job's supervisor. The data set has groups of so many rows to train on, their ``sizes``.
+    """One job's supervisor.
 
-    ``payload`` tells what a function is started with. ``listen`` hears of every closed step. ``leavers`` lets
-    workers go, and so does a ``tuner``. A ``meter`` tells what the job costs. ``safe`` keeps models.
+    The job goes on from a ``mark``, whose origin is in the store; ``past`` is what one that is resumed has
+    behind it. ``payload`` tells what a function is started with. ``listen`` hears of every closed step.
+    ``leavers`` lets workers go, and so does a ``tuner``. A ``meter`` tells what the job costs. ``safe`` keeps
+    models.
     """
 
     def __init__(
         self,
         spec: JobSpec,
-        sizes: Sequence[int],
+        schedule: Schedule,
         *,
         hub: Hub,
         store: KeyValueStore,
         runtime: Runtime,
         clock: Clock,
         version: str,
-        initial: Origin,
+        mark: Mark,
         payload: Payload,
         listen: Listener,
         leavers: Leavers = nobody,
+        past: Past | None = None,
         safe: Safe | None = None,
         meter: Meter | None = None,
         tuner: Tuner | None = None,
     ) -> None:
         self._spec, self._hub, self._store, self._runtime, self._clock = spec, hub, store, runtime, clock
         self._payload, self._safe, self._meter = payload, safe or Safe(), meter
+        self._past, self._first = past or Past(), mark.plan.step
         self._opened = self._start = self._renewed = self._looked = clock.now()
         model = model_of(spec.model)
         self._costing = Costing(
             spec, meter, parameters=sum(shape.rows * shape.columns for shape in model.shapes)
         )
-        schedule = Schedule(sizes, spec.batch_size, spec.stop.epochs)
-        self._ledger = Ledger(spec, schedule, version, initial, Progress(spec.stop, model.null_loss))
+        self._ledger = Ledger(spec, schedule, version, mark, self._past.best_key)
         self._closing = Closing(
             spec,
             schedule,
+            mark.progress,
             start=self._start,
             costing=self._costing,
             listen=listen,
             leavers=leavers,
             tuner=tuner,
         )
+        if past is not None:
+            self._closing.rewind(mark.plan.step, mark.progress, mark.progress.best)
         self._reception = Reception(hub, runtime, clock, notice=self._note_ends)
         self._pids: dict[FunctionId, int] = {}
         self._started_at = 0.0
         self._asked = False
         self._outcome: Outcome | None = None
-        self._kept = {initial.key}
+        self._kept = {mark.origin.key, self._past.best_key} - {""}
 
     def request_stop(self, reason: str) -> None:
         """Ask for an orderly end after the step at hand. Safe to call from a signal handler."""
@@ -164,7 +170,7 @@ class Supervisor:
     def _look(self) -> None:
         """See what time it is, and what is due."""
         now = self._looked = self._clock.now()
-        if self._ledger.step <= 0:
+        if self._ledger.step <= self._first:
             self._costing.check_start(now)
         if self._ledger.is_silent(self._reception.awake()):
             self._store.keep(self._kept)  # waits for a store that is away: time that does not count
@@ -215,10 +221,10 @@ class Supervisor:
         now = self._clock.now()
         if self._meter is not None:  # not before, for Lithops may have deployed its runtime first
             self._meter.start(functions, now)
-        if self._ledger.step == 0 and not self._pids:
-            self._start = now
-            self._closing.begin(now)
-            self._costing.open(now)
+        if self._ledger.step == self._first and not self._pids:
+            self._start = now - self._past.seconds
+            self._closing.begin(self._start)
+            self._costing.open(self._start)
 
     def _close(self, step: Close) -> None:
         """Close a step, and give the ledger the verdict on it."""

@@ -16,7 +16,7 @@ from mlless.job import Deadlines, Factorization, JobSpec, Nesterov, Stop, Sync, 
 from mlless.membership import Schedule
 from mlless.messages import Evaluation, Plan, Report, Sums, Times
 from mlless.records import StepRecord, StepTimes
-from mlless.stopping import DIVERGED, Choice, Score
+from mlless.stopping import DIVERGED, Choice, Progress, Score
 
 LAST = Plan(7, (0, 1), 3, 2, 0, evaluate=True, last=True)
 
@@ -64,6 +64,7 @@ class Job:
         self.closing = Closing(
             spec,
             self.schedule,
+            Progress(spec.stop, 1.0),
             start=100.0,
             costing=costing,
             listen=self.hear,

@@ -26,6 +26,7 @@ from mlless.instructions import (
 )
 from mlless.job import Deadlines, Factorization, JobSpec, Nesterov, Stop, Sync
 from mlless.ledger import Ledger
+from mlless.mark import Mark, beginning
 from mlless.membership import Schedule
 from mlless.messages import (
     PROTOCOL,
@@ -73,11 +74,18 @@ def spec(workers: int = 3, on_loss: str = "replace", epochs: int = 2) -> JobSpec
 class Game:
     """A ledger, and events for it; time stands still unless it is moved."""
 
-    def __init__(self, workers: int = 3, on_loss: str = "replace", epochs: int = 2) -> None:
+    def __init__(
+        self,
+        workers: int = 3,
+        on_loss: str = "replace",
+        epochs: int = 2,
+        mark: Mark | None = None,
+        best_key: str = "",
+    ) -> None:
         self.spec = spec(workers, on_loss, epochs)
         schedule = Schedule([10] * 12, self.spec.batch_size, epochs)
-        self.progress = Progress(self.spec.stop, 1.0)
-        self.ledger = Ledger(self.spec, schedule, "1.0", START, self.progress)
+        self.mark = mark or beginning(self.spec, schedule, START)
+        self.ledger = Ledger(self.spec, schedule, "1.0", self.mark, best_key)
         self.now = 0.0
         self.began = self.ledger.start(0.0)
 
@@ -926,3 +934,55 @@ def test_there_is_no_checkpoint_of_a_flush() -> None:
     [(commit, _)] = sent(game.step())
     assert isinstance(commit, Commit)
     assert commit.checkpoint is None
+
+
+def further(workers: int = 3) -> Mark:
+    """Return the mark of a job that was resumed: a few steps on, with a best model."""
+    schedule = Schedule([10] * 12, 10, 2)
+    plan = schedule.first(workers)
+    for _ in range(3):
+        plan = schedule.after(plan)  # type: ignore[assignment]
+    origin = Origin("initial", plan.step, "d")
+    return Mark(plan, schedule.after(plan), origin, Progress(spec().stop, 1.0, best=SCORE))
+
+
+def test_a_resumed_job_begins_at_its_mark() -> None:
+    mark = further()
+    game = Game(mark=mark, best_key="best")
+    assert game.began == [Launch(((0, 0), (1, 0), (2, 0)))]
+    assert game.ledger.step == 3
+    assert game.hello(0) == [Send(Begin(mark.origin, (mark.plan, mark.following)), ((0, 0),))]  # type: ignore[arg-type]
+    game.hello(1)
+    game.hello(2)
+    game.step()
+    assert game.ledger.step == 4
+
+
+def test_a_resumed_job_with_nobody_left_goes_back_to_its_mark() -> None:
+    mark = further()
+    game = Game(mark=mark, best_key="best").begun()
+    game.step()
+    game.dies(0)
+    game.dies(1)
+    *_, rewind = game.dies(2)
+    assert rewind == Rewind(mark, SCORE)
+    assert [kinds(game.hello(worker, 1)) for worker in range(3)] == [["Begin"]] * 3
+
+
+def test_the_best_model_of_before_stays_until_there_is_a_better_one() -> None:
+    game = Game(mark=further(), best_key="best").begun()
+    game.step(best=True)
+    assert game.report(0) == [Delete(("best",)), Kept(SCORE, "best/0/0.0")]
+
+
+def test_a_resumed_job_may_be_given_up_with_the_best_model_of_before() -> None:
+    game = Game(mark=further(), best_key="best").begun()
+    game.now += 6.0
+    *_, done = game.tell(Passed(asked=True))
+    assert done == Done(SCORE.step, "best", SCORE, "best", given_up=True)
+
+
+def test_a_resumed_job_whose_best_model_is_lost_has_none() -> None:
+    game = Game(mark=further()).begun()
+    game.now += 6.0
+    assert game.tell(Passed(asked=True)) == []

@@ -7,8 +7,8 @@ import safetensors.numpy
 
 from mlless import checkpoint, keys
 from mlless.channels.ports import Bytes, KeyValueStore, ObjectStore
-from mlless.instructions import Mark
 from mlless.kernels.arrays import Floats
+from mlless.mark import Mark
 from mlless.messages import Plan
 from mlless.report.files import RunFiles
 from mlless.report.history import CHECKPOINT

@@ -29,10 +29,11 @@ from mlless.closing import Leavers, nobody
 from mlless.data.dataset import Dataset
 from mlless.deployment import Addresses
 from mlless.errors import DeadlineExceeded, Disconnected, MissingUpdate, MLLessError
-from mlless.instructions import Mark
 from mlless.job import JobSpec
 from mlless.kernels.arrays import Floats
 from mlless.launch import Launch, launch_of
+from mlless.mark import Mark, beginning
+from mlless.membership import Schedule
 from mlless.messages import (
     FromWorker,
     FunctionId,
@@ -599,15 +600,17 @@ def simulate(
         return listen(record)
 
     hub = _Hub(world, role)
+    sizes = [file.rows for file in dataset.manifest.train]
+    schedule = Schedule(sizes, spec.batch_size, spec.stop.epochs)
     supervisor = Supervisor(
         spec,
-        [file.rows for file in dataset.manifest.train],
+        schedule,
         hub=hub,
         store=store,
         runtime=runtime,
         clock=role,
         version=_VERSION,
-        initial=Origin(keys.INITIAL, 0, replica.digest()),
+        mark=beginning(spec, schedule, Origin(keys.INITIAL, 0, replica.digest())),
         payload=lambda function: launch_of(spec, _NOWHERE, *function),
         listen=hear,
         leavers=leavers,
