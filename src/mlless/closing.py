@@ -5,7 +5,7 @@ The same for a job's supervisor and for training in the process, which has one r
 
 from __future__ import annotations
 
-import copy
+import dataclasses
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -94,7 +94,7 @@ class Closing:
 
     def rewind(self, step: int, progress: Progress, stored: Score | None) -> None:
         """Go back to where the job stood before ``step``; the best model that is stored is still there."""
-        self._progress = copy.copy(progress)
+        self._progress = dataclasses.replace(progress)
         self._rewound_to = step
         if self.reason in _JUDGEMENTS:
             self.reason = None
@@ -153,7 +153,7 @@ class Closing:
             leavers,
             self.reason is not None,
             diverged and not plan.last,
-            copy.copy(self._progress),
+            dataclasses.replace(self._progress),
         )
 
     def chosen(self, step: int) -> Choice:

@@ -220,7 +220,9 @@ def run_job(
         replica = Replica(model.shapes)
         replica.restore(model.initial(np.random.Generator(np.random.PCG64(spec.seed))))
         size = sum(table.shared.nbytes for table in replica.tables)
-        needed = (3 + 2 * spec.workers) * size  # three snapshots, and two updates a worker
+        # Initial, best and final model, a checkpoint and a donation, each of which has the optimizer's state
+        # and an older one beside it for a moment; and two updates a worker.
+        needed = (10 + 2 * spec.workers) * size
         check_servers(deployment)
         # On an error the best model is to be saved before the store goes.
         with (

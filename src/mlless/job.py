@@ -184,18 +184,21 @@ class Scaling(_Value, frozen=True, kw_only=True):
 class Deadlines(_Value, frozen=True, kw_only=True):
     """Longest waits in seconds: for all workers to start, for a step's reports, for a commit.
 
-    A worker counts as lost after a ``silence`` of so many seconds, which follows from the usual step unless
+    Who waits for a commit waits for the reports of others, some of which may have to be launched anew. A
+    worker counts as lost after a ``silence`` of so many seconds, which follows from the usual step unless
     given.
     """
 
     start: float = 120.0
     step: float = 300.0
-    commit: float = 600.0
+    commit: float = 1500.0
     silence: float | None = None
 
     def __post_init__(self) -> None:
         shortest = min(self.start, self.step, self.commit, self.silence or self.step)
         _require(_finite(shortest, above=0), "deadline", "seconds above 0", shortest)
+        least = self.start + self.step
+        _require(self.commit > least, "deadline of a commit", f"more than {least:g} s", self.commit)
 
     @property
     def expiry(self) -> float:

@@ -258,9 +258,11 @@ class Ledger:
 
     def _mend(self, now: float) -> Iterator[Instruction]:
         """Do what the open step still needs; close it if it needs nothing."""
-        if self._origin is None and not self._members.at_work:
+        if self._origin is None and not self._members.are_any_at_work:
             yield from self._rewind(now)
-        for worker in [one for one in self._plan.members if one not in self._reports]:
+        for worker in self._plan.members:
+            if worker in self._reports:
+                continue
             member = self._members[worker]
             if member.stage is Stage.THERE:
                 yield from self._begin(worker, member, now)
@@ -270,7 +272,7 @@ class Ledger:
             self._started = True
             self._keeping.begin(now)
             yield Started()
-        if all(worker in self._reports for worker in self._plan.members):
+        if len(self._reports) == len(self._plan.members):
             yield from self._close(now)
 
     def _begin(self, worker: int, member: Member, now: float) -> Iterator[Instruction]:

@@ -77,6 +77,11 @@ class Members(dict[int, Member]):
         return {w: one.generation for w, one in sorted(self.items()) if one.stage is Stage.AT_WORK}
 
     @property
+    def are_any_at_work(self) -> bool:
+        """Whether one of them has the model."""
+        return any(one.stage is Stage.AT_WORK for one in self.values())
+
+    @property
     def substituted(self) -> list[int]:
         """The workers whose part another one takes."""
         return [worker for worker, one in self.items() if one.stage is Stage.SUBSTITUTED]

@@ -134,7 +134,7 @@ class Supervisor:
         self._reception = Reception(hub, runtime, clock, notice=self._note_ends)
         self._pids: dict[FunctionId, int] = {}
         self._started_at = 0.0
-        self._asked = False
+        self._launched = self._asked = False
         self._outcome: Outcome | None = None
         self._kept = {mark.origin.key, self._past.best_key} - {""}
 
@@ -221,7 +221,8 @@ class Supervisor:
         now = self._clock.now()
         if self._meter is not None:  # not before, for Lithops may have deployed its runtime first
             self._meter.start(functions, now)
-        if self._ledger.step == self._first and not self._pids:
+        if not self._launched:
+            self._launched = True
             self._start = now - self._past.seconds
             self._closing.begin(self._start)
             self._costing.open(self._start)

@@ -95,7 +95,10 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     ] = None
     on_loss: Annotated[
         OnLoss,
-        Option(_SYNC, "What becomes of a lost worker: another one is started, or others take its rows."),
+        Option(
+            _SYNC,
+            "When a worker is lost: start another one, let the others take its rows, or fail the job.",
+        ),
     ] = "replace"
     tariff: Annotated[
         str | None,

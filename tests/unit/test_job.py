@@ -88,7 +88,9 @@ jobs = st.builds(
     ),
     workers=st.integers(1, 64),
     seed=st.integers(0, 2**63 - 1),
-    deadlines=st.builds(Deadlines, start=positive, step=positive, commit=positive),
+    deadlines=st.builds(
+        lambda start, step: Deadlines(start=start, step=step, commit=2 * (start + step)), positive, positive
+    ),
 )
 
 
