@@ -74,7 +74,7 @@ class Closing:
         self.reason: str | None = None
         self._start, self._schedule, self._listen, self._leavers = start, schedule, listen, leavers
         self._tuner, self._model = tuner, model_of(spec.model)
-        self._progress = copy.copy(progress)
+        self._progress = dataclasses.replace(progress)
         self._heldout: dict[str, float] | None = None
         self._best = False
         self._losses: list[str] = []
