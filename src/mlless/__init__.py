@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from mlless.data.movielens import Fetched, fetch
     from mlless.data.partition import partition
     from mlless.data.synthesis import Synthesis, synthesize
+    from mlless.detached.status import Status, status
+    from mlless.detached.stopping import stop
     from mlless.driver import Run, train
     from mlless.errors import MLLessError
     from mlless.estimators.factorization import MatrixFactorization
@@ -35,6 +37,9 @@ _PLACES = {
     "fetch": "mlless.data.movielens",
     "Synthesis": "mlless.data.synthesis",
     "synthesize": "mlless.data.synthesis",
+    "Status": "mlless.detached.status",
+    "status": "mlless.detached.status",
+    "stop": "mlless.detached.stopping",
     "Run": "mlless.driver",
     "train": "mlless.driver",
     "MLLessError": "mlless.errors",
@@ -53,12 +58,15 @@ __all__ = [
     "MatrixFactorization",
     "Predictor",
     "Run",
+    "Status",
     "Synthesis",
     "evaluate",
     "fetch",
     "load",
     "open_dataset",
     "partition",
+    "status",
+    "stop",
     "synthesize",
     "train",
     "write_report",

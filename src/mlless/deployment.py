@@ -21,12 +21,23 @@ PATIENCE = 60.0  # seconds
 _WHERE = "Where it runs"
 _REDIS = ("redis", "rediss", "unix")
 _RABBITMQ = ("amqp", "amqps")
+_SECRETS = ("username", "password", "ssl_password")  # options of an address
 _BETWEEN = re.compile(rf"[\s,]+(?=[A-Za-z][A-Za-z0-9+.-]*://|{EMBEDDED}\Z)")
 
 
 def scheme(address: str) -> str:
     """Return the kind of an address: the scheme of a URL, ``embedded`` for a folder."""
     return urlsplit(address).scheme if "://" in address else EMBEDDED
+
+
+def bare(address: str) -> str:
+    """Return an address without user and password, fit to be written to a file."""
+    head, mark, rest = address.partition("://")
+    if not mark:
+        return address
+    place, _, query = rest.rpartition("@")[2].partition("?")
+    kept = [option for option in query.split("&") if option.partition("=")[0].lower() not in _SECRETS]
+    return f"{head}://{place}" + (f"?{'&'.join(kept)}" if any(kept) else "")
 
 
 def is_redis(address: str) -> bool:
@@ -49,6 +60,11 @@ class Addresses(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     store: tuple[str, ...]
     bus: str
     patience: float = 0.0
+
+    def bare(self) -> Addresses:
+        """Return them without credentials."""
+        store = tuple(map(bare, self.store))
+        return msgspec.structs.replace(self, store=store, bus=bare(self.bus))
 
     def __repr__(self) -> str:
         return f"Addresses({self.job}, {', '.join(map(hidden, self.store))}; {hidden(self.bus)})"
@@ -134,6 +150,11 @@ class Deployment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
     def __repr__(self) -> str:
         return f"Deployment({', '.join(map(hidden, self.servers))}; {hidden(self.meeting)}; {self.runtime})"
+
+    def bare(self) -> Deployment:
+        """Return it without credentials."""
+        bus = None if self.bus is None else bare(self.bus)
+        return msgspec.structs.replace(self, store=",".join(map(bare, self.servers)), bus=bus)
 
     @property
     def servers(self) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ import os
 import threading
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Unpack, overload
 
@@ -16,7 +17,7 @@ import mlless
 from mlless import checkpoint, keys
 from mlless.artifact import read_artifact
 from mlless.autotuner.opening import open_tuner
-from mlless.billing.meter import MEMORY, Bill
+from mlless.billing.meter import MEMORY, Bill, Usage
 from mlless.billing.meter import Meter as CostMeter
 from mlless.channels.opening import check_servers, open_objects
 from mlless.clock import SystemClock
@@ -43,6 +44,7 @@ from mlless.report.files import RunFiles
 from mlless.report.history import read_history
 from mlless.report.progress import progress
 from mlless.report.safe import RunSafe
+from mlless.report.underway import Detached, heeding, underway
 from mlless.runtimes.background import BackgroundRunner
 from mlless.session import open_session
 from mlless.supervisor import Outcome, Supervisor, final_bill
@@ -195,26 +197,30 @@ def run_job(
     leavers: Leavers = nobody,
     deployment: Deployment = LOCAL,
     keeps: bool = True,
+    detached: Detached | None = None,
 ) -> Run:
     """Run a job where ``deployment`` says; ``out`` then holds model, history, summary.
 
     ``leavers`` decides after each step which workers to let go. While the job runs every new best model is
-    put into ``out``, unless ``keeps`` is False. A Ctrl-C ends the job in order, with
-    the model so far; a second one at once. Whatever happens, nothing of the job is left behind but
-    the run's files.
+    put into ``out``, unless ``keeps`` is False. A Ctrl-C, or a request to stop, ends the job in order, with
+    the model so far; a second Ctrl-C at once. Whatever happens, nothing of the job is left behind but the
+    run's files. ``detached`` says how it runs without a terminal.
     """
     check_two_classes(dataset.manifest, dataset.location)
     place = place_of(out)
     with (
         interruptible() as interrupts,
         RunFiles(place, spec, dataset, overwrite=overwrite, keeps=keeps) as files,
+        heeding(place, interrupts.request) as looks,
     ):
 
         def hear(record: StepRecord) -> object:
             files.hear(record)
             return listen(record)
 
+        say = partial(underway, mlless.__version__, spec, deployment, detached=detached)
         if _is_for_here(spec, deployment) and leavers is nobody:
+            files.begin(say())
             return Run(place, _run_here(spec, dataset, hear, interrupts, files))
         model = model_of(spec.model)
         replica = Replica(model.shapes)
@@ -229,6 +235,7 @@ def run_job(
             open_session(deployment, ENTRY, expiry=spec.deadlines.expiry, needed=needed) as session,
             files.failing(),
         ):
+            files.begin(say(addresses=session.addresses))
             spec = files.spec = within_limit(spec, session.runtime.time_limit)
             checkpoint.save_snapshot(session.store, keys.INITIAL, replica.snapshot())
             clock = SystemClock()
@@ -264,6 +271,8 @@ def run_job(
             # Who was waited for in vain does not exit by itself.
             stopped = session.runtime.stop(0.0 if outcome.given_up else _GRACE)
             outcome.ended += stopped
+            if costs:
+                costs.use(Usage(reads=looks.made))
             # Functions have long ended while files are written.
             bill = final_bill(costs, stopped, now=clock.now() - written, done=done)
             return Run(place, files.close(outcome, started, bill))

@@ -20,6 +20,13 @@ class Interrupts:
         self.ask: Callable[[], None] | None = None
         self._asked = False
 
+    def request(self) -> bool:
+        """Ask for an orderly end, as a thread may; return whether there is somebody to be asked."""
+        if self.ask is None:
+            return False
+        self.ask()
+        return True
+
     def handle(self, number: int, frame: object) -> None:
         """Deal with a signal."""
         if self.ask is not None:

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from mlless.data.dataset import Dataset
-from mlless.deployment import EMBEDDED, PATIENCE, Addresses, Deployment
+from mlless.deployment import EMBEDDED, PATIENCE, Addresses, Deployment, bare
 from mlless.driver import plan_job, within_limit
 from mlless.errors import UsageError, hidden
 from mlless.wishes import Wishes
@@ -145,3 +145,25 @@ class TestTheTimeLimitOfFunctions:
         limited = within_limit(spec, 900.0)
         stop = msgspec.structs.replace(limited.stop, max_time=None)
         assert msgspec.structs.replace(limited, stop=stop) == spec
+
+
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        ("embedded", "embedded"),
+        ("/dev/shm/mlless-x", "/dev/shm/mlless-x"),
+        ("redis://one:6379/0", "redis://one:6379/0"),
+        (REDIS, "redis://one:6379/0"),
+        ("redis://user:p@one@two:6379", "redis://two:6379"),
+        ("rediss://:x@one?ssl_ca_certs=/ca.crt&password=s3cret", "rediss://one?ssl_ca_certs=/ca.crt"),
+        ("redis://one?Password=s3cret", "redis://one"),
+        ("unix://user:s3cret@/socket?db=1", "unix:///socket?db=1"),
+        ("amqp://guest:guest@host/vhost", "amqp://host/vhost"),
+    ],
+)
+def test_addresses_without_credentials(address: str, told: str) -> None:
+    assert bare(address) == told
+    if address.startswith("redis"):
+        job = Deployment(store=f"{address}, redis://:s3cret@last", bus=address).bare()
+        assert job.servers == (told, "redis://last")
+        assert job.meeting == told

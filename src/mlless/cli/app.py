@@ -21,6 +21,8 @@ from mlless.cli import (
     predict,
     recommend,
     report,
+    status,
+    stop,
     synthesize,
     tariff,
     train,
@@ -98,6 +100,10 @@ _COMMANDS = {
         (predict.predict, predict.EXAMPLES),
         (recommend.recommend, recommend.EXAMPLES),
         (report.report, report.EXAMPLES),
+    ),
+    "Jobs under way": (
+        (status.status, status.EXAMPLES),
+        (stop.stop, stop.EXAMPLES),
     ),
     "Where it runs, and what that costs": (
         (config.config, config.EXAMPLES),

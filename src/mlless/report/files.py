@@ -35,8 +35,9 @@ from mlless.report.history import (
     write_summary,
 )
 from mlless.report.keeper import Keeper
-from mlless.report.lock import LOCK, locked
+from mlless.report.lock import GUARD, LOCK, locked
 from mlless.report.summary import Meter, summarize
+from mlless.report.underway import LOG, STOP, UNDERWAY, Underway, write_underway
 from mlless.stopping import Choice
 from mlless.supervisor import Outcome
 
@@ -65,6 +66,10 @@ class RunFiles:
         self._over = False
         self._closings: list[Callable[[float], None]] = []
 
+    def begin(self, job: Underway) -> None:
+        """Say where the job runs, until the run is closed."""
+        write_underway(self._place, job)
+
     def closing(self, finish: Callable[[float], None]) -> None:
         """Have ``finish``, which waits so many seconds at most, called before the run is closed."""
         self._closings.append(finish)
@@ -73,7 +78,9 @@ class RunFiles:
         with ExitStack() as stack:
             check_run_folder(self._place, self._overwrite)
             stack.enter_context(locked(self._place))
+            stack.callback(self._clear)
             check_run_folder(self._place, self._overwrite)  # nothing may have come there since
+            self._clear()  # a request to stop was for another job
             # Now, for a data set may be replaced while the job runs.
             self._ids = self._dataset.ids() if self._dataset.manifest.kind == "ratings" else None
             self._replaces = MODEL in open_objects(self._place).names()
@@ -83,6 +90,10 @@ class RunFiles:
             stack.enter_context(self.failing())
             self._stack = stack.pop_all()
         return self
+
+    def _clear(self) -> None:
+        with contextlib.suppress(ChannelError):
+            open_objects(self._place).delete([UNDERWAY, STOP])
 
     def __exit__(self, *error: object) -> None:
         self._stack.__exit__(*error)  # type: ignore[arg-type]
@@ -212,7 +223,8 @@ def check_run_folder(out: Place, overwrite: bool) -> None:
         raise UsageError(
             "the run's folder exists", where=str(out), cure="choose another --out, or add --overwrite"
         )
-    others = {name for name in found if name not in (HISTORY, LOCK, CHECKPOINT) and not name.startswith(PART)}
+    passing = (HISTORY, CHECKPOINT, LOCK, GUARD, UNDERWAY, STOP, LOG)
+    others = {name for name in found if name not in passing and not name.startswith(PART)}
     if others and MODEL not in found and not (others == {SUMMARY} and not is_finished(out)):
         raise UsageError("not a run's folder, so nothing is written to it", where=str(out))
     if not isinstance(out, Directory):

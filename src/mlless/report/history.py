@@ -6,14 +6,16 @@ import contextlib
 import os
 import tempfile
 import threading
+import time
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from types import TracebackType
 
 import msgspec
 
 from mlless.channels.opening import open_objects
-from mlless.errors import ChannelError, DatasetError
+from mlless.errors import ChannelError, DatasetError, MissingObject
 from mlless.locations import Directory, Place
 from mlless.records import FAILED, RUNNING, StepRecord, StepTimes, Summary
 
@@ -21,7 +23,7 @@ HISTORY = "history.jsonl"
 SUMMARY = "summary.json"
 CHECKPOINT = "checkpoint.safetensors"  # of a job that has not come to its end
 PART = ".part-"  # how the name of a file begins that is being written
-_GATHERED = 8 << 10  # bytes
+_GATHERED, _APART = 8 << 10, 1.0  # bytes, or seconds, that lines are gathered at most
 _ROOM = 16 << 10  # bytes that a history leaves where a disk is full
 _ACTIVITIES = StepTimes.__struct_fields__
 
@@ -76,7 +78,7 @@ class HistoryFile:
             else tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 (closed on leaving)
         )
         self._encoder = msgspec.json.Encoder()
-        self._gathered, self._size = bytearray(), 0
+        self._gathered, self._size, self._written = bytearray(), 0, time.monotonic()
         self._broken = False
         self._lock = threading.Lock()
 
@@ -94,10 +96,10 @@ class HistoryFile:
                 self._objects.delete([self._name])
 
     def add(self, record: StepRecord) -> None:
-        """Append a step's line; it is in the file once ``store`` was called or 8 KiB have gathered."""
+        """Append a step's line: to the file with ``store``, or once 8 KiB or a second's have gathered."""
         with self._lock:
             self._gathered += self._encoder.encode(record) + b"\n"
-        if len(self._gathered) >= _GATHERED:
+        if len(self._gathered) >= _GATHERED or time.monotonic() - self._written >= _APART:
             self._write()
 
     def store(self) -> None:
@@ -113,6 +115,7 @@ class HistoryFile:
             _tell(f"{HISTORY} is not stored: {error}")
 
     def _write(self) -> None:
+        self._written = time.monotonic()
         with self._lock:
             if not self._broken and self._gathered:
                 try:
@@ -139,16 +142,47 @@ def _tell(text: str) -> None:
     warnings.warn(text, RuntimeWarning, stacklevel=3)
 
 
+class Following:
+    """Reads the history of a run as it grows; of a job that replaces a run, that of the job ``under_way``."""
+
+    def __init__(self, run: Place, *, under_way: bool) -> None:
+        self._run, self._objects = run, open_objects(run)
+        self._names = (f"{PART}{HISTORY}", HISTORY) if under_way else (HISTORY,)
+        self._at = 0
+
+    def read(self) -> list[StepRecord]:
+        """Return the records that have come; ChannelError if the place is out of reach."""
+        data = self._new()
+        data = data[: data.rfind(b"\n") + 1]
+        self._at += len(data)
+        return [msgspec.json.decode(line, type=StepRecord) for line in data.splitlines()]
+
+    def _new(self) -> bytes:
+        for name in self._names:
+            with contextlib.suppress(MissingObject, FileNotFoundError):
+                if not isinstance(self._run, Directory):
+                    return self._objects.get(name)[self._at :]
+                with (self._run.path / name).open("rb") as file:
+                    file.seek(self._at)
+                    return file.read()
+        return b""
+
+
 def read_history(run: Place) -> list[StepRecord]:
     """Return the record of every step of a run, but for those that it has gone back behind."""
-    records: list[StepRecord] = []
-    for line in open_objects(run).get(HISTORY).splitlines():
-        record = msgspec.json.decode(line, type=StepRecord)
+    lines = open_objects(run).get(HISTORY).splitlines()
+    return that_count(msgspec.json.decode(line, type=StepRecord) for line in lines)
+
+
+def that_count(records: Iterable[StepRecord]) -> list[StepRecord]:
+    """Return the records but for those that a run has gone back behind."""
+    kept: list[StepRecord] = []
+    for record in records:
         if (back := record.rewound_to) is not None:
-            while records and records[-1].step >= back:
-                records.pop()
-        records.append(record)
-    return records
+            while kept and kept[-1].step >= back:
+                kept.pop()
+        kept.append(record)
+    return kept
 
 
 def write_summary(run: Place, summary: Summary) -> None:

@@ -1,0 +1,92 @@
+"""``mlless status``: how a run stands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from mlless.detached.status import Status
+
+EXAMPLES = """[bold]Examples[/bold]
+
+[cyan]mlless status runs/ratings[/cyan]
+
+[cyan]mlless status s3://bucket/runs/ratings --json[/cyan]"""
+
+
+def status(
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="A run's folder or URL, as given to mlless train --out.")
+    ],
+    json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+) -> None:
+    """Tell how a run stands: whether its job runs, is lost or over, how far it has come, and what to do next.
+
+    A job is lost if it has not come to its end and no process is left that works on it.
+    """
+    from mlless.cli.console import commands, console, print_json, say
+    from mlless.detached.status import status
+
+    found = status(run)
+    if json:
+        print_json(found)
+        return
+    to = console()
+    say(to, told(found))
+    say(to, commands(*_next(found)))
+
+
+def told(status: Status) -> Iterator[tuple[str, str]]:
+    """Yield labelled lines of how a run stands."""
+    from mlless.billing.amount import money
+    from mlless.report.wording import count, duration, metrics
+
+    yield "run", status.run
+    yield "state", _state(status)
+    if status.error:
+        yield "error", status.error
+    if status.step is not None:
+        yield "at", f"epoch {status.epoch:.1f} of at most {status.epochs}, step {count(status.step)}"
+    if status.heldout:
+        yield "held out", metrics(status.heldout)
+    if status.model_step:
+        yield "model", f"{metrics(status.best) or 'not scored'}, as it was after step {status.model_step}"
+    if status.workers:
+        yield "workers", count(status.workers)
+    if status.step is not None:
+        yield "time", duration(status.seconds)
+    if status.cost is not None:
+        yield "cost", money(status.cost)
+    if status.job and status.job.detached:
+        yield "log", status.job.detached.log
+        for loss in status.job.detached.losses:
+            yield "lost", loss
+
+
+def _state(status: Status) -> str:
+    job = status.job
+    if job is None:
+        return f"{status.state} ({status.stop_reason})" if status.stop_reason else status.state
+    what = "detached process" if job.detached else "process"
+    if status.state == "lost":
+        return f"lost: its {what} {job.pid} of {job.host} is gone"
+    return f"{status.state}, {what} {job.pid} of {job.host}"
+
+
+def _next(status: Status) -> Iterator[str]:
+    from mlless.cli.console import quote
+
+    run = quote(status.run)
+    match status.state:
+        case "starting" | "running":
+            yield f"mlless attach {run}"
+            yield f"mlless stop {run}"
+        case "lost":
+            yield f"mlless clean {run}"
+        case "finished":
+            yield f"mlless report {run}"
+    if status.model_step and status.state in ("lost", "failed"):
+        yield f"mlless predict {run} FILE"

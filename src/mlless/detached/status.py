@@ -1,0 +1,93 @@
+"""How a run stands: whether it is under way, lost or over, and how far it has come."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from mlless.channels.opening import open_objects
+from mlless.locations import Location, place_of
+from mlless.records import FAILED, RUNNING
+from mlless.report.history import SUMMARY, Following, is_finished, read_summary, that_count
+from mlless.report.underway import Underway, is_alive, read_underway
+
+State = Literal["starting", "running", "lost", "finished", "failed"]
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """How a run stands.
+
+    ``state`` is ``lost`` where the job has not come to an end and no process is left that works on it.
+    ``step`` and ``epoch`` are those of the last step that is known, None and 0 before the first; ``heldout``
+    is of the newest evaluation and ``best`` the best so far, or, of a run that is over, that of its model.
+    ``seconds`` are those of training, ``cost`` is in dollars and None without a tariff. ``stop_reason`` and
+    ``error`` are those of ``Summary`` once the run is over. ``job`` is what a job that is under way or lost
+    says of itself, its process, machine and log included.
+    """
+
+    run: str
+    state: State
+    step: int | None
+    epoch: float
+    epochs: int
+    heldout: dict[str, float]
+    best: dict[str, float]
+    model_step: int
+    workers: int
+    seconds: float
+    cost: float | None
+    stop_reason: str | None = None
+    error: str | None = None
+    job: Underway | None = None
+
+
+def status(run: Location) -> Status:
+    """Return how a run stands; of any run, whether it runs on this machine or elsewhere.
+
+    Parameters
+    ----------
+    run : str or path
+        The run's folder or URL.
+
+    Raises
+    ------
+    DatasetError
+        There is no run.
+    """
+    place = place_of(run)
+    alive, job = is_alive(place), read_underway(place)
+    known = alive or job is not None
+    if not known:
+        is_finished(place)  # or the error that there is no run
+    summary = read_summary(place) if SUMMARY in open_objects(place).names() else None
+    if known and summary is not None and summary.stop_reason != RUNNING:
+        summary = None  # of the run that is to be replaced
+    # Before its job.json is there nothing else is of the job.
+    hears = job is not None or not alive
+    records = that_count(Following(place, under_way=known).read()) if hears else []
+    if alive:
+        state: State = "running" if records else "starting"
+    elif summary is None or summary.stop_reason == RUNNING:
+        state = "lost"
+    else:
+        state = "failed" if summary.stop_reason == FAILED else "finished"
+    over = state in ("failed", "finished")
+    last = records[-1] if records else None
+    spec = job.job if job else summary.job if summary else None
+    return Status(
+        run=str(place),
+        state=state,
+        step=last.step if last else None,
+        epoch=last.epoch if last else 0.0,
+        epochs=spec.stop.epochs if spec else 0,
+        heldout=next((one.heldout for one in reversed(records) if one.heldout), {}),
+        best=summary.heldout if summary else {},
+        model_step=summary.model_step if summary else 0,
+        workers=last.workers if last else 0,
+        seconds=last.time if last else 0.0,
+        cost=summary.bill.total if over and summary and summary.bill else last.cost if last else None,
+        stop_reason=summary.stop_reason if over and summary else None,
+        error=summary.error if over and summary else None,
+        job=job,
+    )
