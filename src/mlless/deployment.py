@@ -118,11 +118,6 @@ class Deployment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         for what, value in (("memory", self.memory), ("time limit", self.time_limit)):
             if value is not None and value < 1:
                 raise UsageError(f"no such {what}", expected="a number from 1", found=str(value))
-            if value is not None and self.runtime == "processes":
-                raise UsageError(
-                    f"processes of this machine have no {what} to be set",
-                    cure="leave it out, or --runtime lithops",
-                )
         if self.runtime != "processes":
             for what, address in (("store", self.servers[0]), ("bus", self.meeting)):
                 if address == EMBEDDED:

@@ -29,6 +29,7 @@ from mlless.interrupts import interruptible
 from mlless.job import Deadlines
 from mlless.locations import Directory, place_of
 from mlless.losses import died, failed
+from mlless.memory import megabytes
 from mlless.messages import PROTOCOL, Commit, Failure, Hello
 from mlless.probe import ENTRY, ROUNDS, Sight, dataset_speed, greeting, probe_of, sight_key, store_speed
 from mlless.reception import Reception
@@ -277,7 +278,7 @@ def _sight(store: KeyValueStore, worker: int) -> Sight:
 def functions_finding(sights: list[Sight], start: float, limit: float | None) -> Finding:
     """Tell how long it took until all were there, and what they have."""
     there = sights[0]
-    each = f"{size(min(one.memory for one in sights))} of memory"
+    each = f"{megabytes(min(one.memory for one in sights))} of memory"
     ending = "" if limit is None else f", ended after {duration(limit)}"
     imports = max(one.import_seconds for one in sights)
     text = (

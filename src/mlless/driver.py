@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -33,6 +34,7 @@ from mlless.local import begin, train_here
 from mlless.locations import Directory, Location, Place, place_of
 from mlless.mark import beginning
 from mlless.membership import Schedule
+from mlless.memory import peak_memory
 from mlless.messages import Origin
 from mlless.models import model_of
 from mlless.options import made, takes_options
@@ -46,6 +48,7 @@ from mlless.report.progress import progress
 from mlless.report.safe import RunSafe
 from mlless.report.underway import Detached, heeding, underway
 from mlless.runtimes.background import BackgroundRunner
+from mlless.runtimes.ports import Ended
 from mlless.session import open_session
 from mlless.supervisor import Outcome, Supervisor, final_bill
 from mlless.train_options import TrainOptions
@@ -239,7 +242,7 @@ def run_job(
             spec = files.spec = within_limit(spec, session.runtime.time_limit)
             checkpoint.save_snapshot(session.store, keys.INITIAL, replica.snapshot())
             clock = SystemClock()
-            memory = deployment.memory or session.runtime.memory or MEMORY
+            memory = session.runtime.memory or MEMORY
             costs = CostMeter(spec.tariff, opened=clock.now(), memory=memory) if spec.tariff else None
             if costs:
                 files.bill = lambda: costs.bill(clock.now())
@@ -289,7 +292,7 @@ def _run_here(
     """Train in this process; return the summary of the run."""
     clock, asked = SystemClock(), threading.Event()
     interrupts.ask = asked.set
-    start, course = clock.now(), begin(spec.model, spec.seed)
+    start, cpu, course = clock.now(), time.process_time(), begin(spec.model, spec.seed)
     ending = train_here(
         spec,
         dataset,
@@ -302,6 +305,7 @@ def _run_here(
     seconds = clock.now() - start
     started = files.meter.wall() - seconds
     outcome = Outcome(ending.stop_reason, ending.model, 0.0, seconds, {(0, 0): os.getpid()})
+    outcome.ended.append(Ended(0, 0, 0, time.process_time() - cpu, peak=peak_memory()))
     files.end(outcome, course.replica.snapshot())
     return files.close(outcome, started, None)
 

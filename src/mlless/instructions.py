@@ -13,13 +13,17 @@ from mlless.stopping import Score
 
 @dataclass(frozen=True)
 class Ended:
-    """Event: a function is over. ``killed`` by a signal, or for what ``cause`` the runtime knows."""
+    """Event: a function is over. ``killed`` by a signal, or for what ``cause`` the runtime knows.
+
+    ``peak``: the bytes of memory that it had at most, where the runtime knows.
+    """
 
     worker: int
     generation: int
     killed: bool
     description: str
     cause: str = ""
+    peak: int | None = None
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from mlless.errors import (
     WorkerLost,
 )
 from mlless.instructions import Ended
+from mlless.memory import megabytes
 from mlless.messages import PROTOCOL, Failure, Hello
 
 TRIES = 3  # times that a worker may be lost in one step
@@ -59,7 +60,8 @@ def died(ended: Ended, what: str) -> WorkerLost:
     if ended.cause:
         return WorkerLost(f"{what}: {ended.cause}")
     if ended.killed:
-        cure = "was it out of memory, or killed from outside?"
+        had = "" if ended.peak is None else f"it had {megabytes(ended.peak)} of memory at most: "
+        cure = f"{had}was it out of memory, or killed from outside?"
     else:
         cure = "set MLLESS_DEBUG=1 to see its own traceback"
     return WorkerLost(what, found=ended.description, cure=cure)

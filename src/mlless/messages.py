@@ -11,6 +11,7 @@ import traceback
 import msgspec
 
 from mlless.errors import CodecError, MLLessError
+from mlless.memory import memory_limit, peak_memory, shortage
 
 PROTOCOL = 4
 
@@ -147,7 +148,10 @@ def failure_of(worker: int, generation: int, step: int, error: Exception) -> Fai
     """Return what a worker says of an error it cannot deal with."""
     if isinstance(error, MLLessError):
         return Failure(worker, generation, step, str(error), error.exit_code, "")
-    return Failure(worker, generation, step, repr(error), 0, "".join(traceback.format_exception(error)))
+    told = repr(error)
+    if isinstance(error, MemoryError):
+        told = f"{shortage(memory_limit(), peak_memory())}; it needs more (--memory, ulimit -v): {told}"
+    return Failure(worker, generation, step, told, 0, "".join(traceback.format_exception(error)))
 
 
 class Plan(_Message, frozen=True):

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import os
 import platform
-import resource
 import time
 from collections.abc import Callable
-from pathlib import Path
 from statistics import median
 
 import msgspec
@@ -21,6 +19,7 @@ from mlless.channels.opening import open_link, open_store
 from mlless.channels.ports import KeyValueStore, Link
 from mlless.deployment import Addresses
 from mlless.errors import ChannelError, Disconnected, MissingUpdate, MLLessError
+from mlless.memory import memory_limit
 from mlless.messages import PROTOCOL, Hello, failure_of
 
 ENTRY = "mlless.probe:main"
@@ -184,19 +183,3 @@ def _seconds(action: Callable[[], object]) -> float:
     start = time.perf_counter()
     action()
     return time.perf_counter() - start
-
-
-def memory_limit() -> int:
-    """Return how many bytes this process may have, by the least of the limits that can be told."""
-    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
-    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
-    if soft != resource.RLIM_INFINITY:
-        limits.append(soft)
-    if "AWS_LAMBDA_FUNCTION_MEMORY_SIZE" in os.environ:
-        limits.append(int(os.environ["AWS_LAMBDA_FUNCTION_MEMORY_SIZE"]) << 20)
-    for name in ("memory.max", "memory/memory.limit_in_bytes"):  # control groups of version 2 and 1
-        path = Path("/sys/fs/cgroup", name)
-        text = path.read_text().strip() if os.access(path, os.R_OK) else "max"
-        if text != "max":
-            limits.append(int(text))
-    return min(limits)

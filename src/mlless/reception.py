@@ -71,4 +71,4 @@ class Reception:
 
 
 def _event(one: Ended) -> instructions.Ended:
-    return instructions.Ended(one.worker, one.generation, one.code < 0, one.describe(), one.cause)
+    return instructions.Ended(one.worker, one.generation, one.code < 0, one.describe(), one.cause, one.peak)

@@ -59,13 +59,17 @@ class StepRecord(msgspec.Struct, frozen=True):
 
 
 class WorkerSummary(msgspec.Struct, frozen=True):
-    """One launch of a worker; ``cpu_seconds`` and the ``seconds`` billed are None where no one could tell."""
+    """One launch of a worker; ``cpu_seconds`` and what follows are None where no one could tell.
+
+    ``seconds`` are billed. ``peak_memory`` is the most memory that its process had at a time, in bytes.
+    """
 
     worker: int
     generation: int
     pid: int
     cpu_seconds: float | None
     seconds: float | None = None
+    peak_memory: int | None = None
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,3 +114,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     last_look: str | None = None
     notes: tuple[str, ...] = ()
     error: str | None = None
+
+    @property
+    def peak_memory(self) -> int | None:
+        """Bytes of memory at most of the worker that had the most; None where no one could tell."""
+        return max((one.peak_memory for one in self.workers if one.peak_memory is not None), default=None)

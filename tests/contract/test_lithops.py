@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from mlless.errors import JobError, UsageError
 from mlless.runtimes import lithops, remote
 from mlless.runtimes.lithops import LithopsRuntime
 from mlless.runtimes.ports import Ended, Runtime
-from mlless.testing.contracts import RuntimeContract
+from mlless.testing.contracts import OpenRuntime, RuntimeContract
 from mlless.testing.functions import Task
 
 
@@ -30,18 +30,18 @@ class TestLithops(RuntimeContract):
     ends_one_by_one = False
 
     @pytest.fixture
-    def open_runtime(self, tmp_path: Path) -> Iterator[Callable[[str], Runtime]]:
+    def open_runtime(self, tmp_path: Path) -> Iterator[OpenRuntime]:
         with ExitStack() as stack:
 
-            def opened(entry: str) -> Runtime:
-                runtime = LithopsRuntime(entry, None, None, {})
+            def opened(entry: str, *, time_limit: int | None = None) -> Runtime:
+                runtime = LithopsRuntime(entry, None, time_limit, {})
                 stack.callback(runtime.stop, 0.0)
                 return runtime
 
             yield opened
 
     def test_a_failure_carries_the_functions_own_traceback(
-        self, open_runtime: Callable[[str], Runtime], tmp_path: Path
+        self, open_runtime: OpenRuntime, tmp_path: Path
     ) -> None:
         runtime = open_runtime("mlless.testing.functions:crash")
         runtime.start({(0, 0): task(tmp_path, 0)})
@@ -51,7 +51,7 @@ class TestLithops(RuntimeContract):
         assert "jobrunner" not in ended.cause
 
     def test_a_function_that_finds_no_mlless_is_told(
-        self, open_runtime: Callable[[str], Runtime], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, open_runtime: OpenRuntime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         # Any interpreter without mlless, but with what Lithops itself needs, stands for such a runtime.
         python = tmp_path / "python"
@@ -69,19 +69,8 @@ class TestLithops(RuntimeContract):
         assert "ModuleNotFoundError: No module named 'mlless" in ended.cause
         assert "mlless function build" in ended.cause
 
-    def test_a_function_is_ended_at_the_time_limit(self, tmp_path: Path) -> None:
-        runtime = LithopsRuntime("mlless.testing.functions:wait", None, 2, {})
-        try:
-            assert runtime.time_limit == 2.0
-            runtime.start({(0, 0): task(tmp_path, 0)})
-            ended = next_ended(runtime)
-        finally:
-            runtime.stop(0.0)
-        assert ended.code != 0
-        assert "exceeded maximum time of 2 seconds" in ended.cause
-
     def test_lithops_ships_the_name_of_a_function_and_no_code(
-        self, open_runtime: Callable[[str], Runtime], tmp_path: Path, temporary: Path
+        self, open_runtime: OpenRuntime, tmp_path: Path, temporary: Path
     ) -> None:
         runtime = open_runtime("mlless.testing.functions:wait")
         runtime.start({(0, 0): task(tmp_path, 0)})
@@ -96,9 +85,7 @@ class TestLithops(RuntimeContract):
             "payload": task(tmp_path, 0).decode(),
         }
 
-    def test_nothing_is_left(
-        self, open_runtime: Callable[[str], Runtime], tmp_path: Path, temporary: Path
-    ) -> None:
+    def test_nothing_is_left(self, open_runtime: OpenRuntime, tmp_path: Path, temporary: Path) -> None:
         before = set(children(os.getpid()))
         runtime = open_runtime("mlless.testing.functions:wait")
         runtime.start({(n, 0): task(tmp_path, n) for n in range(3)})

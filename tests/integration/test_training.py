@@ -24,6 +24,7 @@ from mlless.exchange.codec import pack
 from mlless.exchange.filter import SignificanceFilter
 from mlless.job import JobSpec
 from mlless.membership import deal, groups_of, order_of, parts_of
+from mlless.memory import MB
 from mlless.models import model_of
 from mlless.models.base import Moment
 from mlless.records import StepRecord
@@ -154,6 +155,7 @@ def test_the_summary_adds_up(ratings: Dataset, run_folder: Path) -> None:
     assert {one.worker for one in summary.workers} == {0, 1, 2}
     cpu = sum(one.cpu_seconds or 0 for one in summary.workers)
     assert 0 < cpu < summary.cpu_seconds
+    assert all((one.peak_memory or 0) > 10 * MB for one in summary.workers)
     # Everyone reads what the two others published, but for the updates of the last step.
     assert summary.bytes_read <= 2 * summary.bytes_published
     assert summary.bytes_read >= 1.5 * (summary.bytes_published - history[-1].bytes_out)

@@ -20,6 +20,11 @@ CRASH = "Traceback (most recent call last):\n  ...\nMemoryError: no more"
             "it died: found signal SIGKILL. Was it out of memory, or killed from outside?",
         ),
         (
+            Ended(1, 0, True, "signal SIGKILL", peak=70 << 20),
+            "it died: found signal SIGKILL. It had 70 MB of memory at most: was it out of memory, or killed "
+            "from outside?",
+        ),
+        (
             Ended(1, 0, False, "exit code 1"),
             "it died: found exit code 1. Set MLLESS_DEBUG=1 to see its own traceback",
         ),

@@ -9,6 +9,7 @@ from mlless.data.manifest import Manifest, Ratings
 from mlless.deployment import Deployment
 from mlless.errors import hidden
 from mlless.job import Adagrad, Factorization, JobSpec
+from mlless.memory import megabytes
 from mlless.records import StepTimes, Summary
 from mlless.report.wording import count, duration, metrics, size
 
@@ -46,11 +47,13 @@ def opening(spec: JobSpec, manifest: Manifest, deployment: Deployment) -> Iterat
 
 
 def where(deployment: Deployment) -> str:
-    """Return where functions run and meet, without passwords."""
+    """Return where functions run and meet, and within which limits, without passwords."""
     store, bus = ", ".join(deployment.servers), deployment.meeting
     place = f"store {store}, bus {bus if bus != store else 'the same'}"
     functions = {"processes": "processes of this machine", "lithops": "functions by Lithops"}
-    return f"{functions[deployment.runtime]}, {hidden(place)}"
+    limits = ((deployment.memory, "MB"), (deployment.time_limit, "s"))
+    each = " and ".join(f"{limit:,} {unit}" for limit, unit in limits if limit is not None)
+    return f"{functions[deployment.runtime]}{f' of {each} each' if each else ''}, {hidden(place)}"
 
 
 def _optimizer(spec: JobSpec) -> str:
@@ -100,6 +103,8 @@ def closing(summary: Summary, manifest: Manifest, folder: str) -> Iterator[Line]
     published = f"published {size(summary.bytes_published)}, read {size(summary.bytes_read)}"
     yield "traffic", f"{published}, mini-batches {size(summary.bytes_fetched)}"
     yield "time", f"{shares(summary.times)} (mean over workers)"
+    if summary.peak_memory is not None:
+        yield "memory", f"at most {megabytes(summary.peak_memory)} a worker"
     if summary.bill is not None:
         yield "cost", str(summary.bill)
 

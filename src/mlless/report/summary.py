@@ -80,7 +80,7 @@ def summarize(
         bytes_fetched=totals.bytes_fetched,
         entries_published=totals.entries,
         workers=[
-            WorkerSummary(*who, pid, ended[who].cpu_seconds, ended[who].seconds)
+            WorkerSummary(*who, pid, ended[who].cpu_seconds, ended[who].seconds, ended[who].peak)
             if who in ended
             else WorkerSummary(*who, pid, None)
             for who, pid in sorted(outcome.pids.items())

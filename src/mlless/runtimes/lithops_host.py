@@ -181,7 +181,7 @@ class Host:
             if wanted.memory is not None:
                 raise UsageError(
                     "functions of this machine have no memory to be set",
-                    cure="leave it out, or configure a cloud backend for Lithops",
+                    cure="leave it out, take --runtime processes, or configure a cloud backend for Lithops",
                 )
             return
         given = self._config[self._backend]
@@ -302,6 +302,7 @@ def _ended(start: Start, future: Any) -> Ended:
         returned.cpu_seconds,
         returned.cause,
         returned.seconds,
+        returned.peak,
     )
 
 

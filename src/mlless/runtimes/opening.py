@@ -21,6 +21,8 @@ def open_runtime(
         from mlless.runtimes.lithops import LithopsRuntime
 
         return LithopsRuntime(entry, deployment.memory, deployment.time_limit, environment)
+    from mlless.runtimes.limits import Limits
     from mlless.runtimes.processes import ProcessRuntime
 
-    return ProcessRuntime(entry, cleanup, environment)
+    limits = Limits(deployment.time_limit, deployment.memory)
+    return ProcessRuntime(entry, cleanup, environment, limits)

@@ -31,6 +31,7 @@ class Ended(msgspec.Struct, frozen=True, tag=True):
     cpu_seconds: float
     cause: str = ""  # what the runtime knows of it: a line, or the function's own traceback
     seconds: float | None = None  # how long it ran, where the runtime knows
+    peak: int | None = None  # bytes of memory that it had at most, where the runtime knows
 
     def describe(self) -> str:
         """Return how it ended, in words."""

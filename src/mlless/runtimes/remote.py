@@ -11,6 +11,7 @@ import traceback
 import msgspec
 
 from mlless.errors import hidden
+from mlless.memory import peak_memory
 from mlless.runtimes.wire import function_of
 
 # Lithops hands back up to 8 KB with a function's status; what is longer costs a request to its storage.
@@ -18,11 +19,15 @@ _LONGEST = 6000
 
 
 class Returned(msgspec.Struct, frozen=True):
-    """How a function ended: exit code, seconds of CPU and in all, and if it failed its own traceback."""
+    """How a function ended: exit code, seconds of CPU and in all, and if it failed its own traceback.
+
+    ``peak`` is the most memory its process has had, in bytes. A cloud may have used the process before.
+    """
 
     code: int
     cpu_seconds: float
     seconds: float
+    peak: int
     cause: str = ""
 
 
@@ -35,5 +40,5 @@ def run(entry: str, payload: str) -> str:
     except BaseException as error:  # a worker that exits has failed too, and the driver is to be told how
         code = getattr(error, "exit_code", 1)
         cause = hidden("".join(traceback.format_exception(error)))[-_LONGEST:]
-    returned = Returned(code, time.process_time() - start, time.monotonic() - began, cause)
+    returned = Returned(code, time.process_time() - start, time.monotonic() - began, peak_memory(), cause)
     return msgspec.json.encode(returned).decode()

@@ -1,8 +1,9 @@
 """The process that worker processes are forked from: NumPy and the worker are loaded once.
 
 Reads a list of Start a line from its standard input, forks, says that it is Ready, and writes an Ended
-a line to its standard output; or an End, and kills those functions. When its input closes, because the
-driver has closed it or has died, it kills what still runs, removes FOLDER, if one is named, and exits.
+a line to its standard output; or an End, and kills those functions. Functions end at their limits, too.
+When its input closes, because the driver has closed it or has died, it kills what still runs, removes FOLDER,
+if one is named, and exits.
 Workers start from here, never from the user's main module: a notebook, a REPL and a script without a main
 guard all work.
 """
@@ -23,16 +24,20 @@ from pathlib import Path
 
 import msgspec
 
+from mlless.memory import peak_of
+from mlless.runtimes.limits import Limits
 from mlless.runtimes.ports import Ended, debugging
-from mlless.runtimes.wire import End, Ready, Start, encode, function_of
+from mlless.runtimes.wire import End, Ready, Refused, Start, encode, function_of
 
 _GRACE = 1.0  # seconds between asking and killing
 
 
-def main(entry: str, folder: str) -> None:
+def main(entry: str, folder: str, told: str) -> None:
     """Serve until standard input closes."""
+    limits = msgspec.json.decode(told, type=Limits)
     function = function_of(entry)
     gc.freeze()  # what is loaded stays shared between the forks
+    refusal = limits.refusal()
     commands, output = os.dup(0), os.dup(1)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)  # what a function prints must not end up among the exits
@@ -47,7 +52,7 @@ def main(entry: str, folder: str) -> None:
         ready, _, _ = select.select([commands, wake_read], [], [])
         if wake_read in ready:
             os.read(wake_read, 4096)
-            _reap(running, output)
+            _reap(running, output, limits)
         if commands in ready:
             data = os.read(commands, 1 << 20)
             if not data:
@@ -58,18 +63,21 @@ def main(entry: str, folder: str) -> None:
                 if isinstance(word, End):
                     _end(word, running)
                     continue
+                if refusal is not None:
+                    os.write(output, encode(Refused.of(refusal)))
+                    continue
                 for start in word:
                     pid = os.fork()
                     if pid == 0:
-                        _become(function, start, [commands, output, wake_read, wake_write])
+                        _become(function, start, limits, [commands, output, wake_read, wake_write])
                     running[pid] = start, time.monotonic()
                 os.write(output, encode(Ready()))
-    _kill(running, output)
+    _kill(running, output, limits)
     if folder:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _become(function: Callable[[bytes], object], start: Start, inherited: list[int]) -> None:
+def _become(function: Callable[[bytes], object], start: Start, limits: Limits, inherited: list[int]) -> None:
     """Run the function in a fresh fork and exit."""
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -79,6 +87,7 @@ def _become(function: Callable[[bytes], object], start: Start, inherited: list[i
     _offer_memory()
     code = 1
     try:
+        limits.impose()
         function(start.payload.encode())
         code = 0
     except BaseException as error:  # this process must end here, whatever happened
@@ -104,18 +113,21 @@ def _end(word: End, running: dict[int, tuple[Start, float]]) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-def _reap(running: dict[int, tuple[Start, float]], output: int) -> None:
+def _reap(running: dict[int, tuple[Start, float]], output: int, limits: Limits) -> None:
     while running:
         pid, status, usage = os.wait4(-1, os.WNOHANG)
         if pid == 0:
             return
         start, since = running.pop(pid)
+        code, peak = os.waitstatus_to_exitcode(status), peak_of(usage)
         ended = Ended(
             start.worker,
             start.generation,
-            os.waitstatus_to_exitcode(status),
+            code,
             cpu_seconds=usage.ru_utime + usage.ru_stime,
+            cause=limits.cause(code, peak),
             seconds=time.monotonic() - since,
+            peak=peak,
         )
         try:
             os.write(output, encode(ended))
@@ -123,15 +135,15 @@ def _reap(running: dict[int, tuple[Start, float]], output: int) -> None:
             return  # no one listens any more
 
 
-def _kill(running: dict[int, tuple[Start, float]], output: int) -> None:
+def _kill(running: dict[int, tuple[Start, float]], output: int, limits: Limits) -> None:
     for pid in running:
         os.kill(pid, signal.SIGTERM)
     deadline = time.monotonic() + _GRACE
     while running and time.monotonic() < deadline:
-        _reap(running, output)
+        _reap(running, output, limits)
         time.sleep(0.01)
     for pid in running:
         os.kill(pid, signal.SIGKILL)
     while running:
-        _reap(running, output)
+        _reap(running, output, limits)
         time.sleep(0.01)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import threading
 import time
@@ -32,6 +33,7 @@ from mlless.errors import (
     MissingObject,
     MissingUpdate,
 )
+from mlless.memory import MB
 from mlless.messages import PROTOCOL, Abort, Commit, Failure, FromWorker, FunctionId, Hello, Plan
 from mlless.runtimes.ports import Ended, Runtime
 from mlless.testing.functions import Task
@@ -524,6 +526,14 @@ _FUNCTIONS = "mlless.testing.functions"
 _LONG = 120.0  # seconds after which a runtime that starts many functions on a busy machine has failed
 
 
+class OpenRuntime(Protocol):
+    """Opens a runtime for an entry, whose functions end after so many seconds if that is set."""
+
+    def __call__(self, entry: str, *, time_limit: int | None = None) -> Runtime:
+        """Open it."""
+        ...
+
+
 class RuntimeContract:
     """What every Runtime holds to that starts functions of this machine.
 
@@ -533,13 +543,11 @@ class RuntimeContract:
     ends_one_by_one: ClassVar[bool] = True
 
     @pytest.fixture
-    def open_runtime(self) -> Iterator[Callable[[str], Runtime]]:
+    def open_runtime(self) -> Iterator[OpenRuntime]:
         """Yield a function that opens a runtime for an entry, and stop all of them afterwards."""
         raise NotImplementedError
 
-    def test_all_functions_run_at_the_same_time(
-        self, open_runtime: Callable[[str], Runtime], tmp_path: Path
-    ) -> None:
+    def test_all_functions_run_at_the_same_time(self, open_runtime: OpenRuntime, tmp_path: Path) -> None:
         """More than there are cores; each waits for all the others. How long each ran is told."""
         count = min((os.cpu_count() or 1) + 3, 16)
         runtime = open_runtime(f"{_FUNCTIONS}:meet")
@@ -555,9 +563,7 @@ class RuntimeContract:
         assert runtime.ended() == []
         assert runtime.stop(0.0) == []
 
-    def test_the_payload_arrives_unchanged(
-        self, open_runtime: Callable[[str], Runtime], tmp_path: Path
-    ) -> None:
+    def test_the_payload_arrives_unchanged(self, open_runtime: OpenRuntime, tmp_path: Path) -> None:
         """Quotes, line ends and other alphabets, small and large."""
         texts = ["", "\"quoted\" 'twice' \\ \n \r \t \x7f", "žluťoučký 🦙 ¥", "x" * 50_000]
         payloads = [_task(tmp_path, n, text=text) for n, text in enumerate(texts)]
@@ -566,9 +572,7 @@ class RuntimeContract:
         assert {one.code for one in _all_ended(runtime, len(texts))} == {0}
         assert [(tmp_path / f"{n}.told").read_bytes() for n in range(len(texts))] == payloads
 
-    def test_more_can_be_started_while_others_run(
-        self, open_runtime: Callable[[str], Runtime], tmp_path: Path
-    ) -> None:
+    def test_more_can_be_started_while_others_run(self, open_runtime: OpenRuntime, tmp_path: Path) -> None:
         """A worker's next generation meets the others; until then no one has ended."""
         runtime = open_runtime(f"{_FUNCTIONS}:wait")
         runtime.start({(0, 0): _task(tmp_path, 0), (1, 0): _task(tmp_path, 1)})
@@ -584,9 +588,7 @@ class RuntimeContract:
             (1, 1, 0),
         ]
 
-    def test_a_worker_is_started_anew_after_its_end(
-        self, open_runtime: Callable[[str], Runtime], tmp_path: Path
-    ) -> None:
+    def test_a_worker_is_started_anew_after_its_end(self, open_runtime: OpenRuntime, tmp_path: Path) -> None:
         """Generation after generation, beside one that has run all the time."""
         runtime = open_runtime(f"{_FUNCTIONS}:wait")
         runtime.start({(0, 0): _task(tmp_path, 10), (1, 0): _task(tmp_path, 0)})
@@ -600,9 +602,7 @@ class RuntimeContract:
         ended = sorted((one.worker, one.generation, one.code) for one in _all_ended(runtime, 2))
         assert ended == [(0, 0, 0), (1, 3, 0)]
 
-    def test_end_ends_those_it_is_told_to(
-        self, open_runtime: Callable[[str], Runtime], tmp_path: Path
-    ) -> None:
+    def test_end_ends_those_it_is_told_to(self, open_runtime: OpenRuntime, tmp_path: Path) -> None:
         """One that is stopped too, if the runtime can; no other, and no harm in one that is not there."""
         runtime = open_runtime(f"{_FUNCTIONS}:wait")
         functions = [(0, 0), (0, 1), (1, 0)]
@@ -627,7 +627,7 @@ class RuntimeContract:
 
     @pytest.mark.parametrize(("entry", "code"), [("fail", 4), ("crash", 1)])
     def test_a_function_that_raises_ends_with_its_code(
-        self, open_runtime: Callable[[str], Runtime], tmp_path: Path, entry: str, code: int
+        self, open_runtime: OpenRuntime, tmp_path: Path, entry: str, code: int
     ) -> None:
         """The one an error of ours has, otherwise 1."""
         runtime = open_runtime(f"{_FUNCTIONS}:{entry}")
@@ -636,7 +636,7 @@ class RuntimeContract:
         assert (ended.worker, ended.generation, ended.code) == (3, 1, code)
         assert ended.describe()
 
-    def test_a_killed_function_is_told(self, open_runtime: Callable[[str], Runtime], tmp_path: Path) -> None:
+    def test_a_killed_function_is_told(self, open_runtime: OpenRuntime, tmp_path: Path) -> None:
         """With the signal; the others go on."""
         runtime = open_runtime(f"{_FUNCTIONS}:wait")
         runtime.start({(0, 0): _task(tmp_path, 0), (1, 0): _task(tmp_path, 1)})
@@ -647,9 +647,32 @@ class RuntimeContract:
         (tmp_path / "go").touch()
         assert [(one.worker, one.code) for one in _all_ended(runtime, 1)] == [(1, 0)]
 
+    def test_a_function_is_ended_at_its_time_limit(self, open_runtime: OpenRuntime, tmp_path: Path) -> None:
+        """And that is told; others of the same runtime have had their own time since their start."""
+        assert open_runtime(f"{_FUNCTIONS}:wait").time_limit is None
+        runtime = open_runtime(f"{_FUNCTIONS}:wait", time_limit=2)
+        assert runtime.time_limit == 2
+        runtime.start({(0, 0): _task(tmp_path, 0)})
+        (ended,) = _all_ended(runtime, 1)
+        assert (ended.worker, ended.generation, ended.code == 0) == (0, 0, False)
+        assert re.search("time .*2 s", ended.cause)
+        runtime.start({(0, 1): _task(tmp_path, 1)})
+        (tmp_path / "go").touch()
+        assert [(one.generation, one.code) for one in _all_ended(runtime, 1)] == [(1, 0)]
+
+    def test_the_peak_of_memory_is_told(self, open_runtime: OpenRuntime, tmp_path: Path) -> None:
+        """As a function itself reads it, and after all is freed again."""
+        (tmp_path / "go").touch()
+        runtime = open_runtime(f"{_FUNCTIONS}:swell")
+        runtime.start({(n, 0): _task(tmp_path, n, all=100 * n) for n in range(2)})
+        peaks = {one.worker: one.peak or 0 for one in _all_ended(runtime, 2)}
+        for worker, read in enumerate(_appears(tmp_path / "0.peak", tmp_path / "1.peak")):
+            assert abs(peaks[worker] - read) < 4 * MB
+        assert abs(peaks[1] - peaks[0] - 100 * MB) < 20 * MB
+
     @pytest.mark.parametrize("entry", ["mlless.testing.nowhere:main", f"{_FUNCTIONS}:nothing"])
     def test_an_entry_that_cannot_be_imported_is_told(
-        self, open_runtime: Callable[[str], Runtime], tmp_path: Path, entry: str
+        self, open_runtime: OpenRuntime, tmp_path: Path, entry: str
     ) -> None:
         """Either as an error or as the end of every function."""
         with contextlib.suppress(JobError):
@@ -658,9 +681,7 @@ class RuntimeContract:
             ended = _all_ended(runtime, 2)
             assert all(one.code == 1 and "Error" in one.cause for one in ended)
 
-    def test_stop_waits_for_those_who_end(
-        self, open_runtime: Callable[[str], Runtime], tmp_path: Path
-    ) -> None:
+    def test_stop_waits_for_those_who_end(self, open_runtime: OpenRuntime, tmp_path: Path) -> None:
         """And returns them."""
         runtime = open_runtime(f"{_FUNCTIONS}:wait")
         runtime.start({(n, 0): _task(tmp_path, n) for n in range(2)})
@@ -669,7 +690,7 @@ class RuntimeContract:
         assert sorted((one.worker, one.code) for one in runtime.stop(_LONG)) == [(0, 0), (1, 0)]
         assert runtime.stop(_LONG) == []
 
-    def test_stop_ends_what_runs(self, open_runtime: Callable[[str], Runtime], tmp_path: Path) -> None:
+    def test_stop_ends_what_runs(self, open_runtime: OpenRuntime, tmp_path: Path) -> None:
         """At once, without the grace, and may be called again."""
         runtime = open_runtime(f"{_FUNCTIONS}:wait")
         runtime.start({(n, 0): _task(tmp_path, n) for n in range(2)})
@@ -678,9 +699,7 @@ class RuntimeContract:
         runtime.stop(0.0)
         _until(lambda: not any(map(_alive, processes)), "the functions' processes end")
 
-    def test_a_runtime_that_started_nothing_can_be_stopped(
-        self, open_runtime: Callable[[str], Runtime]
-    ) -> None:
+    def test_a_runtime_that_started_nothing_can_be_stopped(self, open_runtime: OpenRuntime) -> None:
         """And says nothing."""
         runtime = open_runtime(f"{_FUNCTIONS}:meet")
         assert runtime.ended() == []

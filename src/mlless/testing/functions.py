@@ -13,12 +13,13 @@ from pathlib import Path
 import msgspec
 
 from mlless.errors import DatasetError
+from mlless.memory import MB, peak_memory
 
 DEADLINE = 60.0  # seconds after which a function that waits gives up
 
 
 class Task(msgspec.Struct, frozen=True):
-    """Who a function is, where it leaves its word, and how many ``meet`` waits for."""
+    """Who a function is, where it leaves its word; how many ``meet`` waits for, or MB ``swell`` takes."""
 
     folder: str
     name: str
@@ -37,6 +38,15 @@ def wait(payload: bytes) -> None:
     """Leave the process id in a file, and wait for one called ``go``."""
     task = _leave(payload)
     _write(Path(task.folder) / f"{task.name}.pid", str(os.getpid()).encode())
+    _wait((Path(task.folder) / "go").exists, "the word to go")
+
+
+def swell(payload: bytes) -> None:
+    """Take as many MB as it is told, let go of them, leave its peak in a file, and wait for ``go``."""
+    task = _leave(payload)
+    took = bytearray(b"x") * (task.all * MB)
+    del took
+    _write(Path(task.folder) / f"{task.name}.peak", str(peak_memory()).encode())
     _wait((Path(task.folder) / "go").exists, "the word to go")
 
 

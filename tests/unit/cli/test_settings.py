@@ -138,7 +138,7 @@ def test_which_file_is_read(tmp_path, monkeypatch):
         ("[deployment]\nstore = 'http://u:s3cret@a'", "store from settings.toml: not the address of a store"),
         ("deployment = 'redis://:s3cret@a'", "not a table"),
         ("[train]\nstore = 'redis://a'", "no such setting: train.store. Put it into the table [deployment]"),
-        ("[deployment]\nmemory = 512", "memory from settings.toml: processes of this machine"),
+        ("[deployment]\nmemory = 0", "memory from settings.toml: no such memory"),
         ("[train\nworkers = 4", "not a TOML file: found Expected ']'"),
         ("[train]\nworkers = \n", "line 2"),
         ("\xff", "not a TOML file"),

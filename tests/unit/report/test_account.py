@@ -6,7 +6,7 @@ from mlless.billing.meter import Bill, Item
 from mlless.billing.tariff import load_tariff
 from mlless.deployment import Deployment
 from mlless.job import Scaling, Stop, Sync, Target
-from mlless.records import StepTimes
+from mlless.records import StepTimes, WorkerSummary
 from mlless.report.account import closing, opening, shares, why_ended
 
 
@@ -28,6 +28,10 @@ def test_opening_says_where_it_runs_and_no_password(job, manifest):
     assert "where" not in dict(opening(job(), manifest(), Deployment()))
     told = dict(opening(job(), manifest(), Deployment(store="redis://one", runtime="lithops")))
     assert told["where"] == "functions by Lithops, store redis://one, bus the same"
+    told = dict(opening(job(), manifest(), Deployment(memory=1769, time_limit=60)))
+    assert (
+        told["where"] == "processes of this machine of 1,769 MB and 60 s each, store embedded, bus the same"
+    )
 
 
 def test_opening_of_clicks(job, lr, manifest, clicks_shape):
@@ -46,6 +50,13 @@ def test_closing(summary, manifest):
     assert told["model"] == "runs/r"
     assert told["traffic"] == "published 34.1 MB, read 2.0 kB, mini-batches 10 bytes"
     assert told["time"].startswith("fetch 10%, compute 40%, filter 10%, publish 10%, wait 20%, merge 10%")
+
+
+def test_closing_says_what_the_largest_worker_had(summary, manifest):
+    assert "memory" not in dict(closing(summary(), manifest(), "runs/r"))
+    peaks = [64 << 20, None, (2000 << 20) + 1]
+    workers = [WorkerSummary(n, 0, 1, 0.1, 0.1, peak) for n, peak in enumerate(peaks)]
+    assert dict(closing(summary(workers=workers), manifest(), "r"))["memory"] == "at most 2,001 MB a worker"
 
 
 def test_closing_says_which_model_was_kept(summary, manifest):

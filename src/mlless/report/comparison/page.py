@@ -24,6 +24,7 @@ from mlless.channels.opening import open_objects
 from mlless.channels.ports import ObjectStore
 from mlless.errors import UsageError
 from mlless.locations import Directory, Location, place_of
+from mlless.memory import megabytes
 from mlless.report.account import why_ended
 from mlless.report.comparison import charts, look
 from mlless.report.comparison.charts import Chart, Key
@@ -188,6 +189,7 @@ def _glance(runs: Sequence[Recorded], milestone: Milestone | None) -> Iterator[l
     bills = [run.summary.bill for run in runs]
     yield ["whole run: money", *_against([bill.total if bill else None for bill in bills], money)]
     yield ["workers", *(_course(run) for run in runs)]
+    yield ["memory of a worker", *_against([run.summary.peak_memory for run in runs], megabytes)]
     yield ["published", *_against([run.summary.bytes_published for run in runs], size)]
     yield ["ended", *(why_ended(run.summary) for run in runs)]
 
