@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from mlless.data.movielens import Fetched, fetch
     from mlless.data.partition import partition
     from mlless.data.synthesis import Synthesis, synthesize
+    from mlless.detached.attaching import attach
+    from mlless.detached.launching import detach
     from mlless.detached.status import Status, status
     from mlless.detached.stopping import stop
     from mlless.driver import Run, train
@@ -37,6 +39,8 @@ _PLACES = {
     "fetch": "mlless.data.movielens",
     "Synthesis": "mlless.data.synthesis",
     "synthesize": "mlless.data.synthesis",
+    "attach": "mlless.detached.attaching",
+    "detach": "mlless.detached.launching",
     "Status": "mlless.detached.status",
     "status": "mlless.detached.status",
     "stop": "mlless.detached.stopping",
@@ -60,6 +64,8 @@ __all__ = [
     "Run",
     "Status",
     "Synthesis",
+    "attach",
+    "detach",
     "evaluate",
     "fetch",
     "load",

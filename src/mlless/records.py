@@ -84,8 +84,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     is what the auto-tuner's last look came to. ``notes`` are what was to doubt in the data set, a line each.
     ``stop_reason``: ``epochs``, ``target``, ``patience``, ``time``, ``cost``, ``interrupted``,
     ``callback`` or ``diverged``; ``running`` while the job runs, and for good if no process was left to say
-    more; ``failed``, with the ``error``. Then the model is the best one so far, if ``model_step`` is not 0:
-    none otherwise.
+    more; ``failed``, with the ``error`` and its ``exit_code``. Then the model is the best one so far, if
+    ``model_step`` is not 0: none otherwise.
     """
 
     steps: int
@@ -114,6 +114,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     last_look: str | None = None
     notes: tuple[str, ...] = ()
     error: str | None = None
+    exit_code: int = 0
 
     @property
     def peak_memory(self) -> int | None:

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from mlless.cli import (
+    attach,
     config,
     doctor,
     evaluate,
@@ -103,6 +104,7 @@ _COMMANDS = {
     ),
     "Jobs under way": (
         (status.status, status.EXAMPLES),
+        (attach.attach, attach.EXAMPLES),
         (stop.stop, stop.EXAMPLES),
     ),
     "Where it runs, and what that costs": (

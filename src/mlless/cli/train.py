@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from mlless.cli.codes import DIVERGED, INTERRUPTED
 from mlless.cli.options import with_settings
 from mlless.cli.settings import OPTIONS, Settings
-
-if TYPE_CHECKING:
-    from mlless.records import Summary
 
 EXAMPLES = """[bold]Examples[/bold]
 
@@ -22,6 +18,8 @@ EXAMPLES = """[bold]Examples[/bold]
 [cyan]mlless train s3://bucket/data/ratings --out s3://bucket/runs/ratings[/cyan]
 
 [cyan]mlless train data/ratings --sync bsp --target rmse=0.87 --max-time 60 --out runs/bsp[/cyan]
+
+[cyan]mlless train data/ratings --detach --out runs/ratings[/cyan]
 
 [bold]Exit codes[/bold]
 
@@ -40,6 +38,14 @@ def train(
     settings: Settings,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run's folder.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON, and only it.")] = False,
+    detach: Annotated[
+        bool,
+        typer.Option(
+            "--detach",
+            help="Leave once the job is under way; it goes on without this terminal, with its supervisor on "
+            "this machine.",
+        ),
+    ] = False,
 ) -> None:
     """Train a model on a data set: on this machine, unless told otherwise.
 
@@ -47,11 +53,14 @@ def train(
     The best model by the held-out metric is kept.
     """
     from mlless.cli.console import commands, console, print_json, quote, say
+    from mlless.cli.ending import tell_end
     from mlless.data.dataset import open_dataset
     from mlless.data.findings import check_two_classes
+    from mlless.detached.launching import launch
+    from mlless.detached.status import status
     from mlless.driver import plan_job, run_job
     from mlless.locations import place_of
-    from mlless.report.account import closing, opening
+    from mlless.report.account import opening
     from mlless.report.files import check_run_folder
     from mlless.report.progress import progress
 
@@ -63,31 +72,15 @@ def train(
     check_run_folder(place, overwrite)
     to = console(stderr=json)
     to.quiet = json and not to.is_terminal
-    say(to, opening(spec, data.manifest, deployment))
+    say(to, opening(spec, deployment))
+    if detach:
+        launch(spec, data, place, overwrite, deployment)
+        if json:
+            print_json(status(out))
+        named = quote(out)
+        say(to, [("detached", "the job is under way, and goes on without this terminal")])
+        say(to, commands(f"mlless attach {named}", f"mlless status {named}", f"mlless stop {named}"))
+        return
     with progress(spec, to) as listen:
         run = run_job(spec, data, place, overwrite=overwrite, listen=listen, deployment=deployment)
-    to.print()
-    say(to, closing(run.summary, data.manifest, out))
-    if json:
-        print_json(run.summary)
-    else:
-        say(
-            to,
-            commands(f"mlless evaluate {quote(out)} {quote(dataset)}", f"mlless predict {quote(out)} FILE"),
-        )
-    _exit(run.summary, out)
-
-
-def _exit(summary: Summary, out: str) -> None:
-    """Leave with an error's code if the run did not come to a regular end."""
-    if summary.stop_reason == "interrupted":
-        typer.echo(f"interrupted: the model so far is in {out}", err=True)
-        raise typer.Exit(INTERRUPTED)
-    if summary.stop_reason == "diverged":
-        rate = summary.job.optimizer.learning_rate
-        typer.echo(
-            f"error: the model diverged. The last good one is in {out}. "
-            f"Try a lower --learning-rate than {rate:g}",
-            err=True,
-        )
-        raise typer.Exit(DIVERGED)
+    tell_end(to, run.summary, out, dataset, json=json)

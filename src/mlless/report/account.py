@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from mlless.billing.amount import money
-from mlless.data.manifest import Manifest, Ratings
 from mlless.deployment import Deployment
 from mlless.errors import hidden
 from mlless.job import Adagrad, Factorization, JobSpec
+from mlless.locations import Place
 from mlless.memory import megabytes
 from mlless.records import StepTimes, Summary
 from mlless.report.wording import count, duration, metrics, size
@@ -16,17 +16,14 @@ from mlless.report.wording import count, duration, metrics, size
 Line = tuple[str, str]  # a label and what is said under it
 
 
-def thing_of(manifest: Manifest) -> str:
-    """Return what one row of a data set is."""
-    return "rating" if isinstance(manifest.shape, Ratings) else "row"
+def thing_of(spec: JobSpec) -> str:
+    """Return what one row of a job's data set is."""
+    return "rating" if isinstance(spec.model, Factorization) else "row"
 
 
-def opening(spec: JobSpec, manifest: Manifest, deployment: Deployment) -> Iterator[Line]:
+def opening(spec: JobSpec, deployment: Deployment) -> Iterator[Line]:
     """Yield what is to be trained, on what, by whom, where, and until when."""
-    thing = thing_of(manifest)
-    train = sum(file.rows for file in manifest.train)
-    held_out = manifest.rows - train
-    rows = f"{count(train, thing)} to train on, {count(held_out)} held out"
+    rows = f"{count(spec.rows, thing_of(spec))} to train on, {count(spec.held_out)} held out"
     yield "data", f"{spec.dataset}: {rows}, {count(spec.batches, 'mini-batch')} an epoch"
     model = spec.model
     if isinstance(model, Factorization):
@@ -82,11 +79,11 @@ def _until(spec: JobSpec) -> str:
     return ", or ".join(rules)
 
 
-def closing(summary: Summary, manifest: Manifest, folder: str) -> Iterator[Line]:
+def closing(summary: Summary, folder: str) -> Iterator[Line]:
     """Yield the held-out result, why the run ended, where the model is, and where time and bytes went."""
-    held_out = sum(file.rows for file in manifest.validation)
+    job = summary.job
     if summary.heldout:
-        yield "result", f"{metrics(summary.heldout)} on {count(held_out, 'held-out ' + thing_of(manifest))}"
+        yield "result", f"{metrics(summary.heldout)} on {count(job.held_out, 'held-out ' + thing_of(job))}"
     elif summary.train_loss is not None:
         loss = f"{summary.job.metrics[0]} {summary.job.on_scale(summary.train_loss):.4f}"
         yield "result", f"train {loss}; nothing was held out to check it on"
@@ -107,6 +104,14 @@ def closing(summary: Summary, manifest: Manifest, folder: str) -> Iterator[Line]
         yield "memory", f"at most {megabytes(summary.peak_memory)} a worker"
     if summary.bill is not None:
         yield "cost", str(summary.bill)
+
+
+def left_by(summary: Summary, place: Place) -> Iterator[str]:
+    """Yield what a job that has failed leaves behind: what it has cost, and where its best model is."""
+    if summary.bill is not None:
+        yield f"it has cost {money(summary.bill.total)} by {summary.bill.tariff}"
+    if summary.model_step:
+        yield f"the best model so far, that of step {summary.model_step}, is in {place}"
 
 
 def _was_improving(summary: Summary) -> bool:

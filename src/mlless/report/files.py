@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import msgspec
+
 import mlless
 from mlless.artifact import FORMAT, MODEL, Artifact, Description, write_artifact
-from mlless.billing.amount import money
 from mlless.billing.meter import Bill
 from mlless.channels.opening import open_objects
 from mlless.data.dataset import Dataset
@@ -24,6 +25,7 @@ from mlless.job import JobSpec
 from mlless.kernels.arrays import Floats
 from mlless.locations import Directory, Place
 from mlless.records import FAILED, RUNNING, StepRecord, Summary
+from mlless.report.account import left_by
 from mlless.report.history import (
     CHECKPOINT,
     HISTORY,
@@ -144,16 +146,14 @@ class RunFiles:
 
     def _fail(self, error: BaseException) -> None:
         self._finish(_PATIENCE if isinstance(error, Exception) else _AT_ONCE, last=True)
-        bill, kept = self.bill(), self._keeper.step
-        if bill is not None:
-            error.add_note(f"it has cost {money(bill.total)} by {bill.tariff}")
-        if kept or not self._replaces:
+        text, code = hidden(str(error)) or type(error).__name__, getattr(error, "exit_code", 1)
+        summary = self._so_far(FAILED, self._keeper.step, text, code)
+        if summary.model_step or not self._replaces:
             self._history.store()
-            text = hidden(str(error)) or type(error).__name__
             with contextlib.suppress(MLLessError):  # there is an error to tell already
-                write_summary(self._place, self._so_far(FAILED, kept, text))
-        if kept:
-            error.add_note(f"the best model so far, that of step {kept}, is in {self._place}")
+                write_summary(self._place, summary)
+        for note in left_by(summary, self._place):
+            error.add_note(note)
 
     def _finish(self, within: float, *, last: bool) -> None:
         self._keeper.finish(within, last=last)
@@ -197,19 +197,18 @@ class RunFiles:
         )
         return Artifact(about, tables, self._ids)
 
-    def _so_far(self, reason: str, step: int, error: str | None = None) -> Summary:
+    def _so_far(self, reason: str, step: int, error: str | None = None, code: int = 0) -> Summary:
         """Return the summary of a job that is not over, the model in its place being that of ``step``."""
         last = self._totals.last
         best = Choice(step, self._heldout.get(step, {}), restored=step > 0)
         outcome = Outcome(reason, best, started_at=0.0, seconds=last.time if last else 0.0)
-        return self._summary(outcome, self.bill(), error=error)
+        summary = self._summary(outcome, self.bill())
+        return msgspec.structs.replace(summary, error=error, exit_code=code)
 
-    def _summary(
-        self, outcome: Outcome, bill: Bill | None, started: float = 0.0, error: str | None = None
-    ) -> Summary:
+    def _summary(self, outcome: Outcome, bill: Bill | None, started: float = 0.0) -> Summary:
         notes = self._dataset.manifest.notes
         return summarize(
-            self.spec, outcome, self._totals, self.meter, started=started, bill=bill, notes=notes, error=error
+            self.spec, outcome, self._totals, self.meter, started=started, bill=bill, notes=notes
         )
 
 

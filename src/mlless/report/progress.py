@@ -20,8 +20,9 @@ from rich.table import Table
 from rich.text import Text
 
 from mlless.billing.amount import money
-from mlless.job import Factorization, JobSpec
+from mlless.job import JobSpec
 from mlless.records import StepRecord
+from mlless.report.account import thing_of
 from mlless.report.history import Totals
 from mlless.report.output import silenced
 from mlless.report.wording import count, duration, metrics, size
@@ -33,18 +34,27 @@ _WINDOW = 12  # refreshes over which steps a second are counted
 
 
 @contextmanager
-def progress(spec: JobSpec, console: Console | None = None) -> Iterator[Listener]:
-    """Give the listener of a job whose course is shown on ``console``, or on standard output."""
+def progress(
+    spec: JobSpec,
+    console: Console | None = None,
+    *,
+    elapsed: float = 0.0,
+    hint: str = "Ctrl-C ends the training and keeps the model",
+) -> Iterator[Listener]:
+    """Give the listener of a job whose course is shown on ``console``, or on standard output.
+
+    It has run for the seconds ``elapsed``. A ``hint`` says below a live display what one may do.
+    """
     # A notebook sets FORCE_COLOR, but no cursor moves there: it gets plain lines.
     console = console or Console(
         file=silenced(sys.stdout), highlight=False, force_jupyter=False, force_terminal=sys.stdout.isatty()
     )
-    course = Course(spec)
+    course = Course(spec, elapsed)
     if not console.is_terminal:
         plain = _Plain(course, console)
         yield plain.hear
         return
-    display = _Display(course, console)
+    display = _Display(course, console, hint)
     with Live(get_renderable=display.render, console=console, refresh_per_second=_REFRESH, transient=True):
         yield display.hear
 
@@ -52,10 +62,10 @@ def progress(spec: JobSpec, console: Console | None = None) -> Iterator[Listener
 class Course:
     """What is known of a job so far."""
 
-    def __init__(self, spec: JobSpec) -> None:
+    def __init__(self, spec: JobSpec, elapsed: float = 0.0) -> None:
         self.spec = spec
-        self.thing = "rating" if isinstance(spec.model, Factorization) else "row"
-        self.started = time.monotonic()
+        self.thing = thing_of(spec)
+        self.started = time.monotonic() - elapsed
         self.totals = Totals()
         self.steps = self.samples = 0
         self.last: StepRecord | None = None
@@ -148,8 +158,8 @@ class _Plain:
 class _Display:
     """A line an evaluation, and below them where the job is right now."""
 
-    def __init__(self, course: Course, console: Console) -> None:
-        self._course, self._console = course, console
+    def __init__(self, course: Course, console: Console, hint: str) -> None:
+        self._course, self._console, self._hint = course, console, hint
         self._spinner = Spinner("dots")
         self._seen: deque[tuple[float, int, int]] = deque(maxlen=_WINDOW)
         self._billed: deque[tuple[float, float]] = deque(maxlen=_WINDOW)
@@ -184,7 +194,7 @@ class _Display:
         if record.cost is not None:
             budget = f" of at most {money(stop.max_cost)}" if stop.max_cost else ""
             facts.add_row("cost", f"{money(record.cost)}{budget}, {self._rate()}")
-        facts.add_row("", Text("Ctrl-C ends the training and keeps the model", "dim"))
+        facts.add_row("", Text(self._hint, "dim"))
         return Group("", top, facts)
 
     def _rate(self) -> str:

@@ -54,7 +54,6 @@ def summarize(
     started: float = 0.0,
     bill: Bill | None = None,
     notes: tuple[Finding, ...] = (),
-    error: str | None = None,
 ) -> Summary:
     """Return the summary of a job, whose functions had started after so many seconds.
 
@@ -93,5 +92,4 @@ def summarize(
         members=tuple(totals.members),
         last_look=totals.last_look,
         notes=tuple(note.text for note in notes),
-        error=error,
     )

@@ -35,6 +35,11 @@ _BOOT = (
 )
 
 
+def module_command(module: str, *arguments: str) -> list[str]:
+    """Return the command that calls the ``main`` of a module of this very package, with these arguments."""
+    return [sys.executable, "-P", "-c", _BOOT, _PACKAGES, module, *arguments]
+
+
 class HostedRuntime:
     """Starts the module ``host`` as a process, whose ``main`` gets the arguments."""
 
@@ -42,7 +47,7 @@ class HostedRuntime:
 
     def __init__(self, host: str, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
         self._host = subprocess.Popen(
-            [sys.executable, "-P", "-c", _BOOT, _PACKAGES, host, *arguments],
+            module_command(host, *arguments),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=dict(environment),

@@ -10,57 +10,57 @@ from mlless.records import StepTimes, WorkerSummary
 from mlless.report.account import closing, opening, shares, why_ended
 
 
-def test_opening_of_ratings(job, manifest):
-    told = dict(opening(job(), manifest(), Deployment()))
-    assert told["data"] == "/data/r: 100 ratings to train on, 10 held out, 10 mini-batches an epoch"
+def test_opening_of_ratings(job):
+    told = dict(opening(job(), Deployment()))
+    assert told["data"] == "/data/r: 640 ratings to train on, 64 held out, 10 mini-batches an epoch"
     assert told["model"] == "matrix factorisation: 10 users, 5 items, 2 factors"
     assert told["optimizer"] == "adagrad, learning rate 0.1, l2 0.06"
     assert told["workers"] == "2, isp: only changes above v = 0.7 are published"
     assert told["until"] == "4 epochs"
 
 
-def test_opening_says_where_it_runs_and_no_password(job, manifest):
+def test_opening_says_where_it_runs_and_no_password(job):
     store = "redis://me:s3cret@one:6379,redis://:s3c@ret@two/0"
-    told = dict(opening(job(), manifest(), Deployment(store=store, bus="amqp://u:s3cret@host")))
+    told = dict(opening(job(), Deployment(store=store, bus="amqp://u:s3cret@host")))
     assert told["where"] == (
         "processes of this machine, store redis://me:***@one:6379, redis://:***@two/0, bus amqp://u:***@host"
     )
-    assert "where" not in dict(opening(job(), manifest(), Deployment()))
-    told = dict(opening(job(), manifest(), Deployment(store="redis://one", runtime="lithops")))
+    assert "where" not in dict(opening(job(), Deployment()))
+    told = dict(opening(job(), Deployment(store="redis://one", runtime="lithops")))
     assert told["where"] == "functions by Lithops, store redis://one, bus the same"
-    told = dict(opening(job(), manifest(), Deployment(memory=1769, time_limit=60)))
+    told = dict(opening(job(), Deployment(memory=1769, time_limit=60)))
     assert (
         told["where"] == "processes of this machine of 1,769 MB and 60 s each, store embedded, bus the same"
     )
 
 
-def test_opening_of_clicks(job, lr, manifest, clicks_shape):
+def test_opening_of_clicks(job, lr):
     stop = Stop(epochs=3, target=Target(metric="auc", value=0.8), patience=2, max_time=60)
     sync = Sync(significance=0, half=False, merge="mean")
-    told = dict(opening(job(model=lr, sync=sync, stop=stop), manifest(clicks_shape), Deployment()))
+    told = dict(opening(job(model=lr, sync=sync, stop=stop), Deployment()))
     assert told["model"] == "logistic regression: 1,000 features"
     assert told["workers"].endswith("bsp: every change is published")
     assert told["until"] == "3 epochs, or auc = 0.8, or 2 evaluations without a better one, or 1 min 00 s"
 
 
-def test_closing(summary, manifest):
-    told = dict(closing(summary(), manifest(), "runs/r"))
-    assert told["result"] == "rmse 0.8000 on 10 held-out ratings"
+def test_closing(summary):
+    told = dict(closing(summary(), "runs/r"))
+    assert told["result"] == "rmse 0.8000 on 64 held-out ratings"
     assert told["ended"] == "4 epochs done (20 steps, 4.0 epochs, 12.0 s)"
     assert told["model"] == "runs/r"
     assert told["traffic"] == "published 34.1 MB, read 2.0 kB, mini-batches 10 bytes"
     assert told["time"].startswith("fetch 10%, compute 40%, filter 10%, publish 10%, wait 20%, merge 10%")
 
 
-def test_closing_says_what_the_largest_worker_had(summary, manifest):
-    assert "memory" not in dict(closing(summary(), manifest(), "runs/r"))
+def test_closing_says_what_the_largest_worker_had(summary):
+    assert "memory" not in dict(closing(summary(), "runs/r"))
     peaks = [64 << 20, None, (2000 << 20) + 1]
     workers = [WorkerSummary(n, 0, 1, 0.1, 0.1, peak) for n, peak in enumerate(peaks)]
-    assert dict(closing(summary(workers=workers), manifest(), "r"))["memory"] == "at most 2,001 MB a worker"
+    assert dict(closing(summary(workers=workers), "r"))["memory"] == "at most 2,001 MB a worker"
 
 
-def test_closing_says_which_model_was_kept(summary, manifest):
-    told = dict(closing(summary(restored=True, model_step=12), manifest(), "runs/r"))
+def test_closing_says_which_model_was_kept(summary):
+    told = dict(closing(summary(restored=True, model_step=12), "runs/r"))
     assert told["model"] == "runs/r (the best: as it was after step 12)"
 
 
@@ -74,21 +74,21 @@ def test_closing_says_which_model_was_kept(summary, manifest):
         ({"heldout": {}}, Stop(epochs=20, patience=3), False),
     ],
 )
-def test_closing_tells_that_the_last_epoch_was_the_best(summary, manifest, job, changes, stop, told):
-    lines = closing(summary(job=job(stop=stop), **changes), manifest(), "runs/r")
+def test_closing_tells_that_the_last_epoch_was_the_best(summary, job, changes, stop, told):
+    lines = closing(summary(job=job(stop=stop), **changes), "runs/r")
     assert told == any("more --epochs may do better" in text for _, text in lines)
 
 
-def test_closing_repeats_what_is_to_doubt_beside_the_result(summary, manifest):
-    told = list(closing(summary(notes=("all are 4", "only 10 rows")), manifest(), "runs/r"))
+def test_closing_repeats_what_is_to_doubt_beside_the_result(summary):
+    told = list(closing(summary(notes=("all are 4", "only 10 rows")), "runs/r"))
     assert [label for label, _ in told[:3]] == ["result", "note", "note"]
     assert [text for label, text in told if label == "note"] == ["all are 4", "only 10 rows"]
 
 
-def test_closing_without_held_out_rows(summary, manifest):
-    told = dict(closing(summary(heldout={}), manifest(validation=()), "runs/r"))
+def test_closing_without_held_out_rows(summary):
+    told = dict(closing(summary(heldout={}), "runs/r"))
     assert told["result"] == "train rmse 0.7071; nothing was held out to check it on"
-    assert "result" not in dict(closing(summary(heldout={}, train_loss=None), manifest(), "runs/r"))
+    assert "result" not in dict(closing(summary(heldout={}, train_loss=None), "runs/r"))
 
 
 @pytest.mark.parametrize(
@@ -108,12 +108,12 @@ def test_why_a_run_ended(summary, job, reason, stop, text):
     assert why_ended(summary(stop_reason=reason, job=spec)) == text
 
 
-def test_closing_itemises_the_bill(summary, manifest):
+def test_closing_itemises_the_bill(summary):
     items = (Item("functions", 4102.5, "GB-s", 1e-5, 0.041025), Item("invocations", 25, "", 2e-7, 5e-6))
     bill = Bill("a tariff", items, 0.04103)
-    told = dict(closing(summary(bill=bill), manifest(), "runs/r"))
+    told = dict(closing(summary(bill=bill), "runs/r"))
     assert told["cost"] == "$0.0410 by a tariff: functions $0.0410, invocations $0.00000500"
-    assert "cost" not in dict(closing(summary(), manifest(), "runs/r"))
+    assert "cost" not in dict(closing(summary(), "runs/r"))
 
 
 def test_a_budget_that_was_exceeded_is_told_as_such(summary, job):
@@ -122,19 +122,16 @@ def test_a_budget_that_was_exceeded_is_told_as_such(summary, job):
     assert told == "the budget of $0.0100 was exceeded: the ending cost more than foreseen"
 
 
-def test_what_became_of_the_workers_is_told_where_there_is_a_tuner(summary, job, manifest):
+def test_what_became_of_the_workers_is_told_where_there_is_a_tuner(summary, job):
     spec = job(workers=4, scaling=Scaling(policy="published", min_workers=2))
-    assert (
-        dict(opening(spec, manifest(), Deployment()))["tuner"]
-        == "published: lets workers go, down to 2 workers"
-    )
-    told = dict(closing(summary(job=spec, members=(4, 3, 2)), manifest(), "r"))
+    assert dict(opening(spec, Deployment()))["tuner"] == "published: lets workers go, down to 2 workers"
+    told = dict(closing(summary(job=spec, members=(4, 3, 2)), "r"))
     assert told["workers"] == "4 → 3 → 2"
-    told = dict(closing(summary(job=spec, members=(4,), last_look="before the knee"), manifest(), "r"))
+    told = dict(closing(summary(job=spec, members=(4,), last_look="before the knee"), "r"))
     assert told["workers"] == "4, no one left: before the knee"
-    told = dict(closing(summary(job=spec, members=(4,)), manifest(), "r"))
+    told = dict(closing(summary(job=spec, members=(4,)), "r"))
     assert told["workers"] == "4, no one left: the job was over before the tuner looked"
-    assert "workers" not in dict(closing(summary(members=(2,)), manifest(), "r"))
+    assert "workers" not in dict(closing(summary(members=(2,)), "r"))
 
 
 def test_shares_of_no_time_at_all():

@@ -1,0 +1,139 @@
+"""Starts a job that needs no terminal: a process tree of its own, which nothing of the caller's holds."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import subprocess
+import tempfile
+import time
+from contextlib import suppress
+from typing import Unpack
+
+import msgspec
+
+from mlless.data.dataset import Dataset, open_dataset
+from mlless.data.findings import check_two_classes
+from mlless.deployment import Deployment
+from mlless.detached.order import Answer, Order
+from mlless.detached.status import Status, status
+from mlless.driver import plan_job
+from mlless.errors import DeadlineExceeded, JobError, MLLessError, UsageError
+from mlless.job import JobSpec
+from mlless.locations import Directory, Location, Place, place_of
+from mlless.options import made, takes_options
+from mlless.report.files import check_run_folder
+from mlless.report.underway import LOG, is_alive
+from mlless.runtimes.hosted import module_command
+from mlless.train_options import TrainOptions
+from mlless.wishes import Wishes
+
+_START = 60.0  # seconds beyond those that workers have: for Python to start, and for a runtime to be deployed
+
+
+@takes_options(Wishes, Deployment)
+def detach(
+    dataset: Location | Dataset, *, out: Location, overwrite: bool = False, **options: Unpack[TrainOptions]
+) -> Status:
+    """Train as ``mlless.train`` does, in processes that outlive this one; return once the job is under way.
+
+    ``mlless.status(out)``, ``mlless.attach(out)`` and ``mlless.stop(out)`` go on with it, from anywhere that
+    reaches ``out``. What the job prints is in the file ``job.log`` there.
+
+    Parameters
+    ----------
+    dataset : str, path or Dataset
+        The data set's folder, or the URL of its prefix in an object store.
+    out : str or path
+        The run's folder or URL.
+    overwrite : bool, default False
+        Whether to replace a run that is there.
+    **options
+        See below. Only what is given here counts: settings in files and variables are for the command line.
+
+    Returns
+    -------
+    Status
+        How the run stands.
+
+    Raises
+    ------
+    UsageError
+        What was asked for does not fit the data set, or does not go together.
+    MLLessError
+        The job has failed before it was under way; the exit code says how.
+    """
+    wishes, deployment = made(Wishes, options), made(Deployment, options)
+    data = dataset if isinstance(dataset, Dataset) else open_dataset(dataset)
+    launch(plan_job(wishes, data, deployment), data, place_of(out), overwrite, deployment)
+    return status(out)
+
+
+def launch(spec: JobSpec, dataset: Dataset, out: Place, overwrite: bool, deployment: Deployment) -> None:
+    """Run a job as ``driver.run_job`` does, detached; return once it is under way, or raise why it is not.
+
+    What is interrupted before takes the job with it.
+    """
+    check_two_classes(dataset.manifest, dataset.location)
+    check_run_folder(out, overwrite)
+    if is_alive(out):
+        raise UsageError(
+            "another job writes to this run's folder",
+            where=str(out),
+            cure="choose another --out, or end that job with mlless stop",
+        )
+    log = _log(out)
+    order = Order(job=spec, deployment=deployment, out=out.address, overwrite=overwrite, log=log)
+    heard, told = os.pipe()
+    try:
+        with open(log, "ab") as file:
+            process = subprocess.Popen(
+                module_command("mlless.detached.guardian", str(told)),
+                stdin=subprocess.PIPE,
+                stdout=file,
+                stderr=file,
+                pass_fds=[told],
+                start_new_session=True,
+            )
+        os.close(told)
+        try:
+            process.communicate(msgspec.json.encode(order), _START)  # it forks, and its parent exits
+            _wait(heard, spec.deadlines.start + _START, log)
+        except BaseException:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
+            raise
+    finally:
+        os.close(heard)
+
+
+def _log(out: Place) -> str:
+    """Return the path of the job's log: in the run's folder, or on this machine as long as the job runs."""
+    if isinstance(out, Directory):
+        return str(out.path.resolve() / LOG)
+    handle, path = tempfile.mkstemp(prefix="mlless-", suffix=".log")
+    os.close(handle)
+    return path
+
+
+def _wait(heard: int, within: float, log: str) -> None:
+    """Return once the job is under way; the error that it has ended with, once it is gone, if it has."""
+    deadline, said = time.monotonic() + within, b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(heard, selectors.EVENT_READ)
+        while selector.select(max(deadline - time.monotonic(), 0.0)):
+            data = os.read(heard, 1 << 16)
+            said += data
+            if data and not said.endswith(b"\n"):
+                continue
+            if not said:
+                raise JobError("the job ended before it was under way", where=log, cure="its log may say why")
+            answer = msgspec.json.decode(said, type=Answer)
+            if not answer.code:
+                return
+            if not data:
+                error = MLLessError(answer.text)
+                error.exit_code = answer.code
+                raise error
+    raise DeadlineExceeded(f"the job is not under way after {within:g} s, and was ended", where=log)

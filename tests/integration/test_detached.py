@@ -1,0 +1,298 @@
+"""Jobs that outlive whoever has started them: real processes, whose caller's session is closed."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+from integration.jobs import PATIENCE, alive, children, eventually, job
+from servers.redis import Server
+
+import mlless
+from mlless.artifact import MODEL
+from mlless.data.dataset import Dataset
+from mlless.detached.status import Status
+from mlless.driver import run_job
+from mlless.errors import MLLessError, UsageError, WorkerLost
+from mlless.locations import Directory
+from mlless.report.history import CHECKPOINT, HISTORY, SUMMARY, read_history, read_summary
+from mlless.report.lock import GUARD, LOCK
+from mlless.report.underway import LOG, UNDERWAY, Detached
+
+COMMAND = [sys.executable, "-m", "mlless"]
+FINISHED = {MODEL, HISTORY, SUMMARY, LOG}
+
+
+def names(run: Path) -> set[str]:
+    return {path.name for path in run.iterdir()}
+
+
+class Job:
+    """A detached job of the command line, whose processes are known."""
+
+    def __init__(
+        self, dataset: Dataset, run: Path, channels: Path, *options: str, epochs: int = 10**6
+    ) -> None:
+        channels.mkdir(exist_ok=True)
+        self.run, self.channels = run, channels
+        self.environment = {**os.environ, "MLLESS_CHANNEL_DIR": str(channels)}
+        command = [*COMMAND, "train", dataset.location, "--out", str(run), "--epochs", str(epochs)]
+        self.done = subprocess.run(
+            [*command, "--detach", *options],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env=self.environment,
+            check=False,
+        )
+        self.everyone: list[int] = []
+
+    def look(self) -> Detached:
+        """Take in which processes there are; return what the job says of its guardian."""
+        found = self.status.job
+        assert found is not None
+        assert found.detached is not None
+        guardian = found.detached.guardian
+        (self.supervisor,) = children(guardian)
+        assert found.pid == self.supervisor
+        zygotes = children(self.supervisor)
+        self.everyone = [guardian, self.supervisor, *zygotes]
+        for zygote in zygotes:
+            self.everyone += children(zygote)
+        return found.detached
+
+    @property
+    def status(self) -> Status:
+        return mlless.status(self.run)
+
+    def command(self, name: str, *options: str) -> subprocess.CompletedProcess[str]:
+        """Run another command on the run."""
+        return subprocess.run(
+            [*COMMAND, name, str(self.run), *options],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env=self.environment,
+            check=False,
+        )
+
+    def assert_nothing_left(self) -> None:
+        eventually(lambda: not any(map(alive, self.everyone)), "processes end")
+        eventually(lambda: not any(self.channels.iterdir()), "channel files go")
+
+    def end(self) -> None:
+        for pid in self.everyone:
+            if alive(pid):
+                os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def detached(ratings: Dataset, run_folder: Path, tmp_path: Path) -> Iterator[Job]:
+    started = Job(ratings, run_folder, tmp_path / "channels", "--workers", "2")
+    assert (started.done.returncode, started.done.stderr) == (0, "")
+    started.look()
+    yield started
+    started.end()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_detached_job_is_the_same_training(
+    ratings: Dataset, run_folder: Path, tmp_path: Path, workers: int
+) -> None:
+    started = Job(ratings, run_folder, tmp_path / "channels", "--workers", str(workers), epochs=3)
+    assert (started.done.returncode, started.done.stderr) == (0, "")
+    assert f"mlless attach {run_folder}" in started.done.stdout
+    run = mlless.attach(run_folder, verbose=False)
+    assert run.summary.stop_reason == "epochs"
+    started.assert_nothing_left()
+    assert names(run_folder) == FINISHED
+    here = mlless.train(ratings, out=tmp_path / "here", workers=workers, epochs=3, verbose=False)
+    assert (run_folder / MODEL).read_bytes() == (tmp_path / "here" / MODEL).read_bytes()
+    assert len(run.history()) == len(here.history())
+    log = (run_folder / LOG).read_text()
+    assert "epoch   1.0" in log
+    assert "result    rmse" in log
+
+
+def test_nothing_of_the_callers_holds_it(detached: Job) -> None:
+    for pid in detached.everyone:
+        assert os.getsid(pid) != os.getsid(0)
+        tty = subprocess.run(["ps", "-o", "tty=", "-p", str(pid)], capture_output=True, text=True, check=True)
+        assert tty.stdout.strip(" ?\n") == ""
+    guardian, supervisor, _, *workers = detached.everyone
+    assert len(workers) == 2
+    assert os.getpgid(supervisor) == os.getpgid(guardian)
+    assert os.getsid(guardian) != guardian  # and can come by no terminal
+
+
+def test_a_terminal_that_is_closed_leaves_it_alone(
+    ratings: Dataset, run_folder: Path, tmp_path: Path
+) -> None:
+    """A whole session with its terminal, from which it was started, goes away."""
+    (tmp_path / "channels").mkdir()
+    command = [*COMMAND, "train", ratings.location, "--out", str(run_folder), "--epochs", "1000000"]
+    command += ["--workers", "2", "--detach"]
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.environ["MLLESS_CHANNEL_DIR"] = str(tmp_path / "channels")
+        shell = subprocess.list2cmdline(command)
+        os.execv("/bin/sh", ["/bin/sh", "-c", f"{shell}; echo left with $?; read _"])
+    shown = b""
+    while b"left with" not in shown:
+        shown += os.read(terminal, 4096)
+    assert b"left with 0" in shown
+    os.close(terminal)
+    os.waitpid(pid, 0)
+    before = mlless.status(run_folder)
+    assert before.state == "running" or before.step is None
+    seen = before.step or 0
+    eventually(lambda: (mlless.status(run_folder).step or 0) > seen, "it goes on")
+    assert mlless.stop(run_folder, within=PATIENCE).stop_reason == "interrupted"
+    assert names(run_folder) == FINISHED
+
+
+def test_who_attaches_sees_it_to_its_end(detached: Job) -> None:
+    watching = subprocess.Popen(
+        [*COMMAND, "attach", str(detached.run)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**detached.environment, "PYTHONUNBUFFERED": "1"},
+    )
+    try:
+        assert watching.stdout is not None
+        for line in watching.stdout:
+            if line.startswith("epoch   2.0"):
+                break
+        stopped = detached.command("stop")
+        assert (stopped.returncode, stopped.stderr) == (0, "")
+        assert "finished (interrupted)" in stopped.stdout
+        output, errors = watching.communicate(timeout=PATIENCE)
+    finally:
+        watching.kill()
+    assert watching.returncode == 130
+    assert errors == f"interrupted: the model so far is in {detached.run}\n"
+    assert "result    rmse" in output
+    detached.assert_nothing_left()
+    assert names(detached.run) == FINISHED
+    told = detached.command("attach", "--json")  # of a run that is over, the same
+    assert told.returncode == 130
+    assert msgspec.json.decode(told.stdout)["stop_reason"] == "interrupted"
+
+
+def test_ctrl_c_leaves_the_job_alone(detached: Job) -> None:
+    watching = subprocess.Popen(
+        [*COMMAND, "attach", str(detached.run)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**detached.environment, "PYTHONUNBUFFERED": "1"},
+    )
+    assert watching.stdout is not None
+    watching.stdout.readline()
+    watching.send_signal(signal.SIGINT)
+    _, errors = watching.communicate(timeout=PATIENCE)
+    assert watching.returncode == 130
+    assert errors.startswith("the job goes on: mlless attach")
+    assert detached.status.state == "running"
+    assert all(map(alive, detached.everyone))
+
+
+def test_a_signal_to_the_guardian_ends_the_job_in_order(detached: Job) -> None:
+    os.kill(detached.everyone[0], signal.SIGTERM)
+    detached.assert_nothing_left()
+    assert detached.status.stop_reason == "interrupted"
+    assert names(detached.run) == FINISHED
+
+
+def test_who_kills_the_supervisor_is_told(detached: Job) -> None:
+    os.kill(detached.supervisor, signal.SIGKILL)
+    detached.assert_nothing_left()
+    found = detached.status
+    assert found.state == "lost"
+    assert found.job is not None
+    assert found.job.detached is not None
+    (loss,) = found.job.detached.losses
+    assert loss.startswith(
+        f"the supervisor, process {detached.supervisor}, died by signal SIGKILL after step"
+    )
+    assert loss in (detached.run / LOG).read_text()
+    with pytest.raises(WorkerLost, match="the job was killed"):
+        mlless.attach(detached.run, verbose=False)
+    assert detached.command("attach").returncode == 6
+
+
+def test_the_job_goes_on_without_its_guardian(detached: Job) -> None:
+    os.kill(detached.everyone[0], signal.SIGKILL)
+    assert detached.status.state == "running"
+    assert mlless.stop(detached.run, within=PATIENCE).stop_reason == "interrupted"
+    detached.assert_nothing_left()
+    assert names(detached.run) == FINISHED | {GUARD}
+    run_job(job(open_data(detached), epochs=1), open_data(detached), detached.run, overwrite=True)
+
+
+def open_data(detached: Job) -> Dataset:
+    return mlless.open_dataset(read_summary(Directory(detached.run)).job.dataset)
+
+
+def test_errors_are_told_where_it_was_asked_for(ratings: Dataset, run_folder: Path, tmp_path: Path) -> None:
+    bad = Job(ratings, run_folder, tmp_path / "channels", "--workers", "100000")
+    assert bad.done.returncode == 2
+    assert bad.done.stderr.startswith("error: more workers than groups of rows")
+    assert not run_folder.exists()
+    # What only the job itself finds out.
+    with pytest.raises(MLLessError, match=r"127\.0\.0\.1:1") as caught:
+        mlless.detach(ratings, out=run_folder, epochs=1, store="redis://:s3cret@127.0.0.1:1")
+    assert caught.value.exit_code == 5
+    assert "s3cret" not in (run_folder / LOG).read_text()
+    assert not {LOCK, GUARD, UNDERWAY} & names(run_folder)
+    assert "error: " in (run_folder / LOG).read_text()
+
+
+def test_a_job_that_fails_later_is_told_to_who_attaches(
+    ratings: Dataset, run_folder: Path, tmp_path: Path
+) -> None:
+    started = Job(ratings, run_folder, tmp_path / "channels", "--workers", "2", "--on-loss", "fail")
+    started.look()
+    eventually(lambda: started.status.model_step > 0, "a best model")
+    os.kill(started.everyone[-1], signal.SIGKILL)
+    started.assert_nothing_left()
+    assert started.status.state == "failed"
+    told = started.command("attach")
+    assert told.returncode == 6
+    first, last = told.stderr.splitlines()
+    assert first.startswith("error: worker ")
+    assert last == f"the best model so far, that of step {started.status.model_step}, is in {run_folder}"
+    assert FINISHED <= names(run_folder) <= FINISHED | {CHECKPOINT}
+
+
+def test_two_jobs_in_one_folder_are_refused(detached: Job, ratings: Dataset) -> None:
+    with pytest.raises(UsageError, match="another job writes to this run's folder"):
+        mlless.detach(ratings, out=detached.run, overwrite=True)
+    assert detached.status.state == "running"
+
+
+def test_passwords_are_in_no_file_and_on_no_command_line(
+    ratings: Dataset, run_folder: Path, secure_redis_server: Server
+) -> None:
+    found = mlless.detach(ratings, out=run_folder, epochs=10**6, workers=2, store=secure_redis_server.url)
+    assert found.job is not None
+    try:
+        listing = subprocess.run(["ps", "-Awwo", "args="], capture_output=True, text=True, check=True)
+        ours = [line for line in listing.stdout.splitlines() if "import mlless" in line]
+        assert any("mlless.detached.supervising" in line for line in ours)
+        assert not any("s3cret" in line for line in ours)
+        for path in run_folder.iterdir():
+            assert b"s3cret" not in path.read_bytes()
+    finally:
+        mlless.stop(run_folder, within=PATIENCE)
+    with secure_redis_server.client() as client:
+        assert client.keys(f"{found.job.addresses.job}*" if found.job.addresses else "*") == []
+    assert read_history(Directory(run_folder))
