@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mlless.data.partition import partition
     from mlless.data.synthesis import Synthesis, synthesize
     from mlless.detached.attaching import attach
+    from mlless.detached.cleaning import clean
     from mlless.detached.launching import detach
     from mlless.detached.status import Status, status
     from mlless.detached.stopping import stop
@@ -40,6 +41,7 @@ _PLACES = {
     "Synthesis": "mlless.data.synthesis",
     "synthesize": "mlless.data.synthesis",
     "attach": "mlless.detached.attaching",
+    "clean": "mlless.detached.cleaning",
     "detach": "mlless.detached.launching",
     "Status": "mlless.detached.status",
     "status": "mlless.detached.status",
@@ -65,6 +67,7 @@ __all__ = [
     "Status",
     "Synthesis",
     "attach",
+    "clean",
     "detach",
     "evaluate",
     "fetch",

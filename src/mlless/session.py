@@ -18,6 +18,7 @@ from mlless.channels.ports import Hub, KeyValueStore
 from mlless.deployment import Addresses, Deployment
 from mlless.runtimes.opening import open_runtime
 from mlless.runtimes.ports import Runtime
+from mlless.runtimes.strays import TAG
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,8 @@ def open_session(
         hub = open_hub(addresses, expiry)
         stack.callback(hub.destroy)
         # Who has no compiled kernels has been told so here; the workers need not say it again.
-        runtime = open_runtime(deployment, entry, folder, {"MLLESS_KERNELS": kernels.NAME})
+        environment = {"MLLESS_KERNELS": kernels.NAME, TAG: addresses.job}
+        runtime = open_runtime(deployment, entry, folder, environment)
         stack.callback(runtime.stop, 0.0)
         stack.callback(hub.close)  # first of all, so that functions that are left exit
         yield Session(addresses, store, hub, runtime)

@@ -56,9 +56,16 @@ def _owned(folder: Path) -> Iterator[None]:
 def sweep(place: Path) -> None:
     """Remove the folders of jobs in ``place`` whose owners are dead."""
     for owner in place.glob(f"{_PREFIX}*/{_OWNER}"):
-        with contextlib.suppress(OSError), owner.open() as file:  # another's, or gone by now
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(owner.parent, ignore_errors=True)
+        remove_orphan(owner.parent)
+
+
+def remove_orphan(folder: Path) -> bool:
+    """Remove a job's folder if its owner is dead; return whether it was there."""
+    with contextlib.suppress(OSError), (folder / _OWNER).open() as file:  # another's, or gone by now
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(folder, ignore_errors=True)
+        return True
+    return False
 
 
 def _make_folder(needed: int) -> Path:

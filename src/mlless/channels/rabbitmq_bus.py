@@ -23,6 +23,7 @@ from mlless.errors import ChannelError, CodecError, DeadlineExceeded, Disconnect
 from mlless.messages import FromWorker, FunctionId, ToWorker, decode_to_worker, encode
 
 _LARGEST = 16 << 20  # bytes a message may have, well below a broker's own limit of 128 MiB
+_GAP = 2  # generations without a queue, after which no further ones are looked for
 _SLICE = 5.0  # seconds of silence after which a link looks whether the supervisor is there
 
 
@@ -75,6 +76,23 @@ def _supervisor(job: str) -> str:
 
 def _function(job: str, who: FunctionId) -> str:
     return f"{job}.worker-{who[0]}.{who[1]}"
+
+
+def clear(url: str, job: str, workers: int) -> int:
+    """Remove the exchange and the queues of a job of so many workers; return how many queues there were.
+
+    A broker does not list queues. They are found by their names, generation by generation; those after a gap
+    are left to expire.
+    """
+    found = rabbitmq_client.present(url, [_supervisor(job)])
+    generation = last = 0
+    while generation <= last + _GAP:
+        names = [_function(job, (worker, generation)) for worker in range(workers)]
+        if some := rabbitmq_client.present(url, names):
+            found, last = [*found, *some], generation
+        generation += 1
+    rabbitmq_client.delete(url, _exchange(job), found)
+    return len(found)
 
 
 class RabbitHub:

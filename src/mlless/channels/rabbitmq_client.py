@@ -48,6 +48,16 @@ def delete(url: str, exchange: str, queues: Iterable[str]) -> None:
         _remove(channel, exchange, queues)
 
 
+def present(url: str, queues: Iterable[str]) -> list[str]:
+    """Return those of the queues that there are."""
+    found = []
+    for name in queues:
+        with contextlib.suppress(Disconnected), _short(url) as channel:
+            channel.queue_declare(name, passive=True)
+            found.append(name)
+    return found
+
+
 def _remove(channel: _Channel, exchange: str, queues: Iterable[str]) -> None:
     for name in queues:
         channel.queue_delete(name)

@@ -125,7 +125,7 @@ class RedisStore:
 
     def destroy(self) -> None:
         """Remove all keys of the job; where a server is out of reach they are left to expire."""
-        pattern = _SPECIAL.sub(r"\\\1", self._prefix) + "*"
+        pattern = f"{_escaped(self._prefix)}*"
         for client in self._clients:
             client.hurry()
             with suppress(ChannelError):
@@ -200,14 +200,28 @@ def _batches(names: Sequence[str], size: int) -> Iterator[Sequence[str]]:
     return (names[at : at + size] for at in range(0, len(names), size))
 
 
-def _clear(client: Client, pattern: str) -> None:
-    cursor = b"0"
+def clear(url: str, job: str) -> int:
+    """Remove all keys of a job on a server, also those of its bus; return how many there were."""
+    client = Client(url, 0.0)
+    try:
+        return _clear(client, f"{_escaped(job)}[:|]*")
+    finally:
+        client.close()
+
+
+def _escaped(text: str) -> str:
+    return _SPECIAL.sub(r"\\\1", text)
+
+
+def _clear(client: Client, pattern: str) -> int:
+    """Remove the keys of a pattern; return how many there were."""
+    cursor, removed = b"0", 0
     while True:
         cursor, names = client.call("SCAN", cursor, "MATCH", pattern, "COUNT", _SCAN)
         if names:
-            client.call("UNLINK", *names)
+            removed += client.call("UNLINK", *names)
         if cursor == b"0":
-            return
+            return removed
 
 
 def _missing(key: str) -> MissingUpdate:

@@ -13,6 +13,7 @@ import typer
 
 from mlless.cli import (
     attach,
+    clean,
     config,
     doctor,
     evaluate,
@@ -106,6 +107,7 @@ _COMMANDS = {
         (status.status, status.EXAMPLES),
         (attach.attach, attach.EXAMPLES),
         (stop.stop, stop.EXAMPLES),
+        (clean.clean, clean.EXAMPLES),
     ),
     "Where it runs, and what that costs": (
         (config.config, config.EXAMPLES),
