@@ -8,11 +8,11 @@ The tests fail while either is not up to date.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
 
-from mlless.cli.settings import OPTIONS, TABLES
+from mlless.cli.settings import ANEW, OPTIONS, TABLES
 from mlless.options import Declared, spelt, worded
 
 ROOT = Path(__file__).parents[1]
@@ -25,8 +25,9 @@ _TABLES = re.compile(
 
 def types() -> str:
     """Return the module of the types."""
-    fields = "".join(f"    {name}: {spelt(one.type)} | None\n" for name, one in OPTIONS.items())
-    return f'''"""The options of ``mlless.train`` by type, for editors and type checkers; None is "not given".
+    return f'''"""The options of ``mlless.train`` and ``resume`` by type, for editors and type checkers.
+
+None is "not given".
 
 Made from their declarations by tools/write_options.py.
 """
@@ -39,7 +40,16 @@ from typing import Literal, TypedDict
 class TrainOptions(TypedDict, total=False):
     """What ``mlless.train`` takes by name: the fields of ``Wishes`` and of ``Deployment``."""
 
-{fields}'''
+{_fields(OPTIONS.values())}
+
+class ResumeOptions(TypedDict, total=False):
+    """What ``mlless.resume`` takes by name: what it may be given anew of ``Wishes``, and ``Deployment``."""
+
+{_fields(ANEW.values())}'''
+
+
+def _fields(options: Iterable[Declared]) -> str:
+    return "".join(f"    {one.name}: {spelt(one.type)} | None\n" for one in options)
 
 
 def page(text: str) -> str:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mlless.detached.launching import detach
     from mlless.detached.status import Status, status
     from mlless.detached.stopping import stop
-    from mlless.driver import Run, train
+    from mlless.driver import Run, resume, train
     from mlless.errors import MLLessError
     from mlless.estimators.factorization import MatrixFactorization
     from mlless.estimators.logistic import LogisticRegression
@@ -47,6 +47,7 @@ _PLACES = {
     "status": "mlless.detached.status",
     "stop": "mlless.detached.stopping",
     "Run": "mlless.driver",
+    "resume": "mlless.driver",
     "train": "mlless.driver",
     "MLLessError": "mlless.errors",
     "LogisticRegression": "mlless.estimators",
@@ -74,6 +75,7 @@ __all__ = [
     "load",
     "open_dataset",
     "partition",
+    "resume",
     "status",
     "stop",
     "synthesize",

@@ -26,6 +26,7 @@ from mlless.job import Factorization, Logistic
 from mlless.kernels.arrays import Floats
 from mlless.locations import Place
 from mlless.models import model_of
+from mlless.stopping import Score
 
 MODEL = "model.safetensors"
 FORMAT = 1
@@ -36,7 +37,7 @@ class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     """What a model file says of itself.
 
     ``trained_on`` is the data set's fingerprint; ``columns`` says how its features were made of raw
-    columns, where they were.
+    columns, where they were. A best model of a job that is not over has its ``score``.
     """
 
     format: int
@@ -45,6 +46,7 @@ class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     trained_on: str
     seed: int
     columns: FeatureMap | None = None
+    score: Score | None = None
 
     def __post_init__(self) -> None:
         """Raise ValueError if the columns do not make the model's features."""

@@ -33,6 +33,11 @@ def metadata_of(data: Bytes) -> dict[str, str]:
     return msgspec.json.decode(data[8:end], type=_Header).metadata
 
 
+def packed(arrays: dict[str, Floats], metadata: dict[str, str]) -> bytes:
+    """Return arrays and texts as the bytes of a safetensors file."""
+    return safetensors.numpy.save(arrays, metadata)
+
+
 def save_snapshot(store: KeyValueStore, key: str, arrays: dict[str, Floats], step: int = 0) -> int:
     """Store a snapshot, the model after so many steps; return its bytes."""
     return _save(store, key, arrays, {"step": str(step)})
@@ -60,12 +65,7 @@ def load_origin(store: KeyValueStore, origin: Origin, replica: Replica) -> tuple
     The residual is zero, and every row counts as touched in the step before.
     """
     arrays, metadata, size = _read(store, origin.key)
-    replica.restore(arrays)
-    for table in replica.tables:
-        state = arrays.get(f"{table.shape.name}{_STATE}")
-        if state is not None:
-            table.state[:] = state
-        table.last[:] = origin.step - 1
+    start_from(arrays, origin.step, replica)
     if origin.digest and (found := replica.digest()) != origin.digest:
         raise JobError(
             "not the model that this worker is to start from",
@@ -77,8 +77,18 @@ def load_origin(store: KeyValueStore, origin: Origin, replica: Replica) -> tuple
     return tuple(map(int, metadata.get("exponents", "").split())), size
 
 
+def start_from(arrays: dict[str, Floats], step: int, replica: Replica) -> None:
+    """Start a replica in a step, from an origin's arrays."""
+    replica.restore(arrays)
+    for table in replica.tables:
+        state = arrays.get(f"{table.shape.name}{_STATE}")
+        if state is not None:
+            table.state[:] = state
+        table.last[:] = step - 1
+
+
 def _save(store: KeyValueStore, key: str, arrays: dict[str, Floats], metadata: dict[str, str]) -> int:
-    data = safetensors.numpy.save(arrays, metadata)
+    data = packed(arrays, metadata)
     store.put(key, [data])
     return len(data)
 

@@ -6,7 +6,7 @@ The same for a job's supervisor and for training in the process, which has one r
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,6 +17,7 @@ from mlless.autotuner.tuner import Tuner
 from mlless.costing import Costing
 from mlless.errors import ReplicasDiffer
 from mlless.job import JobSpec
+from mlless.mark import Mark
 from mlless.membership import Schedule
 from mlless.messages import Evaluation, Plan, Report
 from mlless.models import model_of
@@ -92,6 +93,17 @@ class Closing:
         """Take in that a worker was lost, to be told with the next step."""
         self._losses.append(text)
 
+    def resume(self, mark: Mark, records: Iterable[StepRecord]) -> None:
+        """Go on from a mark, the steps before it having come to these records."""
+        self._rewound_to = mark.plan.step
+        self.note_loss(f"the job is resumed, with {len(mark.plan.trainers)} workers")
+        if self._tuner is None:
+            return
+        for record in records:
+            self._tuner.recall(_recalled(record), record.decision)
+        ahead = [mark.plan, *([mark.following] if mark.following else [])]
+        self._tuner.expect(who for plan in ahead if plan.trainers for who in plan.flush)
+
     def rewind(self, step: int, progress: Progress, stored: Score | None) -> None:
         """Go back to where the job stood before ``step``; the best model that is stored is still there."""
         self._progress = dataclasses.replace(progress)
@@ -103,6 +115,11 @@ class Closing:
     def forget_best(self, stored: Score | None) -> None:
         """Take in that a better model than the one that is stored has been lost."""
         self._progress.best = stored
+
+    @property
+    def best(self) -> Score | None:
+        """The best model so far."""
+        return self._progress.best
 
     @property
     def heldout(self) -> dict[str, float]:
@@ -205,6 +222,20 @@ def _observation(record: StepRecord, plan: Plan, reports: Sequence[Report]) -> O
         loss=record.loss,
         workers=tuple(Contribution(one.worker, _busy(one), one.entries) for one in reports),
         evaluating=max(report.times.evaluate for report in reports) if plan.evaluate else 0.0,
+        heldout=record.heldout,
+        merging=record.times.merge,
+        exchanged=record.bytes_out + record.bytes_in,
+        cost=record.cost,
+    )
+
+
+def _recalled(record: StepRecord) -> Observation:
+    return Observation(
+        step=record.step,
+        time=record.time,
+        loss=record.loss,
+        workers=tuple(Contribution(-1 - number, 0.0, 0) for number in range(record.workers)),
+        evaluating=record.times.evaluate,
         heldout=record.heldout,
         merging=record.times.merge,
         exchanged=record.bytes_out + record.bytes_in,

@@ -5,22 +5,23 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 import msgspec
-import numpy as np
 
 import mlless
-from mlless import checkpoint, keys
+from mlless import checkpoint
 from mlless.artifact import read_artifact
 from mlless.autotuner.opening import open_tuner
+from mlless.billing.amount import money
 from mlless.billing.meter import MEMORY, Bill, Usage
 from mlless.billing.meter import Meter as CostMeter
-from mlless.channels.opening import check_servers, open_objects
+from mlless.channels.opening import check_servers
 from mlless.clock import SystemClock
 from mlless.closing import Leavers, Listener, nobody
 from mlless.data.dataset import Dataset, open_dataset
@@ -32,26 +33,24 @@ from mlless.job import JobSpec
 from mlless.launch import ENTRY, launch_of
 from mlless.local import begin, train_here
 from mlless.locations import Directory, Location, Place, place_of
-from mlless.mark import beginning
 from mlless.membership import Schedule
 from mlless.memory import peak_memory
-from mlless.messages import Origin
-from mlless.models import model_of
-from mlless.options import made, takes_options
+from mlless.options import anew, chosen, declared, made, takes_options
 from mlless.prediction import Predictor
-from mlless.recipes import job_of
+from mlless.recipes import changed, job_of
 from mlless.records import StepRecord, Summary
-from mlless.replica import Replica
 from mlless.report.files import RunFiles
 from mlless.report.history import read_history
+from mlless.report.left import Left, fresh, resuming
 from mlless.report.progress import progress
 from mlless.report.safe import RunSafe
 from mlless.report.underway import Detached, heeding, underway
+from mlless.report.wording import duration
 from mlless.runtimes.background import BackgroundRunner
 from mlless.runtimes.ports import Ended
 from mlless.session import open_session
 from mlless.supervisor import Outcome, Supervisor, final_bill
-from mlless.train_options import TrainOptions
+from mlless.train_options import ResumeOptions, TrainOptions
 from mlless.wishes import Wishes
 
 if TYPE_CHECKING:
@@ -128,7 +127,7 @@ class Run:
         return self.place.path
 
 
-@takes_options(Wishes, Deployment)
+@takes_options(*declared(Wishes), *declared(Deployment))
 def train(
     dataset: Location | Dataset,
     *,
@@ -182,6 +181,105 @@ def train(
         return run_job(spec, data, out, overwrite=overwrite, listen=hear, deployment=deployment)
 
 
+@takes_options(*anew(Wishes), *declared(Deployment))
+def resume(
+    run: Location,
+    *,
+    dataset: Location | Dataset | None = None,
+    verbose: bool = True,
+    listen: Listener = _silent,
+    **options: Unpack[ResumeOptions],
+) -> Run:
+    """Go on with a training whose process was killed, or that failed: from its newest checkpoint.
+
+    Steps after the checkpoint are taken again. Time and money go on from where they were, and so do
+    history, patience and the best model. It may go on with other workers, and elsewhere.
+
+    Parameters
+    ----------
+    run : str or path
+        The run's folder or URL: what ``train`` was given as ``out``.
+    dataset : str, path or Dataset, optional
+        Where the same data set is now, if it was moved.
+    verbose : bool, default True
+        Tell how it goes, as ``train`` does.
+    listen : callable
+        Hears of every further step, as that of ``train`` does.
+    **options
+        See below. Where functions run and meet is to be given again.
+
+    Returns
+    -------
+    Run
+        Where the files are, and the summary of the whole run.
+
+    Raises
+    ------
+    UsageError
+        There is no run, or none to resume: it runs, has ended, or has no checkpoint; or the options do not
+        go together.
+    MLLessError
+        The training failed; its class says how.
+    """
+    deployment = made(Deployment, options)
+    with resuming(run) as left:
+        job = plan_resume(left, chosen(anew(Wishes), options), dataset)
+        with (
+            progress(job.spec, elapsed=left.seconds, earlier=left.records)
+            if verbose
+            else nullcontext(_silent) as display
+        ):
+
+            def hear(record: StepRecord) -> object:
+                display(record)
+                return listen(record)
+
+            return run_job(
+                job.spec, job.dataset, left.place, listen=hear, deployment=deployment, left=job.left
+            )
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """A job to be resumed, what is left of it, and its data set: for ``run_job``."""
+
+    spec: JobSpec
+    dataset: Dataset
+    left: Left
+
+
+def plan_resume(left: Left, options: Mapping[str, Any], dataset: Location | Dataset | None = None) -> Resumed:
+    """Return the job that goes on from what is left, with what ``options`` say anew, by name.
+
+    UsageError if they do not fit, or the data set is another one than before.
+    """
+    before = left.stand.job
+    data = dataset if isinstance(dataset, Dataset) else open_dataset(dataset or before.dataset)
+    if data.manifest.fingerprint != before.fingerprint:
+        raise UsageError(
+            "not the data set of this run",
+            where=data.location,
+            expected=f"fingerprint {before.fingerprint}",
+            found=data.manifest.fingerprint,
+            cure="was it partitioned again? Name the one of before with --dataset, or train on this one",
+        )
+    spec = msgspec.structs.replace(changed(before, options), dataset=data.address)
+    for most, spent, option, shown in (
+        (spec.stop.max_time, left.seconds, "--max-time", duration),
+        (spec.stop.max_cost, left.cost, "--max-cost", money),
+    ):
+        if most is not None and spent >= most:
+            raise UsageError(
+                f"the run has used up what {option} allows",
+                where=str(left.place),
+                expected=f"below {shown(most)}",
+                found=shown(spent),
+                cure=f"raise {option}",
+            )
+    workers = spec.workers if isinstance(options.get("workers"), int) else None
+    return Resumed(spec, data, replace(left, workers=workers))
+
+
 def plan_job(
     wishes: Wishes, dataset: Dataset, deployment: Deployment = LOCAL, *, least_steps: int = 0
 ) -> JobSpec:
@@ -201,19 +299,20 @@ def run_job(
     deployment: Deployment = LOCAL,
     keeps: bool = True,
     detached: Detached | None = None,
+    left: Left | None = None,
 ) -> Run:
     """Run a job where ``deployment`` says; ``out`` then holds model, history, summary.
 
     ``leavers`` decides after each step which workers to let go. While the job runs every new best model is
-    put into ``out``, unless ``keeps`` is False. A Ctrl-C, or a request to stop, ends the job in order, with
-    the model so far; a second Ctrl-C at once. Whatever happens, nothing of the job is left behind but the
-    run's files. ``detached`` says how it runs without a terminal.
+    put into ``out``, unless ``keeps`` is False. With ``left`` the run that left it is resumed. A Ctrl-C, or a
+    request to stop, ends the job in order, with the model so far; a second Ctrl-C at once. Whatever happens,
+    nothing of the job is left behind but the run's files. ``detached`` says how it runs without a terminal.
     """
     check_two_classes(dataset.manifest, dataset.location)
     place = place_of(out)
     with (
         interruptible() as interrupts,
-        RunFiles(place, spec, dataset, overwrite=overwrite, keeps=keeps) as files,
+        RunFiles(place, spec, dataset, overwrite=overwrite, keeps=keeps, left=left) as files,
         heeding(place, interrupts.request) as looks,
     ):
 
@@ -222,13 +321,12 @@ def run_job(
             return listen(record)
 
         say = partial(underway, mlless.__version__, spec, deployment, detached=detached)
-        if _is_for_here(spec, deployment) and leavers is nobody:
+        schedule = Schedule([file.rows for file in dataset.manifest.train], spec.batch_size, spec.stop.epochs)
+        start = left.start(spec, schedule) if left else fresh(spec, schedule)
+        if _is_for_here(spec, deployment) and leavers is nobody and left is None:
             files.begin(say())
             return Run(place, _run_here(spec, dataset, hear, interrupts, files))
-        model = model_of(spec.model)
-        replica = Replica(model.shapes)
-        replica.restore(model.initial(np.random.Generator(np.random.PCG64(spec.seed))))
-        size = sum(table.shared.nbytes for table in replica.tables)
+        size = sum(table.shared.nbytes for table in start.course.replica.tables)
         # Initial, best and final model, a checkpoint and a donation, each of which has the optimizer's state
         # and an older one beside it for a moment; and two updates a worker.
         needed = (10 + 2 * spec.workers) * size
@@ -240,14 +338,15 @@ def run_job(
         ):
             files.begin(say(addresses=session.addresses))
             spec = files.spec = within_limit(spec, session.runtime.time_limit)
-            checkpoint.save_snapshot(session.store, keys.INITIAL, replica.snapshot())
+            start.put(session.store)
             clock = SystemClock()
             memory = session.runtime.memory or MEMORY
-            costs = CostMeter(spec.tariff, opened=clock.now(), memory=memory) if spec.tariff else None
+            earlier = start.past.cost if start.past else 0.0
+            costs = None
+            if spec.tariff is not None:
+                costs = CostMeter(spec.tariff, opened=clock.now(), memory=memory, earlier=earlier)
             if costs:
                 files.bill = lambda: costs.bill(clock.now())
-            sizes = [file.rows for file in dataset.manifest.train]
-            schedule = Schedule(sizes, spec.batch_size, spec.stop.epochs)
             supervisor = Supervisor(
                 spec,
                 schedule,
@@ -256,11 +355,12 @@ def run_job(
                 runtime=session.runtime,
                 clock=clock,
                 version=mlless.__version__,
-                mark=beginning(spec, schedule, Origin(keys.INITIAL, 0, replica.digest())),
+                mark=start.mark,
+                past=start.past,
                 payload=lambda function: launch_of(spec, session.addresses, *function),
                 listen=hear,
                 leavers=leavers,
-                safe=RunSafe(files, open_objects(place), session.store, replica.snapshot()),
+                safe=RunSafe(files, session.store, start.origin),
                 meter=costs,
                 tuner=open_tuner(spec, costs, BackgroundRunner()),
             )
@@ -300,7 +400,7 @@ def _run_here(
         clock=clock,
         listen=hear,
         stop=lambda: "interrupted" if asked.is_set() else None,
-        kept=lambda step, heldout, read: files.keep(step, heldout, lambda: (read(), step)),
+        kept=lambda best, read: files.keep(best, lambda: (read(), best.step)),
     )
     seconds = clock.now() - start
     started = files.meter.wall() - seconds

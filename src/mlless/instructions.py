@@ -91,9 +91,10 @@ class Kept:
 
 @dataclass(frozen=True)
 class Marked:
-    """Instruction: there is a new checkpoint of the job."""
+    """Instruction: there is a new checkpoint of the job, for which its worker took so many ``seconds``."""
 
     mark: Mark
+    seconds: float
 
 
 @dataclass(frozen=True)

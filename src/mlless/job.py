@@ -211,7 +211,8 @@ class JobSpec(_Value, frozen=True, kw_only=True):
 
     The data set has its rows in ``groups``, of which each worker owns some; ``held_out`` rows are not
     trained on. With a ``tariff`` the job is metered by it, wherever it runs. ``on_loss``: who is lost is
-    launched anew, or the others go on without, or the job fails.
+    launched anew, or the others go on without, or the job fails. ``checkpoint_every`` so many seconds a
+    checkpoint is made at least, whatever that takes.
     """
 
     dataset: str
@@ -230,8 +231,13 @@ class JobSpec(_Value, frozen=True, kw_only=True):
     on_loss: OnLoss = "replace"
     tariff: Tariff | None = None
     scaling: Scaling = Scaling()
+    checkpoint_every: float | None = None
 
     def __post_init__(self) -> None:
+        every = self.checkpoint_every
+        _require(
+            every is None or _finite(every, least=0), "time between checkpoints", "seconds from 0", every
+        )
         _require(self.workers >= 1, "number of workers", "at least 1", self.workers)
         least = self.scaling.min_workers
         _require(1 <= least <= self.workers, "least number of workers", f"1 to {self.workers}", least)

@@ -12,33 +12,26 @@ from mlless import keys
 from mlless.closing import Verdict
 from mlless.instructions import Delete, Forget, Instruction, Kept, Marked
 from mlless.keys import model_key
-from mlless.mark import Mark
+from mlless.mark import Mark, Rhythm
 from mlless.messages import FunctionId, Origin, Plan, Report
 from mlless.stopping import Score
-
-# A checkpoint is made at an evaluation after so many seconds, at any step after so many, and takes at most
-# this share of the time.
-_OFTEN, _SELDOM, _SHARE = 0.5, 10.0, 0.02
 
 
 class Keeping:
     """The models that one job keeps. ``mark`` is to where it can go back: at first its start.
 
-    ``best_key`` is that of the best model of its progress, if that is in the store.
+    ``best_key`` is that of the best model of its progress, if that is in the store; ``every`` is that of
+    ``Rhythm``.
     """
 
-    def __init__(self, mark: Mark, best_key: str = "") -> None:
+    def __init__(self, mark: Mark, best_key: str = "", every: float | None = None) -> None:
         self.best: Score | None = mark.progress.best if best_key else None  # that is sure to be in the store
         self.best_key = best_key
         self.mark = mark
         self._keeper: FunctionId | None = None
         self._next_best: Score | None = None  # what the keeper was asked for
         self._next_mark: Mark | None = None
-        self._begun = self._checked = self._seconds = 0.0
-
-    def begin(self, now: float) -> None:
-        """Count time from ``now`` on."""
-        self._begun = self._checked = now
+        self.rhythm = Rhythm(every)
 
     def ask(
         self,
@@ -58,16 +51,12 @@ class Keeping:
             return None, None
         if verdict.best:
             self._next_best = verdict.progress.best
-        if following.trainers and self._is_due(plan, now):
-            self._checked = now
+        if following.trainers and self.rhythm.is_due(plan, now):
+            self.rhythm.make(now)
             key = model_key(keys.CHECKPOINT, following.step, keeper)
             # Its digest is known once it is made; who starts from it has read it whole.
             self._next_mark = Mark(following, later, Origin(key, following.step, ""), verdict.progress)
         return keeper if self._next_best else None, keeper if self._next_mark else None
-
-    def _is_due(self, plan: Plan, now: float) -> bool:
-        apart = _OFTEN if plan.evaluate else _SELDOM
-        return now - self._checked >= apart and self._seconds <= _SHARE * (now - self._begun)
 
     def hear(self, report: Report) -> Iterator[Instruction]:
         """Take in a report: what its worker was asked for is in the store, and takes the place of older."""
@@ -80,10 +69,10 @@ class Keeping:
             self.best_key = model_key(keys.BEST, self.best.step, self._keeper)
             yield Kept(self.best, self.best_key)
         if self._next_mark is not None:
-            self._seconds += report.times.keep
+            self.rhythm.made(report.times.keep)
             yield Delete((self.mark.origin.key,))
             self.mark = self._next_mark
-            yield Marked(self.mark)
+            yield Marked(self.mark, report.times.keep)
         self._keeper = self._next_best = self._next_mark = None
 
     def lose(self, function: FunctionId) -> Iterator[Instruction]:

@@ -79,7 +79,7 @@ class Ledger:
     def __post_init__(self) -> None:
         self.pace = Pace(self.spec.deadlines)
         self._plan, self._following = self.mark.plan, self.mark.following
-        self._keeping = Keeping(self.mark, self.best_key)
+        self._keeping = Keeping(self.mark, self.best_key, self.spec.checkpoint_every)
         self._origin: Origin | None = self.mark.origin
         self._donor: FunctionId | None = None
         self._members = Members()  # those of the open step
@@ -113,7 +113,7 @@ class Ledger:
     def start(self, now: float) -> list[Instruction]:
         """Return how the job begins."""
         self._opened = self._heard = now
-        self._keeping.begin(now)
+        self._keeping.rhythm.begin(now)
         return list(self._launch(self._plan.members, now))
 
     def handle(self, event: Event, now: float) -> list[Instruction]:
@@ -270,7 +270,7 @@ class Ledger:
                 yield from self._substitute(worker, member, now)
         if not self._started and len(self._members.at_work) == len(self._members):
             self._started = True
-            self._keeping.begin(now)
+            self._keeping.rhythm.begin(now)
             yield Started()
         if len(self._reports) == len(self._plan.members):
             yield from self._close(now)

@@ -31,13 +31,13 @@ from mlless.models.base import Moment
 from mlless.records import StepRecord
 from mlless.replica import Replica, Undo
 from mlless.stepping import Laps, Stepper
-from mlless.stopping import Choice, Progress
+from mlless.stopping import Choice, Progress, Score
 
 _ME = (0, 0)  # the only function
 _STILL = 1e-30  # a learning rate that fills the optimizer's state and moves nothing
 
 Listener = Callable[[StepRecord], object]
-Keeper = Callable[[int, dict[str, float], Callable[[], dict[str, Floats]]], None]
+Keeper = Callable[[Score, Callable[[], dict[str, Floats]]], None]
 
 
 @dataclass
@@ -99,13 +99,13 @@ def train_here(
     clock: Clock,
     listen: Listener = lambda record: None,
     stop: Callable[[], str | None] = lambda: None,
-    kept: Keeper = lambda step, heldout, read: None,
+    kept: Keeper = lambda best, read: None,
 ) -> Ending:
     """Train ``course`` on; its replica then holds the result, with no residual left.
 
     ``listen`` hears of every step and may return True to end the training in order; so does a reason
-    that ``stop`` gives. ``kept`` hears of every best model so far: its step, its held-out metrics, and
-    what gives its tables in any thread. Where a training that goes on diverges, its start is kept.
+    that ``stop`` gives. ``kept`` hears of every best model so far, and what gives its tables in any thread.
+    Where a training that goes on diverges, its start is kept.
     """
     holding = Holding(dataset, spec.seed)
     if not course.remembers:
@@ -191,7 +191,8 @@ class _Training:
 
     def _scored(self, plan: Plan, evaluation: Evaluation) -> None:
         if self._closing.score(plan, {0: evaluation}):
-            self._kept(plan.step, self._closing.heldout, self._best.keep())
+            assert self._closing.best is not None
+            self._kept(self._closing.best, self._best.keep())
 
     def _hear(self, record: StepRecord) -> bool:
         self._last = record

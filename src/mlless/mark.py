@@ -6,13 +6,16 @@ nobody is left who has the model, a job goes back to its newest mark.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from mlless.job import JobSpec
 from mlless.membership import Schedule
 from mlless.messages import Origin, Plan
 from mlless.models import model_of
-from mlless.stopping import Progress
+from mlless.records import StepRecord
+from mlless.stopping import Progress, Score
 
 
 @dataclass(frozen=True)
@@ -25,15 +28,60 @@ class Mark:
     progress: Progress
 
 
+# A checkpoint is made at an evaluation after so many seconds, at any step after so many, and takes at most
+# this share of the time.
+_OFTEN, _SELDOM, SHARE = 0.5, 10.0, 0.02
+
+
+class Rhythm:
+    """When a job makes a checkpoint: as often as is cheap, and ``every`` so many seconds if given."""
+
+    def __init__(self, every: float | None) -> None:
+        self._every = math.inf if every is None else every
+        self._begun = self._newest = self._seconds = 0.0
+
+    def begin(self, now: float) -> None:
+        """Count time from ``now`` on."""
+        self._begun = self._newest = now
+
+    def is_due(self, plan: Plan, now: float) -> bool:
+        """Return whether one is due as the step of a plan is closed."""
+        apart = now - self._newest
+        cheap = self._seconds <= SHARE * (now - self._begun)
+        return apart >= self._every or (cheap and apart >= (_OFTEN if plan.evaluate else _SELDOM))
+
+    def make(self, now: float) -> None:
+        """Take in that one is made now."""
+        self._newest = now
+
+    def made(self, seconds: float) -> None:
+        """Take in how long it took."""
+        self._seconds += seconds
+
+
 @dataclass(frozen=True)
 class Past:
-    """What a job that is resumed has behind it: seconds, and the key of the best model in its store, if any.
+    """What a job that is resumed has behind it: seconds, dollars, and the ``records`` of the steps before.
 
-    That model is the best one of the progress of its mark.
+    Its store has the best model of the mark's progress under ``best_key``, if there is one.
     """
 
     seconds: float = 0.0
+    cost: float = 0.0
     best_key: str = ""
+    records: Sequence[StepRecord] = ()
+
+
+def resumed(spec: JobSpec, schedule: Schedule, mark: Mark, workers: int | None, best: Score | None) -> Mark:
+    """Return the mark from which a job goes on that was lost, its rules being those of ``spec``.
+
+    It has so many ``workers``, or None for those it had. ``best`` is the best model that is left.
+    """
+    plan = mark.plan if workers is None else schedule.dealt(mark.plan, workers)
+    following = mark.following
+    if plan is not mark.plan or following is None or not following.trainers:
+        following = schedule.after(plan)  # an end that was decided on is to be decided on anew
+    return Mark(plan, following, mark.origin, replace(mark.progress, rules=spec.stop, best=best))
 
 
 def beginning(spec: JobSpec, schedule: Schedule, origin: Origin) -> Mark:

@@ -125,6 +125,18 @@ class Schedule:
         owners = deal(self.sizes, stay, plan.owners)
         return msgspec.structs.replace(plan, members=members, flush=flush, owners=owners)
 
+    def dealt(self, plan: Plan, workers: int) -> Plan:
+        """Return the plan with so many workers, from 0 on, whatever had been decided of those of before.
+
+        An epoch that has begun keeps its parts: every row is still used exactly once in it.
+        """
+        members = tuple(range(workers))
+        if members == plan.members and not plan.flush:
+            return plan
+        parts = plan.parts if plan.part else self._parts(workers)
+        owners = deal(self.sizes, members)
+        return msgspec.structs.replace(plan, members=members, parts=parts, owners=owners, flush=())
+
     def abandoned(self, plan: Plan) -> Plan:
         """Return the last step of a job whose model has come to nothing after ``plan``: nothing to score."""
         members = plan.trainers or plan.members

@@ -7,7 +7,7 @@ signature and docstring of ``mlless.train`` are made from these declarations.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from functools import wraps
 from types import NoneType
@@ -21,6 +21,7 @@ _P = ParamSpec("_P")
 _R = TypeVar("_R")
 _S = TypeVar("_S", bound=msgspec.Struct)
 _SECTION = "\n\nOther Parameters\n----------------"
+AS_IT_WAS = "as it was"
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
 
@@ -28,12 +29,14 @@ class Option(msgspec.Struct, frozen=True):
     """What there is to say of a field: the group it belongs to, and what it is.
 
     ``unless`` says what holds while the option is not given, where its default does not say so itself.
+    ``anew``: a run that is resumed may be given it anew; it goes on as it was while that is not given.
     """
 
     group: str
     help: str
     unless: str = ""
     metavar: str | None = None
+    anew: bool = False
 
 
 class Declared(msgspec.Struct, frozen=True):
@@ -80,16 +83,24 @@ def declared(kind: type[msgspec.Struct]) -> Iterator[Declared]:
         yield Declared(field.name, inner, field.default, option)
 
 
+def anew(kind: type[msgspec.Struct]) -> Iterator[Declared]:
+    """Yield the options of a struct that a run which is resumed may be given anew, with no default."""
+    for one in declared(kind):
+        if one.option.anew:
+            option = msgspec.structs.replace(one.option, unless=AS_IT_WAS)
+            yield msgspec.structs.replace(one, default=None, option=option)
+
+
 def made(kind: type[_S], given: Mapping[str, object]) -> _S:
     """Return the struct of these options; those of others are passed over, None is not given."""
-    known = {one.name: one for one in declared(kind)}
-    return kind(
-        **{
-            name: known[name].value(value, name)
-            for name, value in given.items()
-            if name in known and value is not None
-        }
-    )
+    return kind(**chosen(declared(kind), given))
+
+
+def chosen(every: Iterable[Declared], given: Mapping[str, object]) -> dict[str, Any]:
+    """Return by name what is given of these options, in their types; None is not given."""
+    return {
+        one.name: one.value(given[one.name], one.name) for one in every if given.get(one.name) is not None
+    }
 
 
 def worded(kind: Any) -> str:
@@ -141,12 +152,11 @@ def _knowing(function: Callable[_P, _R], names: Sequence[str]) -> Callable[_P, _
     return checked
 
 
-def takes_options(*kinds: type[msgspec.Struct]) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
-    """Give a function with ``**options`` the options of ``kinds`` by name: its signature and docstring.
+def takes_options(*every: Declared) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
+    """Give a function with ``**options`` these options by name: its signature and docstring.
 
     A name that there is not is a TypeError, as in any function, that names the nearest one.
     """
-    every = [one for kind in kinds for one in declared(kind)]
 
     def decorate(function: Callable[_P, _R]) -> Callable[_P, _R]:
         signature = inspect.signature(function)

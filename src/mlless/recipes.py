@@ -6,7 +6,8 @@ Where they come from is told in docs/decisions/0003-defaults.md.
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import msgspec
 
@@ -127,7 +128,28 @@ def job_of(
         on_loss=wishes.on_loss,
         tariff=None if wishes.tariff is None else load_tariff(wishes.tariff),
         scaling=_scaling(wishes),
+        checkpoint_every=wishes.checkpoint_every,
     )
+
+
+def changed(spec: JobSpec, wishes: Mapping[str, Any]) -> JobSpec:
+    """Return a job that goes on with what is given anew of ``Wishes``, by name; all else is as it was."""
+    given = dict(wishes)
+    if given.get("workers") == "auto":
+        del given["workers"]
+    for name, read in (("target", parse_target), ("tariff", load_tariff)):
+        if name in given:
+            given[name] = read(given[name])
+    if "worker_timeout" in given:
+        silence = given.pop("worker_timeout")
+        given["deadlines"] = msgspec.structs.replace(spec.deadlines, silence=silence)
+    if "tuner" in given:
+        given["policy"] = given.pop("tuner")
+    for part in ("stop", "scaling"):
+        before = getattr(spec, part)
+        changes = {name: given.pop(name) for name in before.__struct_fields__ if name in given}
+        given[part] = msgspec.structs.replace(before, **changes)
+    return msgspec.structs.replace(spec, **given)
 
 
 def _scaling(wishes: Wishes) -> Scaling:

@@ -33,9 +33,9 @@ class StepRecord(msgspec.Struct, frozen=True):
     model before the step, where it was evaluated. Bytes and entries are sums over the workers;
     ``bytes_in`` are peers' updates, ``bytes_fetched`` mini-batches, ``bytes_kept`` models stored and loaded.
     ``cost`` is the bill so far in dollars, where there is a tariff; ``decision`` the auto-tuner's, where one
-    came about. ``losses`` tells of workers that were lost since the step before, a line each. ``rewound_to``
-    says that the job has gone back to this step: the records of it and of later steps that stand before this
-    one no longer count.
+    came about. ``losses`` tells, a line each, of workers that were lost since the step before, and that the
+    job was resumed. ``rewound_to`` says that the job has gone back to this step: the records of it and of
+    later steps that stand before this one no longer count.
     """
 
     step: int
@@ -56,6 +56,18 @@ class StepRecord(msgspec.Struct, frozen=True):
     losses: tuple[str, ...] = ()
     rewound_to: int | None = None
     bytes_kept: int = 0
+
+
+class Checkpoints(msgspec.Struct, frozen=True):
+    """The checkpoints of a job: how many, made in which workers' seconds, best models of these included.
+
+    From the one of ``step``, the newest in the run's place, the run can be resumed as long as it has not
+    ended; None without one.
+    """
+
+    count: int = 0
+    seconds: float = 0.0
+    step: int | None = None
 
 
 class WorkerSummary(msgspec.Struct, frozen=True):
@@ -85,7 +97,9 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     ``stop_reason``: ``epochs``, ``target``, ``patience``, ``time``, ``cost``, ``interrupted``,
     ``callback`` or ``diverged``; ``running`` while the job runs, and for good if no process was left to say
     more; ``failed``, with the ``error`` and its ``exit_code``. Then the model is the best one so far, if
-    ``model_step`` is not 0: none otherwise.
+    ``model_step`` is not 0: none otherwise. ``resumed`` are the steps from which the job went on after it had
+    been lost: its steps, bytes, ``seconds`` and bill are those of all its lives, ``workers`` and CPU seconds
+    those of the last.
     """
 
     steps: int
@@ -115,6 +129,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
     error: str | None = None
     exit_code: int = 0
+    checkpoints: Checkpoints = Checkpoints()
+    resumed: tuple[int, ...] = ()
 
     @property
     def peak_memory(self) -> int | None:

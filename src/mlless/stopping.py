@@ -65,7 +65,7 @@ class Progress:
             gained = self.best is None or not self.best.value - value < self.rules.least_gain
             self.best, self.since_best = Score(step, heldout, value), 0 if gained else self.since_best + 1
             return True
-        self.since_best += 1
+        self.since_best += step > self.best.step  # a job that has gone back takes steps of before it again
         return False
 
     def choose(self, step: int, heldout: dict[str, float] | None) -> Choice:

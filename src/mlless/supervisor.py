@@ -42,7 +42,7 @@ from mlless.messages import Abort, Evaluation, FunctionId, Hello
 from mlless.models import model_of
 from mlless.reception import Reception
 from mlless.runtimes.ports import Ended, Runtime
-from mlless.stopping import Choice, finite
+from mlless.stopping import Choice, Score, finite
 
 _LOOK = 0.1  # seconds between two looks at the clock
 
@@ -52,11 +52,11 @@ Payload = Callable[[FunctionId], bytes]
 class Safe:
     """Keeps what a job must not lose; this one keeps nothing."""
 
-    def keep(self, key: str, step: int, heldout: dict[str, float]) -> None:
+    def keep(self, key: str, best: Score) -> None:
         """Take in that the best model so far is in the store."""
 
-    def mark(self, mark: Mark) -> None:
-        """Take in that a checkpoint is in the store."""
+    def mark(self, mark: Mark, seconds: float) -> None:
+        """Take in that a checkpoint is in the store, which took its worker so many seconds."""
 
     def restore(self, mark: Mark) -> None:
         """Put the origin of a mark into the store again, which has lost it; MissingUpdate if that fails."""
@@ -130,7 +130,7 @@ class Supervisor:
             tuner=tuner,
         )
         if past is not None:
-            self._closing.rewind(mark.plan.step, mark.progress, mark.progress.best)
+            self._closing.resume(mark, past.records)
         self._reception = Reception(hub, runtime, clock, notice=self._note_ends)
         self._pids: dict[FunctionId, int] = {}
         self._started_at = 0.0
@@ -202,10 +202,10 @@ class Supervisor:
                     self._delete(one.keys)
                 case Kept():
                     self._kept.add(one.key)
-                    self._safe.keep(one.key, one.best.step, finite(one.best.heldout))
+                    self._safe.keep(one.key, one.best)
                 case Marked():
                     self._kept.add(one.mark.origin.key)
-                    self._safe.mark(one.mark)
+                    self._safe.mark(one.mark, one.seconds)
                 case Forget():
                     self._closing.forget_best(one.stored)
                 case Rewind():

@@ -1,4 +1,6 @@
-"""The options of ``mlless.train`` by type, for editors and type checkers; None is "not given".
+"""The options of ``mlless.train`` and ``resume`` by type, for editors and type checkers.
+
+None is "not given".
 
 Made from their declarations by tools/write_options.py.
 """
@@ -29,6 +31,30 @@ class TrainOptions(TypedDict, total=False):
     max_time: float | None
     max_cost: float | None
     worker_timeout: float | None
+    checkpoint_every: float | None
+    on_loss: Literal["replace", "shrink", "fail"] | None
+    tariff: str | None
+    tuner: Literal["off", "published", "economy"] | None
+    min_workers: int | None
+    store: str | None
+    bus: str | None
+    patience_channel: float | None
+    runtime: Literal["processes", "lithops"] | None
+    memory: int | None
+    time_limit: int | None
+
+
+class ResumeOptions(TypedDict, total=False):
+    """What ``mlless.resume`` takes by name: what it may be given anew of ``Wishes``, and ``Deployment``."""
+
+    workers: int | Literal["auto"] | None
+    epochs: int | None
+    patience: int | None
+    target: str | None
+    max_time: float | None
+    max_cost: float | None
+    worker_timeout: float | None
+    checkpoint_every: float | None
     on_loss: Literal["replace", "shrink", "fail"] | None
     tariff: str | None
     tuner: Literal["off", "published", "economy"] | None

@@ -47,7 +47,9 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     seed: Annotated[int, Option(_MODEL, "Decides the start and the order of mini-batches.")] = 0
     workers: Annotated[
         int | Literal["auto"] | None,
-        Option(_SYNC, "Number of worker functions; auto: as many as suit the data set.", metavar="N"),
+        Option(
+            _SYNC, "Number of worker functions; auto: as many as suit the data set.", metavar="N", anew=True
+        ),
     ] = "auto"
     sync: Annotated[
         Literal["bsp", "isp"], Option(_SYNC, "bsp: publish every change; isp: only the significant ones.")
@@ -64,10 +66,10 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
         Compression,
         Option(_SYNC, "Compression of updates: zstd saves a tenth to a fifth of the bytes, and costs time."),
     ] = "none"
-    epochs: Annotated[int | None, Option(_STOP, "Passes over the data.", "at most 20")] = None
+    epochs: Annotated[int | None, Option(_STOP, "Passes over the data.", "at most 20", anew=True)] = None
     patience: Annotated[
         int | None,
-        Option(_STOP, "Evaluations in a row without a new best.", "3; none with --epochs"),
+        Option(_STOP, "Evaluations in a row without a new best.", "3; none with --epochs", anew=True),
     ] = None
     target: Annotated[
         str | None,
@@ -75,14 +77,16 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
             _STOP,
             "Held-out rmse, log_loss or auc, as in rmse=0.87; or train_loss (of mf the mean square).",
             metavar="METRIC=VALUE",
+            anew=True,
         ),
     ] = None
     max_time: Annotated[
-        float | None, Option(_STOP, "How long it may take, the ending included.", metavar="SECONDS")
+        float | None,
+        Option(_STOP, "How long it may take, the ending included.", metavar="SECONDS", anew=True),
     ] = None
     max_cost: Annotated[
         float | None,
-        Option(_STOP, "What it may cost by --tariff, the ending included.", metavar="DOLLARS"),
+        Option(_STOP, "What it may cost by --tariff, the ending included.", metavar="DOLLARS", anew=True),
     ] = None
     worker_timeout: Annotated[
         float | None,
@@ -91,6 +95,17 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
             "Seconds without a report after which a worker counts as lost.",
             "ten times the usual step, at least 5",
             metavar="SECONDS",
+            anew=True,
+        ),
+    ] = None
+    checkpoint_every: Annotated[
+        float | None,
+        Option(
+            _SYNC,
+            "How often at least a checkpoint is made, whatever that takes.",
+            "as often as it takes 2 percent of the time at most",
+            metavar="SECONDS",
+            anew=True,
         ),
     ] = None
     on_loss: Annotated[
@@ -98,6 +113,7 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
         Option(
             _SYNC,
             "When a worker is lost: start another one, let the others take its rows, or fail the job.",
+            anew=True,
         ),
     ] = "replace"
     tariff: Annotated[
@@ -106,12 +122,17 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
             _MONEY,
             "Prices to meter by, wherever it runs: one of mlless tariff, or a TOML file.",
             metavar="NAME",
+            anew=True,
         ),
     ] = None
     tuner: Annotated[
         Literal["off", "published", "economy"],
         Option(
-            _MONEY, "Lets workers go: once the loss no longer needs them, or so that the rest costs least."
+            _MONEY,
+            "Lets workers go: once the loss no longer needs them, or so that the rest costs least.",
+            anew=True,
         ),
     ] = "off"
-    min_workers: Annotated[int | None, Option(_MONEY, "Workers that the tuner keeps at least.", "1")] = None
+    min_workers: Annotated[
+        int | None, Option(_MONEY, "Workers that the tuner keeps at least.", "1", anew=True)
+    ] = None

@@ -53,7 +53,9 @@ def alive(pid: int) -> bool:
 class DriverProcess:
     """A training of many epochs in a process of its own, its channels in ``channels``."""
 
-    def __init__(self, dataset: Dataset, run: Path, channels: Path, workers: int = 3, **places: str) -> None:
+    def __init__(
+        self, dataset: Dataset, run: Path, channels: Path, workers: int = 3, **places: str | float
+    ) -> None:
         channels.mkdir(exist_ok=True)
         self.channels = channels
         call = f"{dataset.location!r}, model='mf', workers={workers}, epochs=100000, out={str(run)!r}"

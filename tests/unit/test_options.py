@@ -53,7 +53,7 @@ def test_a_password_is_not_told() -> None:
 
 
 def test_a_function_takes_them_by_name() -> None:
-    @takes_options(Kitchen)
+    @takes_options(*declared(Kitchen))
     def brew(guests: int, **options: object) -> object:
         """Brew.
 

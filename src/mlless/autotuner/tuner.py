@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Protocol
 
@@ -41,6 +41,19 @@ class Tuner:
         self._asked: Observation | None = None
         self._waiting = False
         self._knee: int | None = None
+
+    def recall(self, seen: Observation, decision: Decision | None) -> None:
+        """Take in a step of before, where a job goes on that was lost, and what was decided after it.
+
+        Its contributions may be those of nobody: how they were spread is not known any more.
+        """
+        self._add(seen)
+        if decision is not None:
+            self._note_knee(decision)
+
+    def expect(self, leaving: Iterable[int]) -> None:
+        """Take in who is to leave anyway."""
+        self._leaving |= set(leaving)
 
     def observe(self, seen: Observation) -> Decision | None:
         """Take in a closed step; return a decision if one has come about."""
@@ -107,6 +120,9 @@ class Tuner:
         if leavers != set(decision.workers) or len(staying) - len(leavers) < min(self._floor, len(staying)):
             return Decision(seen.step, "stay", (), "others have left meanwhile", decision.numbers)
         self._leaving |= leavers
-        if leavers and self._knee is None and "knee" in decision.numbers:
-            self._knee = int(decision.numbers["knee"])
+        self._note_knee(decision)
         return decision
+
+    def _note_knee(self, decision: Decision) -> None:
+        if decision.workers and self._knee is None and "knee" in decision.numbers:
+            self._knee = int(decision.numbers["knee"])

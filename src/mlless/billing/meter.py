@@ -69,11 +69,11 @@ class Meter:
     """The meter of one job, whose servers are used from ``opened`` on.
 
     ``memory`` is that of a function in MB. A function is any value that tells one launch from another,
-    like worker and generation.
+    like worker and generation. ``earlier`` are the dollars that a job which is resumed had cost before.
     """
 
-    def __init__(self, tariff: Tariff, *, opened: float, memory: int = MEMORY) -> None:
-        self._tariff, self._opened, self._gb = tariff, opened, memory / 1024
+    def __init__(self, tariff: Tariff, *, opened: float, memory: int = MEMORY, earlier: float = 0.0) -> None:
+        self._tariff, self._opened, self._gb, self._earlier = tariff, opened, memory / 1024, earlier
         self._launches: dict[Hashable, _Launch] = {}
         self._used = NOTHING
 
@@ -117,6 +117,8 @@ class Meter:
         for server in self._tariff.servers:
             items.append(_item(server.name, (at - self._opened) / 3600, "h", server.hour))
         items += self._items(self._used.plus(more))
+        if self._earlier:
+            items.append(_item("earlier, until the job was lost", 1, "", self._earlier))
         return Bill(self._tariff.name, tuple(items), math.fsum(item.amount for item in items))
 
     def price(self, usage: Usage) -> float:
@@ -154,10 +156,11 @@ class Meter:
     ) -> None:
         """Raise UsageError unless ``dollars`` pay for functions, for so long, and what any job uses."""
         least = max(self.minimum(functions), seconds * self.rate(functions)) + self.price(usage)
-        if dollars < least * (1 - 1e-9):
+        if dollars - self._earlier < least * (1 - 1e-9):
+            spent = f" beyond the {money(self._earlier)} of before" if self._earlier else ""
             raise UsageError(
                 "the budget is below the minimum charge",
-                expected=f"at least {money(least)} for {functions} functions by {self._tariff.name}",
+                expected=f"at least {money(least)} for {functions} functions by {self._tariff.name}{spent}",
                 found=money(dollars),
                 cure="raise --max-cost, or use fewer --workers",
             )

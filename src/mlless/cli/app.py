@@ -23,6 +23,7 @@ from mlless.cli import (
     predict,
     recommend,
     report,
+    resume,
     status,
     stop,
     synthesize,
@@ -98,6 +99,7 @@ _COMMANDS = {
     ),
     "Models": (
         (train.train, train.EXAMPLES),
+        (resume.resume, resume.EXAMPLES),
         (evaluate.evaluate, evaluate.EXAMPLES),
         (predict.predict, predict.EXAMPLES),
         (recommend.recommend, recommend.EXAMPLES),
@@ -119,7 +121,11 @@ _NEED_NOTHING = (config.config, doctor.doctor, tariff.tariff)
 for _panel, _commands in _COMMANDS.items():
     for _command, _examples in _commands:
         # What a training has come to is in its files: it goes on if no one reads what it prints.
-        _guarded = lasting_output()(_told()(_command)) if _command is train.train else _told()(_command)
+        _guarded = (
+            lasting_output()(_told()(_command))
+            if _command in (train.train, resume.resume)
+            else _told()(_command)
+        )
         app.command(no_args_is_help=_command not in _NEED_NOTHING, epilog=_examples, rich_help_panel=_panel)(
             _guarded
         )

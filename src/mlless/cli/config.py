@@ -20,7 +20,7 @@ EXAMPLES = """[bold]Examples[/bold]
 Of file, variables (MLLESS_WORKERS for --workers) and options each goes over the one before."""
 
 
-@with_settings(*OPTIONS)
+@with_settings(*OPTIONS.values())
 def config(
     settings: Settings,
     json: Annotated[bool, typer.Option("--json", help="Print the settings as JSON.")] = False,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mlless.cli.options import with_settings
-from mlless.cli.settings import TABLES, Settings
+from mlless.cli.settings import OPTIONS, TABLES, Settings
 
 if TYPE_CHECKING:
     from mlless.doctor import Finding
@@ -27,7 +27,7 @@ _MARKS = {"ok": "✓", "warning": "!", "failed": "✗"}
 _COLOURS = {"ok": "green", "warning": "yellow", "failed": "red"}
 
 
-@with_settings("workers", *TABLES["deployment"])
+@with_settings(OPTIONS["workers"], *TABLES["deployment"].values())
 def doctor(
     settings: Settings,
     dataset: Annotated[

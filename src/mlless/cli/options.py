@@ -26,17 +26,17 @@ ConfigFile = Annotated[
 ]
 
 
-def with_settings(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command ``--config`` and the options of these names, and their ``settings`` in place of them."""
+def with_settings(*every: Declared) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command ``--config`` and these options, and their ``settings`` in place of them."""
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         signature = inspect.signature(command, eval_str=True)
         own = [one for one in signature.parameters.values() if one.name != "settings"]
-        options = [_parameter(name, _option(OPTIONS[name])) for name in names]
+        options = [_parameter(one.name, _option(one)) for one in every]
 
         @wraps(command)
         def settled(*, config: Path | None, **given: Any) -> None:
-            arguments = {name: value for name in names if (value := given.pop(name)) is not None}
+            arguments = {one.name: value for one in every if (value := given.pop(one.name)) is not None}
             command(settings=merge(config, os.environ, arguments), **given)
 
         parameters = [*own, *options, _parameter("config", ConfigFile)]

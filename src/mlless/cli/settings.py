@@ -16,7 +16,7 @@ import typer
 
 from mlless.deployment import Deployment
 from mlless.errors import UsageError, hidden
-from mlless.options import Declared, declared, made, nearest
+from mlless.options import Declared, anew, declared, made, nearest
 from mlless.wishes import Wishes
 
 DEFAULT = "default"
@@ -26,6 +26,7 @@ TABLES = {
     for table, kind in (("train", Wishes), ("deployment", Deployment))
 }
 OPTIONS = {name: one for options in TABLES.values() for name, one in options.items()}
+ANEW = {one.name: one for one in (*anew(Wishes), *declared(Deployment))}
 _PREFIX = "MLLESS_"
 _VARIABLES = {f"{_PREFIX}{name.upper()}": name for name in OPTIONS}
 # Variables of the same prefix that others read.
@@ -59,6 +60,14 @@ class Settings:
     def wishes(self) -> Wishes:
         """Return what to train."""
         return made(Wishes, {name: one.value for name, one in self.all.items()})
+
+    def given_anew(self) -> dict[str, object]:
+        """Return the arguments that change a run which is resumed; files and variables do not."""
+        return {
+            name: one.value
+            for name, one in self.all.items()
+            if name in ANEW and name in TABLES["train"] and one.origin == one.option.flag
+        }
 
     def deployment(self) -> Deployment:
         """Return where to; UsageError names what was set, and where, if it does not go together."""

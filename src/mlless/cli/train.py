@@ -26,7 +26,7 @@ EXAMPLES = """[bold]Examples[/bold]
 0 trained, 130 interrupted (Ctrl-C; the model so far is saved), 7 diverged, others: an error"""
 
 
-@with_settings(*OPTIONS)
+@with_settings(*OPTIONS.values())
 def train(
     dataset: Annotated[
         str, typer.Argument(metavar="DATASET", help="A data set made with mlless partition: a folder or URL.")

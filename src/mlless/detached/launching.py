@@ -22,7 +22,7 @@ from mlless.driver import plan_job
 from mlless.errors import DeadlineExceeded, JobError, MLLessError, UsageError
 from mlless.job import JobSpec
 from mlless.locations import Directory, Location, Place, place_of
-from mlless.options import made, takes_options
+from mlless.options import declared, made, takes_options
 from mlless.report.files import check_run_folder
 from mlless.report.underway import LOG, is_alive
 from mlless.runtimes.hosted import module_command
@@ -32,7 +32,7 @@ from mlless.wishes import Wishes
 _START = 60.0  # seconds beyond those that workers have: for Python to start, and for a runtime to be deployed
 
 
-@takes_options(Wishes, Deployment)
+@takes_options(*declared(Wishes), *declared(Deployment))
 def detach(
     dataset: Location | Dataset, *, out: Location, overwrite: bool = False, **options: Unpack[TrainOptions]
 ) -> Status:

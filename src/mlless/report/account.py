@@ -110,6 +110,9 @@ def left_by(summary: Summary, place: Place) -> Iterator[str]:
     """Yield what a job that has failed leaves behind: what it has cost, and where its best model is."""
     if summary.bill is not None:
         yield f"it has cost {money(summary.bill.total)} by {summary.bill.tariff}"
+    if summary.checkpoints.step is not None:
+        step = summary.checkpoints.step
+        yield f"it can be resumed from its checkpoint, that of step {step}: mlless resume {place}"
     if summary.model_step:
         yield f"the best model so far, that of step {summary.model_step}, is in {place}"
 

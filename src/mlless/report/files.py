@@ -7,6 +7,7 @@ replaced stays as it is until there is a model to replace its own by.
 from __future__ import annotations
 
 import contextlib
+import math
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -18,13 +19,15 @@ import mlless
 from mlless.artifact import FORMAT, MODEL, Artifact, Description, write_artifact
 from mlless.billing.meter import Bill
 from mlless.channels.opening import open_objects
+from mlless.channels.ports import Bytes
 from mlless.data.dataset import Dataset
 from mlless.data.manifest import Clicks
 from mlless.errors import ChannelError, MLLessError, UsageError, hidden
 from mlless.job import JobSpec
 from mlless.kernels.arrays import Floats
 from mlless.locations import Directory, Place
-from mlless.records import FAILED, RUNNING, StepRecord, Summary
+from mlless.mark import Mark
+from mlless.records import FAILED, RUNNING, Checkpoints, StepRecord, Summary
 from mlless.report.account import left_by
 from mlless.report.history import (
     CHECKPOINT,
@@ -37,10 +40,11 @@ from mlless.report.history import (
     write_summary,
 )
 from mlless.report.keeper import Keeper
+from mlless.report.left import Left, Stand, with_stand
 from mlless.report.lock import GUARD, LOCK, locked
 from mlless.report.summary import Meter, summarize
 from mlless.report.underway import LOG, STOP, UNDERWAY, Underway, write_underway
-from mlless.stopping import Choice
+from mlless.stopping import Choice, Score, finite
 from mlless.supervisor import Outcome
 
 Tables = dict[str, Floats]
@@ -52,18 +56,29 @@ _AT_ONCE = 2.0  # or that is stopped at once
 class RunFiles:
     """Writes the files of a run under way; to be left once all else of the job is over.
 
-    ``bill`` tells what the job has cost so far. With ``keeps`` False no model is written before the end.
+    ``bill`` tells what the job has cost so far. With ``keeps`` False no model is written before the end. What
+    a run has ``left`` that is resumed, and locked, is gone on with.
     """
 
     def __init__(
-        self, place: Place, spec: JobSpec, dataset: Dataset, *, overwrite: bool = False, keeps: bool = True
+        self,
+        place: Place,
+        spec: JobSpec,
+        dataset: Dataset,
+        *,
+        overwrite: bool = False,
+        keeps: bool = True,
+        left: Left | None = None,
     ) -> None:
         self.spec, self._place, self._dataset = spec, place, dataset
-        self._overwrite, self._keeps = overwrite, keeps
+        self._overwrite, self._keeps, self._left = overwrite, keeps, left
         self.meter, self._totals = Meter(), Totals()
         self.bill: Callable[[], Bill | None] = lambda: None
+        self.resumed = tuple[int, ...]()
+        self._made, self._making = 0, 0.0  # checkpoints, and the seconds that they took
+        self._marked: int | None = None  # the step of the one that is in the run's place
         self._keeper = Keeper(self._write_best)
-        self._heldout: dict[int, dict[str, float]] = {}
+        self._scores: dict[int, Score] = {}
         self._read: Callable[[], tuple[Tables, int]] | None = None
         self._over = False
         self._closings: list[Callable[[float], None]] = []
@@ -78,17 +93,24 @@ class RunFiles:
 
     def __enter__(self) -> RunFiles:
         with ExitStack() as stack:
-            check_run_folder(self._place, self._overwrite)
-            stack.enter_context(locked(self._place))
+            if self._left is None:
+                check_run_folder(self._place, self._overwrite)
+                stack.enter_context(locked(self._place))
+                check_run_folder(self._place, self._overwrite)  # nothing may have come there since
             stack.callback(self._clear)
-            check_run_folder(self._place, self._overwrite)  # nothing may have come there since
             self._clear()  # a request to stop was for another job
             # Now, for a data set may be replaced while the job runs.
             self._ids = self._dataset.ids() if self._dataset.manifest.kind == "ratings" else None
-            self._replaces = MODEL in open_objects(self._place).names()
-            self._history = stack.enter_context(HistoryFile(self._place, replaces=self._replaces))
+            if self._left is not None:
+                self._go_on(self._left)
+            else:
+                self._replaces = MODEL in open_objects(self._place).names()
+            before = self._left.history if self._left else b""
+            history = HistoryFile(self._place, replaces=self._replaces, before=before)
+            self._history = stack.enter_context(history)
             if not self._replaces:
-                write_summary(self._place, self._so_far(RUNNING, 0))
+                self._own()
+                write_summary(self._place, self._so_far(RUNNING, self._keeper.step))
             stack.enter_context(self.failing())
             self._stack = stack.pop_all()
         return self
@@ -100,6 +122,22 @@ class RunFiles:
     def __exit__(self, *error: object) -> None:
         self._stack.__exit__(*error)  # type: ignore[arg-type]
 
+    def _go_on(self, left: Left) -> None:
+        """Take in what is there of the run."""
+        self._replaces = False
+        before = left.stand.checkpoints
+        self._made, self._making, self._marked = before.count, before.seconds, left.step
+        self.resumed = (*left.stand.resumed, left.step)
+        for record in left.records:
+            self._totals.add(record)
+        if left.score is not None:
+            self._keeper.step, self._scores[left.score.step] = left.score.step, left.score
+
+    def _own(self) -> None:
+        """Make the run's place this job's: a checkpoint of another one that is there is none of it."""
+        if self._left is None:
+            open_objects(self._place).delete([CHECKPOINT])
+
     def hear(self, record: StepRecord) -> None:
         """Take in a step."""
         self.meter.mark_start()
@@ -108,24 +146,50 @@ class RunFiles:
         if self._read is not None:
             self._keeper.go_on()
 
-    def keep(self, step: int, heldout: dict[str, float], read: Callable[[], tuple[Tables, int]]) -> None:
+    def keep(self, best: Score, read: Callable[[], tuple[Tables, int]]) -> None:
         """Say that there is a new best model, which ``read`` returns with its step, in any thread.
 
         It may be a newer one by then. The model that a training starts with is none.
         """
-        if step and self._keeps:
-            self._heldout[step] = heldout
+        if best.step and self._keeps:
+            self._scores[best.step] = best
             self._read = read
-            self._keeper.want(step)
+            self._keeper.want(best.step)
+
+    def count_checkpoint(self, seconds: float) -> None:
+        """Take in that a worker has made a checkpoint, in so many seconds."""
+        self._made, self._making = self._made + 1, self._making + seconds
+
+    def mark(self, data: Bytes, mark: Mark) -> None:
+        """Put a checkpoint into the run's place, after the history of the steps before; in any thread.
+
+        As long as another run is there that may yet stay, nothing is written.
+        """
+        if self._replaces:
+            return
+        last, left = self._totals.last, self._left
+        stand = Stand(
+            mark.plan,
+            mark.following,
+            mark.progress,
+            self.spec,
+            seconds=max(last.time if last else 0.0, left.seconds if left else 0.0),
+            cost=max((last and last.cost) or 0.0, left.cost if left else 0.0),
+            checkpoints=self._checkpoints(),
+            resumed=self.resumed,
+        )
+        self._history.store()
+        open_objects(self._place).put(CHECKPOINT, with_stand(data, stand))
+        self._marked = mark.plan.step
 
     def end(self, outcome: Outcome, tables: Tables) -> None:
         """Write the model with which the job has ended; what its clean-up may lose is written then."""
         self._finish(_PATIENCE, last=False)
         self._write_model(tables)
-        self._over = True
-        open_objects(self._place).delete([CHECKPOINT])
+        self._over, self._marked = True, None
         self._history.store()
         write_summary(self._place, self._summary(outcome, self.bill()))
+        open_objects(self._place).delete([CHECKPOINT])  # not before: until then the run can be resumed
 
     def close(self, outcome: Outcome, started: float, bill: Bill | None) -> Summary:
         """Write and return the summary of a job of which nothing is left, the bill being the last."""
@@ -155,6 +219,9 @@ class RunFiles:
         for note in left_by(summary, self._place):
             error.add_note(note)
 
+    def _checkpoints(self) -> Checkpoints:
+        return Checkpoints(self._made, self._making, self._marked)
+
     def _finish(self, within: float, *, last: bool) -> None:
         self._keeper.finish(within, last=last)
         for finish in self._closings:
@@ -164,9 +231,12 @@ class RunFiles:
         """Put the newest best model into the run's place; return its step."""
         assert self._read is not None, "nothing is wanted before it is there"
         tables, step = self._read()
-        write_artifact(self._place, self._artifact(tables))
+        if self._replaces:
+            self._own()
+        write_artifact(self._place, self._artifact(tables, self._scores.get(step)))
         self._history.store()
         write_summary(self._place, self._so_far(RUNNING, step))
+        self._replaces = False
         return step
 
     def _write_model(self, tables: Tables) -> None:
@@ -184,8 +254,8 @@ class RunFiles:
                 cure=f"it is kept in {folder}: copy it from there",
             ) from error
 
-    def _artifact(self, tables: Tables) -> Artifact:
-        """Return the model with all that it takes to score with it."""
+    def _artifact(self, tables: Tables, score: Score | None = None) -> Artifact:
+        """Return the model with all that it takes to score with it, and the score if it can be told."""
         shape = self._dataset.manifest.shape
         about = Description(
             FORMAT,
@@ -194,21 +264,29 @@ class RunFiles:
             self.spec.fingerprint,
             self.spec.seed,
             shape.columns if isinstance(shape, Clicks) else None,
+            score._replace(heldout=finite(score.heldout)) if score and math.isfinite(score.value) else None,
         )
         return Artifact(about, tables, self._ids)
 
     def _so_far(self, reason: str, step: int, error: str | None = None, code: int = 0) -> Summary:
         """Return the summary of a job that is not over, the model in its place being that of ``step``."""
         last = self._totals.last
-        best = Choice(step, self._heldout.get(step, {}), restored=step > 0)
+        score = self._scores.get(step)
+        best = Choice(step, finite(score.heldout) if score else {}, restored=step > 0)
         outcome = Outcome(reason, best, started_at=0.0, seconds=last.time if last else 0.0)
         summary = self._summary(outcome, self.bill())
         return msgspec.structs.replace(summary, error=error, exit_code=code)
 
     def _summary(self, outcome: Outcome, bill: Bill | None, started: float = 0.0) -> Summary:
         notes = self._dataset.manifest.notes
-        return summarize(
+        summary = summarize(
             self.spec, outcome, self._totals, self.meter, started=started, bill=bill, notes=notes
+        )
+        return msgspec.structs.replace(
+            summary,
+            wall_seconds=summary.wall_seconds + (self._left.seconds if self._left else 0.0),
+            checkpoints=self._checkpoints(),
+            resumed=self.resumed,
         )
 
 
@@ -218,6 +296,12 @@ def check_run_folder(out: Place, overwrite: bool) -> None:
     What a run has left behind that never came to a model makes way.
     """
     found = open_objects(out).names()
+    if CHECKPOINT in found and not overwrite and not is_finished(out):
+        raise UsageError(
+            "a run is here that can be resumed",
+            where=str(out),
+            cure=f"go on with it: mlless resume {out}; or choose another --out, or add --overwrite",
+        )
     if MODEL in found and not overwrite:
         raise UsageError(
             "the run's folder exists", where=str(out), cure="choose another --out, or add --overwrite"

@@ -63,22 +63,27 @@ class Totals:
 class HistoryFile:
     """Writes a run's history as it goes; where it ``replaces`` another one, that stays until ``store``.
 
-    In a folder it can be read as it grows. On the way to an object store it is in a temporary file. Where it
-    cannot be written, say on a full disk, it ends with the steps that it has: that must not end a training.
+    It begins with the lines of ``before``. In a folder it can be read as it grows. On the way to an object
+    store it is in a temporary file. Where it cannot be written, say on a full disk, it ends with the steps
+    that it has: that must not end a training.
     """
 
-    def __init__(self, run: Place, *, replaces: bool = False) -> None:
+    def __init__(self, run: Place, *, replaces: bool = False, before: bytes = b"") -> None:
         self._run, self._objects = run, open_objects(run)
         self._name = f"{PART}{HISTORY}" if replaces else HISTORY
         # Before a long training: can it be written there? If not, this says so.
-        self._objects.put(self._name, b"")
+        self._objects.put(self._name, before)
         self._file = (
             (run.path / self._name).open("r+b", buffering=0)
             if isinstance(run, Directory)
             else tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 (closed on leaving)
         )
         self._encoder = msgspec.json.Encoder()
-        self._gathered, self._size, self._written = bytearray(), 0, time.monotonic()
+        if isinstance(run, Directory):
+            self._file.seek(len(before))
+        else:
+            self._file.write(before)
+        self._gathered, self._size, self._written = bytearray(), len(before), time.monotonic()
         self._broken = False
         self._lock = threading.Lock()
 
@@ -152,10 +157,9 @@ class Following:
 
     def read(self) -> list[StepRecord]:
         """Return the records that have come; ChannelError if the place is out of reach."""
-        data = self._new()
-        data = data[: data.rfind(b"\n") + 1]
+        data = whole_lines(self._new())
         self._at += len(data)
-        return [msgspec.json.decode(line, type=StepRecord) for line in data.splitlines()]
+        return decoded(data)
 
     def _new(self) -> bytes:
         for name in self._names:
@@ -170,8 +174,17 @@ class Following:
 
 def read_history(run: Place) -> list[StepRecord]:
     """Return the record of every step of a run, but for those that it has gone back behind."""
-    lines = open_objects(run).get(HISTORY).splitlines()
-    return that_count(msgspec.json.decode(line, type=StepRecord) for line in lines)
+    return that_count(decoded(open_objects(run).get(HISTORY)))
+
+
+def whole_lines(history: bytes) -> bytes:
+    """Return the lines of a history that are whole: its writer may be at work, or have been killed."""
+    return history[: history.rfind(b"\n") + 1]
+
+
+def decoded(history: bytes) -> list[StepRecord]:
+    """Return the records of the lines of a history, also of steps that are taken again."""
+    return [msgspec.json.decode(line, type=StepRecord) for line in history.splitlines()]
 
 
 def that_count(records: Iterable[StepRecord]) -> list[StepRecord]:

@@ -59,7 +59,7 @@ class Keeper:
             self._thread.join(max(deadline - self._now(), 0.0))
 
     def _begin(self) -> None:
-        if self._wanted > self.step and (self._thread is None or not self._thread.is_alive()):
+        if self._wanted != self.step and (self._thread is None or not self._thread.is_alive()):
             self._thread = threading.Thread(target=self._work, name="keep", daemon=True)
             self._thread.start()
 

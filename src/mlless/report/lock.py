@@ -16,17 +16,18 @@ from mlless.locations import Directory, Place
 
 LOCK = ".lock"  # held by who writes the run's files
 GUARD = ".guard"  # held by who sees to it that somebody does
+_ELSEWHERE = "choose another --out, or wait until that job has ended"
 _TRIES, _PAUSE = 5, 0.05  # seconds: who looks whether a file is locked holds it for a moment
 
 
 @contextmanager
-def locked(run: Place, name: str = LOCK) -> Iterator[None]:
-    """Keep others out of the run's folder, if it is one; UsageError if another job has done so."""
+def locked(run: Place, name: str = LOCK, cure: str = _ELSEWHERE) -> Iterator[None]:
+    """Keep others out of the run's folder, if it is one; UsageError with the cure if another job does so."""
     if not isinstance(run, Directory):
         yield
         return
     path = run.path / name
-    handle = _lock(path)
+    handle = _lock(path, cure)
     try:
         yield
     finally:
@@ -51,15 +52,15 @@ def is_locked(path: Path) -> bool:
     return False
 
 
-def _lock(path: Path) -> int:
+def _lock(path: Path, cure: str) -> int:
     """Return the handle of a file that this process alone has locked, and that is at ``path``."""
     tries = 0
     while True:
         try:
             handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
-            cure = "check free space and permissions"
-            raise ChannelError(f"cannot write: {error.strerror}", where=str(path), cure=cure) from error
+            what, remedy = f"cannot write: {error.strerror}", "check free space and permissions"
+            raise ChannelError(what, where=str(path), cure=remedy) from error
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -71,7 +72,7 @@ def _lock(path: Path) -> int:
             raise UsageError(
                 "another job writes to this run's folder",
                 where=str(path.parent),
-                cure="choose another --out, or wait until that job has ended",
+                cure=cure,
             ) from None
         except OSError as error:  # a file system that cannot do so
             warnings.warn(f"{path} is not locked: {error.strerror}", RuntimeWarning, stacklevel=2)

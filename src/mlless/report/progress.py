@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console, Group, RenderableType
@@ -39,17 +39,21 @@ def progress(
     console: Console | None = None,
     *,
     elapsed: float = 0.0,
+    earlier: Iterable[StepRecord] = (),
     hint: str = "Ctrl-C ends the training and keeps the model",
 ) -> Iterator[Listener]:
     """Give the listener of a job whose course is shown on ``console``, or on standard output.
 
-    It has run for the seconds ``elapsed``. A ``hint`` says below a live display what one may do.
+    It has run for the seconds ``elapsed``, with the steps ``earlier``. A ``hint`` says below a live display
+    what one may do.
     """
     # A notebook sets FORCE_COLOR, but no cursor moves there: it gets plain lines.
     console = console or Console(
         file=silenced(sys.stdout), highlight=False, force_jupyter=False, force_terminal=sys.stdout.isatty()
     )
     course = Course(spec, elapsed)
+    for record in earlier:
+        course.add(record)
     if not console.is_terminal:
         plain = _Plain(course, console)
         yield plain.hear
@@ -124,7 +128,7 @@ def _events(record: StepRecord) -> Iterator[str]:
     for loss in record.losses:
         yield f"{start}{loss}"
     if record.rewound_to is not None:
-        yield f"{start}all workers were lost: back to this step"
+        yield f"{start}back to this step"
     decision = record.decision
     if decision is not None and decision.workers:
         who = ", ".join(map(str, decision.workers))

@@ -527,7 +527,7 @@ class _Copies(Safe):
         self._store, self._copy = store, ("", b"")
         self._initial = store.values[keys.INITIAL]
 
-    def mark(self, mark: Mark) -> None:
+    def mark(self, mark: Mark, seconds: float) -> None:
         """Copy a checkpoint, unless the store has lost it already."""
         key = mark.origin.key
         if key in self._store.values:

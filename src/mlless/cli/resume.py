@@ -1,0 +1,57 @@
+"""``mlless resume``: on with a training that was lost."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from mlless.cli.options import with_settings
+from mlless.cli.settings import ANEW, Settings
+
+EXAMPLES = """[bold]Examples[/bold]
+
+[cyan]mlless resume runs/ratings[/cyan]
+
+[cyan]mlless resume runs/ratings --workers 2 --max-time 600[/cyan]
+
+[cyan]mlless resume s3://bucket/runs/ratings --store redis://cache:6379[/cyan]
+
+[bold]Exit codes[/bold]
+
+Those of mlless train"""
+
+
+@with_settings(*ANEW.values())
+def resume(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="The run's folder or URL.")],
+    settings: Settings,
+    dataset: Annotated[
+        str | None,
+        typer.Option(metavar="DATASET", help="Where the data set is now.", show_default="where it was"),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON, and only it.")] = False,
+) -> None:
+    """Go on with a training whose process was killed, or that failed: from its newest checkpoint.
+
+    Time, money, history and the best model go on from where they were. What the run was asked for holds
+    unless it is given here; where functions run and meet is to be given again, or in the settings.
+    """
+    from mlless.cli.console import console, say
+    from mlless.cli.ending import tell_end
+    from mlless.driver import plan_resume, run_job
+    from mlless.report.account import opening
+    from mlless.report.left import resuming
+    from mlless.report.progress import progress
+
+    deployment = settings.deployment()
+    with resuming(run) as left:
+        job = plan_resume(left, settings.given_anew(), dataset)
+        to = console(stderr=json)
+        to.quiet = json and not to.is_terminal
+        say(to, opening(job.spec, deployment))
+        with progress(job.spec, to, elapsed=left.seconds, earlier=left.records) as listen:
+            done = run_job(
+                job.spec, job.dataset, left.place, listen=listen, deployment=deployment, left=job.left
+            )
+    tell_end(to, done.summary, run, job.dataset.location, json=json)

@@ -1,0 +1,261 @@
+"""What a job has left in its run's place that did not come to its end: from there it is resumed.
+
+Beside its tables a checkpoint tells how the job stood. The steps that were closed after it are taken again;
+what they took of time and money stays paid.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import msgspec
+import safetensors
+import safetensors.numpy
+import xxhash
+
+from mlless import checkpoint, keys
+from mlless.artifact import MODEL, read_artifact
+from mlless.channels.opening import open_objects
+from mlless.channels.ports import Bytes, KeyValueStore
+from mlless.errors import DatasetError, UsageError
+from mlless.job import JobSpec
+from mlless.kernels.arrays import Floats
+from mlless.local import Course, begin
+from mlless.locations import Location, Place, place_of
+from mlless.mark import Mark, Past, beginning, resumed
+from mlless.membership import Schedule
+from mlless.messages import Origin, Plan
+from mlless.models import model_of
+from mlless.records import Checkpoints, StepRecord, Summary
+from mlless.replica import Replica
+from mlless.report.history import (
+    CHECKPOINT,
+    HISTORY,
+    SUMMARY,
+    decoded,
+    is_finished,
+    read_summary,
+    that_count,
+    whole_lines,
+)
+from mlless.report.lock import locked
+from mlless.stopping import Progress, Score
+
+FORMAT = 1
+_STAND, _FORMAT, _DIGEST = "stand", "stand_format", "digest"
+_BEST = f"{keys.BEST}/before"
+
+
+class Stand(msgspec.Struct, frozen=True):
+    """How a job stood at its checkpoint: what was to follow, its progress, and the job itself.
+
+    It had taken so many ``seconds`` and dollars when the checkpoint was written.
+    """
+
+    plan: Plan
+    following: Plan | None
+    progress: Progress
+    job: JobSpec
+    seconds: float
+    cost: float
+    checkpoints: Checkpoints
+    resumed: tuple[int, ...]  # at which steps it was resumed before
+
+
+@dataclass(frozen=True)
+class Start:
+    """From where a job starts: its mark, the bytes of the mark's origin, and the same as a replica.
+
+    One that is resumed has a ``past``, and maybe its ``best`` model.
+    """
+
+    mark: Mark
+    origin: bytes
+    course: Course
+    past: Past | None = None
+    best: dict[str, Floats] | None = None
+
+    def put(self, store: KeyValueStore) -> None:
+        """Put into a job's store what it starts with."""
+        store.put(self.mark.origin.key, [self.origin])
+        if self.past is not None and self.best is not None:
+            assert self.mark.progress.best is not None, "a best model without a score"
+            checkpoint.save_snapshot(store, self.past.best_key, self.best, self.mark.progress.best.step)
+
+
+def fresh(spec: JobSpec, schedule: Schedule) -> Start:
+    """Return the start of a new job."""
+    course = begin(spec.model, spec.seed)
+    origin = Origin(keys.INITIAL, 0, course.replica.digest())
+    return Start(
+        beginning(spec, schedule, origin), checkpoint.packed(course.replica.snapshot(), {"step": "0"}), course
+    )
+
+
+@dataclass(frozen=True)
+class Left:
+    """What is left of a run: its checkpoint, its history, its best model with its score if that is known.
+
+    It is to go on with so many ``workers``, or with those that it had.
+    """
+
+    place: Place
+    summary: Summary
+    stand: Stand
+    checkpoint: bytes
+    history: bytes
+    records: Sequence[StepRecord]  # also of steps that are taken again
+    score: Score | None
+    best: dict[str, Floats] | None
+    workers: int | None = None
+
+    @property
+    def step(self) -> int:
+        """The step from which the job goes on."""
+        return self.stand.plan.step
+
+    @property
+    def seconds(self) -> float:
+        """Seconds that the job has taken, as far as that is known."""
+        return max([self.stand.seconds, *(record.time for record in self.records)])
+
+    @property
+    def cost(self) -> float:
+        """Dollars that the job has cost, as far as that is known."""
+        return max([self.stand.cost, *(record.cost or 0.0 for record in self.records)])
+
+    def start(self, spec: JobSpec, schedule: Schedule) -> Start:
+        """Return from where the job goes on, its rules being those of ``spec``."""
+        replica = Replica(model_of(spec.model).shapes)
+        checkpoint.start_from(safetensors.numpy.load(self.checkpoint), self.step, replica)
+        origin = Origin(keys.INITIAL, self.step, replica.digest())
+        stood = Mark(self.stand.plan, self.stand.following, origin, self.stand.progress)
+        mark = resumed(spec, schedule, stood, self.workers, self.score)
+        past = Past(
+            self.seconds,
+            self.cost,
+            _BEST if self.best is not None else "",
+            [record for record in that_count(self.records) if record.step < self.step],
+        )
+        return Start(mark, self.checkpoint, Course(self.step, replica), past, self.best)
+
+
+def with_stand(data: Bytes, stand: Stand) -> bytes:
+    """Return the bytes of an origin with what it takes to resume a job from it."""
+    text = base64.b64encode(msgspec.msgpack.encode(stand)).decode()
+    metadata = checkpoint.metadata_of(data) | {_STAND: text, _FORMAT: str(FORMAT), _DIGEST: _digest(data)}
+    return checkpoint.packed(safetensors.numpy.load(bytes(data)), metadata)
+
+
+@contextmanager
+def resuming(run: Location | Place) -> Iterator[Left]:
+    """Keep others out of a run, and give what is left of it; UsageError if it cannot be resumed."""
+    place = place_of(run)
+    _check_unfinished(place)
+    with locked(place, cure="there is nothing to resume as long as it runs"):
+        _check_unfinished(place)
+        yield _read(place)
+
+
+def _check_unfinished(place: Place) -> None:
+    """Raise UsageError unless there is a run which has not come to its end."""
+    found = open_objects(place).names()
+    if not {SUMMARY, HISTORY, CHECKPOINT} & found:
+        raise UsageError(
+            "no run here",
+            where=str(place),
+            expected="the folder or URL that mlless train was given as --out",
+            cure="check the path, or start with mlless train",
+        )
+    if SUMMARY in found and is_finished(place):
+        raise UsageError(
+            "this run has come to its end",
+            where=str(place),
+            found=f"stop_reason {read_summary(place).stop_reason}",
+            cure="use its model as it is, or train another one: mlless train DATASET --out ANOTHER",
+        )
+
+
+def _read(place: Place) -> Left:
+    objects = open_objects(place)
+    names = objects.names()
+    try:
+        summary = read_summary(place) if SUMMARY in names else None
+        history = whole_lines(objects.get(HISTORY)) if HISTORY in names else b""
+        records = decoded(history)
+    except msgspec.DecodeError as error:
+        raise UsageError(
+            "this run is damaged, or of another release",
+            where=str(place),
+            found=str(error),
+            cure="resume it with the release with which it was begun",
+        ) from error
+    if summary is None or CHECKPOINT not in names:
+        raise UsageError(
+            "this run has no checkpoint to go on from",
+            where=str(place),
+            found=_model_there(place, summary, MODEL in names),
+            cure=_again(place, summary, MODEL in names),
+        )
+    data = objects.get(CHECKPOINT)
+    stand = _stand_of(place, data, summary, MODEL in names)
+    score, best = _best(place, stand) if MODEL in names else (None, None)
+    return Left(place, summary, stand, data, history, records, score, best)
+
+
+def _again(place: Place, summary: Summary | None, there: bool) -> str:
+    """Return how to start a run again without losing its model."""
+    dataset = summary.job.dataset if summary else "DATASET"
+    return f"start it again: mlless train {dataset} --out {'ANOTHER' if there else place}"
+
+
+def _model_there(place: Place, summary: Summary | None, there: bool) -> str:
+    if not there:
+        return "no model either"
+    step = f", that of step {summary.model_step}," if summary and summary.model_step else ""
+    return f"its best model so far{step} is in {place}"
+
+
+def _stand_of(place: Place, data: bytes, summary: Summary, there: bool) -> Stand:
+    where = f"{place}/{CHECKPOINT}"
+    cure = f"{_again(place, summary, there)}; {_model_there(place, summary, there)}"
+    try:
+        safetensors.numpy.load(data)
+        metadata = checkpoint.metadata_of(data)
+        if (found := metadata.get(_FORMAT)) != str(FORMAT):
+            raise UsageError(
+                "a checkpoint of another release",
+                where=where,
+                expected=f"format {FORMAT}",
+                found=f"format {found}" if found else "none",
+                cure=f"resume it with mlless {summary.version}, with which it was begun; or {cure}",
+            )
+        if metadata.get(_DIGEST) != _digest(data):
+            raise ValueError("its digest does not fit")
+        return msgspec.msgpack.decode(base64.b64decode(metadata[_STAND], validate=True), type=Stand)
+    except (safetensors.SafetensorError, msgspec.DecodeError, binascii.Error, KeyError, ValueError) as error:
+        raise UsageError("the checkpoint is damaged", where=where, found=str(error), cure=cure) from error
+
+
+def _best(place: Place, stand: Stand) -> tuple[Score | None, dict[str, Floats] | None]:
+    """Return the best model so far and its score, if it is one of this job whose score is known."""
+    try:
+        found = read_artifact(place)
+    except DatasetError as error:
+        warnings.warn(f"the best model so far is passed over: {error}", RuntimeWarning, stacklevel=2)
+        return None, None
+    about = found.description
+    if about.score is None or (about.model, about.trained_on) != (stand.job.model, stand.job.fingerprint):
+        return None, None
+    return about.score, found.tables
+
+
+def _digest(data: Bytes) -> str:
+    """Return the digest of the tables of a safetensors file: of all that follows its header."""
+    begin = 8 + int.from_bytes(data[:8], "little")
+    return xxhash.xxh3_128(memoryview(data)[begin:]).hexdigest()

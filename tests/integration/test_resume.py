@@ -1,0 +1,315 @@
+"""A training whose driver was killed, or that failed, goes on from its checkpoint."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import signal
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import pytest
+from integration.jobs import DriverProcess, eventually, job
+
+import mlless
+from mlless.artifact import MODEL, read_artifact, write_artifact
+from mlless.data.dataset import Dataset
+from mlless.driver import run_job
+from mlless.errors import UsageError
+from mlless.job import JobSpec
+from mlless.locations import Directory
+from mlless.records import StepRecord
+from mlless.report.history import CHECKPOINT, HISTORY, SUMMARY, read_history, read_summary
+from mlless.report.left import resuming
+
+EPOCHS = 4
+
+
+class Crash(Exception):
+    """What ends a job in the middle."""
+
+
+def spec_of(dataset: Dataset, **wishes: object) -> JobSpec:
+    return job(dataset, **{"workers": 3, "epochs": EPOCHS, "checkpoint_every": 0, **wishes})
+
+
+def crash(spec: JobSpec, dataset: Dataset, run: Path, *, after: int = 30) -> list[StepRecord]:
+    """Run a job that fails after a step; return the records of those before."""
+    seen: list[StepRecord] = []
+
+    def listen(record: StepRecord) -> None:
+        seen.append(record)
+        if record.step >= after and (run / CHECKPOINT).exists():
+            raise Crash
+
+    with pytest.raises(Crash):
+        run_job(spec, dataset, run, listen=listen)
+    return seen
+
+
+@pytest.fixture
+def driver(ratings: Dataset, run_folder: Path, tmp_path: Path) -> Iterator[DriverProcess]:
+    process = DriverProcess(ratings, run_folder, tmp_path / "channels", checkpoint_every=0.0)
+    yield process
+    process.end()
+
+
+def assert_whole(run: Path, dataset: Dataset, epochs: int) -> list[StepRecord]:
+    """Fail unless the history has each step once, each row once an epoch, and time that goes on."""
+    records = read_history(Directory(run))
+    assert [record.step for record in records] == list(range(len(records)))
+    assert all(one.time < two.time for one, two in itertools.pairwise(records))
+    rows = sum(file.rows for file in dataset.manifest.train)
+    taken = Counter[int]()
+    for before, record in itertools.pairwise([None, *records]):
+        taken[int(before.epoch) if before else 0] += record.samples if record else 0
+    assert [taken[epoch] for epoch in range(epochs)] == [rows] * epochs
+    return records
+
+
+def test_a_killed_driver_is_resumed(ratings: Dataset, run_folder: Path, driver: DriverProcess) -> None:
+    eventually((run_folder / CHECKPOINT).exists, "a checkpoint")
+    driver.wait_for_step(100)
+    os.kill(driver.process.pid, signal.SIGKILL)
+    driver.assert_nothing_left()
+    killed = read_summary(Directory(run_folder))
+    assert killed.stop_reason == "running"
+    with resuming(run_folder) as left:
+        epochs = left.stand.plan.epoch + 3
+        step, seconds = left.step, left.seconds
+    run = mlless.resume(run_folder, epochs=epochs, verbose=False)
+    assert run.summary.stop_reason == "epochs"
+    assert run.summary.resumed == (step,)
+    assert run.summary.seconds > seconds
+    records = assert_whole(run_folder, ratings, epochs)
+    (first,) = [record for record in records if record.rewound_to is not None]
+    assert (first.step, first.rewound_to) == (step, step)
+    assert first.time > seconds
+    assert any("the job is resumed, with 3 workers" in line for line in first.losses)
+    assert run.summary.steps == len(records)
+    assert {path.name for path in run_folder.iterdir()} == {MODEL, HISTORY, SUMMARY}
+    rmse = mlless.evaluate(run_folder, ratings.location)["rmse"]
+    assert rmse == pytest.approx(run.summary.heldout["rmse"], rel=1e-5)
+
+
+def test_what_runs_is_not_resumed(ratings: Dataset, run_folder: Path, driver: DriverProcess) -> None:
+    with pytest.raises(UsageError, match=r"another job writes to this run.*nothing to resume as long as"):
+        mlless.resume(run_folder)
+    driver.wait_for_step(40)  # and it is not disturbed
+
+
+def test_of_two_who_resume_the_second_is_refused(ratings: Dataset, run_folder: Path) -> None:
+    crash(spec_of(ratings), ratings, run_folder)
+    refused: list[UsageError] = []
+
+    def listen(record: StepRecord) -> None:
+        if not refused:
+            with pytest.raises(UsageError, match="another job writes to this run") as caught:
+                mlless.resume(run_folder)
+            refused.append(caught.value)
+
+    assert mlless.resume(run_folder, verbose=False, listen=listen).summary.stop_reason == "epochs"
+    assert refused
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_it_goes_on_with_another_number_of_workers(ratings: Dataset, run_folder: Path, workers: int) -> None:
+    crash(spec_of(ratings), ratings, run_folder)
+    run = mlless.resume(run_folder, workers=workers, verbose=False)
+    records = assert_whole(run_folder, ratings, EPOCHS)
+    assert records[-1].workers == run.summary.job.workers == workers
+    assert run.summary.members == (3, workers)
+
+
+def test_a_run_may_be_resumed_again_and_again(ratings: Dataset, run_folder: Path) -> None:
+    crash(spec_of(ratings), ratings, run_folder, after=10)
+    steps = []
+    for after in (25, 40):
+        with resuming(run_folder) as left:
+            steps.append(left.step)
+
+        def listen(record: StepRecord, after: int = after) -> None:
+            if record.step >= after:
+                raise Crash
+
+        with pytest.raises(Crash) as caught:
+            mlless.resume(run_folder, verbose=False, listen=listen)
+        (note,) = [note for note in caught.value.__notes__ if "can be resumed" in note]
+        assert note.endswith(f"mlless resume {run_folder}")
+    with resuming(run_folder) as left:
+        steps.append(left.step)
+    run = mlless.resume(run_folder, verbose=False)
+    assert run.summary.resumed == tuple(steps)
+    assert run.summary.checkpoints.count > 10
+    assert_whole(run_folder, ratings, EPOCHS)
+
+
+def test_the_model_comes_out_as_it_would_have(ratings: Dataset, run_folder: Path, tmp_path: Path) -> None:
+    spec = spec_of(ratings, epochs=8)
+    whole = run_job(spec, ratings, tmp_path / "whole").summary.heldout["rmse"]
+    crash(spec, ratings, run_folder, after=40)
+    assert mlless.resume(run_folder, verbose=False).summary.heldout["rmse"] == pytest.approx(whole, rel=0.01)
+
+
+def test_without_a_residual_the_model_is_the_same_bits(
+    ratings: Dataset, run_folder: Path, tmp_path: Path
+) -> None:
+    """Of plain gradient steps whose changes are all published: nothing is lost with a worker then."""
+    spec = spec_of(ratings, sync="bsp", optimizer="nesterov", learning_rate=0.1)
+    still = msgspec.structs.replace(spec.optimizer, momentum=0.0)
+    model = msgspec.structs.replace(spec.model, l2=0.0)
+    spec = msgspec.structs.replace(spec, optimizer=still, model=model)
+    run_job(spec, ratings, tmp_path / "whole")
+    crash(spec, ratings, run_folder)
+    mlless.resume(run_folder, verbose=False)
+    assert (run_folder / MODEL).read_bytes() == (tmp_path / "whole" / MODEL).read_bytes()
+
+
+# The best model
+
+
+def test_the_best_model_of_before_may_stay_the_best(ratings: Dataset, run_folder: Path) -> None:
+    crash(spec_of(ratings), ratings, run_folder, after=60)
+    before = read_artifact(Directory(run_folder))
+    assert before.description.score is not None
+    score = before.description.score._replace(heldout={"rmse": 0.001}, value=0.001)
+    about = msgspec.structs.replace(before.description, score=score)
+    write_artifact(Directory(run_folder), replace(before, description=about))
+    summary = mlless.resume(run_folder, verbose=False).summary
+    assert (summary.model_step, summary.heldout, summary.restored) == (score.step, {"rmse": 0.001}, True)
+    after = read_artifact(Directory(run_folder))
+    assert after.description.score is None
+    assert all((after.tables[name] == table).all() for name, table in before.tables.items())
+
+
+def test_a_best_model_that_is_damaged_is_passed_over(ratings: Dataset, run_folder: Path) -> None:
+    crash(spec_of(ratings), ratings, run_folder, after=60)
+    (run_folder / MODEL).write_bytes(b"no model")
+    with pytest.warns(RuntimeWarning, match="the best model so far is passed over"):
+        summary = mlless.resume(run_folder, verbose=False).summary
+    assert mlless.evaluate(run_folder, ratings.location)["rmse"] == pytest.approx(
+        summary.heldout["rmse"], rel=1e-5
+    )
+
+
+# Money and time
+
+
+def test_what_was_paid_stays_paid(ratings: Dataset, run_folder: Path) -> None:
+    spec = spec_of(ratings, tariff="published-ibm")
+    before = crash(spec, ratings, run_folder)[-1].cost
+    assert before
+    run = mlless.resume(run_folder, verbose=False)
+    assert run.bill is not None
+    (item,) = [one for one in run.bill.items if "earlier" in one.what]
+    assert item.amount == pytest.approx(before)
+    costs = [record.cost or 0.0 for record in run.history()]
+    assert costs == sorted(costs)
+    assert run.bill.total > before
+
+
+@pytest.mark.parametrize(("option", "value"), [("max_time", 1e-3), ("max_cost", 1e-9)])
+def test_what_is_used_up_is_told(ratings: Dataset, run_folder: Path, option: str, value: float) -> None:
+    crash(spec_of(ratings, tariff="published-ibm"), ratings, run_folder)
+    flag = option.replace("_", "-")
+    with pytest.raises(UsageError, match=rf"used up what --{flag} allows.* Raise --{flag}"):
+        mlless.resume(run_folder, **{option: value})
+    assert mlless.resume(run_folder, verbose=False).summary.stop_reason == "epochs"
+
+
+# Refusals
+
+
+def test_where_no_run_is(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "absent"):
+        with pytest.raises(UsageError, match="no run here"):
+            mlless.resume(folder)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_is_finished(ratings: Dataset, run_folder: Path) -> None:
+    run_job(spec_of(ratings, epochs=1), ratings, run_folder)
+    with pytest.raises(UsageError, match="this run has come to its end: found stop_reason epochs"):
+        mlless.resume(run_folder)
+
+
+def test_a_run_without_a_checkpoint(ratings: Dataset, run_folder: Path) -> None:
+    crash(spec_of(ratings), ratings, run_folder, after=60)
+    (run_folder / CHECKPOINT).unlink()
+    with pytest.raises(UsageError, match=r"no checkpoint .* its best model so far, .* --out ANOTHER"):
+        mlless.resume(run_folder)
+    (run_folder / MODEL).unlink()
+    cure = f"no model either. Start it again: mlless train {ratings.location} --out {run_folder}"
+    with pytest.raises(UsageError, match=cure):
+        mlless.resume(run_folder)
+
+
+def test_another_data_set(ratings: Dataset, clicks: Dataset, run_folder: Path, tmp_path: Path) -> None:
+    crash(spec_of(ratings), ratings, run_folder)
+    with pytest.raises(UsageError, match="not the data set of this run: expected fingerprint"):
+        mlless.resume(run_folder, dataset=clicks.location)
+    copy = tmp_path / "moved"
+    shutil.copytree(ratings.location, copy)
+    assert mlless.resume(run_folder, dataset=copy, verbose=False).summary.job.dataset == str(copy)
+
+
+def test_more_workers_than_groups(ratings: Dataset, run_folder: Path) -> None:
+    crash(spec_of(ratings), ratings, run_folder)
+    with pytest.raises(UsageError, match="more workers than groups of rows"):
+        mlless.resume(run_folder, workers=10**4)
+
+
+@pytest.mark.parametrize("damage", ["cut", "bit", "empty", "stand"])
+def test_a_damaged_checkpoint(ratings: Dataset, run_folder: Path, damage: str) -> None:
+    crash(spec_of(ratings), ratings, run_folder)
+    path = run_folder / CHECKPOINT
+    data = bytearray(path.read_bytes())
+    if damage == "cut":
+        del data[-100:]
+    elif damage == "bit":
+        data[-1] ^= 1
+    elif damage == "empty":
+        data.clear()
+    else:
+        data = bytearray(bytes(data).replace(b'"stand":"', b'"stand":"!'))
+        data[:8] = (int.from_bytes(data[:8], "little") + 1).to_bytes(8, "little")
+    path.write_bytes(data)
+    with pytest.raises(UsageError, match=r"the checkpoint is damaged.* Start it again"):
+        mlless.resume(run_folder)
+
+
+def test_a_checkpoint_of_another_release(
+    ratings: Dataset, run_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crash(spec_of(ratings), ratings, run_folder)
+    monkeypatch.setattr("mlless.report.left.FORMAT", 2)
+    with pytest.raises(
+        UsageError, match="a checkpoint of another release: expected format 2, found format 1"
+    ):
+        mlless.resume(run_folder)
+
+
+def test_a_run_that_can_be_resumed_is_not_replaced_unasked(ratings: Dataset, run_folder: Path) -> None:
+    crash(spec_of(ratings), ratings, run_folder)
+    (run_folder / MODEL).unlink(missing_ok=True)
+    with pytest.raises(UsageError, match=r"can be resumed.*mlless resume .* --overwrite"):
+        run_job(spec_of(ratings), ratings, run_folder)
+    run = run_job(spec_of(ratings, epochs=1), ratings, run_folder, overwrite=True)
+    assert run.summary.resumed == ()
+
+
+def test_a_run_that_was_to_be_replaced_stays_what_it_was(ratings: Dataset, run_folder: Path) -> None:
+    run_job(spec_of(ratings, epochs=1), ratings, run_folder)
+
+    def listen(record: StepRecord) -> None:
+        if record.step == 10:
+            raise Crash
+
+    with pytest.raises(Crash):
+        run_job(spec_of(ratings), ratings, run_folder, overwrite=True, listen=listen)
+    with pytest.raises(UsageError, match="come to its end"):
+        mlless.resume(run_folder)
