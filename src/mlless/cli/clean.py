@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from mlless.cli.options import with_settings
-from mlless.cli.settings import Settings
+from mlless.cli.settings import OPTIONS, Settings
 
 EXAMPLES = """[bold]Examples[/bold]
 
@@ -16,7 +16,7 @@ EXAMPLES = """[bold]Examples[/bold]
 [cyan]mlless clean s3://bucket/runs/ratings --store redis://:PASSWORD@HOST:6379[/cyan]"""
 
 
-@with_settings("store", "bus")
+@with_settings(OPTIONS["store"], OPTIONS["bus"])
 def clean(
     run: Annotated[
         str, typer.Argument(metavar="RUN", help="The folder or URL of a run whose job was killed.")
