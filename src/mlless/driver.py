@@ -19,7 +19,7 @@ from mlless import checkpoint
 from mlless.artifact import read_artifact
 from mlless.autotuner.opening import open_tuner
 from mlless.billing.amount import money
-from mlless.billing.meter import MEMORY, Bill, Usage
+from mlless.billing.meter import MEMORY, SUPERVISOR, Bill, Usage
 from mlless.billing.meter import Meter as CostMeter
 from mlless.channels.opening import check_servers
 from mlless.clock import SystemClock
@@ -346,6 +346,8 @@ def run_job(
             if spec.tariff is not None:
                 costs = CostMeter(spec.tariff, opened=clock.now(), memory=memory, earlier=earlier)
             if costs:
+                if detached:
+                    costs.start([SUPERVISOR], clock.now())
                 files.bill = lambda: costs.bill(clock.now())
             supervisor = Supervisor(
                 spec,
@@ -376,6 +378,8 @@ def run_job(
             outcome.ended += stopped
             if costs:
                 costs.use(Usage(reads=looks.made))
+                if detached:
+                    costs.end(SUPERVISOR, clock.now())
             # Functions have long ended while files are written.
             bill = final_bill(costs, stopped, now=clock.now() - written, done=done)
             return Run(place, files.close(outcome, started, bill))

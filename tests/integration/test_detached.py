@@ -279,6 +279,20 @@ def test_two_jobs_in_one_folder_are_refused(detached: Job, ratings: Dataset) -> 
     assert detached.status.state == "running"
 
 
+def test_the_supervisor_is_on_the_bill(ratings: Dataset, run_folder: Path, tmp_path: Path) -> None:
+    mlless.detach(ratings, out=run_folder, epochs=3, workers=2, tariff="published-ibm")
+    bill = mlless.attach(run_folder, verbose=False).bill
+    assert bill is not None
+    items = {item.what: item.quantity for item in bill.items}
+    # Two functions of 2 GB that start after it, and end before it.
+    assert 0 < items["functions"] < 2 * items["supervisor"]
+    here = mlless.train(
+        ratings, out=tmp_path / "here", epochs=1, workers=2, tariff="published-ibm", verbose=False
+    )
+    assert here.bill is not None
+    assert "supervisor" not in {item.what for item in here.bill.items}
+
+
 def test_passwords_are_in_no_file_and_on_no_command_line(
     ratings: Dataset, run_folder: Path, secure_redis_server: Server
 ) -> None:

@@ -18,6 +18,7 @@ from mlless.billing.amount import money
 from mlless.billing.tariff import Tariff
 from mlless.errors import UsageError
 
+SUPERVISOR = "supervisor"  # the function that leads a job, where it is one; it has a line of its own
 MEMORY = 2048  # MB a function is billed for unless the job says otherwise: that of the published experiments
 
 
@@ -107,11 +108,14 @@ class Meter:
         To look ahead: ``more`` may be used until then.
         """
         price, items = self._tariff.function, []
-        seconds = 0.0
-        for launch in self._launches.values():
+        seconds = {"functions": 0.0}
+        for function, launch in self._launches.items():
             end = at if launch.ended is None else launch.ended
-            seconds += _billed(end - launch.started, price.granularity, price.minimum)
-        items.append(_item("functions", seconds * self._gb, "GB-s", price.gb_second))
+            what = SUPERVISOR if function == SUPERVISOR else "functions"
+            billed = _billed(end - launch.started, price.granularity, price.minimum)
+            seconds[what] = seconds.get(what, 0.0) + billed
+        for what, total in seconds.items():
+            items.append(_item(what, total * self._gb, "GB-s", price.gb_second))
         if price.million_invocations:
             items.append(_item("invocations", len(self._launches), "", price.million_invocations / 1e6))
         for server in self._tariff.servers:
@@ -126,9 +130,9 @@ class Meter:
         return math.fsum(item.amount for item in self._items(usage))
 
     def rate(self, functions: int) -> float:
-        """Return the dollars a second of so many functions and of the servers."""
+        """Return the dollars a second of so many functions, the supervisor if it is one, and the servers."""
         servers = sum(server.hour for server in self._tariff.servers) / 3600
-        return functions * self._gb * self._tariff.function.gb_second + servers
+        return (functions + self._supervisors) * self._gb * self._tariff.function.gb_second + servers
 
     def _items(self, used: Usage) -> list[Item]:
         items = []
@@ -141,15 +145,21 @@ class Meter:
         return items
 
     @property
+    def _supervisors(self) -> int:
+        return int(SUPERVISOR in self._launches)
+
+    @property
     def traffic_rate(self) -> float:
         """The dollars a byte of updates."""
         return self._tariff.traffic.gb_exchanged / 1e9 if self._tariff.traffic else 0.0
 
     def minimum(self, functions: int) -> float:
-        """Return the least that so many functions cost, however short they run."""
+        """Return the least that so many functions cost, and the supervisor, however short they run."""
         price = self._tariff.function
         shortest = _billed(0.0, price.granularity, price.minimum)
-        return functions * (shortest * self._gb * price.gb_second + price.million_invocations / 1e6)
+        return (functions + self._supervisors) * (
+            shortest * self._gb * price.gb_second + price.million_invocations / 1e6
+        )
 
     def check_budget(
         self, dollars: float, functions: int, usage: Usage = NOTHING, seconds: float = 0.0
@@ -160,7 +170,8 @@ class Meter:
             spent = f" beyond the {money(self._earlier)} of before" if self._earlier else ""
             raise UsageError(
                 "the budget is below the minimum charge",
-                expected=f"at least {money(least)} for {functions} functions by {self._tariff.name}{spent}",
+                expected=f"at least {money(least)} for {functions + self._supervisors} functions "
+                f"by {self._tariff.name}{spent}",
                 found=money(dollars),
                 cure="raise --max-cost, or use fewer --workers",
             )

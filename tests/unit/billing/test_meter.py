@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from mlless.billing.meter import Bill, Meter, Usage
+from mlless.billing.meter import SUPERVISOR, Bill, Meter, Usage
 from mlless.billing.tariff import FunctionPrice, ServerPrice, Tariff, TrafficPrice, load_tariff
 from mlless.errors import UsageError
 
@@ -16,7 +16,7 @@ RULE = {"source": "test", "date": "2026-01-01"}
 def story(tariff: Tariff) -> Bill:
     """Return the bill of a supervisor and three workers; one fails and is relaunched, one leaves early."""
     meter = Meter(tariff, opened=100.0, memory=2048)
-    meter.start(["supervisor"], 100.0)
+    meter.start([SUPERVISOR], 100.0)
     meter.start([(0, 0), (1, 0), (2, 0)], 100.25)
     meter.use(Usage(reads=3))
     meter.end((1, 0), 104.3, ran=4.0001)  # died; heard of a moment later
@@ -25,7 +25,7 @@ def story(tariff: Tariff) -> Bill:
     meter.use(Usage(reads=2_000, writes=100))
     meter.end((1, 1), 120.25, ran=15.75)
     meter.end((0, 0), 120.31)
-    meter.end("supervisor", 121.0)
+    meter.end(SUPERVISOR, 121.0)
     meter.use(Usage(writes=3))
     return meter.bill(121.0)
 
@@ -45,7 +45,8 @@ def test_lambda_bills_milliseconds_invocations_a_node_and_requests(name: str, gb
     found = amounts(story(load_tariff(name)))
     assert found == pytest.approx(
         {
-            "functions": (21 + 20.06 + 4.001 + 15.75 + 10) * 2 * gb_second,
+            "functions": (20.06 + 4.001 + 15.75 + 10) * 2 * gb_second,
+            "supervisor": 21 * 2 * gb_second,
             "invocations": 5 * 0.20 / 1e6,
             "ElastiCache cache.m6g.large": 21 / 3600 * 0.149,
             "object store, reads": 2_003 * 0.0004 / 1000,
@@ -58,7 +59,8 @@ def test_the_published_tariff_bills_tenths_of_a_second_and_two_servers() -> None
     found = amounts(story(IBM))
     assert found == pytest.approx(
         {
-            "functions": (21 + 20.1 + 4.1 + 15.8 + 10) * 2 * 0.000017,
+            "functions": (20.1 + 4.1 + 15.8 + 10) * 2 * 0.000017,
+            "supervisor": 21 * 2 * 0.000017,
             "Redis on a VM (M1.2x16)": 21 / 3600 * 0.17,
             "RabbitMQ on a VM (C1.4x4)": 21 / 3600 * 0.15,
         }
@@ -70,7 +72,8 @@ def test_google_bills_tenths_of_a_second_a_vcpu_with_the_memory_and_no_server() 
     assert found == pytest.approx(
         {
             # 2 GiB and a vCPU, and 2 GB with 2.4 GHz of the first generation: the same.
-            "functions": (21 + 20.1 + 4.1 + 15.8 + 10) * (2 * 0.0000025 + 0.000024),
+            "functions": (20.1 + 4.1 + 15.8 + 10) * (2 * 0.0000025 + 0.000024),
+            "supervisor": 21 * (2 * 0.0000025 + 0.000024),
             "invocations": 5 * 0.40 / 1e6,
             "object store, reads": 2_003 * 0.0004 / 1000,
             "object store, writes": 103 * 0.005 / 1000,
@@ -145,9 +148,19 @@ def test_the_published_price_model(system: str, seconds: tuple[int, ...]) -> Non
     }[system]
     meter = Meter(tariff, opened=0.0, memory=2048)
     if system != "vms":
-        meter.start(["supervisor" if system == "mlless" else "another", *range(24)], 0.0)
+        meter.start([SUPERVISOR if system == "mlless" else "another", *range(24)], 0.0)
     for budget, expected in zip((0.09, 0.18, 0.36), seconds, strict=True):
         assert lasts(meter, budget) == pytest.approx(expected, rel=0.01)
+
+
+def test_a_supervisor_that_is_a_function_is_a_part_of_every_forecast() -> None:
+    meter = Meter(IBM, opened=0.0)
+    rate, least = meter.rate(2), meter.minimum(2)
+    meter.start([SUPERVISOR], 0.0)
+    assert meter.rate(2) == pytest.approx(rate + 2 * 0.000017)
+    assert meter.minimum(2) == pytest.approx(least * 3 / 2)
+    with pytest.raises(UsageError, match=r"for 3 functions"):
+        meter.check_budget(1.2 * least, 2)
 
 
 def test_a_budget_below_the_minimum_charge_is_refused() -> None:
