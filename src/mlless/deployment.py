@@ -104,11 +104,22 @@ class Deployment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         Option(_WHERE, "Processes of this machine, or cloud functions by Lithops' own configuration."),
     ] = "processes"
     memory: Annotated[
-        int | None, Option(_WHERE, "Memory of a function.", "what the runtime gives", metavar="MB")
+        int | None,
+        Option(
+            _WHERE,
+            "Memory of a function; a process of this machine that has more is ended.",
+            "what the runtime gives",
+            metavar="MB",
+        ),
     ] = None
     time_limit: Annotated[
         int | None,
-        Option(_WHERE, "Time after which a function is ended.", "what the runtime gives", metavar="SECONDS"),
+        Option(
+            _WHERE,
+            "Time after which a function, or a process of this machine, is ended.",
+            "what the runtime gives",
+            metavar="SECONDS",
+        ),
     ] = None
 
     def __post_init__(self) -> None:

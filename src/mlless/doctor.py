@@ -1,6 +1,7 @@
 """Checks a deployment end to end: store, bus, data set, functions. Every check does the real thing.
 
-What is put on servers is under the name of a job of its own and gone afterwards.
+``diagnosis`` puts into words what comes of it. What is put on servers is under the name of a job of its own
+and gone afterwards.
 """
 
 from __future__ import annotations
@@ -12,28 +13,36 @@ from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
-from typing import Literal
 
 import msgspec
 
-import mlless
 from mlless import kernels
 from mlless.channels.opening import open_hub, open_link, open_objects, open_store
 from mlless.channels.ports import Hub, KeyValueStore
-from mlless.channels.redis_health import EVICTS, EVICTS_CURE, OLDEST, SILENT, SILENT_CURE, Health, inspect
+from mlless.channels.redis_health import inspect
 from mlless.clock import Clock, SystemClock
 from mlless.deployment import EMBEDDED, Deployment, is_redis
-from mlless.errors import CodecError, DatasetError, DeadlineExceeded, JobError, MLLessError, hidden
+from mlless.diagnosis import (
+    Finding,
+    channels_from_there,
+    clocks_finding,
+    dataset_from_there,
+    functions_finding,
+    milliseconds,
+    server_finding,
+    speeds,
+    versions_finding,
+)
+from mlless.errors import CodecError, DeadlineExceeded, MLLessError, hidden
 from mlless.instructions import Ended
 from mlless.interrupts import interruptible
 from mlless.job import Deadlines
 from mlless.locations import Directory, place_of
 from mlless.losses import died, failed
-from mlless.memory import megabytes
-from mlless.messages import PROTOCOL, Commit, Failure, Hello
+from mlless.messages import Commit, Failure, Hello
 from mlless.probe import ENTRY, ROUNDS, Sight, dataset_speed, greeting, probe_of, sight_key, store_speed
 from mlless.reception import Reception
-from mlless.report.wording import count, duration, size
+from mlless.report.wording import size
 from mlless.runtimes.ports import Runtime
 from mlless.session import meeting, open_session
 
@@ -43,20 +52,6 @@ _ANSWER = Commit(-1, (), ())
 _DEADLINE = 20.0  # seconds a message may take
 _GRACE = 10.0
 _OUT = 1 << 20  # bytes
-_SKEW = 60.0  # seconds that clocks may differ; servers that check signatures allow some minutes
-
-Outcome = Literal["ok", "warning", "failed"]
-
-
-class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of one check. ``exit_code`` is that of the error if it failed; ``facts`` the numbers."""
-
-    check: str
-    outcome: Outcome = "ok"
-    text: str
-    cure: str | None = None
-    exit_code: int = 0
-    facts: dict[str, object] = {}
 
 
 def examine(
@@ -84,7 +79,7 @@ def examine(
         if out is not None:
             yield from _tried("out", [], _check_out(out))
         if _any_failed(channels):
-            text = "not started: they could not meet"
+            text = "not started: what has failed above is to be mended first"
             yield Finding(check="functions", outcome="warning", text=text)
         else:
             yield from _tried("functions", [], _check_functions(deployment, workers, dataset))
@@ -124,7 +119,7 @@ def _check_store(deployment: Deployment, address: str) -> Iterator[Finding]:
     name = hidden(address)
     if free is not None:
         name = f"files in {Path(addresses.store[0]).parent}, {size(free)} free"
-    text = f"{name}: {_milliseconds(speed.latency)} a round trip, {_speeds(speed.put, speed.get)}"
+    text = f"{name}: {milliseconds(speed.latency)} a round trip, {speeds(speed.put, speed.get)}"
     yield Finding(
         check="store", text=text, facts={"address": hidden(address), **msgspec.structs.asdict(speed)}
     )
@@ -150,7 +145,7 @@ def _check_bus(deployment: Deployment) -> Iterator[Finding]:
             pings.append(time.perf_counter() - start)
     address = hidden(deployment.meeting)
     name = "a local socket" if address == EMBEDDED else address
-    text = f"{name}: {_milliseconds(median(pings))} a message there and back"
+    text = f"{name}: {milliseconds(median(pings))} a message there and back"
     yield Finding(check="bus", text=text, facts={"address": address, "latency": median(pings)})
 
 
@@ -159,30 +154,10 @@ def _check_server(address: str) -> Iterator[Finding]:
         yield server_finding(hidden(address), inspect(address))
 
 
-def server_finding(address: str, health: Health | None) -> Finding:
-    """Tell of a server's release and memory, and whether it may drop what a job needs."""
-    if health is None:
-        return Finding(
-            check="server",
-            outcome="warning",
-            text=f"{address}: {SILENT}",
-            cure=SILENT_CURE,
-        )
-    limit = f"of {size(health.limit)}, {health.policy}" if health.limit else "without a limit"
-    text = f"{address}: {health.release}, {size(health.used)} used {limit}, {size(health.free)} free"
-    facts: dict[str, object] = {"address": address, **msgspec.structs.asdict(health)}
-    cure = None
-    if health.evicts:
-        text, cure = f"{text}; {EVICTS}", EVICTS_CURE
-    elif health.major < OLDEST:
-        cure = f"update it: mlless is made for Redis {OLDEST} and newer, and for Valkey"
-    return Finding(check="server", outcome="warning" if cure else "ok", text=text, cure=cure, facts=facts)
-
-
 def _check_dataset(dataset: str) -> Iterator[Finding]:
     speed = dataset_speed(dataset)
     text = (
-        f"{dataset}: opened in {_milliseconds(speed.latency)}, "
+        f"{dataset}: opened in {milliseconds(speed.latency)}, "
         f"a group of {size(speed.group)} read at {size(speed.get)}/s"
     )
     yield Finding(check="data set", text=text, facts=msgspec.structs.asdict(speed))
@@ -221,9 +196,9 @@ def _check_functions(deployment: Deployment, workers: int, dataset: str | None) 
     yield functions_finding(sights, there - started, limit)
     yield versions_finding(sights)
     yield clocks_finding(sights, heard)
-    yield _channels_from_there(sights)
+    yield channels_from_there(sights)
     if dataset is not None:
-        yield _dataset_from_there(sights)
+        yield dataset_from_there(sights)
 
 
 def gather(
@@ -273,104 +248,3 @@ def _sight(store: KeyValueStore, worker: int) -> Sight:
         raise CodecError(
             "not what a function says it sees", where=f"function {worker}", found=str(error)
         ) from error
-
-
-def functions_finding(sights: list[Sight], start: float, limit: float | None) -> Finding:
-    """Tell how long it took until all were there, and what they have."""
-    there = sights[0]
-    each = f"{megabytes(min(one.memory for one in sights))} of memory"
-    ending = "" if limit is None else f", ended after {duration(limit)}"
-    imports = max(one.import_seconds for one in sights)
-    text = (
-        f"{count(len(sights), 'function')} at once, the last there after {duration(start)} "
-        f"({imports:.2f} s of imports), each with {each}{ending}; {there.machine}"
-    )
-    facts: dict[str, object] = {
-        "start_seconds": start,
-        "time_limit": limit,
-        "functions": [msgspec.to_builtins(one) for one in sights],
-    }
-    other = next((one.kernels for one in sights if one.kernels != kernels.NAME), None)
-    if other is not None:
-        return Finding(
-            check="functions",
-            outcome="warning",
-            text=f"{text}; kernels {other}, and here {kernels.NAME}",
-            cure="install mlless where functions run from a wheel, or with a C compiler",
-            facts=facts,
-        )
-    return Finding(check="functions", text=text, facts=facts)
-
-
-def versions_finding(sights: list[Sight]) -> Finding:
-    """Compare releases: a job refuses workers of another one."""
-    other = next(
-        (one for one in sights if (one.protocol, one.version) != (PROTOCOL, mlless.__version__)), None
-    )
-    if other is not None:
-        return Finding(
-            check="versions",
-            outcome="failed",
-            text=f"functions have protocol {other.protocol} of mlless {other.version}, "
-            f"and here it is protocol {PROTOCOL} of mlless {mlless.__version__}",
-            cure="install the same release of mlless on both sides",
-            exit_code=JobError.exit_code,
-        )
-    pythons = ", ".join(sorted({one.python for one in sights}))
-    text = f"mlless {mlless.__version__}, protocol {PROTOCOL} on both sides; Python {pythons} there"
-    return Finding(check="versions", text=text)
-
-
-def clocks_finding(sights: list[Sight], heard: dict[int, list[float]]) -> Finding:
-    """Compare clocks by the midpoint of each function's quickest greeting (Cristian, 1989)."""
-    worst, doubt = 0.0, 0.0
-    for worker, sight in enumerate(sights):
-        quickest = min(range(ROUNDS), key=lambda n: sight.greetings[n][1] - sight.greetings[n][0])
-        sent, answered = sight.greetings[quickest]
-        skew = (sent + answered) / 2 - heard[worker][quickest]
-        if abs(skew) >= abs(worst):
-            worst, doubt = skew, (answered - sent) / 2
-    text = (
-        f"{_milliseconds(abs(worst))} {'ahead' if worst > 0 else 'behind'} at most, ± {_milliseconds(doubt)}"
-    )
-    facts: dict[str, object] = {"skew": worst, "doubt": doubt}
-    if abs(worst) - doubt > _SKEW:
-        cure = "set both clocks by NTP: object stores refuse requests that were signed at another time"
-        return Finding(check="clocks", outcome="warning", text=text, cure=cure, facts=facts)
-    return Finding(check="clocks", text=text, facts=facts)
-
-
-def _channels_from_there(sights: list[Sight]) -> Finding:
-    messages = median(answered - sent for one in sights for sent, answered in one.greetings[1:])
-    latency = median(one.store.latency for one in sights)
-    put, get = median(one.store.put for one in sights), median(one.store.get for one in sights)
-    text = (
-        f"store {_milliseconds(latency)} a round trip, {_speeds(put, get)}; "
-        f"bus {_milliseconds(messages)} (median over functions, all at once)"
-    )
-    facts: dict[str, object] = {"latency": latency, "put": put, "get": get, "bus_latency": messages}
-    return Finding(check="from there", text=text, facts=facts)
-
-
-def _dataset_from_there(sights: list[Sight]) -> Finding:
-    for worker, sight in enumerate(sights):
-        if sight.dataset_error:
-            return Finding(
-                check="data there",
-                outcome="failed",
-                text=f"function {worker} cannot read the data set: {sight.dataset_error}",
-                cure="put the data set where functions can read it, and give them the permission",
-                exit_code=DatasetError.exit_code,
-            )
-    speeds = [one.dataset for one in sights if one.dataset is not None]
-    get, latency = median(one.get for one in speeds), median(one.latency for one in speeds)
-    text = f"opened in {_milliseconds(latency)}, a group read at {size(get)}/s"
-    return Finding(check="data there", text=text, facts={"latency": latency, "get": get})
-
-
-def _milliseconds(seconds: float) -> str:
-    return f"{seconds * 1e3:.2f} ms" if seconds < 1 else duration(seconds)
-
-
-def _speeds(put: float, get: float) -> str:
-    return f"writes {size(put)}/s, reads {size(get)}/s"

@@ -12,7 +12,7 @@ import pytest
 from servers.need import free_port
 from servers.redis import QUOTED, running
 
-DATASET, CHANNEL = 4, 5
+USAGE, DATASET, CHANNEL = 2, 4, 5
 
 
 def _findings(done):
@@ -57,6 +57,15 @@ def test_the_numbers_are_there_for_scripts(mlless, ratings, channels):
     assert len(functions) == 2
     assert all(one["dataset"]["get"] > 0 and one["store"]["put"] > 0 for one in functions)
     assert abs(found["clocks"]["facts"]["skew"]) < 1 + found["clocks"]["facts"]["doubt"]
+
+
+def test_processes_have_the_limits_that_are_asked_for(mlless, channels):
+    limits = "--workers", 1, "--time-limit", 60, "--memory"
+    told = mlless("doctor", *limits, 512).stdout
+    assert "each with 512 MB of memory, ended after 1 min 00 s;" in told
+    told = mlless("doctor", *limits, 1, code=USAGE).stdout
+    assert "✗ functions  a worker has more memory than it may have before it has read anything" in told
+    assert "Raise --memory" in told
 
 
 def test_a_data_set_that_is_not_there(mlless, tmp_path, channels):
@@ -112,14 +121,18 @@ def test_several_servers_a_broker_and_a_password(
     assert broker.names("mlless-doctor") == []
 
 
-def test_a_server_that_evicts_is_a_warning(mlless, redis_binary):
+def test_a_server_that_evicts_is_refused_in_the_words_of_a_job(mlless, ratings, tmp_path, redis_binary):
     limits = "--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"
     with running(redis_binary, *limits) as server:
-        lines = mlless("doctor", "--store", server.url, "--workers", 1).stdout.splitlines()
-    assert lines[0].startswith("! server")
-    assert "allkeys-lru" in lines[0]
-    assert "CONFIG SET maxmemory-policy noeviction" in lines[0]
-    assert [line[0] for line in lines[1:]] == ["✓"] * (len(lines) - 1)
+        done = mlless("doctor", "--store", server.url, "--workers", 1, code=USAGE)
+        job = mlless("train", ratings.dataset, "--out", tmp_path / "run", "--store", server.url, code=USAGE)
+    told, *others = done.stdout.splitlines()
+    assert told.startswith("✗ server")
+    assert "allkeys-lru" in told
+    for words in ("when it is full it drops keys", "CONFIG SET maxmemory-policy noeviction"):
+        assert words in told
+        assert words in job.stderr
+    assert [line[:13].strip() for line in others] == ["✓ store", "! functions"]
 
 
 def test_a_server_that_is_full(mlless, redis_binary):

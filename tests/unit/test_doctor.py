@@ -12,8 +12,9 @@ from mlless import kernels, launch, probe
 from mlless.channels.redis_health import parsed
 from mlless.clock import SystemClock
 from mlless.deployment import Addresses
-from mlless.doctor import clocks_finding, functions_finding, gather, server_finding, versions_finding
-from mlless.errors import DeadlineExceeded, JobError, WorkerFailed, WorkerLost
+from mlless.diagnosis import clocks_finding, functions_finding, server_finding, versions_finding
+from mlless.doctor import gather
+from mlless.errors import DeadlineExceeded, JobError, UsageError, WorkerFailed, WorkerLost
 from mlless.messages import PROTOCOL, Failure
 from mlless.probe import ROUNDS, Probe, Sight, StoreSpeed, greeting
 from mlless.runtimes.ports import Ended
@@ -154,15 +155,16 @@ maxmemory_policy:{policy}\r
         (0, "noeviction", "ok", 7_999_000_000),
         (0, "allkeys-lru", "ok", 7_999_000_000),
         (5_000_000, "noeviction", "ok", 4_000_000),
-        (5_000_000, "volatile-lru", "warning", 4_000_000),
-        (5_000_000, "allkeys-lru", "warning", 4_000_000),
+        (5_000_000, "volatile-lru", "failed", 4_000_000),
+        (5_000_000, "allkeys-lru", "failed", 4_000_000),
     ],
 )
-def test_a_server_that_would_drop_updates_is_a_warning(limit, policy, outcome, free):
+def test_a_server_that_would_drop_updates_is_refused_as_by_a_job(limit, policy, outcome, free):
     health = parsed(INFO.format(valkey="", limit=limit, policy=policy))
     found = server_finding("redis://h", health)
     assert (found.outcome, health.free, health.release) == (outcome, free, "Redis 7.2.4")
-    assert ("CONFIG SET maxmemory-policy noeviction" in (found.cure or "")) == (outcome == "warning")
+    assert ("CONFIG SET maxmemory-policy noeviction" in (found.cure or "")) == (outcome == "failed")
+    assert found.exit_code == (UsageError.exit_code if outcome == "failed" else 0)
 
 
 def test_releases_of_servers():

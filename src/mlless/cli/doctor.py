@@ -11,7 +11,7 @@ from mlless.cli.options import with_settings
 from mlless.cli.settings import OPTIONS, TABLES, Settings
 
 if TYPE_CHECKING:
-    from mlless.doctor import Finding
+    from mlless.diagnosis import Finding
 
 EXAMPLES = """[bold]Examples[/bold]
 

@@ -67,10 +67,11 @@ def main(entry: str, folder: str, told: str) -> None:
                     os.write(output, encode(Refused.of(refusal)))
                     continue
                 for start in word:
+                    since = time.monotonic()
                     pid = os.fork()
                     if pid == 0:
                         _become(function, start, limits, [commands, output, wake_read, wake_write])
-                    running[pid] = start, time.monotonic()
+                    running[pid] = start, since
                 os.write(output, encode(Ready()))
     _kill(running, output, limits)
     if folder:
