@@ -1,16 +1,19 @@
 """Models in the store: snapshots of ``shared``, and origins from which a replica can start.
 
 A snapshot has a table's ``shared`` under the table's name. An origin has the optimizer's state besides, as
-``NAME/state``, and the exponents of the filter; it may lack them, as the initial model does.
+``NAME/state``, and what a stepper remembers; it may lack them, as the initial model does. A *whole* one has
+all that the next step of its replica depends on: ``NAME/last``, too, and ``NAME/residual`` unless it is zero.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
 import msgspec
+import numpy as np
 import safetensors
 import safetensors.numpy
+from numpy.typing import NDArray
 
 from mlless.channels.ports import Bytes, KeyValueStore
 from mlless.errors import DatasetError, JobError
@@ -18,7 +21,15 @@ from mlless.kernels.arrays import Floats
 from mlless.messages import Origin
 from mlless.replica import Replica
 
-_STATE = "/state"
+_STATE, _RESIDUAL, _LAST = "/state", "/residual", "/last"
+Arrays = dict[str, NDArray[Any]]  # of float32 and int32
+
+
+class Memory(msgspec.Struct, frozen=True):
+    """What a stepper has beside its replica: the filter's exponents, the samples of its newest mini-batch."""
+
+    exponents: tuple[int, ...] = ()
+    samples: int = 1
 
 
 class _Header(msgspec.Struct):
@@ -40,7 +51,7 @@ def packed(arrays: dict[str, Floats], metadata: dict[str, str]) -> bytes:
 
 def save_snapshot(store: KeyValueStore, key: str, arrays: dict[str, Floats], step: int = 0) -> int:
     """Store a snapshot, the model after so many steps; return its bytes."""
-    return _save(store, key, arrays, {"step": str(step)})
+    return _save(store, key, {**arrays}, {"step": str(step)})
 
 
 def read_snapshot(store: KeyValueStore, key: str) -> tuple[dict[str, Floats], int]:
@@ -50,19 +61,31 @@ def read_snapshot(store: KeyValueStore, key: str) -> tuple[dict[str, Floats], in
 
 
 def save_origin(
-    store: KeyValueStore, key: str, replica: Replica, step: int, exponents: Sequence[int]
+    store: KeyValueStore, key: str, replica: Replica, step: int, memory: Memory, *, whole: bool = False
 ) -> tuple[Origin, int]:
-    """Store from where another replica can start in ``step``; return that, and its bytes."""
-    states = {f"{table.shape.name}{_STATE}": table.state.copy() for table in replica.tables}
-    metadata = {"step": str(step), "exponents": " ".join(map(str, exponents))}
-    size = _save(store, key, replica.snapshot() | states, metadata)
+    """Store from where another replica can start in ``step``; return that, and its bytes.
+
+    From a ``whole`` one it goes on as this one would.
+    """
+    arrays: Arrays = {**replica.snapshot()}
+    for table in replica.tables:
+        name = table.shape.name
+        arrays[name + _STATE] = table.state.copy()
+        if whole:
+            arrays[name + _LAST] = table.last.copy()
+            if table.residual.view(np.int32).any():  # its bits, for there is a zero below zero
+                arrays[name + _RESIDUAL] = table.residual.copy()
+    exponents = " ".join(map(str, memory.exponents))
+    size = _save(
+        store, key, arrays, {"step": str(step), "exponents": exponents, "samples": str(memory.samples)}
+    )
     return Origin(key, step, replica.digest()), size
 
 
-def load_origin(store: KeyValueStore, origin: Origin, replica: Replica) -> tuple[tuple[int, ...], int]:
-    """Start a replica from where ``origin`` says; return the filter's exponents, if any, and the bytes read.
+def load_origin(store: KeyValueStore, origin: Origin, replica: Replica) -> tuple[Memory, int]:
+    """Start a replica from where ``origin`` says; return what a stepper remembers, and the bytes read.
 
-    The residual is zero, and every row counts as touched in the step before.
+    If the origin is not whole, the residual is zero, and every row counts as touched in the step before.
     """
     arrays, metadata, size = _read(store, origin.key)
     start_from(arrays, origin.step, replica)
@@ -74,20 +97,21 @@ def load_origin(store: KeyValueStore, origin: Origin, replica: Replica) -> tuple
             found=found,
             cure="the file of it is damaged, or another program has written to the job's keys",
         )
-    return tuple(map(int, metadata.get("exponents", "").split())), size
+    exponents = tuple(map(int, metadata.get("exponents", "").split()))
+    return Memory(exponents, int(metadata.get("samples", 1))), size
 
 
-def start_from(arrays: dict[str, Floats], step: int, replica: Replica) -> None:
+def start_from(arrays: Arrays, step: int, replica: Replica) -> None:
     """Start a replica in a step, from an origin's arrays."""
     replica.restore(arrays)
     for table in replica.tables:
-        state = arrays.get(f"{table.shape.name}{_STATE}")
-        if state is not None:
-            table.state[:] = state
-        table.last[:] = step - 1
+        for name, section in ((_STATE, table.state), (_RESIDUAL, table.residual)):
+            if (stored := arrays.get(table.shape.name + name)) is not None:
+                section[:] = stored
+        table.last[:] = arrays.get(table.shape.name + _LAST, step - 1)
 
 
-def _save(store: KeyValueStore, key: str, arrays: dict[str, Floats], metadata: dict[str, str]) -> int:
+def _save(store: KeyValueStore, key: str, arrays: Arrays, metadata: dict[str, str]) -> int:
     data = packed(arrays, metadata)
     store.put(key, [data])
     return len(data)

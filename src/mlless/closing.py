@@ -147,10 +147,21 @@ class Closing:
             self._best = not plan.last and self._progress.add_evaluation(plan.step, self._heldout)
         return self._best
 
-    def close(self, plan: Plan, following: Plan | None, reports: Sequence[Report], now: float) -> Verdict:
-        """Close a step that has been scored; tell of it, and decide what is to follow."""
+    def close(
+        self,
+        plan: Plan,
+        following: Plan | None,
+        reports: Sequence[Report],
+        now: float,
+        *,
+        handovers: int = 0,
+    ) -> Verdict:
+        """Close a step that has been scored; tell of it, and decide what is to follow.
+
+        So many functions have handed over to their successors before it: ``handovers``.
+        """
         cost = self.costing.add_step(plan, reports, now)
-        record = self._record(plan, reports, now, cost)
+        record = self._record(plan, reports, now, cost, handovers)
         if self._tuner is not None:
             decision = self._tuner.observe(_observation(record, plan, reports))
             record = msgspec.structs.replace(record, decision=decision)
@@ -177,7 +188,9 @@ class Closing:
         """Return the model with which the job ends, the last step being ``step``."""
         return self._progress.choose(step, None if self.reason == "diverged" else self._heldout)
 
-    def _record(self, plan: Plan, reports: Sequence[Report], now: float, cost: float | None) -> StepRecord:
+    def _record(
+        self, plan: Plan, reports: Sequence[Report], now: float, cost: float | None, handovers: int
+    ) -> StepRecord:
         samples = sum(report.samples for report in reports)
         loss = sum(report.loss for report in reports) / samples if samples else None
         if loss is not None:
@@ -203,6 +216,7 @@ class Closing:
             losses=losses,
             rewound_to=rewound_to,
             bytes_kept=sum(report.bytes_kept for report in reports),
+            handovers=handovers,
         )
 
     def _spent(self, following: Plan | None, now: float) -> Literal["cost", "time"] | None:

@@ -57,7 +57,6 @@ if TYPE_CHECKING:
     import pandas
 
 _GRACE = 10.0  # seconds for workers to exit once the model is there
-_LIMIT_MARGIN = 10.0  # seconds before a function's time limit in which a job comes to its end
 LOCAL = Deployment()
 
 
@@ -337,9 +336,8 @@ def run_job(
             files.failing(),
         ):
             files.begin(say(addresses=session.addresses))
-            spec = files.spec = within_limit(spec, session.runtime.time_limit)
             start.put(session.store)
-            clock = SystemClock()
+            clock, limit = SystemClock(), session.runtime.time_limit
             memory = session.runtime.memory or MEMORY
             earlier = start.past.cost if start.past else 0.0
             costs = None
@@ -359,7 +357,7 @@ def run_job(
                 version=mlless.__version__,
                 mark=start.mark,
                 past=start.past,
-                payload=lambda function: launch_of(spec, session.addresses, *function),
+                payload=lambda function: launch_of(spec, session.addresses, *function, limit),
                 listen=hear,
                 leavers=leavers,
                 safe=RunSafe(files, session.store, start.origin),
@@ -412,28 +410,3 @@ def _run_here(
     outcome.ended.append(Ended(0, 0, 0, time.process_time() - cpu, peak=peak_memory()))
     files.end(outcome, course.replica.snapshot())
     return files.close(outcome, started, None)
-
-
-def within_limit(spec: JobSpec, limit: float | None) -> JobSpec:
-    """Return the job as it can be run where a function is ended after ``limit`` seconds.
-
-    It then stops with its model before that; UsageError if more time was asked for.
-    """
-    if limit is None:
-        return spec
-    longest = limit - max(_LIMIT_MARGIN, 0.1 * limit)
-    if longest <= 0:
-        raise UsageError(
-            "functions end too soon to train anything",
-            expected=f"a time limit well above {_LIMIT_MARGIN:g} s",
-            found=f"{limit:g} s",
-        )
-    if (spec.stop.max_time or 0.0) > longest:
-        raise UsageError(
-            "the job would outlive its functions",
-            expected=f"at most {longest:g} s, for a function ends after {limit:g} s",
-            found=f"{spec.stop.max_time:g} s",
-            cure="ask for less time, or for a longer time limit of functions",
-        )
-    stop = msgspec.structs.replace(spec.stop, max_time=spec.stop.max_time or longest)
-    return msgspec.structs.replace(spec, stop=stop)

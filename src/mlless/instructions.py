@@ -15,7 +15,8 @@ from mlless.stopping import Score
 class Ended:
     """Event: a function is over. ``killed`` by a signal, or for what ``cause`` the runtime knows.
 
-    ``peak``: the bytes of memory that it had at most, where the runtime knows.
+    ``peak``: the bytes of memory that it had at most, where the runtime knows. ``done``: it has come to its
+    end by itself.
     """
 
     worker: int
@@ -24,6 +25,7 @@ class Ended:
     description: str
     cause: str = ""
     peak: int | None = None
+    done: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,11 +69,15 @@ class Started:
 
 @dataclass(frozen=True)
 class Close:
-    """Instruction: all reports on a step are in; decide what is to follow, and answer with a Verdict."""
+    """Instruction: all reports on a step are in; decide what is to follow, and answer with a Verdict.
+
+    So many functions have handed over to their successors before it: ``handovers``.
+    """
 
     plan: Plan
     following: Plan | None
     reports: tuple[Report, ...]
+    handovers: int = 0
 
 
 @dataclass(frozen=True)

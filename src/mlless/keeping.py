@@ -29,7 +29,8 @@ class Keeping:
         self.best_key = best_key
         self.mark = mark
         self._keeper: FunctionId | None = None
-        self._next_best: Score | None = None  # what the keeper was asked for
+        self._next_best: Score | None = None  # what the keeper was asked for,
+        self._next_key = ""  # under this name
         self._next_mark: Mark | None = None
         self.rhythm = Rhythm(every)
 
@@ -51,6 +52,8 @@ class Keeping:
             return None, None
         if verdict.best:
             self._next_best = verdict.progress.best
+            assert self._next_best is not None, "a best model without a score"
+            self._next_key = model_key(keys.BEST, self._next_best.step, keeper)
         if following.trainers and self.rhythm.is_due(plan, now):
             self.rhythm.make(now)
             key = model_key(keys.CHECKPOINT, following.step, keeper)
@@ -65,8 +68,7 @@ class Keeping:
         if self._next_best is not None:
             if self.best is not None:
                 yield Delete((self.best_key,))
-            self.best = self._next_best
-            self.best_key = model_key(keys.BEST, self.best.step, self._keeper)
+            self.best, self.best_key = self._next_best, self._next_key
             yield Kept(self.best, self.best_key)
         if self._next_mark is not None:
             self.rhythm.made(report.times.keep)
@@ -75,6 +77,11 @@ class Keeping:
             yield Marked(self.mark, report.times.keep)
         self._keeper = self._next_best = self._next_mark = None
 
+    def pass_on(self, old: FunctionId, new: FunctionId) -> None:
+        """Take in that ``old`` hands over: what it was asked for is there once the ``new`` one reports."""
+        if self._keeper == old:
+            self._keeper = new
+
     def lose(self, function: FunctionId) -> Iterator[Instruction]:
         """Take in that a function is lost, and what it was asked for with it."""
         if self._keeper != function:
@@ -82,7 +89,7 @@ class Keeping:
         wanted = []  # and may be in the store
         if self._next_best is not None:
             yield Forget(self.best)
-            wanted.append(model_key(keys.BEST, self._next_best.step, function))
+            wanted.append(self._next_key)
         if self._next_mark is not None:
             wanted.append(self._next_mark.origin.key)
         if wanted:

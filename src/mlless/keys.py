@@ -8,7 +8,8 @@ from __future__ import annotations
 from mlless.messages import FunctionId
 
 INITIAL = "initial"  # the model x_0, which the driver stores
-BEST, RESULT, CHECKPOINT, DONATION = "best", "result", "checkpoint", "donation"  # kinds of models
+BEST, RESULT, CHECKPOINT = "best", "result", "checkpoint"  # kinds of models,
+DONATION, HANDOVER = "donation", "handover"  # and those that are there for one step
 _UPDATE = "update"
 
 

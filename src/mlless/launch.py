@@ -13,7 +13,7 @@ import msgspec
 import mlless
 from mlless.channels.opening import open_link, open_store
 from mlless.channels.ports import Link
-from mlless.clock import SystemClock
+from mlless.clock import Clock, SystemClock
 from mlless.data.dataset import open_dataset
 from mlless.deployment import Addresses
 from mlless.errors import DatasetError, JobError
@@ -25,7 +25,10 @@ ENTRY = "mlless.launch:main"
 
 
 class Launch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a function is told: who started it, the job, where its functions meet, and who it is."""
+    """What a function is told: who started it, the job, where its functions meet, and who it is.
+
+    It is ended ``limit`` seconds after its start, if any.
+    """
 
     protocol: int
     version: str
@@ -33,6 +36,7 @@ class Launch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     addresses: Addresses
     worker: int
     generation: int
+    limit: float | None = None
 
 
 class _Sender(msgspec.Struct, frozen=True):
@@ -47,9 +51,12 @@ _launch = msgspec.json.Decoder(Launch)
 _sender = msgspec.json.Decoder(_Sender)
 
 
-def launch_of(job: JobSpec, addresses: Addresses, worker: int, generation: int) -> bytes:
+def launch_of(
+    job: JobSpec, addresses: Addresses, worker: int, generation: int, limit: float | None = None
+) -> bytes:
     """Return the payload of a worker."""
-    return msgspec.json.encode(Launch(PROTOCOL, mlless.__version__, job, addresses, worker, generation))
+    launch = Launch(PROTOCOL, mlless.__version__, job, addresses, worker, generation, limit)
+    return msgspec.json.encode(launch)
 
 
 def check_sender(payload: bytes) -> None:
@@ -64,27 +71,34 @@ def check_sender(payload: bytes) -> None:
         )
 
 
-def main(payload: bytes) -> None:
-    """Run the worker that ``payload`` describes, until its part is done."""
+def main(payload: bytes, left: float | None = None) -> None:
+    """Run the worker that ``payload`` describes, until its part is done.
+
+    It has so many seconds ``left``, or else the limit that the payload tells.
+    """
+    clock = SystemClock()
+    began = clock.now()
     check_sender(payload)
     launch = _launch.decode(payload)
+    left = launch.limit if left is None else left
+    until = None if left is None else began + left
     link = open_link(launch.addresses, launch.worker, launch.generation)
     try:
-        _worker(launch, link).run()
+        _worker(launch, link, clock, until).run()
     finally:
         link.close()
 
 
-def handler(event: dict[str, Any], context: object) -> dict[str, int]:
+def handler(event: dict[str, Any], context: Any) -> dict[str, int]:
     """Run the worker that ``event``, a ``Launch``, describes: the entry point as AWS Lambda calls it.
 
-    An error becomes that of the function.
+    An error becomes that of the function. Lambda's ``context`` knows how much time is left.
     """
-    main(msgspec.json.encode(event))
+    main(msgspec.json.encode(event), context.get_remaining_time_in_millis() / 1000)
     return {"worker": event["worker"], "generation": event["generation"]}
 
 
-def _worker(launch: Launch, link: Link) -> Worker:
+def _worker(launch: Launch, link: Link, clock: Clock, until: float | None) -> Worker:
     me = Identity(launch.worker, launch.generation, os.getpid(), mlless.__version__)
     try:
         dataset = open_dataset(launch.job.dataset)
@@ -97,7 +111,7 @@ def _worker(launch: Launch, link: Link) -> Worker:
                 cure="was it partitioned again meanwhile? Start the job again",
             )
         store = open_store(launch.addresses, launch.job.deadlines.expiry)
-        return Worker(launch.job, me, store=store, link=link, dataset=dataset, clock=SystemClock())
+        return Worker(launch.job, me, store=store, link=link, dataset=dataset, clock=clock, until=until)
     except Exception as error:  # whatever it is, the user is to see it
         link.send(failure_of(launch.worker, launch.generation, -1, error))
         raise

@@ -6,7 +6,7 @@ it, or another function in its name. So every mini-batch is used exactly once an
 
 Who is lost is launched anew. A member that has reported the open step donates its model, which is the same
 bits on all, and the newcomer takes the part that is missing. If nobody is left to donate, the job goes back
-to its newest checkpoint, or to its start.
+to its newest checkpoint, or to its start. A function whose time limit is near hands over to a successor.
 """
 
 from __future__ import annotations
@@ -36,12 +36,11 @@ from mlless.instructions import (
 from mlless.job import JobSpec
 from mlless.keeping import Keeping
 from mlless.keys import model_key, update_key
-from mlless.losses import REPEATS, Losses, died, failed, late_start, misfit, silent
+from mlless.losses import REPEATS, Losses, died, failed, out_of_step, silent, unfit
 from mlless.mark import Mark
 from mlless.members import Member, Members, Patience, Stage
 from mlless.membership import Schedule, told
 from mlless.messages import (
-    PROTOCOL,
     Abort,
     Begin,
     Commit,
@@ -50,14 +49,17 @@ from mlless.messages import (
     Failure,
     FromWorker,
     FunctionId,
+    HandedOver,
     Hello,
     Origin,
+    Plan,
     Report,
     Substitute,
     Substituted,
     Times,
 )
 from mlless.pace import Pace
+from mlless.succession import Succession
 
 _LAST_WAIT = 5.0  # seconds of silence, or twice the usual step: then a job that is to end does so
 
@@ -89,8 +91,10 @@ class Ledger:
         self._litter: list[str] = []
         self._published: tuple[FunctionId, ...] = ()  # of the step before, in which it may still be read
         self._losses = Losses(self.spec.workers)
-        self._started = False
-        self._ended = False
+        self._trouble: MLLessError = JobError("no worker is left")  # the newest
+        self._succession = Succession(self.pace, self.spec.workers)
+        self._handovers = 0  # that the open step has begun with
+        self._started = self._ended = False
 
     @property
     def step(self) -> int:
@@ -100,7 +104,7 @@ class Ledger:
     @property
     def functions(self) -> tuple[FunctionId, ...]:
         """All functions that count."""
-        return self._members.functions
+        return (*self._members.functions, *self._succession.functions)
 
     def is_silent(self, now: float) -> bool:
         """Return whether a worker counts as lost by now, for it is silent."""
@@ -135,30 +139,48 @@ class Ledger:
             case Passed():
                 yield from self._pass(event, now)
             case Ended():
-                if self._members.count(event.worker, event.generation):
+                who = event.worker, event.generation
+                if self._counts(who) and not (event.done and self._succession.is_leaving(who)):
                     error = died(event, f"worker {event.worker} died in step {self.step}")
-                    yield from self._lose(event.worker, error, now)
+                    yield from self._lose(who, error, now)
             case _:
                 self._heard = now
-                if self._members.count(event.worker, event.generation):
+                if self._counts((event.worker, event.generation)):
                     yield from self._hear(event, now)
                 else:
                     yield from self._fence_off(event)
         if not self._ended:
             yield from self._mend(now)
 
+    def _counts(self, who: FunctionId) -> bool:
+        return self._members.count(*who) or who in self._succession.functions
+
     def _hear(self, message: FromWorker, now: float) -> Iterator[Instruction]:
-        member = self._members[message.worker]
+        who = message.worker, message.generation
         match message:
-            case Hello():
-                if (message.protocol, message.version) != (PROTOCOL, self.version):
-                    yield Fail(misfit(message, self.version))
-                elif member.stage is Stage.LAUNCHED:
-                    member.stage, member.since = Stage.THERE, now
+            case Hello() if (error := unfit(message, self.version)) is not None:
+                yield Fail(error)
+            case Failure():
+                step = max(message.step, 0)
+                failure = failed(message, f"worker {message.worker} failed in step {step}")
+                if message.exit_code in REPEATS:
+                    yield Fail(failure)
+                    return
+                if message.exit_code == ChannelError.exit_code and self._members.is_fresh(who):
+                    self._origin = None  # the store may have lost it
+                    self._succession.lose_origin(message.worker)
+                yield from self._lose(who, failure, now)
+            case HandedOver() if self._succession.is_leaving(who):
+                self._succession.receive(message, now)
+                self._keeping.pass_on(who, (message.worker, self._members[message.worker].generation))
+            case _ if who in self._succession.functions:
+                yield from self._succession.hear(message, self._ahead, now)
+            case Hello() if self._members[message.worker].stage is Stage.LAUNCHED:
+                self._succession.greet(self._members[message.worker], message, now)
             case Report():
                 yield from self._take(message, now)
             case Donated():
-                if self._donor == (message.worker, message.generation) and message.origin.step == self.step:
+                if self._donor == who and message.origin.step == self.step:
                     self._origin, self._donor = message.origin, None
                     self._litter.append(message.origin.key)  # with the step its use is over
                 else:
@@ -167,15 +189,6 @@ class Ledger:
                 part = message.report
                 if self._members.count(part.worker, part.generation):
                     yield from self._take(part, now)
-            case Failure():
-                step = max(message.step, 0)
-                error = failed(message, f"worker {message.worker} failed in step {step}")
-                if message.exit_code in REPEATS:
-                    yield Fail(error)
-                    return
-                if member.fresh and message.exit_code == ChannelError.exit_code:
-                    self._origin = None  # the store may have lost it
-                yield from self._lose(message.worker, error, now)
 
     def _fence_off(self, message: FromWorker) -> Iterator[Instruction]:
         """Send a function home whose place another one has, and clear away what it has written."""
@@ -183,14 +196,14 @@ class Ledger:
         report = message.report if isinstance(message, Substituted) else message
         if isinstance(report, Report) and not self._took(report):
             self._litter.append(update_key(report.step, (report.worker, report.generation)))
-        if isinstance(message, Donated):
+        if isinstance(message, Donated | HandedOver):
             yield from self._decline(message.origin)
         if not isinstance(message, Failure):
             yield Send(Abort("another function has taken this one's place"), (who,))
 
     def _decline(self, donation: Origin) -> Iterator[Instruction]:
-        """Clear away a donation that comes too late; the one in use may be told of a second time."""
-        if donation != self._origin:
+        """Clear away a donation that comes too late; what is in use may be told of a second time."""
+        if donation not in (self._origin, *self._succession.origins):
             yield Delete((donation.key,))
 
     def _took(self, report: Report) -> bool:
@@ -201,70 +214,70 @@ class Ledger:
     def _take(self, report: Report, now: float) -> Iterator[Instruction]:
         """Take in a report; close the step if that was the last one."""
         if report.step > self.step:
-            yield Fail(
-                JobError(
-                    f"worker {report.worker} is out of step",
-                    expected=f"a report on step {self.step}",
-                    found=f"one on step {report.step}",
-                )
-            )
+            yield Fail(out_of_step(report, self.step))
             return
         if report.step < self.step or report.worker in self._reports:
             return
-        self._reports[report.worker] = report
-        self._members[report.worker].fresh = False
+        member = self._members[report.worker]
+        self._reports[report.worker] = self._succession.take(member, report, now)
+        member.fresh = False
         yield from self._keeping.hear(report)
 
     def _launch(self, workers: tuple[int, ...], now: float) -> Iterator[Instruction]:
         yield Launch(tuple(self._members.renew(worker, Stage.LAUNCHED, now) for worker in workers))
 
-    def _lose(self, worker: int, error: MLLessError, now: float) -> Iterator[Instruction]:
-        """Take in that a worker is lost; ``_mend`` then sees to it that another takes its place."""
-        member = self._members[worker]
-        old = (worker, member.generation)
-        if self.spec.on_loss == "fail":
+    def _lose(self, who: FunctionId, error: MLLessError, now: float) -> Iterator[Instruction]:
+        """Take in that a function is lost; ``_mend`` then sees to it that another takes its place."""
+        worker, self._trouble = who[0], error
+        spare = self._succession.is_successor(who)
+        if (self.spec.on_loss == "fail" and not spare) or self._losses.are_too_many(worker, now):
             yield Fail(error)
+            return
+        yield Dismiss(who, f"{error.what}: {error.found}" if error.found else error.what)
+        yield from self._keeping.lose(who)
+        if self._succession.lose(who):
             return
         self._disturbed = True
-        if self._losses.are_too_many(worker, now):
-            yield Fail(error)
-            return
-        yield Dismiss(old, f"{error.what}: {error.found}" if error.found else error.what)
         if worker not in self._reports:
-            self._litter.append(update_key(self.step, old))
-        if self._donor == old:
+            self._litter.append(update_key(self.step, who))
+        if self._donor == who:
             self._donor = None
         for part, other in self._members.items():
             if other.substitute == worker and part not in self._reports:
                 # What it may have written, or may yet write, is not what the next one writes.
                 self._litter.append(update_key(self.step, (part, other.generation)))
                 other.generation, other.substitute = self._members.next_generation(part), None
-        yield from self._keeping.lose(old)
         if self._is_substituted(worker):
             self._members.renew(worker, Stage.SUBSTITUTED, now)
+        elif self._succession.has(worker):
+            self._members[worker] = self._succession.promote(worker, now)
         else:
             yield from self._launch((worker,), now)
 
     def _is_substituted(self, worker: int) -> bool:
         """Return whether the part of a worker that is lost now goes to another: none is launched for it.
 
-        That is so of the policy ``shrink``, and of who has no mini-batch to take any more. Somebody must be
-        left to go on.
+        That is so of the policy ``shrink``, and of who takes no mini-batch any more, if anyone is left.
         """
         ahead = self._following or self._plan
         others = set(ahead.trainers or ahead.members) - {worker}
         dispensable = self.spec.on_loss == "shrink" or worker not in self._plan.trainers
         return dispensable and not others.isdisjoint(self._members.at_work)
 
+    @property
+    def _missing(self) -> list[int]:
+        """The members whose reports on the open step are not there."""
+        return [worker for worker in self._plan.members if worker not in self._reports]
+
     def _mend(self, now: float) -> Iterator[Instruction]:
         """Do what the open step still needs; close it if it needs nothing."""
-        if self._origin is None and not self._members.are_any_at_work:
+        if self._origin is None and not (
+            self._members.are_any_at_work or self._succession.feeds(self._missing)
+        ):
             yield from self._rewind(now)
-        for worker in self._plan.members:
-            if worker in self._reports:
-                continue
+        for worker in self._missing:
             member = self._members[worker]
-            if member.stage is Stage.THERE:
+            if member.stage is Stage.THERE and not self._succession.is_awaited(worker):
                 yield from self._begin(worker, member, now)
             elif member.stage is Stage.SUBSTITUTED and member.substitute is None:
                 yield from self._substitute(worker, member, now)
@@ -277,14 +290,18 @@ class Ledger:
 
     def _begin(self, worker: int, member: Member, now: float) -> Iterator[Instruction]:
         """Let a worker begin, or see to it that there is something to begin with."""
-        if self._origin is None:
+        origin = self._succession.origin(worker) or self._origin
+        if origin is None:
             if self._donor is None and (donor := self._reported()) is not None:
                 self._donor, self._asked_donor = donor, now
                 yield Send(Donate(self.step), (donor,))
             return
-        plans = tuple(plan for plan in (self._plan, self._following) if plan is not None)
         member.stage, member.since = Stage.AT_WORK, now
-        yield Send(Begin(self._origin, plans), ((worker, member.generation),))
+        yield Send(Begin(origin, self._ahead), ((worker, member.generation),))
+
+    @property
+    def _ahead(self) -> tuple[Plan, ...]:
+        return (self._plan,) if self._following is None else (self._plan, self._following)
 
     def _reported(self) -> FunctionId | None:
         """Return a member that waits for the commit of the open step, the lowest one."""
@@ -305,12 +322,14 @@ class Ledger:
     def _rewind(self, now: float) -> Iterator[Instruction]:
         """Go back to the newest checkpoint: nobody is left who has the model."""
         mark = self._keeping.mark
-        self._litter += [
-            update_key(self.step, (one.worker, one.generation)) for one in self._reports.values()
-        ]
+        if self._losses.stand_still(mark.plan.step):
+            yield Fail(self._trouble)
+            return
+        self._litter += [update_key(self.step, (w, one.generation)) for w, one in self._reports.items()]
         self._litter += [update_key(self.step - 1, who) for who in self._published]
         self._plan, self._following, self._origin = mark.plan, mark.following, mark.origin
-        self._reports, self._published, self._donor = {}, (), None
+        self._reports, self._published, self._donor, self._handovers = {}, (), None, 0
+        self._succession.close()
         yield Rewind(mark, self._keeping.best)
         self._members.keep(set(self._plan.members) - set(self._members.substituted))
         missing = tuple(worker for worker in self._plan.members if worker not in self._members)
@@ -320,37 +339,32 @@ class Ledger:
     def _close(self, now: float) -> Iterator[Instruction]:
         reports = tuple(self._reports[worker] for worker in self._plan.members)
         if not self._disturbed:
-            evaluating = max(report.times.evaluate for report in reports)
-            self.pace.add(self._plan, now - self._opened, evaluating)
-        yield Close(self._plan, self._following, reports)
+            self.pace.add(self._plan, now - self._opened, max(one.times.evaluate for one in reports))
+        yield Close(self._plan, self._following, reports, self._handovers)
 
     def _commit(self, verdict: Verdict, now: float) -> Iterator[Instruction]:
         """Close the open step and open the next one."""
         plan, following = self._plan, self._following
         reports = [self._reports[worker] for worker in plan.members]
         published = tuple((report.worker, report.generation) for report in reports if report.published)
-        done = [update_key(plan.step - 1, who) for who in self._published] + self._litter
-        self._litter = []
+        done, self._litter = [*(update_key(plan.step - 1, who) for who in self._published), *self._litter], []
         at_work = self._members.at_work
         if plan.last:
             yield Send(Commit(plan.step, published, (), end=True), tuple(at_work.items()))
+            yield from self._succession.send_home()
             first = reports[0]
             result = model_key(keys.RESULT, plan.step, (first.worker, first.generation))
             yield Done(plan.step, result, self._keeping.best, self._keeping.best_key)
             return
         assert following is not None, "only the last step has none after it"
-        gone = self._members.substituted
-        if verdict.diverged:
-            following = self.schedule.abandoned(plan)
-        if gone:
-            following = self.schedule.without(following, gone)
-        stay = set(following.trainers) - set(verdict.leavers)  # nobody may, where others were lost
-        later = self.schedule.after(following, verdict.leavers if stay else (), end=verdict.stop)
-        staying = [worker for worker in following.members if worker in at_work]
-        keeper = (staying[0], at_work[staying[0]]) if staying else None
+        following = self.schedule.abandoned(plan) if verdict.diverged else following
+        lost, leavers = self._members.substituted, verdict.leavers
+        following, later = self.schedule.onward(following, lost, leavers, end=verdict.stop)
+        keeper = next(((one, at_work[one]) for one in following.members if one in at_work), None)
         asked = self._keeping.ask(keeper, plan, (following, later), verdict, now)
         plans = told(plan.owners, tuple(one for one in (following, later) if one is not None))
-        commit = Commit(plan.step, published, plans, *asked)
+        handing, soon = self._succession.handing_over(self._members, following, later, now)
+        commit = Commit(plan.step, published, plans, *asked, handing)
         yield Send(commit, tuple(at_work.items()))
         yield Delete(tuple(done))
         if verdict.best and keeper is None:
@@ -359,7 +373,9 @@ class Ledger:
         self._plan, self._following, self._published = following, later, published
         self._reports, self._origin, self._donor = {}, None, None
         self._losses.go_on()
-        self._opened, self._disturbed = now, False
+        self._opened, self._disturbed, self._handovers = now, bool(handing), len(handing)
+        self._litter += [model_key(keys.HANDOVER, self.step, who) for who in handing]
+        yield from self._succession.open_step(self._members, handing, soon, now)
 
     def _pass(self, event: Passed, now: float) -> Iterator[Instruction]:
         """Tell who is silent for too long, and whether that matters any more."""
@@ -370,15 +386,14 @@ class Ledger:
             best, key = self._keeping.best, self._keeping.best_key
             yield Done(best.step, key, best, key, given_up=True)
             return
-        for worker in self._silent(now):
-            launched = self._members[worker].stage is Stage.LAUNCHED
-            error = late_start(worker, self.spec.deadlines.start) if launched else silent(worker, self.step)
-            yield from self._lose(worker, error, now)
+        for who, error in self._silent(now).items():
+            yield from self._lose(who, error, now)
 
-    def _silent(self, now: float) -> list[int]:
-        """Return the workers whose time is over."""
-        patience = Patience(self.pace.patience(self._plan), self.pace.cold, self.spec.deadlines.start)
-        late = set(self._members.overdue(self._reports, self._opened, patience, now))
-        if self._donor is not None and now - self._asked_donor > patience.usual:
-            late.add(self._donor[0])
-        return sorted(late)
+    def _silent(self, now: float) -> dict[FunctionId, MLLessError]:
+        """Return the functions whose time is over, each with its error."""
+        usual, cold = self.pace.patience(self._plan), self.pace.cold
+        patience = Patience(self.step, usual, cold, self.spec.deadlines.start)
+        late = dict(self._members.overdue(self._reports, self._opened, patience, now))
+        if self._donor is not None and now - self._asked_donor > usual:
+            late[self._donor] = silent(self._donor[0], self.step)
+        return late | dict(self._succession.overdue(patience, now))

@@ -15,10 +15,11 @@ from mlless.errors import (
 )
 from mlless.instructions import Ended
 from mlless.memory import megabytes
-from mlless.messages import PROTOCOL, Failure, Hello
+from mlless.messages import PROTOCOL, Failure, Hello, Report
 
 TRIES = 3  # times that a worker may be lost in one step
 WINDOW, PER_WORKER, LEAST = 60.0, 4, 8  # seconds in which so many may be lost, for each launched or in all
+SHORTEST = 3.0  # seconds that a function must have once it is there
 # Exit codes of errors that would come again.
 REPEATS = tuple(kind.exit_code for kind in (UsageError, InputError, DatasetError, JobError))
 
@@ -30,6 +31,7 @@ class Losses:
         self._most = max(LEAST, PER_WORKER * workers)
         self._recent: deque[float] = deque()
         self._tries: Counter[int] = Counter()
+        self._returns: Counter[int] = Counter()
 
     def are_too_many(self, worker: int, now: float) -> bool:
         """Take in that a worker is lost; return whether that is once too often."""
@@ -38,6 +40,11 @@ class Losses:
         while self._recent[0] < now - WINDOW:
             self._recent.popleft()
         return self._tries[worker] >= TRIES or len(self._recent) > self._most
+
+    def stand_still(self, step: int) -> bool:
+        """Take in that the job goes back to a step; return whether it has done so too often to go on."""
+        self._returns[step] += 1
+        return self._returns[step] > LEAST
 
     def go_on(self) -> None:
         """Take in that a step is closed: no loss has stood in its way."""
@@ -75,6 +82,15 @@ def silent(worker: int, step: int) -> DeadlineExceeded:
     )
 
 
+def out_of_step(report: Report, step: int) -> JobError:
+    """Return the error of a worker that reports on a step to come."""
+    return JobError(
+        f"worker {report.worker} is out of step",
+        expected=f"a report on step {step}",
+        found=f"one on step {report.step}",
+    )
+
+
 def late_start(worker: int, seconds: float) -> DeadlineExceeded:
     """Return the error of a worker that has not said hello within so many seconds."""
     return DeadlineExceeded(
@@ -83,11 +99,20 @@ def late_start(worker: int, seconds: float) -> DeadlineExceeded:
     )
 
 
-def misfit(hello: Hello, version: str) -> JobError:
-    """Return the error of a worker that is of another release than ``version``."""
-    return JobError(
-        f"worker {hello.worker} does not fit this driver",
-        expected=f"protocol {PROTOCOL}, mlless {version}",
-        found=f"protocol {hello.protocol}, mlless {hello.version}",
-        cure="install the same release of mlless on both sides",
-    )
+def unfit(hello: Hello, version: str) -> JobError | None:
+    """Return the error of a worker that is of another release than ``version``, or ends too soon."""
+    if (hello.protocol, hello.version) != (PROTOCOL, version):
+        return JobError(
+            f"worker {hello.worker} does not fit this driver",
+            expected=f"protocol {PROTOCOL}, mlless {version}",
+            found=f"protocol {hello.protocol}, mlless {hello.version}",
+            cure="install the same release of mlless on both sides",
+        )
+    if hello.left is not None and hello.left < SHORTEST:
+        return JobError(
+            "functions end too soon to train anything",
+            expected=f"a time limit of at least {SHORTEST:g} s and their start",
+            found=f"{hello.left:.1f} s left to worker {hello.worker} once it is there",
+            cure="raise --time-limit, or the limit in the configuration of the functions",
+        )
+    return None

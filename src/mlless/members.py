@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from enum import Enum
 
+from mlless.errors import MLLessError
+from mlless.losses import late_start, silent
 from mlless.messages import FunctionId
 
 
@@ -15,6 +18,7 @@ class Stage(Enum):
 
     LAUNCHED = "launched"
     THERE = "there"  # it has said hello
+    READY = "ready"  # it has prepared itself to be a successor
     AT_WORK = "at work"  # it has begun
     SUBSTITUTED = "substituted"  # another one is to take its part
 
@@ -28,12 +32,17 @@ class Member:
     since: float = 0.0  # when what it is waited for was asked for
     substitute: int | None = None  # the worker that takes its part
     fresh: bool = True  # it has reported nothing yet: it has its rows to read
+    until: float = math.inf  # when its time limit ends it
 
 
 @dataclass(frozen=True)
 class Patience:
-    """Seconds after which a member counts as lost: at work, with rows still to read, not there yet."""
+    """Seconds after which a member counts as lost in a ``step``.
 
+    At work, with rows still to read, not there yet.
+    """
+
+    step: int
     usual: float
     cold: float
     start: float
@@ -48,8 +57,12 @@ class Members(dict[int, Member]):
 
     def renew(self, worker: int, stage: Stage, now: float) -> FunctionId:
         """Put a new generation of a worker in the place of the one that is there, if any; return it."""
-        self[worker] = Member(self.next_generation(worker), stage, now)
+        self[worker] = self.new(worker, stage, now)
         return worker, self[worker].generation
+
+    def new(self, worker: int, stage: Stage, now: float) -> Member:
+        """Return a new generation of a worker, which is no member yet."""
+        return Member(self.next_generation(worker), stage, now)
 
     def next_generation(self, worker: int) -> int:
         """Return a generation of a worker that has not been there yet."""
@@ -60,6 +73,10 @@ class Members(dict[int, Member]):
         """Return whether a function is the newest of its worker."""
         member = self.get(worker)
         return member is not None and member.generation == generation
+
+    def is_fresh(self, who: FunctionId) -> bool:
+        """Return whether a function is a member that has reported nothing yet."""
+        return self.count(*who) and self[who[0]].fresh
 
     def keep(self, workers: Container[int]) -> None:
         """Let go of all but these."""
@@ -88,16 +105,20 @@ class Members(dict[int, Member]):
 
     def overdue(
         self, reported: Container[int], opened: float, patience: Patience, now: float
-    ) -> Iterator[int]:
-        """Yield workers whose time is over in a step that was ``opened`` then; others have ``reported``."""
+    ) -> Iterator[tuple[FunctionId, MLLessError]]:
+        """Yield members whose time is over, each with its error.
+
+        The step was ``opened`` then, and others have ``reported``.
+        """
         for worker, member in self.items():
             if worker in reported:
                 continue
             waited = now - max(opened, member.since)
             match member.stage:
                 case Stage.AT_WORK if waited > (patience.cold if member.fresh else patience.usual):
-                    yield worker
+                    yield (worker, member.generation), silent(worker, patience.step)
                 case Stage.LAUNCHED if waited > patience.start:
-                    yield worker
+                    yield (worker, member.generation), late_start(worker, patience.start)
                 case Stage.SUBSTITUTED if member.substitute is not None and waited > patience.cold:
-                    yield member.substitute
+                    other = member.substitute
+                    yield (other, self[other].generation), silent(other, patience.step)

@@ -117,6 +117,17 @@ class Schedule:
             evaluate=part == 0 and not everyone,
         )
 
+    def onward(
+        self, planned: Plan, lost: Collection[int], leavers: Collection[int], *, end: bool
+    ) -> tuple[Plan, Plan | None]:
+        """Return the plans of the next two steps, the next one ``planned`` before some were ``lost``.
+
+        The other arguments are those of ``after``.
+        """
+        following = self.without(planned, lost) if lost else planned
+        stay = set(following.trainers) - set(leavers)  # nobody may, where others were lost
+        return following, self.after(following, leavers if stay else (), end=end)
+
     def without(self, plan: Plan, lost: Collection[int]) -> Plan:
         """Return the plan with the ``lost`` left out; their groups go to whoever stays and has the least."""
         members = tuple(member for member in plan.members if member not in lost)

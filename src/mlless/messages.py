@@ -13,7 +13,7 @@ import msgspec
 from mlless.errors import CodecError, MLLessError
 from mlless.memory import memory_limit, peak_memory, shortage
 
-PROTOCOL = 4
+PROTOCOL = 5
 
 FunctionId = tuple[int, int]  # worker, generation
 
@@ -28,7 +28,7 @@ class Times(_Message, frozen=True):
     ``wait`` and ``merge`` are those that opened the step: waiting for the commit of the step
     before, fetching its updates and merging them. ``compute`` includes the fused filter;
     ``filter`` is what remains of it: taking the published entries out and encoding them. ``keep`` is storing
-    models: the best, the result, a donation or a checkpoint.
+    models: the best, the result, a donation, a checkpoint, or what a successor goes on from.
     """
 
     fetch: float = 0.0
@@ -79,13 +79,21 @@ class Origin(_Message, frozen=True):
 
 
 class Hello(_Message, frozen=True, tag="hello"):
-    """A worker is there: who it is, and what it runs."""
+    """A worker is there: who it is, what it runs, and for how many seconds it may, None for no limit."""
 
     worker: int
     generation: int
     pid: int
     protocol: int
     version: str
+    left: float | None = None
+
+
+class Ready(_Message, frozen=True, tag="ready"):
+    """A successor has prepared itself: it has its rows in memory, and waits for its beginning."""
+
+    worker: int
+    generation: int
 
 
 class Report(_Message, frozen=True, tag="report"):
@@ -93,7 +101,8 @@ class Report(_Message, frozen=True, tag="report"):
 
     ``samples`` is 0 for a worker that flushes or only scores. ``finite`` is false when a parameter stopped
     being a finite number; nothing is published then. ``reads`` files of ``bytes_fetched`` were read to
-    train on. Models of ``bytes_kept`` were stored or loaded since the report before.
+    train on. Models of ``bytes_kept`` were stored or loaded since the report before. The function has so many
+    seconds ``left`` before its time limit ends it, None if there is none.
     """
 
     worker: int
@@ -111,6 +120,7 @@ class Report(_Message, frozen=True, tag="report"):
     times: Times
     evaluation: Evaluation | None = None
     bytes_kept: int = 0
+    left: float | None = None
 
 
 class Donated(_Message, frozen=True, tag="donated"):
@@ -119,6 +129,20 @@ class Donated(_Message, frozen=True, tag="donated"):
     worker: int
     generation: int
     origin: Origin
+
+
+class HandedOver(_Message, frozen=True, tag="handed over"):
+    """A function whose time is soon over has stored all that its successor needs, and exits.
+
+    The rest is what it has done since its last report; the fields are those of ``Report``.
+    """
+
+    worker: int
+    generation: int
+    origin: Origin
+    bytes_in: int
+    bytes_kept: int
+    times: Times
 
 
 class Substituted(_Message, frozen=True, tag="substituted"):
@@ -194,12 +218,18 @@ class Begin(_Message, frozen=True, tag="begin"):
     plans: tuple[Plan, ...]
 
 
+class Prepare(_Message, frozen=True, tag="prepare"):
+    """Asks a successor to read what these steps need, while the one before it still works."""
+
+    plans: tuple[Plan, ...]
+
+
 class Commit(_Message, frozen=True, tag="commit"):
     """Closes a step and names the next two.
 
     ``published`` lists (worker, generation) in order of worker id. The function ``best`` stores the model
-    before this step, which is the best so far, and ``checkpoint`` that of the step to come. ``end``: the job
-    is over.
+    before this step, which is the best so far, and ``checkpoint`` that of the step to come. Those named in
+    ``handover`` then store what their successors go on from, and exit. ``end``: the job is over.
     """
 
     step: int
@@ -207,6 +237,7 @@ class Commit(_Message, frozen=True, tag="commit"):
     plans: tuple[Plan, ...]
     best: FunctionId | None = None
     checkpoint: FunctionId | None = None
+    handover: tuple[FunctionId, ...] = ()
     end: bool = False
 
 
@@ -230,8 +261,8 @@ class Abort(_Message, frozen=True, tag="abort"):
     reason: str
 
 
-FromWorker = Hello | Report | Donated | Substituted | Failure
-ToWorker = Begin | Commit | Donate | Substitute | Abort
+FromWorker = Hello | Ready | Report | Donated | HandedOver | Substituted | Failure
+ToWorker = Prepare | Begin | Commit | Donate | Substitute | Abort
 
 _encoder = msgspec.msgpack.Encoder()
 _from_worker = msgspec.msgpack.Decoder(FromWorker)

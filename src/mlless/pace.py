@@ -35,6 +35,11 @@ class Pace:
         return median(self._steps) if self._steps else 0.0
 
     @property
+    def whole(self) -> float:
+        """The seconds that a step with an evaluation usually takes."""
+        return self.usual + max(self._evaluations, default=0.0)
+
+    @property
     def cold(self) -> float:
         """The seconds after which a worker that has its rows to read first counts as lost."""
         return self._deadlines.step if self._deadlines.silence is None else self._deadlines.silence
@@ -47,5 +52,5 @@ class Pace:
         """
         if self._deadlines.silence is not None or len(self._steps) < _LEAST or plan.flush or plan.last:
             return self.cold
-        usual = self.usual + (max(self._evaluations, default=0.0) if plan.evaluate else 0.0)
+        usual = self.whole if plan.evaluate else self.usual
         return min(max(FLOOR, _TIMES * usual), self._deadlines.step)

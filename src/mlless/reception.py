@@ -71,4 +71,6 @@ class Reception:
 
 
 def _event(one: Ended) -> instructions.Ended:
-    return instructions.Ended(one.worker, one.generation, one.code < 0, one.describe(), one.cause, one.peak)
+    return instructions.Ended(
+        one.worker, one.generation, one.code < 0, one.describe(), one.cause, one.peak, one.code == 0
+    )

@@ -35,7 +35,8 @@ class StepRecord(msgspec.Struct, frozen=True):
     ``cost`` is the bill so far in dollars, where there is a tariff; ``decision`` the auto-tuner's, where one
     came about. ``losses`` tells, a line each, of workers that were lost since the step before, and that the
     job was resumed. ``rewound_to`` says that the job has gone back to this step: the records of it and of
-    later steps that stand before this one no longer count.
+    later steps that stand before this one no longer count. So many functions whose time limit was near handed
+    over to their successors before the step: ``handovers``.
     """
 
     step: int
@@ -56,6 +57,7 @@ class StepRecord(msgspec.Struct, frozen=True):
     losses: tuple[str, ...] = ()
     rewound_to: int | None = None
     bytes_kept: int = 0
+    handovers: int = 0
 
 
 class Checkpoints(msgspec.Struct, frozen=True):

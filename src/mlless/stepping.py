@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from mlless.checkpoint import Memory
 from mlless.clock import Clock
 from mlless.data.holding import Holding
 from mlless.errors import NotFinite
@@ -72,13 +73,24 @@ class Stepper:
         self._owners = b""
 
     @property
-    def exponents(self) -> tuple[int, ...]:
-        """The filter's exponents, one a table."""
-        return self._filter.exponents
+    def memory(self) -> Memory:
+        """What the next step depends on beside the replica."""
+        return Memory(self._filter.exponents, self._samples)
 
-    @exponents.setter
-    def exponents(self, values: tuple[int, ...]) -> None:
-        self._filter.exponents = values
+    @memory.setter
+    def memory(self, memory: Memory) -> None:
+        self._filter.exponents = memory.exponents or self._filter.exponents
+        self._samples = memory.samples
+
+    def prepare(self, plan: Plan, worker: int) -> None:
+        """Read what a worker needs in a step, before it takes its part."""
+        self._own(plan, worker)
+        self.holding.held_out()
+
+    def _own(self, plan: Plan, worker: int) -> None:
+        if plan.owners != self._owners:
+            self._owners = plan.owners
+            self.holding.own(groups_of(plan.owners, worker))
 
     def take_part(
         self, plan: Plan, who: FunctionId, scored: Callable[[Evaluation], object] = lambda evaluation: None
@@ -88,9 +100,7 @@ class Stepper:
         ``scored`` hears what the evaluation came to, if one is due, before the model moves.
         """
         worker, generation = who
-        if plan.owners != self._owners:
-            self._owners = plan.owners
-            self.holding.own(groups_of(plan.owners, worker))
+        self._own(plan, worker)
         self._laps.lap("fetch")
         evaluation = None
         if plan.evaluate:

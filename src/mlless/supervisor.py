@@ -234,7 +234,10 @@ class Supervisor:
             report.worker: report.evaluation for report in step.reports if report.evaluation
         }
         self._closing.score(step.plan, evaluations)
-        self._feed(self._closing.close(step.plan, step.following, step.reports, self._clock.now()))
+        verdict = self._closing.close(
+            step.plan, step.following, step.reports, self._clock.now(), handovers=step.handovers
+        )
+        self._feed(verdict)
 
     def _rewind(self, back: Rewind) -> None:
         self._closing.rewind(back.mark.plan.step, back.mark.progress, back.stored)

@@ -29,9 +29,12 @@ from mlless.messages import (
     Donate,
     Donated,
     FunctionId,
+    HandedOver,
     Hello,
     Origin,
     Plan,
+    Prepare,
+    Ready,
     Report,
     Substitute,
     Substituted,
@@ -59,11 +62,20 @@ class Identity:
 
 
 class Worker:
-    """One worker of a job."""
+    """One worker of a job, whose function is ended when the clock shows ``until``, if ever."""
 
     def __init__(
-        self, spec: JobSpec, me: Identity, *, store: KeyValueStore, link: Link, dataset: Dataset, clock: Clock
+        self,
+        spec: JobSpec,
+        me: Identity,
+        *,
+        store: KeyValueStore,
+        link: Link,
+        dataset: Dataset,
+        clock: Clock,
+        until: float | None = None,
     ) -> None:
+        self._until = until
         self._spec, self._me, self._store, self._link, self._clock = spec, me, store, link, clock
         self._dataset = dataset
         self._replica = Replica(model_of(spec.model).shapes)
@@ -88,8 +100,11 @@ class Worker:
 
     def _run(self) -> None:
         me = self._me.function
-        self._link.send(Hello(*me, self._me.pid, PROTOCOL, self._me.version))
+        self._link.send(Hello(*me, self._me.pid, PROTOCOL, self._me.version, self._left()))
         begin = self._receive(self._spec.deadlines.commit)  # of the step in which it was launched, maybe
+        if isinstance(begin, Prepare):
+            self._prepare(begin.plans)
+            begin = self._receive(self._spec.deadlines.commit)
         if not isinstance(begin, Begin):
             raise self._out_of_step(begin, "a beginning")
         self._begin(begin.origin)
@@ -120,13 +135,21 @@ class Worker:
             self._laps.lap("merge")
             if commit.checkpoint == me:
                 self._save_origin(keys.CHECKPOINT, plan.step + 1)
+            if me in commit.handover:
+                origin = self._save_origin(keys.HANDOVER, plan.step + 1, whole=True)
+                self._link.send(HandedOver(*me, origin, bytes_in, self._bytes_kept, self._laps.take()))
+                return
             plans = commit.plans
+
+    def _prepare(self, plans: tuple[Plan, ...]) -> None:
+        """Make ready for what the function before this one still does."""
+        self._stepper.prepare(understood(b"", plans)[-1], self._me.worker)
+        self._laps.take()  # no step has waited for it
+        self._link.send(Ready(*self._me.function))
 
     def _begin(self, origin: Origin) -> None:
         """Start from where ``origin`` says."""
-        exponents, size = checkpoint.load_origin(self._store, origin, self._replica)
-        if exponents:
-            self._stepper.exponents = exponents
+        self._stepper.memory, size = checkpoint.load_origin(self._store, origin, self._replica)
         self._keep(size)
 
     def _take_part(
@@ -152,6 +175,7 @@ class Worker:
             bytes_in=bytes_in,
             bytes_kept=kept,
             times=self._laps.take(),
+            left=self._left(),
         )
 
     def _await_commit(self, plan: Plan) -> Commit:
@@ -172,15 +196,15 @@ class Worker:
         """Take the part of a lost worker in a step, with its rows and this replica."""
         holding = Holding(self._dataset, self._spec.seed)
         stepper = Stepper(self._spec, holding, self._replica, self._clock, self._laps)
-        stepper.exponents = self._stepper.exponents
+        stepper.memory = self._stepper.memory
         exchange = Broadcast(self._store, self._replica, self._spec.sync.compression, who)
         report = self._take_part(stepper, exchange, plan, who, 0)
         self._link.send(Substituted(*self._me.function, report))
 
-    def _save_origin(self, kind: str, step: int) -> Origin:
+    def _save_origin(self, kind: str, step: int, *, whole: bool = False) -> Origin:
         """Store from where another one can start in ``step``."""
-        key = model_key(kind, step, self._me.function)
-        origin, size = checkpoint.save_origin(self._store, key, self._replica, step, self._stepper.exponents)
+        key, memory = model_key(kind, step, self._me.function), self._stepper.memory
+        origin, size = checkpoint.save_origin(self._store, key, self._replica, step, memory, whole=whole)
         self._keep(size)
         return origin
 
@@ -188,6 +212,10 @@ class Worker:
         self._bytes_kept += size
         self._clock.work("keep", size)
         self._laps.lap("keep")
+
+    def _left(self) -> float | None:
+        """Return for how many seconds this function may still run."""
+        return None if self._until is None else self._until - self._clock.now()
 
     def _receive(self, timeout: float) -> ToWorker:
         self._laps.restart()

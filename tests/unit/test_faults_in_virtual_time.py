@@ -57,9 +57,9 @@ def test_messages_of_old_generations_that_are_taken_are_noticed(monkeypatch):
 def test_a_donation_with_the_residual_of_its_donor_is_noticed(monkeypatch):
     save, load, residuals = checkpoint.save_origin, checkpoint.load_origin, {}
 
-    def save_origin(store, key, replica, step, exponents):
+    def save_origin(store, key, replica, step, memory, *, whole=False):
         residuals[key] = [table.residual.copy() for table in replica.tables]
-        return save(store, key, replica, step, exponents)
+        return save(store, key, replica, step, memory, whole=whole)
 
     def load_origin(store, origin, replica):
         loaded = load(store, origin, replica)

@@ -23,9 +23,12 @@ from mlless.messages import (
     Evaluation,
     Failure,
     FromWorker,
+    HandedOver,
     Hello,
     Origin,
     Plan,
+    Prepare,
+    Ready,
     Report,
     Substitute,
     Substituted,
@@ -55,8 +58,11 @@ REPORT = Report(
 )
 FROM = (
     Hello(worker=3, generation=1, pid=4711, protocol=1, version="0.1"),
+    Hello(worker=3, generation=1, pid=4711, protocol=1, version="0.1", left=899.5),
+    Ready(worker=3, generation=1),
     REPORT,
     Donated(worker=0, generation=0, origin=Origin("donation/3/0.0", 3, "ab")),
+    HandedOver(0, 1, Origin("handover/3/0.1", 3, "ab"), bytes_in=5, bytes_kept=6, times=Times(keep=0.5)),
     Substituted(worker=0, generation=0, report=REPORT),
     Failure(worker=2, generation=0, step=-1, error="it broke: ü", traceback="Traceback ...", exit_code=4),
 )
@@ -67,9 +73,11 @@ TO = (
         plans=(Plan(5, (0, 1, 2), 1, 9, 4, b"\0\1", (1,), True), Plan(6, (0, 2), 1, 9, 5, last=True)),
         best=(0, 1),
         checkpoint=(2, 0),
+        handover=((0, 1), (2, 0)),
         end=True,
     ),
     Commit(step=-1, published=(), plans=()),
+    Prepare((Plan(0, (0, 1), 0, 9, 4, b"\0\1"),)),
     Begin(Origin("initial", 0, "ab"), (Plan(0, (0, 1), 0, 9, 4, b"\0\1"),)),
     Donate(step=3),
     Substitute(step=3, worker=1, generation=2),
@@ -114,6 +122,7 @@ commits = st.builds(
     st.lists(plans, max_size=2).map(tuple),
     st.none() | st.tuples(ids, ids),
     st.none() | st.tuples(ids, ids),
+    st.lists(st.tuples(ids, ids)).map(tuple),
     st.booleans(),
 )
 
@@ -125,7 +134,7 @@ def test_any_commit_survives_the_wire(commit: Commit) -> None:
 
 
 def test_a_loss_that_is_not_finite_survives_the_wire() -> None:
-    report = msgspec.structs.replace(FROM[1], loss=math.nan)
+    report = msgspec.structs.replace(REPORT, loss=math.nan)
     decoded = decode_from_worker(encode(report))
     assert isinstance(decoded, Report)
     assert math.isnan(decoded.loss)
@@ -217,4 +226,4 @@ def test_fields_of_another_version_are_refused() -> None:
         decode_to_worker(msgspec.msgpack.encode(["abort", "reason", "more"]))
     with pytest.raises(CodecError):
         decode_to_worker(msgspec.msgpack.encode(["abort"]))
-    assert messages.PROTOCOL == 4
+    assert messages.PROTOCOL == 5

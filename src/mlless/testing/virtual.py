@@ -93,9 +93,10 @@ class Emptied:
 
 @dataclass(frozen=True)
 class Struck:
-    """Trace: a function was killed, broken or stopped."""
+    """Trace: a function was killed, broken or stopped, or it is over for its time limit."""
 
     function: FunctionId
+    limit: bool = False
 
 
 Traced = Launched | Dismissed | Heard | Sent | Emptied | Struck
@@ -109,7 +110,7 @@ class Durations:
     ``work`` is per unit of an activity of ``Clock.work`` (``compute``: a row, ``fetch``, ``encode``
     and ``merge``: a byte, ``evaluate``: a row, ``step``: a member), or gives it for so many units.
     ``message`` is a message's way, ``request`` a request to the store, ``byte`` each byte that one moves,
-    ``fit`` what the tuner takes to come to a decision.
+    ``fit`` what the tuner takes to come to a decision, ``start`` a function until it runs.
     """
 
     work: Mapping[str, float | Callable[[int], float]] = field(default_factory=dict)
@@ -117,6 +118,7 @@ class Durations:
     request: float = 0.0
     byte: float = 0.0
     fit: float = 0.0
+    start: float = 0.0
 
 
 class Killed(BaseException):
@@ -137,7 +139,7 @@ class _Role:
         self.inbox: list[tuple[float, int, bytes]] = []
         self.deadline: float | None = None
         self.stopped = 0.0  # until then
-        self.killed = math.inf  # at this time
+        self.killed = self.limit = math.inf  # at these times
         self.calls = 0
         self.done = False
         self.baton = threading.Semaphore(0)
@@ -157,13 +159,15 @@ class _Role:
         if self.deadline is not None:
             arrival = self.inbox[0][0] if self.inbox else self.deadline
             time = max(time, min(arrival, self.deadline))
-        return min(max(time, self.stopped), self.killed)
+        return min(max(time, self.stopped), self.killed, self.limit)
 
     def take_turn(self) -> None:
         """Let everyone go on who is due before this role."""
         self._world.pass_baton(self)
         self.time, self.deadline = self.due(), None
-        if self.killed <= self.time:
+        if self.limit <= min(self.time, self.killed):
+            self._world.note(Struck(self.number, limit=True))
+        if min(self.limit, self.killed) <= self.time:
             raise Killed
 
     def wait(self, timeout: float) -> bytes | None:
@@ -437,17 +441,12 @@ class _Link:
 
 
 class VirtualRuntime:
-    """A Runtime whose functions are threads of a virtual world."""
+    """A Runtime whose functions are threads of a virtual world; a ``time_limit`` is in its seconds."""
 
-    def __init__(self, world: _World, dataset: Dataset) -> None:
-        self._world, self._dataset = world, dataset
+    def __init__(self, world: _World, dataset: Dataset, time_limit: float | None = None) -> None:
+        self._world, self._dataset, self.time_limit = world, dataset, time_limit
         self._threads: list[threading.Thread] = []
         self._ended: list[tuple[float, Ended]] = []  # and when it is noticed
-
-    @property
-    def time_limit(self) -> None:
-        """A thread may take all the time it needs."""
-        return None
 
     @property
     def memory(self) -> None:
@@ -458,7 +457,9 @@ class VirtualRuntime:
         """Give every function a thread; it moves once the baton comes to it."""
         self._world.note(Launched(tuple(functions)))
         for function, payload in functions.items():
-            role = self._world.join(function, self._world.roles[_SUPERVISOR].time)
+            began = self._world.roles[_SUPERVISOR].time + self._world.durations.start
+            role = self._world.join(function, began)
+            role.limit = role.began + (math.inf if self.time_limit is None else self.time_limit)
             thread = threading.Thread(target=self._run, args=(role, payload), daemon=True)
             self._threads.append(thread)
             thread.start()
@@ -498,6 +499,7 @@ class VirtualRuntime:
                 link=_Link(self._world, role),
                 dataset=self._seen_by(role),
                 clock=role,
+                until=None if launch.limit is None else role.began + launch.limit,
             ).run()
         except MLLessError as error:
             code = error.exit_code
@@ -580,11 +582,12 @@ def simulate(
     listen: Callable[[StepRecord], object] = lambda record: None,
     faults: Faults = NO_FAULTS,
     trace: Trace | None = None,
+    limit: float | None = None,
 ) -> Simulation:
     """Run a job with its real roles and real gradients on a virtual clock.
 
     ``faults`` befall it, each at its time: the same ones make the same job. What came and went is added to
-    the ``trace``. Stuck if it does not come to an end.
+    the ``trace``. Functions are ended after ``limit`` virtual seconds. Stuck if it does not come to an end.
     """
     world = _World(durations, faults, [] if trace is None else trace)
     role = world.join(_SUPERVISOR, 0.0)
@@ -592,7 +595,7 @@ def simulate(
     replica = Replica(model.shapes)
     replica.restore(model.initial(np.random.Generator(np.random.PCG64(spec.seed))))
     checkpoint.save_snapshot(store, keys.INITIAL, replica.snapshot())
-    runtime, records = VirtualRuntime(world, dataset), []
+    runtime, records = VirtualRuntime(world, dataset, limit), []
     meter = Meter(spec.tariff, opened=0.0, memory=memory) if spec.tariff else None
 
     def hear(record: StepRecord) -> object:
@@ -611,7 +614,7 @@ def simulate(
         clock=role,
         version=_VERSION,
         mark=beginning(spec, schedule, Origin(keys.INITIAL, 0, replica.digest())),
-        payload=lambda function: launch_of(spec, _NOWHERE, *function),
+        payload=lambda function: launch_of(spec, _NOWHERE, *function, limit),
         listen=hear,
         leavers=leavers,
         safe=_Copies(store),
