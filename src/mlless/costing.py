@@ -57,8 +57,7 @@ class Costing:
                 raise _too_late("budget", f"at most {money(stop.max_cost or 0.0)}", spent, "--max-cost")
             case "time":
                 spent = f"{now - self._start:.1f} s of start-up"
-                option = "--max-time, or the functions' --time-limit"
-                raise _too_late("time", f"at most {stop.max_time:g} s", spent, option)
+                raise _too_late("time", f"at most {stop.max_time:g} s", spent, "--max-time")
 
     def add_step(self, plan: Plan, reports: Sequence[Report], now: float) -> float | None:
         """Take in a closed step; return the dollars that the job has cost so far, None without a meter."""

@@ -327,8 +327,8 @@ def run_job(
             return Run(place, _run_here(spec, dataset, hear, interrupts, files))
         size = sum(table.shared.nbytes for table in start.course.replica.tables)
         # Initial, best and final model, a checkpoint and a donation, each of which has the optimizer's state
-        # and an older one beside it for a moment; and two updates a worker.
-        needed = (10 + 2 * spec.workers) * size
+        # and an older one beside it for a moment; and of each worker two updates, and what it hands over.
+        needed = (10 + (6 if deployment.time_limit else 2) * spec.workers) * size
         check_servers(deployment)
         # On an error the best model is to be saved before the store goes.
         with (

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import msgspec
 import pytest
 
-from mlless.data.dataset import Dataset
 from mlless.deployment import EMBEDDED, PATIENCE, Addresses, Deployment, bare
-from mlless.driver import plan_job, within_limit
 from mlless.errors import UsageError, hidden
-from mlless.wishes import Wishes
 
 REDIS = "redis://:s3cret@one:6379/0"
 
@@ -119,32 +115,6 @@ def test_what_is_refused_is_not_shown_in_parts(store: str) -> None:
 def test_what_is_hidden_ends_with_its_url() -> None:
     assert hidden("redis://one:6379,redis://me:s3cret@two") == "redis://one:6379,redis://me:***@two"
     assert hidden("from https://host:80/x\nto me@host") == "from https://host:80/x\nto me@host"
-
-
-class TestTheTimeLimitOfFunctions:
-    """A job ends with its model before its functions are ended."""
-
-    def test_a_job_without_a_time_gets_one(self, ratings: Dataset) -> None:
-        spec = plan_job(Wishes(), ratings)
-        assert within_limit(spec, None) == spec
-        assert within_limit(spec, 900.0).stop.max_time == 810.0
-        assert within_limit(spec, 60.0).stop.max_time == 50.0
-
-    def test_a_shorter_time_is_kept_and_a_longer_one_refused(self, ratings: Dataset) -> None:
-        spec = plan_job(Wishes(max_time=100.0), ratings)
-        assert within_limit(spec, 900.0) == spec
-        with pytest.raises(UsageError, match=r"outlive its functions: expected at most 50 s.*found 100 s"):
-            within_limit(spec, 60.0)
-
-    def test_functions_that_end_at_once_are_of_no_use(self, ratings: Dataset) -> None:
-        with pytest.raises(UsageError, match="end too soon"):
-            within_limit(plan_job(Wishes(), ratings), 10.0)
-
-    def test_nothing_else_is_changed(self, ratings: Dataset) -> None:
-        spec = plan_job(Wishes(epochs=3), ratings)
-        limited = within_limit(spec, 900.0)
-        stop = msgspec.structs.replace(limited.stop, max_time=None)
-        assert msgspec.structs.replace(limited, stop=stop) == spec
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from mlless.instructions import (
 )
 from mlless.job import Deadlines, Factorization, JobSpec, Nesterov, Stop, Sync
 from mlless.ledger import Ledger
+from mlless.losses import LEAST
 from mlless.mark import Mark, beginning
 from mlless.membership import Schedule
 from mlless.messages import (
@@ -864,8 +865,23 @@ def test_losses_of_long_ago_are_forgotten() -> None:
     for generation in range(20):
         game.now += 61.0
         game.step()
+        game.step()
         assert not any(isinstance(one, Fail) for one in game.dies(0, generation))
         game.hello(0, generation + 1)
+
+
+def test_a_job_that_comes_no_further_ends_with_the_error_of_its_newest_loss() -> None:
+    game = Game(workers=1, epochs=50).begun()
+    for generation in range(LEAST):
+        game.now += 61.0
+        game.step()  # the checkpoint that is due is not there before the next report
+        assert kinds(game.dies(0, generation))[-1] == "Rewind"
+        game.hello(0, generation + 1)
+    game.now += 61.0
+    game.step()
+    [*_, fail] = game.dies(0, LEAST)
+    assert isinstance(fail, Fail)
+    assert "worker 0 died in step 1" in str(fail.error)
 
 
 def test_without_a_model_that_is_stored_an_end_waits_for_the_silent() -> None:
