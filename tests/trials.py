@@ -102,7 +102,7 @@ def dataset(kind: str) -> Dataset:
 
 def trial_of(seed: int) -> Trial:
     """Return the trial of a seed."""
-    dice = random.Random(f"limit of {seed}")
+    dice = random.Random(f"a limit for {seed}")
     limited = dice.random() < 0.4
     limit, start = (dice.uniform(4.0, 12.0), dice.uniform(0.0, 0.5)) if limited else (None, 0.0)
     epochs = dice.randint(3, 12) if limited else 3

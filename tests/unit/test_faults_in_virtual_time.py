@@ -5,17 +5,20 @@ And the trials would notice: each of the mutations here is found by some of them
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import msgspec
 import pytest
 import trials
 
-from mlless import checkpoint
+from mlless import checkpoint, keys, succession
 from mlless.instructions import Delete, Instruction
+from mlless.keeping import Keeping
 from mlless.ledger import Ledger
 from mlless.members import Members
 from mlless.messages import Report, Times
+from mlless.succession import Succession
 from mlless.supervisor import Supervisor
 
 SEEDS = 300
@@ -75,8 +78,9 @@ def test_a_donation_with_the_residual_of_its_donor_is_noticed(monkeypatch):
 def test_a_lost_part_that_counts_as_done_is_noticed(monkeypatch):
     lose = Ledger._lose
 
-    def skipped(self, worker, error, now) -> Iterator[Instruction]:
-        yield from lose(self, worker, error, now)
+    def skipped(self, who, error, now) -> Iterator[Instruction]:
+        yield from lose(self, who, error, now)
+        worker, _ = who
         if worker in self._plan.members and worker not in self._reports:
             generation = self._members[worker].generation
             nothing = Report(worker, generation, self.step, 0, 0.0, False, True, 0, 0, 0, 0, 0, Times())
@@ -110,3 +114,51 @@ def test_an_update_that_a_second_report_on_it_removes_is_noticed(monkeypatch):
 def test_a_donation_that_a_second_word_of_it_removes_is_noticed(monkeypatch):
     monkeypatch.setattr(Ledger, "_decline", lambda self, donation: iter([Delete((donation.key,))]))
     assert "counted as lost" in complaint(first=110)
+
+
+@pytest.mark.parametrize("section", ["residual", "state", "last"])
+def test_a_hand_over_that_lacks_something_is_noticed(monkeypatch, section):
+    load = checkpoint.load_origin
+
+    def load_origin(store, origin, replica):
+        loaded = load(store, origin, replica)
+        if origin.key.startswith(keys.HANDOVER):
+            for table in replica.tables:
+                getattr(table, section)[:] = origin.step - 1 if section == "last" else 0
+        return loaded
+
+    monkeypatch.setattr(checkpoint, "load_origin", load_origin)
+    assert re.match("table .* differs by|the model is of step", complaint())
+
+
+def test_a_hand_over_with_other_exponents_is_noticed(monkeypatch):
+    load = checkpoint.load_origin
+
+    def load_origin(store, origin, replica):
+        loaded, size = load(store, origin, replica)
+        changed = msgspec.structs.replace(loaded, exponents=(-20, -20))
+        return (changed if origin.key.startswith(keys.HANDOVER) else loaded), size
+
+    monkeypatch.setattr(checkpoint, "load_origin", load_origin)
+    assert "differs by" in complaint()
+
+
+def test_what_is_handed_over_and_never_removed_is_noticed(monkeypatch):
+    delete = Supervisor._delete
+
+    def kept(self, names):
+        delete(self, [name for name in names if not name.startswith(keys.HANDOVER)])
+
+    monkeypatch.setattr(Supervisor, "_delete", kept)
+    assert "is left after step" in complaint()
+
+
+def test_a_function_that_does_not_hand_over_is_noticed(monkeypatch):
+    monkeypatch.setattr(Succession, "lead", 0.0)
+    monkeypatch.setattr(succession, "_HURRY", 0.0)
+    assert "was over at" in complaint()
+
+
+def test_who_hands_over_and_leaves_the_best_model_to_nobody_is_noticed(monkeypatch):
+    monkeypatch.setattr(Keeping, "pass_on", lambda self, old, new: None)
+    assert "differs by" in complaint()
