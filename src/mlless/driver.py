@@ -42,6 +42,7 @@ from mlless.records import StepRecord, Summary
 from mlless.report.files import RunFiles
 from mlless.report.history import read_history
 from mlless.report.left import Left, fresh, resuming
+from mlless.report.leftover import make_way
 from mlless.report.progress import progress
 from mlless.report.safe import RunSafe
 from mlless.report.underway import Detached, heeding, underway
@@ -319,6 +320,7 @@ def run_job(
             files.hear(record)
             return listen(record)
 
+        make_way(files.lost, deployment)
         say = partial(underway, mlless.__version__, spec, deployment, detached=detached)
         schedule = Schedule([file.rows for file in dataset.manifest.train], spec.batch_size, spec.stop.epochs)
         start = left.start(spec, schedule) if left else fresh(spec, schedule)

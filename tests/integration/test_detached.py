@@ -22,6 +22,7 @@ from mlless.detached.status import Status
 from mlless.driver import run_job
 from mlless.errors import MLLessError, UsageError, WorkerLost
 from mlless.locations import Directory
+from mlless.losses import LEAST
 from mlless.report.history import CHECKPOINT, HISTORY, SUMMARY, read_history, read_summary
 from mlless.report.lock import GUARD, LOCK
 from mlless.report.underway import LOG, UNDERWAY, Detached
@@ -212,21 +213,78 @@ def test_a_signal_to_the_guardian_ends_the_job_in_order(detached: Job) -> None:
     assert names(detached.run) == FINISHED
 
 
-def test_who_kills_the_supervisor_is_told(detached: Job) -> None:
-    os.kill(detached.supervisor, signal.SIGKILL)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_supervisor_that_is_killed_is_followed_by_another(
+    ratings: Dataset, run_folder: Path, tmp_path: Path, workers: int
+) -> None:
+    """It resumes the run; or begins it anew, where that has no checkpoint as it trains in the process."""
+    started = Job(ratings, run_folder, tmp_path / "channels", "--workers", str(workers))
+    before = started.look()
+    if workers > 1:
+        eventually(lambda: CHECKPOINT in names(run_folder), "a checkpoint")
+    dead, everyone = started.supervisor, started.everyone[1:]
+    os.kill(dead, signal.SIGKILL)
+    eventually(lambda: (job := started.status.job) is not None and job.pid != dead, "another one")
+    assert not any(map(alive, everyone))
+    assert started.status.state != "lost"
+    now = started.look()
+    assert now.guardian == before.guardian
+    (loss,) = now.losses
+    assert loss.startswith(f"the supervisor, process {dead}, died by signal SIGKILL after step")
+    assert loss in started.command("status").stdout
+    assert mlless.stop(run_folder, within=PATIENCE).stop_reason == "interrupted"
+    run = mlless.attach(run_folder, verbose=False)
+    assert [record.step for record in run.history()] == list(range(run.summary.steps))
+    assert len(run.summary.resumed) == (workers > 1)
+    assert loss in (run_folder / LOG).read_text()
+    assert ("the job starts anew" in (run_folder / LOG).read_text()) == (workers == 1)
+    started.assert_nothing_left()
+    assert names(run_folder) == FINISHED
+
+
+def test_who_kills_everyone_loses_the_job_and_may_resume_it(detached: Job) -> None:
+    eventually(lambda: CHECKPOINT in names(detached.run), "a checkpoint")
+    detached.look()
+    guardian, supervisor, *_ = detached.everyone
+    os.kill(guardian, signal.SIGKILL)
+    os.kill(supervisor, signal.SIGKILL)
     detached.assert_nothing_left()
-    found = detached.status
-    assert found.state == "lost"
-    assert found.job is not None
-    assert found.job.detached is not None
-    (loss,) = found.job.detached.losses
-    assert loss.startswith(
-        f"the supervisor, process {detached.supervisor}, died by signal SIGKILL after step"
-    )
-    assert loss in (detached.run / LOG).read_text()
+    assert detached.status.state == "lost"
+    assert f"mlless resume {detached.run}" in detached.command("status").stdout
     with pytest.raises(WorkerLost, match="the job was killed"):
         mlless.attach(detached.run, verbose=False)
     assert detached.command("attach").returncode == 6
+    resumed = detached.command("resume", "--detach")
+    assert (resumed.returncode, resumed.stderr) == (0, "")
+    detached.look()
+    assert mlless.stop(detached.run, within=PATIENCE).stop_reason == "interrupted"
+    detached.assert_nothing_left()
+    assert len(read_summary(Directory(detached.run)).resumed) == 1
+
+
+def test_a_supervisor_that_dies_again_and_again_is_given_up(detached: Job) -> None:
+    eventually(lambda: CHECKPOINT in names(detached.run), "a checkpoint")
+    guardian = detached.everyone[0]
+
+    def is_over_or_goes_on() -> bool:
+        job = detached.status.job
+        return not alive(guardian) or (job is not None and job.pid != detached.supervisor)
+
+    for _ in range(LEAST + 1):
+        os.kill(detached.supervisor, signal.SIGKILL)
+        eventually(is_over_or_goes_on, "another one, or the end")
+        if not alive(guardian):
+            break
+        detached.look()
+    assert not alive(guardian)
+    assert detached.status.state == "lost"
+    assert "that was once too often" in (detached.run / LOG).read_text()
+    eventually(lambda: not any(map(alive, detached.everyone)), "processes end")
+    # One may have been killed before it could say where its folder is: the next job removes that.
+    assert detached.command("resume", "--detach").returncode == 0
+    detached.look()
+    assert mlless.stop(detached.run, within=PATIENCE).stop_reason == "interrupted"
+    detached.assert_nothing_left()
 
 
 def test_the_job_goes_on_without_its_guardian(detached: Job) -> None:

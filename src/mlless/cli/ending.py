@@ -1,4 +1,4 @@
-"""The last words on a training, and the exit code that goes with them."""
+"""The last words on a training, or on the start of one that goes on without us; and the exit code."""
 
 from __future__ import annotations
 
@@ -13,6 +13,17 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from mlless.records import Summary
+
+
+def tell_start(to: Console, out: str, *, json: bool = False) -> None:
+    """Tell that a detached job is under way, and how to go on with it."""
+    from mlless.detached.status import status
+
+    run = quote(out)
+    say(to, [("detached", "the job is under way, and goes on without this terminal")])
+    say(to, commands(f"mlless attach {run}", f"mlless status {run}", f"mlless stop {run}"))
+    if json:
+        print_json(status(out))
 
 
 def tell_end(to: Console, summary: Summary, out: str, dataset: str, *, json: bool = False) -> None:

@@ -26,6 +26,16 @@ ConfigFile = Annotated[
 ]
 
 
+Detach = Annotated[
+    bool,
+    typer.Option(
+        "--detach",
+        help="Leave once the job is under way. It goes on without this terminal; its supervisor is a process "
+        "of this machine, also with --runtime lithops.",
+    ),
+]
+
+
 def with_settings(*every: Declared) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command ``--config`` and these options, and their ``settings`` in place of them."""
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from mlless.cli.options import with_settings
+from mlless.cli.options import Detach, with_settings
 from mlless.cli.settings import ANEW, Settings
 
 EXAMPLES = """[bold]Examples[/bold]
@@ -30,6 +30,7 @@ def resume(
         str | None,
         typer.Option(metavar="DATASET", help="Where the data set is now.", show_default="where it was"),
     ] = None,
+    detach: Detach = False,
     json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON, and only it.")] = False,
 ) -> None:
     """Go on with a training whose process was killed, or that failed: from its newest checkpoint.
@@ -38,7 +39,8 @@ def resume(
     unless it is given here; where functions run and meet is to be given again, or in the settings.
     """
     from mlless.cli.console import console, say
-    from mlless.cli.ending import tell_end
+    from mlless.cli.ending import tell_end, tell_start
+    from mlless.detached.launching import launch
     from mlless.driver import plan_resume, run_job
     from mlless.report.account import opening
     from mlless.report.left import resuming
@@ -50,8 +52,13 @@ def resume(
         to = console(stderr=json)
         to.quiet = json and not to.is_terminal
         say(to, opening(job.spec, deployment))
-        with progress(job.spec, to, elapsed=left.seconds, earlier=left.records) as listen:
-            done = run_job(
-                job.spec, job.dataset, left.place, listen=listen, deployment=deployment, left=job.left
-            )
-    tell_end(to, done.summary, run, job.dataset.location, json=json)
+        if not detach:
+            with progress(job.spec, to, elapsed=left.seconds, earlier=left.records) as listen:
+                done = run_job(
+                    job.spec, job.dataset, left.place, listen=listen, deployment=deployment, left=job.left
+                )
+    if detach:  # it takes in by itself what is there
+        launch(left.place, deployment, anew=settings.given_anew(), dataset=dataset)
+        tell_start(to, run, json=json)
+    else:
+        tell_end(to, done.summary, run, job.dataset.location, json=json)

@@ -85,7 +85,10 @@ def _next(status: Status) -> Iterator[str]:
             yield f"mlless attach {run}"
             yield f"mlless stop {run}"
         case "lost":
+            yield f"mlless resume {run}"
             yield f"mlless clean {run}"
+        case "failed":
+            yield f"mlless resume {run}"
         case "finished":
             yield f"mlless report {run}"
     if status.model_step and status.state in ("lost", "failed"):

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from mlless.cli.options import with_settings
+from mlless.cli.options import Detach, with_settings
 from mlless.cli.settings import OPTIONS, Settings
 
 EXAMPLES = """[bold]Examples[/bold]
@@ -38,26 +38,18 @@ def train(
     settings: Settings,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run's folder.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON, and only it.")] = False,
-    detach: Annotated[
-        bool,
-        typer.Option(
-            "--detach",
-            help="Leave once the job is under way; it goes on without this terminal, with its supervisor on "
-            "this machine.",
-        ),
-    ] = False,
+    detach: Detach = False,
 ) -> None:
     """Train a model on a data set: on this machine, unless told otherwise.
 
     What is not given is taken from the settings (see mlless config), or takes a value that is known to work.
     The best model by the held-out metric is kept.
     """
-    from mlless.cli.console import commands, console, print_json, quote, say
-    from mlless.cli.ending import tell_end
+    from mlless.cli.console import console, say
+    from mlless.cli.ending import tell_end, tell_start
     from mlless.data.dataset import open_dataset
     from mlless.data.findings import check_two_classes
     from mlless.detached.launching import launch
-    from mlless.detached.status import status
     from mlless.driver import plan_job, run_job
     from mlless.locations import place_of
     from mlless.report.account import opening
@@ -74,12 +66,8 @@ def train(
     to.quiet = json and not to.is_terminal
     say(to, opening(spec, deployment))
     if detach:
-        launch(spec, data, place, overwrite, deployment)
-        if json:
-            print_json(status(out))
-        named = quote(out)
-        say(to, [("detached", "the job is under way, and goes on without this terminal")])
-        say(to, commands(f"mlless attach {named}", f"mlless status {named}", f"mlless stop {named}"))
+        launch(place, deployment, spec, overwrite=overwrite)
+        tell_start(to, out, json=json)
         return
     with progress(spec, to) as listen:
         run = run_job(spec, data, place, overwrite=overwrite, listen=listen, deployment=deployment)

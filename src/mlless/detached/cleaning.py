@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
 
-import msgspec
-
-from mlless.channels.clearing import clear
 from mlless.channels.opening import open_objects
-from mlless.deployment import Addresses, Deployment, bare
-from mlless.errors import ChannelError, UsageError
+from mlless.deployment import EMBEDDED, Deployment
+from mlless.errors import UsageError
 from mlless.locations import Location, Place, place_of
 from mlless.report.history import PART, is_finished
+from mlless.report.leftover import clear_left
 from mlless.report.lock import GUARD, LOCK, locked
-from mlless.report.underway import STOP, UNDERWAY, Underway, is_alive, read_underway
-from mlless.runtimes.strays import end_strays
+from mlless.report.underway import STOP, UNDERWAY, is_alive, read_underway
 
 
 def clean(run: Location, *, store: str | None = None, bus: str | None = None) -> list[str]:
@@ -51,39 +47,9 @@ def clean(run: Location, *, store: str | None = None, bus: str | None = None) ->
     job = read_underway(place)
     if job is None:
         is_finished(place)  # or the error that there is no run
-    found = open_objects(place).names()
+    found, given = open_objects(place).names(), Deployment(store=store or EMBEDDED, bus=bus)
     with locked(place):
-        return [*(_left(job, store, bus) if job else ()), *_files(place, found)]
-
-
-def _left(job: Underway, store: str | None, bus: str | None) -> Iterator[str]:
-    if job.addresses is None:
-        return
-    here = socket.gethostname()
-    if job.deployment.embedded and job.host != here:
-        where = f"to be cleaned on {job.host}"
-        raise UsageError("what this job has left is on another machine", expected=where, found=here)
-    if job.host != here:
-        yield f"nothing of the processes on {job.host}: they end by themselves"
-    elif found := end_strays(job.addresses.job):
-        yield f"processes of the job: {found}"
-    try:
-        yield from clear(_with_credentials(job.addresses, store, bus), job.job.workers)
-    except ChannelError as error:
-        if job.deployment != Deployment():
-            error.add_note("passwords are not recorded: give --store and --bus as mlless train got them")
-        raise
-
-
-def _with_credentials(addresses: Addresses, store: str | None, bus: str | None) -> Addresses:
-    """Return the addresses, those that are given in the place of the same ones without passwords."""
-    given = Deployment(store=store or "embedded", bus=bus)
-    known = {bare(address): address for address in (*given.servers, given.meeting)}
-    return msgspec.structs.replace(
-        addresses,
-        store=tuple(known.get(address, address) for address in addresses.store),
-        bus=known.get(addresses.bus, addresses.bus),
-    )
+        return [*(clear_left(job, given) if job else ()), *_files(place, found)]
 
 
 def _files(place: Place, found: set[str]) -> Iterator[str]:

@@ -1,7 +1,8 @@
-"""The process behind a detached job: it starts the supervisor, waits for its end, and tells if it was killed.
+"""The process behind a detached job: it starts the supervisor, and another one if that is killed.
 
 It is nobody's child, in a session without a terminal. Its order comes from its standard input; a signal that
-asks it to end goes to the supervisor, which ends in order.
+asks it to end goes to the supervisor, which ends in order. A supervisor that is killed is followed by one
+that resumes the run, as long as that brings the job on: the limits are those of workers.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,10 +21,14 @@ from mlless.channels.opening import open_objects
 from mlless.detached.order import Order
 from mlless.errors import MLLessError
 from mlless.locations import Directory, Place, place_of
+from mlless.losses import Losses
 from mlless.report.history import Following, that_count
 from mlless.report.lock import GUARD, locked
-from mlless.report.underway import LOG, Detached, read_underway, write_underway
+from mlless.report.underway import LOG, STOP, Detached, read_underway, write_underway
 from mlless.runtimes.hosted import module_command
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_ME = 0  # the only supervisor
 
 
 def main(told: str) -> None:
@@ -34,7 +40,7 @@ def main(told: str) -> None:
     run = place_of(order.out)
     try:
         with locked(run, GUARD):
-            _guard(run, data, int(told))
+            _Guardian(run, order, int(told)).run()
     except MLLessError as error:
         print(f"error: {error}", flush=True)
     finally:
@@ -44,28 +50,59 @@ def main(told: str) -> None:
                 os.unlink(order.log)
 
 
-def _guard(run: Place, order: bytes, told: int) -> None:
-    code = _supervise(order, told)
-    job = read_underway(run)
-    if job is None or job.detached is None:
-        return  # whoever comes to an end, of whatever kind, leaves none
-    steps = that_count(Following(run, under_way=True).read())
-    why = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-    loss = f"the supervisor, process {job.pid}, died by {why} after step {steps[-1].step if steps else 0}"
-    print(loss, flush=True)
-    detached = Detached(job.detached.guardian, job.detached.log, (*job.detached.losses, loss))
-    write_underway(run, msgspec.structs.replace(job, detached=detached))
+class _Guardian:
+    """Sees to it that a supervisor is there until the job is over.
 
-
-def _supervise(order: bytes, told: int) -> int:
-    """Return how a supervisor has ended: its exit code, or the negative number of a signal.
-
-    This process holds ``told`` until its end, so that who hears of a failure can wait until all is gone.
+    It holds ``told`` until its end, so that who hears of a failure can wait until all is gone.
     """
-    process = subprocess.Popen(
-        module_command("mlless.detached.supervising", str(told)), stdin=subprocess.PIPE, pass_fds=[told]
-    )
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda number, _: process.send_signal(number))
-    process.communicate(order)
-    return process.returncode
+
+    def __init__(self, run: Place, order: Order, told: int) -> None:
+        self._run, self._order, self._told = run, order, told
+        self._losses, self._reached = Losses(1), -1
+        self._supervisor: subprocess.Popen[bytes] | None = None
+        self._asked = False
+        for number in _SIGNALS:
+            signal.signal(number, self._pass_on)
+
+    def run(self) -> None:
+        """Return when the job is over, or is given up."""
+        while (why := self._supervise()) is not None:
+            self._tell(why)
+            if self._asked or STOP in open_objects(self._run).names():
+                print("it was asked to end, so that it is not resumed", flush=True)
+                return
+            if self._losses.are_too_many(_ME, time.monotonic()):
+                print("that was once too often", flush=True)
+                return
+
+    def _pass_on(self, number: int, frame: object) -> None:
+        self._asked = True
+        if self._supervisor is not None:
+            self._supervisor.send_signal(number)
+
+    def _supervise(self) -> str | None:
+        """Run a supervisor to its end; return by which signal it was lost, None if it was not."""
+        told = str(self._told)
+        self._supervisor = subprocess.Popen(
+            module_command("mlless.detached.supervising", told), stdin=subprocess.PIPE, pass_fds=[self._told]
+        )
+        self._supervisor.communicate(msgspec.json.encode(self._order))
+        code = self._supervisor.returncode
+        if code >= 0 or read_underway(self._run) is None:
+            return None  # it has told its end, of whatever kind; or no job was under way
+        return signal.Signals(-code).name
+
+    def _tell(self, why: str) -> None:
+        """Tell of a supervisor that was lost, in the log and in what the job says of itself."""
+        job = read_underway(self._run)
+        assert job is not None, "a job that is lost, but over"
+        steps = that_count(Following(self._run, under_way=True).read())
+        step = steps[-1].step if steps else 0
+        if step > self._reached:
+            self._reached = step
+            self._losses.go_on()
+        loss = f"the supervisor, process {job.pid}, died by signal {why} after step {step}"
+        print(loss, flush=True)
+        self._order = msgspec.structs.replace(self._order, losses=(*self._order.losses, loss))
+        detached = Detached(os.getpid(), self._order.log, self._order.losses)
+        write_underway(self._run, msgspec.structs.replace(job, detached=detached))

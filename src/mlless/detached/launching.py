@@ -8,8 +8,9 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Mapping
 from contextlib import suppress
-from typing import Unpack
+from typing import Any, Unpack
 
 import msgspec
 
@@ -20,7 +21,7 @@ from mlless.detached.order import Answer, Order
 from mlless.detached.status import Status, status
 from mlless.driver import plan_job
 from mlless.errors import DeadlineExceeded, JobError, MLLessError, UsageError
-from mlless.job import JobSpec
+from mlless.job import Deadlines, JobSpec
 from mlless.locations import Directory, Location, Place, place_of
 from mlless.options import declared, made, takes_options
 from mlless.report.files import check_run_folder
@@ -66,17 +67,27 @@ def detach(
     """
     wishes, deployment = made(Wishes, options), made(Deployment, options)
     data = dataset if isinstance(dataset, Dataset) else open_dataset(dataset)
-    launch(plan_job(wishes, data, deployment), data, place_of(out), overwrite, deployment)
+    spec, place = plan_job(wishes, data, deployment), place_of(out)
+    check_two_classes(data.manifest, data.location)
+    check_run_folder(place, overwrite)
+    launch(place, deployment, spec, overwrite=overwrite)
     return status(out)
 
 
-def launch(spec: JobSpec, dataset: Dataset, out: Place, overwrite: bool, deployment: Deployment) -> None:
-    """Run a job as ``driver.run_job`` does, detached; return once it is under way, or raise why it is not.
+def launch(
+    out: Place,
+    deployment: Deployment,
+    job: JobSpec | None = None,
+    *,
+    overwrite: bool = False,
+    anew: Mapping[str, Any] | None = None,
+    dataset: str | None = None,
+) -> None:
+    """Run a job detached, as ``driver.run_job`` does, or without a job resume what is there.
 
-    What is interrupted before takes the job with it.
+    Returns once the job is under way, or raises why it is not. What is interrupted before takes the job with
+    it. ``anew`` and ``dataset`` are those of ``driver.plan_resume``.
     """
-    check_two_classes(dataset.manifest, dataset.location)
-    check_run_folder(out, overwrite)
     if is_alive(out):
         raise UsageError(
             "another job writes to this run's folder",
@@ -84,7 +95,16 @@ def launch(spec: JobSpec, dataset: Dataset, out: Place, overwrite: bool, deploym
             cure="choose another --out, or end that job with mlless stop",
         )
     log = _log(out)
-    order = Order(job=spec, deployment=deployment, out=out.address, overwrite=overwrite, log=log)
+    order = Order(
+        out=out.address,
+        log=log,
+        deployment=deployment,
+        job=job,
+        overwrite=overwrite,
+        anew=dict(anew or {}),
+        dataset=dataset,
+    )
+    within = (job.deadlines if job else Deadlines()).start + _START
     heard, told = os.pipe()
     try:
         with open(log, "ab") as file:
@@ -99,7 +119,7 @@ def launch(spec: JobSpec, dataset: Dataset, out: Place, overwrite: bool, deploym
         os.close(told)
         try:
             process.communicate(msgspec.json.encode(order), _START)  # it forks, and its parent exits
-            _wait(heard, spec.deadlines.start + _START, log)
+            _wait(heard, within, log)
         except BaseException:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGTERM)

@@ -5,6 +5,8 @@ The order goes through a pipe, as it may hold passwords: these are in no file an
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from mlless.deployment import Deployment
@@ -12,13 +14,20 @@ from mlless.job import JobSpec
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """Run this job, its files at ``out``, what it prints in the file ``log``."""
+    """Run this ``job``, its files at ``out``, what it prints in the file ``log``.
 
-    job: JobSpec
-    deployment: Deployment
+    Without a job the run that is there is resumed, with what is said ``anew`` by name; its data set may have
+    been moved. ``losses`` tells of the supervisors that have begun before and were killed, a line each.
+    """
+
     out: str
-    overwrite: bool
     log: str
+    deployment: Deployment
+    job: JobSpec | None = None
+    overwrite: bool = False
+    anew: dict[str, Any] = {}
+    dataset: str | None = None
+    losses: tuple[str, ...] = ()
 
 
 class Answer(msgspec.Struct, frozen=True):

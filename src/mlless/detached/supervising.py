@@ -1,4 +1,4 @@
-"""The process of a detached job's supervisor: it does what ``mlless train`` does, and prints to a log."""
+"""The process of a detached supervisor: it does what ``mlless train`` does, or ``resume``, and logs it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 import msgspec
 from rich.console import Console
@@ -15,11 +15,12 @@ from rich.console import Console
 import mlless
 from mlless.data.dataset import open_dataset
 from mlless.detached.order import Answer, Order
-from mlless.driver import run_job
-from mlless.errors import MLLessError
+from mlless.driver import plan_resume, run_job
+from mlless.errors import MLLessError, UsageError
 from mlless.locations import place_of
 from mlless.records import StepRecord
 from mlless.report.account import closing, opening
+from mlless.report.left import Left, resuming
 from mlless.report.output import lasting_output, silenced
 from mlless.report.progress import progress
 from mlless.report.underway import Detached
@@ -63,26 +64,53 @@ def main(told: str) -> None:
 
 
 def _run(order: Order, ear: _Ear) -> None:
-    dataset = open_dataset(order.job.dataset)
     print(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  mlless {mlless.__version__}, process {os.getpid()}")
-    _say(opening(order.job, order.deployment))
-    console = Console(file=silenced(sys.stdout), highlight=False, force_terminal=False, force_jupyter=False)
-    with progress(order.job, console) as display:
+    with ExitStack() as stack:
+        left = _left(order, stack)
+        if left is not None:
+            planned = plan_resume(left, order.anew, order.dataset)
+            spec, dataset, left = planned.spec, planned.dataset, planned.left
+        else:
+            assert order.job is not None, "neither a job nor a run to resume"
+            spec, dataset = order.job, open_dataset(order.job.dataset)
+        _say(opening(spec, order.deployment))
+        console = Console(
+            file=silenced(sys.stdout), highlight=False, force_terminal=False, force_jupyter=False
+        )
+        elapsed, earlier = (left.seconds, left.records) if left else (0.0, ())
+        display = stack.enter_context(progress(spec, console, elapsed=elapsed, earlier=earlier))
 
         def hear(record: StepRecord) -> None:
             ear.tell(Answer(0))
             display(record)
 
         run = run_job(
-            order.job,
+            spec,
             dataset,
             place_of(order.out),
-            overwrite=order.overwrite,
+            overwrite=order.overwrite or bool(order.losses),
             listen=hear,
             deployment=order.deployment,
-            detached=Detached(os.getppid(), order.log),
+            detached=Detached(os.getppid(), order.log, order.losses),
+            left=left,
         )
     _say(closing(run.summary, run.location))
+
+
+def _left(order: Order, stack: ExitStack) -> Left | None:
+    """Return what is left of the run, if it is to be resumed and can be.
+
+    A job that has no checkpoint, for it trains in the process or has just begun, starts anew.
+    """
+    if order.job is not None and not order.losses:
+        return None
+    try:
+        return stack.enter_context(resuming(order.out))
+    except UsageError as error:
+        if order.job is None:
+            raise
+        print(f"the job starts anew: {error}")
+        return None
 
 
 def _say(lines: Iterable[tuple[str, str]]) -> None:

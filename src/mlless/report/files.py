@@ -43,7 +43,7 @@ from mlless.report.keeper import Keeper
 from mlless.report.left import Left, Stand, with_stand
 from mlless.report.lock import GUARD, LOCK, locked
 from mlless.report.summary import Meter, summarize
-from mlless.report.underway import LOG, STOP, UNDERWAY, Underway, write_underway
+from mlless.report.underway import LOG, STOP, UNDERWAY, Underway, read_underway, write_underway
 from mlless.stopping import Choice, Score, finite
 from mlless.supervisor import Outcome
 
@@ -57,7 +57,8 @@ class RunFiles:
     """Writes the files of a run under way; to be left once all else of the job is over.
 
     ``bill`` tells what the job has cost so far. With ``keeps`` False no model is written before the end. What
-    a run has ``left`` that is resumed, and locked, is gone on with.
+    a run has ``left`` that is resumed, and locked, is gone on with. ``lost`` is a job of before that was
+    killed.
     """
 
     def __init__(
@@ -74,17 +75,19 @@ class RunFiles:
         self._overwrite, self._keeps, self._left = overwrite, keeps, left
         self.meter, self._totals = Meter(), Totals()
         self.bill: Callable[[], Bill | None] = lambda: None
+        self.lost: Underway | None = None
         self.resumed = tuple[int, ...]()
         self._made, self._making = 0, 0.0  # checkpoints, and the seconds that they took
         self._marked: int | None = None  # the step of the one that is in the run's place
         self._keeper = Keeper(self._write_best)
         self._scores: dict[int, Score] = {}
         self._read: Callable[[], tuple[Tables, int]] | None = None
-        self._over = False
+        self._begun = self._over = False
         self._closings: list[Callable[[float], None]] = []
 
     def begin(self, job: Underway) -> None:
         """Say where the job runs, until the run is closed."""
+        self._begun = True
         write_underway(self._place, job)
 
     def closing(self, finish: Callable[[float], None]) -> None:
@@ -97,8 +100,9 @@ class RunFiles:
                 check_run_folder(self._place, self._overwrite)
                 stack.enter_context(locked(self._place))
                 check_run_folder(self._place, self._overwrite)  # nothing may have come there since
+            self.lost = read_underway(self._place)
+            open_objects(self._place).delete([STOP])  # it was for another job
             stack.callback(self._clear)
-            self._clear()  # a request to stop was for another job
             # Now, for a data set may be replaced while the job runs.
             self._ids = self._dataset.ids() if self._dataset.manifest.kind == "ratings" else None
             if self._left is not None:
@@ -117,7 +121,7 @@ class RunFiles:
 
     def _clear(self) -> None:
         with contextlib.suppress(ChannelError):
-            open_objects(self._place).delete([UNDERWAY, STOP])
+            open_objects(self._place).delete([UNDERWAY, STOP] if self._begun else [STOP])
 
     def __exit__(self, *error: object) -> None:
         self._stack.__exit__(*error)  # type: ignore[arg-type]

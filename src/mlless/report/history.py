@@ -153,21 +153,32 @@ class Following:
     def __init__(self, run: Place, *, under_way: bool) -> None:
         self._run, self._objects = run, open_objects(run)
         self._names = (f"{PART}{HISTORY}", HISTORY) if under_way else (HISTORY,)
-        self._at = 0
+        self._at, self._last = 0, b""
 
     def read(self) -> list[StepRecord]:
-        """Return the records that have come; ChannelError if the place is out of reach."""
-        data = whole_lines(self._new())
-        self._at += len(data)
+        """Return the records that have come, or all of another history that has taken the place of the one.
+
+        ChannelError if the place is out of reach.
+        """
+        at = self._at - len(self._last)
+        data = self._from(at)
+        if data.startswith(self._last):
+            data = data[len(self._last) :]
+        else:  # the job has started anew
+            self._at, data = 0, self._from(0)
+        data = whole_lines(data)
+        if data:
+            self._at += len(data)
+            self._last = data[data[:-1].rfind(b"\n") + 1 :]
         return decoded(data)
 
-    def _new(self) -> bytes:
+    def _from(self, at: int) -> bytes:
         for name in self._names:
             with contextlib.suppress(MissingObject, FileNotFoundError):
                 if not isinstance(self._run, Directory):
-                    return self._objects.get(name)[self._at :]
+                    return self._objects.get(name)[at:]
                 with (self._run.path / name).open("rb") as file:
-                    file.seek(self._at)
+                    file.seek(at)
                     return file.read()
         return b""
 
