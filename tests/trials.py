@@ -384,9 +384,10 @@ def result_of(trial: Trial, trace: Trace, records: Sequence[StepRecord], done: S
         return
     same = undisturbed(trial, trained)
     if trial.exact or not lost(trace):
-        if same.outcome.model.step != done.outcome.model.step:
+        mine, others = done.outcome.model, same.outcome.model
+        if (mine.step, mine.restored) != (others.step, others.restored):
             if not emptied(trace) and not lost(trace):
-                yield f"the model is of step {done.outcome.model.step}, not {same.outcome.model.step}"
+                yield f"the model is of step {mine.step}, not {others.step}"
             return
         for name, table in same.tables.items():
             if not np.array_equal(table.view(np.uint32), done.tables[name].view(np.uint32)):
@@ -403,7 +404,12 @@ def kept_clean(trace: Trace, done: Simulation) -> Iterator[str]:
     """Complain of keys that nobody needs, unless a function has written them that no longer counts."""
     dismissed = {who for _, one in trace if isinstance(one, Dismissed) for who in one.functions}
     newest = dict(sorted(who for _, one in trace if isinstance(one, Launched) for who in one.functions))
-    *_, last = (plan.step for plan in closed_plans(trace))
+    last = 0
+    for _, one in trace:
+        if isinstance(one, Sent) and isinstance(one.message, Commit):
+            last = one.message.step
+        elif isinstance(one, Sent) and isinstance(one.message, Begin):  # maybe after it has gone back
+            last = min(last, one.message.plans[0].step)
     models: Counter[str] = Counter()
     for key in done.left - {keys.INITIAL}:
         kind, step, function, *_ = key.split("/")

@@ -282,7 +282,7 @@ class Ledger:
             elif member.stage is Stage.SUBSTITUTED and member.substitute is None:
                 yield from self._substitute(worker, member, now)
         if not self._started and len(self._members.at_work) == len(self._members):
-            self._started = True
+            self._started, self._opened = True, now
             self._keeping.rhythm.begin(now)
             yield Started()
         if len(self._reports) == len(self._plan.members):

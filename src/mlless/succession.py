@@ -152,12 +152,13 @@ class Succession:
             one, successor = members.get(worker), self._successors.get(worker)
             if one is None or one.stage is not Stage.AT_WORK:
                 continue
-            left = one.until - now
-            due = left < (lead if worker in training else lead / 2)
-            if left < hurry or (due and successor is not None and successor.stage is Stage.READY):
+            left, goes_on = one.until - now, worker in training
+            ready = successor is not None and successor.stage is Stage.READY
+            if left < hurry or (ready and (goes_on or left < lead / 2)):
                 handing.append((worker, one.generation))
-            elif due and successor is None and later is not None and worker in later.members:
+            elif successor is None and left < (lead if goes_on else lead / 2):
                 soon.append(worker)
+        soon = [worker for worker in soon if later is not None and worker in later.members]
         return tuple(handing), tuple(soon)
 
     def open_step(
