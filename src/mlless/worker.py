@@ -17,7 +17,7 @@ from mlless.clock import Clock
 from mlless.data.dataset import Dataset
 from mlless.data.holding import Holding
 from mlless.errors import Disconnected, JobError
-from mlless.exchange.broadcast import Broadcast
+from mlless.exchange.pattern import Pattern, open_pattern
 from mlless.job import JobSpec
 from mlless.keys import model_key
 from mlless.membership import groups_of, understood
@@ -79,7 +79,7 @@ class Worker:
         self._spec, self._me, self._store, self._link, self._clock = spec, me, store, link, clock
         self._dataset = dataset
         self._replica = Replica(model_of(spec.model).shapes)
-        self._exchange = Broadcast(store, self._replica, spec.sync.compression, me.function)
+        self._pattern = open_pattern(spec, store, self._replica, me.function)
         self._laps = Laps(clock)
         self._stepper = Stepper(spec, Holding(dataset, spec.seed), self._replica, clock, self._laps)
         self._step = -1
@@ -116,7 +116,7 @@ class Worker:
                 self._stepper.holding.expect(groups_of(one.owners, me[0]))
             # A step alone moves ``shared`` itself, and what may be kept is the model before it.
             before = self._replica.snapshot() if plan.evaluate and self._stepper.alone else None
-            report = self._take_part(self._stepper, self._exchange, plan, me, bytes_in)
+            report = self._take_part(self._stepper, self._pattern, plan, me, bytes_in)
             self._clock.work("step", len(plan.members))
             self._link.send(report)
 
@@ -127,11 +127,8 @@ class Worker:
                 self._keep(checkpoint.save_snapshot(self._store, key, best, plan.step))
             if commit.end or (me[0] in plan.flush and plan.trainers):
                 return
-            size = self._exchange.merge(
-                commit.step, commit.published, self._spec.sync.merge, len(plan.members)
-            )
-            bytes_in = size
-            self._clock.work("merge", size)
+            bytes_in = self._pattern.merge(commit, len(plan.members))
+            self._clock.work("merge", bytes_in)
             self._laps.lap("merge")
             if commit.checkpoint == me:
                 self._save_origin(keys.CHECKPOINT, plan.step + 1)
@@ -153,16 +150,16 @@ class Worker:
         self._keep(size)
 
     def _take_part(
-        self, stepper: Stepper, exchange: Broadcast, plan: Plan, who: FunctionId, bytes_in: int
+        self, stepper: Stepper, pattern: Pattern, plan: Plan, who: FunctionId, bytes_in: int
     ) -> Report:
         """Take the part of ``who`` in a step, publish it, and return the report on it."""
         report, update = stepper.take_part(plan, who)
-        chunks = exchange.encode(update)
-        size = sum(len(chunk) for chunk in chunks)
+        pieces = pattern.encode(plan.step, update)
+        size = sum(map(len, pieces.values()))
         self._clock.work("encode", size)
         self._laps.lap("filter")
-        if chunks:
-            exchange.publish(plan.step, chunks)
+        if pieces:
+            self._store.put_all(pieces)
         self._laps.lap("publish")
         if plan.last and who[0] == min(plan.members):
             key = model_key(keys.RESULT, plan.step, who)
@@ -170,7 +167,7 @@ class Worker:
         kept, self._bytes_kept = self._bytes_kept, 0
         return msgspec.structs.replace(
             report,
-            published=bool(chunks),
+            published=bool(pieces),
             bytes_out=size,
             bytes_in=bytes_in,
             bytes_kept=kept,
@@ -197,8 +194,8 @@ class Worker:
         holding = Holding(self._dataset, self._spec.seed)
         stepper = Stepper(self._spec, holding, self._replica, self._clock, self._laps)
         stepper.memory = self._stepper.memory
-        exchange = Broadcast(self._store, self._replica, self._spec.sync.compression, who)
-        report = self._take_part(stepper, exchange, plan, who, 0)
+        pattern = open_pattern(self._spec, self._store, self._replica, who)
+        report = self._take_part(stepper, pattern, plan, who, 0)
         self._link.send(Substituted(*self._me.function, report))
 
     def _save_origin(self, kind: str, step: int, *, whole: bool = False) -> Origin:

@@ -14,7 +14,7 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -133,6 +133,11 @@ class EmbeddedStore:
                     "or set MLLESS_CHANNEL_DIR to a folder with room",
                 ) from error
             raise ChannelError(f"cannot write: {error.strerror}", where=path) from error
+
+    def put_all(self, values: Mapping[str, Bytes]) -> None:
+        """Write one file after the other."""
+        for key, value in values.items():
+            self.put(key, [value])
 
     def get(self, keys: Sequence[str]) -> list[Bytes]:
         """Read the files. Up to some megabytes that is quicker than mapping them and touching every page."""

@@ -6,7 +6,7 @@ touches anything outside of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from mlless.messages import FromWorker, FunctionId, ToWorker
@@ -56,6 +56,10 @@ class KeyValueStore(Protocol):
 
     def put(self, key: str, value: Sequence[Bytes]) -> None:
         """Store the concatenation of ``value``; ChannelError with the cure when there is no room."""
+        ...
+
+    def put_all(self, values: Mapping[str, Bytes]) -> None:
+        """Store several values, in one round trip unless they are large; what fails may have stored some."""
         ...
 
     def get(self, keys: Sequence[str]) -> list[Bytes]:

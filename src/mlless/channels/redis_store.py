@@ -15,7 +15,7 @@ import secrets
 import struct
 import threading
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -58,7 +58,7 @@ class RedisStore:
         """Store a value; a large one part by part, and last of all what names them."""
         size = sum(len(chunk) for chunk in value)
         if size <= _PART:
-            self._set(key, b"".join([*value, _WHOLE]))
+            self._set({key: b"".join([*value, _WHOLE])})
             return
         tail = _TAIL.pack(secrets.token_bytes(8), size, _IN_PARTS)
         names = self._parts(key, tail)
@@ -66,17 +66,30 @@ class RedisStore:
         try:
             for some in _batches(names, _PARTS_AT_ONCE):
                 self._each([("SET", name, next(pieces), "PX", self._expiry) for name in some])
-            self._set(key, tail)
+            self._set({key: tail})
         except BaseException:
             with suppress(ChannelError):
                 self._unlink(names)
             raise
 
-    def _set(self, key: str, data: bytes) -> None:
-        name = self._prefix + key
-        old, _ = self._each([_tail_of(name), ("SET", name, data, "PX", self._expiry)])
-        if old != data:  # it is ours where all was sent twice, for a connection lost before the answers
-            self._unlink(self._parts(key, old))
+    def put_all(self, values: Mapping[str, Bytes]) -> None:
+        """Store large values one after the other, and all small ones in one round trip."""
+        small = {key: b"".join([value, _WHOLE]) for key, value in values.items() if len(value) <= _PART}
+        for key, value in values.items():
+            if key not in small:
+                self.put(key, [value])
+        self._set(small)
+
+    def _set(self, stored: Mapping[str, bytes]) -> None:
+        """Store what is a value with its tail, and remove the parts of those that it replaces."""
+        names = [self._prefix + key for key in stored]
+        sets = [
+            ("SET", name, data, "PX", self._expiry) for name, data in zip(names, stored.values(), strict=True)
+        ]
+        olds = self._each([*map(_tail_of, names), *sets])
+        for (key, data), old in zip(stored.items(), olds, strict=False):
+            if old != data:  # it is ours where all was sent twice, for a connection lost before the answers
+                self._unlink(self._parts(key, old))
 
     def get(self, keys: Sequence[str]) -> list[Bytes]:
         """Return the values: one MGET of each server, and further ones for large values."""

@@ -74,6 +74,18 @@ class KeyValueStoreContract:
         store.put("nothing", [])
         assert [bytes(value) for value in store.get(["chunks", "nothing"])] == [b"abcdefg", b""]
 
+    def test_several_values_are_put_together(self, open_store: Callable[[], KeyValueStore]) -> None:
+        """Of any size, in the place of others; nothing at all is allowed."""
+        writer, reader = open_store(), open_store()
+        keys = [f"size/{size}" for size in SIZES]
+        for turn in range(2):
+            writer.put_all({key: _sized(size, turn) for key, size in zip(keys, SIZES, strict=True)})
+            found = [bytes(value) for value in reader.get(keys)]
+            assert found == [_sized(size, turn) for size in SIZES]
+        writer.put_all({key: memoryview(b"xax")[1:2] for key in keys})
+        writer.put_all({})
+        assert [bytes(value) for value in reader.get(keys)] == [b"a"] * len(keys)
+
     def test_what_one_puts_another_reads(self, open_store: Callable[[], KeyValueStore]) -> None:
         """As soon as ``put`` has returned."""
         writer, reader = open_store(), open_store()

@@ -329,6 +329,11 @@ class _Store:
             self._world.values[key] = b"".join(value)
             self._charge(len(self._world.values[key]))
 
+    def put_all(self, values: Mapping[str, Bytes]) -> None:
+        with self._calling():
+            self._world.values.update({key: bytes(value) for key, value in values.items()})
+            self._charge(sum(map(len, values.values())))
+
     def get(self, keys: Sequence[str]) -> list[Bytes]:
         with self._calling():
             for key in keys:

@@ -12,12 +12,13 @@ from tests.unit.exchange.conftest import made_update
 from mlless.channels.embedded_store import EmbeddedStore
 from mlless.channels.ports import Bytes
 from mlless.errors import CodecError, MissingUpdate
-from mlless.exchange import broadcast, codec
+from mlless.exchange import codec, reading
 from mlless.exchange.broadcast import Broadcast
 from mlless.exchange.update import Update
-from mlless.job import Compression
+from mlless.job import Compression, Sync
 from mlless.kernels.arrays import TableUpdate
 from mlless.keys import update_key
+from mlless.messages import Commit
 from mlless.replica import Replica, TableShape
 
 SHAPES = [TableShape("users", 20, 5), TableShape("items", 30, 5)]
@@ -34,16 +35,17 @@ class Member:
     def __init__(
         self, store: EmbeddedStore, worker: int, generation: int = 0, compression: Compression = "zstd"
     ) -> None:
-        self.replica = Replica(SHAPES)
-        self.exchange = Broadcast(store, self.replica, compression, (worker, generation))
+        self.replica, self.store = Replica(SHAPES), store
+        sync = Sync(significance=0.0, half=False, merge="sum", compression=compression)
+        self.pattern = Broadcast(store, self.replica, sync, (worker, generation))
 
     def publish(self, step: int, update: Update) -> int:
-        chunks = self.exchange.encode(update)
-        self.exchange.publish(step, chunks)
-        return sum(len(chunk) for chunk in chunks)
+        pieces = self.pattern.encode(step, update)
+        self.store.put_all(pieces)
+        return sum(map(len, pieces.values()))
 
     def merge(self, step: int, published: list[tuple[int, int]]) -> int:
-        return self.exchange.merge(step, published, "sum", 3)
+        return self.pattern.merge(Commit(step, tuple(published), ()), 3)
 
 
 def digest_of(*updates: Update) -> str:
@@ -105,8 +107,8 @@ def test_large_updates_are_merged_a_few_at_a_time(
     member = Member(store, 99 if me is None else me, compression=compression)
     own = updates[0 if me is None else me]
     if me is not None:
-        member.exchange.encode(own)
-    monkeypatch.setattr(broadcast, "_AT_ONCE", together * len(codec.pack(own, compression)))
+        member.pattern.encode(4, own)
+    monkeypatch.setattr(reading, "_AT_ONCE", together * len(codec.pack(own, compression)))
     member.merge(4, [(worker, 0) for worker in range(7)])
     assert member.replica.digest() == digest_of(*updates)
     peers = [update_key(4, (worker, 0)) for worker in range(7) if worker != me]
@@ -126,8 +128,8 @@ def test_nothing_is_merged_if_the_last_of_many_large_updates_is_in_trouble(
     if trouble == "damaged":
         store.put(update_key(4, (3, 0)), [b"no update"])
     member = Member(store, 0)
-    member.exchange.encode(made_update(0, SHAPES, half=False))
-    monkeypatch.setattr(broadcast, "_AT_ONCE", 1)
+    member.pattern.encode(4, made_update(0, SHAPES, half=False))
+    monkeypatch.setattr(reading, "_AT_ONCE", 1)
     with pytest.raises(CodecError if trouble == "damaged" else MissingUpdate, match=r"update/4/3\.0"):
         member.merge(4, [(0, 0), (1, 0), (2, 0), (3, 0)])
     assert member.replica.digest() == digest_of()
@@ -137,7 +139,7 @@ def test_one_who_published_nothing_merges_the_others(store: EmbeddedStore) -> No
     update = made_update(1, SHAPES, half=True)
     Member(store, 1).publish(0, update)
     other = Member(store, 0)
-    assert other.exchange.encode(()) == []
+    assert other.pattern.encode(0, ()) == {}
     assert other.merge(0, []) == 0
     assert other.replica.digest() == digest_of()
     other.merge(0, [(1, 0)])
@@ -145,8 +147,8 @@ def test_one_who_published_nothing_merges_the_others(store: EmbeddedStore) -> No
 
 
 def test_an_update_of_no_entries_is_no_bytes(store: EmbeddedStore) -> None:
-    assert Member(store, 0).exchange.encode(made_update(1, SHAPES, half=True, share=0.0)) == []
-    assert Member(store, 0).exchange.encode(()) == []
+    assert Member(store, 0).pattern.encode(0, made_update(1, SHAPES, half=True, share=0.0)) == {}
+    assert Member(store, 0).pattern.encode(0, ()) == {}
 
 
 def test_a_missing_update_is_named(store: EmbeddedStore) -> None:

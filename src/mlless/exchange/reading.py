@@ -1,0 +1,60 @@
+"""Reading what others have published: in one round trip, or a few at a time where that is too large."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+
+from mlless.channels.ports import Bytes, KeyValueStore
+from mlless.exchange import codec
+from mlless.job import MergeRule
+from mlless.replica import Replica, Summing
+
+_AT_ONCE = 1 << 26  # bytes of updates that are held and taken apart together
+
+_Batch = tuple[Sequence[str], dict[str, Bytes]]  # keys, and under those of others what was read
+
+
+class Reader:
+    """Reads packed updates for one replica. Its ``own`` ones, by key, are not read from the store."""
+
+    def __init__(self, store: KeyValueStore, replica: Replica) -> None:
+        self._store, self._replica = store, replica
+        self.own: dict[str, Bytes] = {}
+
+    def merge(self, keys: Sequence[str], rule: MergeRule, members: int) -> int:
+        """Merge the updates under the keys in this order; return the bytes read.
+
+        One round trip, unless the updates are likely to be too large for that, which is known by one's own:
+        then they are read and summed a few at a time. MissingUpdate or CodecError name the key, and nothing
+        is merged then.
+        """
+        batches = self._batches(keys)
+        some, values = next(batches, ([], {}))
+        size = sum(map(len, values.values()))
+        if len(some) == len(keys) and size <= _AT_ONCE:
+            self._replica.merge({key: self._opened(key, values) for key in some}, rule, members)
+            return size
+        summing = Summing(self._replica, rule, members)
+        size = self._add(summing, chain([(some, values)], batches))
+        summing.merge()
+        return size
+
+    def _batches(self, keys: Sequence[str]) -> Iterator[_Batch]:
+        at_once = max(1, _AT_ONCE // max(map(len, self.own.values()), default=1))
+        for begin in range(0, len(keys), at_once):
+            some = keys[begin : begin + at_once]
+            peers = [key for key in some if key not in self.own]
+            yield some, dict(zip(peers, self._store.get(peers) if peers else [], strict=True))
+
+    def _add(self, summing: Summing, batches: Iterable[_Batch]) -> int:
+        size = 0
+        for some, values in batches:
+            size += sum(map(len, values.values()))
+            for key in some:
+                summing.add(key, self._opened(key, values))
+        return size
+
+    def _opened(self, key: str, values: dict[str, Bytes]) -> Bytes:
+        """Return a packed update, taken out of ``values`` unless it is one's own."""
+        return codec.opened(values.pop(key), self._replica.shapes, key) if key in values else self.own[key]
