@@ -21,6 +21,10 @@ class Clock(Protocol):
         """
         ...
 
+    def pause(self, seconds: float) -> None:
+        """Let so many seconds go by: for who has to look again whether something is there."""
+        ...
+
 
 class SystemClock:
     """The machine's monotonic clock."""
@@ -31,3 +35,7 @@ class SystemClock:
 
     def work(self, activity: str, units: int) -> None:
         """Do nothing: real work takes real time."""
+
+    def pause(self, seconds: float) -> None:
+        """Sleep."""
+        time.sleep(seconds)

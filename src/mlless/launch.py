@@ -14,7 +14,7 @@ import mlless
 from mlless.channels.opening import open_link, open_store
 from mlless.channels.ports import Link
 from mlless.clock import Clock, SystemClock
-from mlless.data.dataset import open_dataset
+from mlless.data.dataset import Dataset, open_dataset
 from mlless.deployment import Addresses
 from mlless.errors import DatasetError, JobError
 from mlless.job import JobSpec
@@ -98,18 +98,24 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, int]:
     return {"worker": event["worker"], "generation": event["generation"]}
 
 
+def dataset_of(job: JobSpec) -> Dataset:
+    """Return the data set of a job; DatasetError if it is not the one that the job was planned for."""
+    dataset = open_dataset(job.dataset)
+    if dataset.manifest.fingerprint != job.fingerprint:
+        raise DatasetError(
+            "not the data set the job was planned for",
+            where=dataset.location,
+            expected=f"fingerprint {job.fingerprint}",
+            found=dataset.manifest.fingerprint,
+            cure="was it partitioned again meanwhile? Start the job again",
+        )
+    return dataset
+
+
 def _worker(launch: Launch, link: Link, clock: Clock, until: float | None) -> Worker:
     me = Identity(launch.worker, launch.generation, os.getpid(), mlless.__version__)
     try:
-        dataset = open_dataset(launch.job.dataset)
-        if dataset.manifest.fingerprint != launch.job.fingerprint:
-            raise DatasetError(
-                "not the data set the job was planned for",
-                where=dataset.location,
-                expected=f"fingerprint {launch.job.fingerprint}",
-                found=dataset.manifest.fingerprint,
-                cure="was it partitioned again meanwhile? Start the job again",
-            )
+        dataset = dataset_of(launch.job)
         store = open_store(launch.addresses, launch.job.deadlines.expiry)
         return Worker(launch.job, me, store=store, link=link, dataset=dataset, clock=clock, until=until)
     except Exception as error:  # whatever it is, the user is to see it

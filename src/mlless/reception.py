@@ -48,7 +48,7 @@ class Reception:
         words: list[FromWorker | instructions.Ended] = []
         while ended and (message := self._hub.receive(0.0)) is not None:  # their last words come first
             words.append(message)
-        return [*words, *map(_event, ended)]
+        return [*words, *map(event_of, ended)]
 
     def hear_of_ends(self) -> None:
         """Ask the runtime which functions have ended."""
@@ -70,7 +70,8 @@ class Reception:
         return message
 
 
-def _event(one: Ended) -> instructions.Ended:
+def event_of(one: Ended) -> instructions.Ended:
+    """Return what the ledger is told of a function that is over."""
     return instructions.Ended(
         one.worker, one.generation, one.code < 0, one.describe(), one.cause, one.peak, one.code == 0
     )

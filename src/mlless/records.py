@@ -101,7 +101,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     more; ``failed``, with the ``error`` and its ``exit_code``. Then the model is the best one so far, if
     ``model_step`` is not 0: none otherwise. ``resumed`` are the steps from which the job went on after it had
     been lost: its steps, bytes, ``seconds`` and bill are those of all its lives, ``workers`` and CPU seconds
-    those of the last.
+    those of the last. ``system`` names what has trained it, as ``mlless compare`` does.
     """
 
     steps: int
@@ -133,6 +133,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     exit_code: int = 0
     checkpoints: Checkpoints = Checkpoints()
     resumed: tuple[int, ...] = ()
+    system: str = "mlless"
 
     @property
     def peak_memory(self) -> int | None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 import msgspec
 
 from mlless.checkpoint import Memory
 from mlless.clock import Clock
-from mlless.data.holding import Holding
+from mlless.data.holding import Reads
 from mlless.errors import NotFinite
 from mlless.exchange.filter import SignificanceFilter
 from mlless.exchange.update import Update, entries
@@ -17,7 +18,7 @@ from mlless.job import JobSpec
 from mlless.membership import groups_of
 from mlless.messages import Evaluation, FunctionId, Plan, Report, Sums, Times
 from mlless.models import model_of
-from mlless.models.base import Moment, add
+from mlless.models.base import BatchArrays, Moment, add
 from mlless.replica import Replica
 
 
@@ -56,6 +57,30 @@ class Taken:
     update: Update = ()
 
 
+class Rows(Protocol):
+    """The rows of one worker, as ``data.holding.Holding`` keeps them."""
+
+    def expect(self, groups: Iterable[int]) -> None:
+        """Take in that ``groups`` will be owned soon."""
+        ...
+
+    def own(self, groups: tuple[int, ...]) -> None:
+        """Own these groups and no others from now on."""
+        ...
+
+    def batch(self, epoch: int, parts: int, step: int) -> BatchArrays | None:
+        """Return the mini-batch of a step of an epoch in so many parts; None if it has no rows."""
+        ...
+
+    def held_out(self) -> Iterable[BatchArrays]:
+        """Return the held-out rows as mini-batches."""
+        ...
+
+    def take_reads(self) -> tuple[Reads, Reads]:
+        """Return what has been read to train on and to score since the last call."""
+        ...
+
+
 class Stepper:
     """Takes the steps of one replica.
 
@@ -63,7 +88,7 @@ class Stepper:
     bits as publishing and merging it.
     """
 
-    def __init__(self, spec: JobSpec, holding: Holding, replica: Replica, clock: Clock, laps: Laps) -> None:
+    def __init__(self, spec: JobSpec, holding: Rows, replica: Replica, clock: Clock, laps: Laps) -> None:
         self._spec, self._replica, self._clock, self._laps = spec, replica, clock, laps
         self._model = model_of(spec.model)
         self.alone = spec.workers == 1

@@ -58,7 +58,7 @@ class RunFiles:
 
     ``bill`` tells what the job has cost so far. With ``keeps`` False no model is written before the end. What
     a run has ``left`` that is resumed, and locked, is gone on with. ``lost`` is a job of before that was
-    killed.
+    killed. ``system`` names what trains.
     """
 
     def __init__(
@@ -70,8 +70,9 @@ class RunFiles:
         overwrite: bool = False,
         keeps: bool = True,
         left: Left | None = None,
+        system: str = "mlless",
     ) -> None:
-        self.spec, self._place, self._dataset = spec, place, dataset
+        self.spec, self._place, self._dataset, self._system = spec, place, dataset, system
         self._overwrite, self._keeps, self._left = overwrite, keeps, left
         self.meter, self._totals = Meter(), Totals()
         self.bill: Callable[[], Bill | None] = lambda: None
@@ -291,6 +292,7 @@ class RunFiles:
             wall_seconds=summary.wall_seconds + (self._left.seconds if self._left else 0.0),
             checkpoints=self._checkpoints(),
             resumed=self.resumed,
+            system=self._system,
         )
 
 

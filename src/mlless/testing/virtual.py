@@ -153,6 +153,11 @@ class _Role:
         duration = self._world.durations.work.get(activity, 0.0)
         self.time += duration(units) if callable(duration) else duration * units
 
+    def pause(self, seconds: float) -> None:
+        """Move the role's time on, and let everyone go on who is due by then."""
+        self.time += seconds
+        self.take_turn()
+
     def due(self) -> float:
         """Return when the role can go on: now, or when it gets a message or gives up waiting."""
         time = self.time

@@ -1,0 +1,217 @@
+"""Other systems on real processes, against oracles in one process: identities, not tolerances."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from servers.s3 import S3Server
+
+import mlless
+from mlless.baselines.contract import System, Tables
+from mlless.baselines.pywren import SYSTEMS as PYWREN
+from mlless.data.assembly import assemble
+from mlless.data.dataset import Dataset
+from mlless.data.holding import Joined
+from mlless.data.partition import partition
+from mlless.data.synthetic import write_ratings
+from mlless.deployment import Deployment
+from mlless.driver import run_job
+from mlless.errors import WorkerFailed
+from mlless.exchange.filter import SignificanceFilter
+from mlless.job import JobSpec
+from mlless.locations import Location, place_of
+from mlless.membership import deal, groups_of, order_of, parts_of
+from mlless.models import model_of
+from mlless.models.base import Moment
+from mlless.records import StepRecord, Summary
+from mlless.replica import Replica
+from mlless.report.history import read_history
+from mlless.wishes import Wishes
+
+
+def planned(system: System, dataset: Dataset, **wishes: object) -> JobSpec:
+    """Return a job of three workers and two epochs of 15 steps, unless ``wishes`` say otherwise."""
+    rows = sum(file.rows for file in dataset.manifest.train)
+    wishes = {"workers": 3, "epochs": 2, "batch_size": rows // 45, "seed": 5, **wishes}
+    return system.plan(msgspec.convert(wishes, Wishes), dataset)
+
+
+def run(
+    system: System, spec: JobSpec, dataset: Dataset, out: Location, listen=lambda record: None
+) -> Summary:
+    return system.run("it", spec, dataset, place_of(out), deployment=Deployment(), listen=listen)
+
+
+def tables(run: Location) -> dict[str, bytes]:
+    return {name: table.tobytes() for name, table in mlless.load(run).artifact.tables.items()}
+
+
+def means(spec: JobSpec, dataset: Dataset) -> Tables:
+    """Train as PyWren does, in one process: each worker moves a copy of the model, then comes their mean."""
+    model, files = model_of(spec.model), dataset.manifest.train
+    shared = model.initial(np.random.Generator(np.random.PCG64(spec.seed)))
+    replicas = [Replica(model.shapes) for _ in range(spec.workers)]
+    owners = deal([file.rows for file in files], range(spec.workers))
+    owned = [
+        Joined({group: dataset.read(files[group]) for group in groups_of(owners, worker)})
+        for worker in range(spec.workers)
+    ]
+    parts, samples = parts_of(spec.rows, spec.batch_size, spec.workers), [1] * spec.workers
+
+    def agree(copies: list[Tables]) -> Tables:
+        return {
+            name: np.mean([copy[name] for copy in copies], axis=0, dtype=np.float64).astype(np.float32)
+            for name in shared
+        }
+
+    for step in range(parts * spec.stop.epochs + 1):
+        epoch, number = divmod(step, parts)
+        last = epoch == spec.stop.epochs
+        copies = []
+        for worker, (replica, rows) in enumerate(zip(replicas, owned, strict=True)):
+            replica.restore(shared)
+            changes = SignificanceFilter(spec.sync, replica, alone=True)
+            if last:  # what L2 has still to pull
+                moment = Moment(step - 1, epoch - 1, spec.workers)
+                changes.flush(model.settle(replica, spec.optimizer, moment, samples[worker]))
+            else:
+                part = order_of(spec.seed, epoch, parts)[number]
+                assert rows.rows is not None
+                batch = assemble(rows.rows, *rows.bounds(part, parts), dataset.manifest.shape)
+                moment, samples[worker] = Moment(step, epoch, spec.workers), batch.samples
+                model.step(replica, batch, spec.optimizer, moment, changes.prepare(step, batch.touched))
+            copies.append(replica.snapshot())
+        shared = agree(copies)
+    return shared
+
+
+@pytest.mark.parametrize(
+    ("kind", "wishes"),
+    [
+        ("ratings", {}),
+        ("ratings", {"optimizer": "nesterov"}),
+        ("clicks", {}),
+    ],
+)
+def test_pywren_reduces_to_the_mean_of_models(
+    kind: str, wishes: dict[str, object], tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    dataset: Dataset = request.getfixturevalue(kind)
+    spec = planned(PYWREN["pywren"], dataset, **wishes)
+    summary = run(PYWREN["pywren"], spec, dataset, tmp_path / "run")
+    expected = {name: table.tobytes() for name, table in means(spec, dataset).items()}
+    assert not summary.restored  # it is the last model that the oracle tells of
+    assert tables(tmp_path / "run") == expected
+    metric = spec.metrics[0]
+    found = mlless.evaluate(tmp_path / "run", dataset.location)[metric]
+    assert found == pytest.approx(summary.heldout[metric], rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["ratings", "clicks"])
+def test_pywren_with_updates_takes_the_steps_of_mlless_with_bsp(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    dataset: Dataset = request.getfixturevalue(kind)
+    system = PYWREN["pywren-updates"]
+    spec = planned(system, dataset)
+    told: list[StepRecord] = []
+    summary = run(system, spec, dataset, tmp_path / "pywren", told.append)
+    own = run_job(spec, dataset, tmp_path / "mlless").summary
+    assert tables(tmp_path / "pywren") == tables(tmp_path / "mlless")
+    history = read_history(place_of(tmp_path / "pywren"))
+    assert history == told
+    losses = [record.loss for record in read_history(place_of(tmp_path / "mlless"))]
+    assert [record.loss for record in history] == losses
+    assert (summary.steps, summary.epochs, summary.heldout.keys()) == (
+        own.steps,
+        own.epochs,
+        own.heldout.keys(),
+    )
+    assert summary.heldout == pytest.approx(own.heldout, rel=1e-6)
+    assert summary.system == "it"
+    assert own.system == "mlless"
+
+
+def test_a_job_leaves_the_files_of_its_run_alone(ratings: Dataset, tmp_path: Path) -> None:
+    spec = planned(PYWREN["pywren"], ratings, epochs=1, tariff="aws-lambda-x86")
+    summary = run(PYWREN["pywren"], spec, ratings, tmp_path / "run")
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {
+        "model.safetensors",
+        "history.jsonl",
+        "summary.json",
+    }
+    assert summary.bill is not None
+    bill = {item.what: item.quantity for item in summary.bill.items}
+    # A cut, 15 steps and a flush, each with a reduce, and the last step in which all are scored.
+    assert bill["invocations"] == 3 + 16 * 4 + 3
+    assert "ElastiCache cache.m6g.large" not in bill
+    assert [one.worker for one in summary.workers] == [0, 1, 2, 3]
+    assert all(one.cpu_seconds and one.seconds for one in summary.workers)
+
+
+def test_pywren_over_an_object_store(bucket: str, s3: S3Server, tmp_path: Path) -> None:
+    write_ratings(tmp_path / "r.csv", users=80, items=60, rows=3000, seed=5)
+    here = partition(tmp_path / "r.csv", tmp_path / "data")
+    there = partition(tmp_path / "r.csv", f"s3://{bucket}/data")
+    system = PYWREN["pywren-updates"]
+    run(system, planned(system, there, epochs=1, workers=2), there, f"s3://{bucket}/run")
+    run_job(planned(system, here, epochs=1, workers=2), here, tmp_path / "run")
+    assert tables(f"s3://{bucket}/run") == tables(tmp_path / "run")
+    assert {name for name in s3.objects(bucket) if not name.startswith("data/")} == {
+        f"run/{name}" for name in ("model.safetensors", "history.jsonl", "summary.json")
+    }
+
+
+FAULTY = """
+import os, signal
+from pathlib import Path
+from mlless.baselines import pywren
+from mlless.baselines.contract import run_function
+
+def main(payload):
+    run_function(payload, work)
+
+def work(function):
+    once = Path(os.environ["ONCE"])
+    if function.launch.me == (1, 4) and not once.exists():
+        once.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    if os.environ.get("RAISES") and function.launch.me[0] == 1:
+        raise RuntimeError("a fault of this test")
+    pywren.work(function)
+"""
+
+
+@pytest.fixture
+def faulty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> System:
+    """PyWren with a call that is killed; if RAISES is set, all of a worker raise."""
+    (tmp_path / "faults").mkdir()
+    (tmp_path / "faults" / "faulty_calls.py").write_text(FAULTY)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'faults'}:{Path(mlless.__file__).parents[1]}")
+    monkeypatch.setenv("ONCE", str(tmp_path / "once"))
+    system = PYWREN["pywren-updates"]
+    return System(about="", wishes=system.wishes, served=False, lead=system.lead, entry="faulty_calls:main")
+
+
+def test_a_call_that_is_killed_is_made_again(faulty: System, ratings: Dataset, tmp_path: Path) -> None:
+    spec = planned(faulty, ratings, epochs=1)
+    run(faulty, spec, ratings, tmp_path / "faulty")
+    run_job(spec, ratings, tmp_path / "run")
+    assert (tmp_path / "once").exists()
+    assert tables(tmp_path / "faulty") == tables(tmp_path / "run")
+    (loss,) = [loss for record in read_history(place_of(tmp_path / "faulty")) for loss in record.losses]
+    assert "map 1 died" in loss
+    assert "started anew" in loss
+
+
+def test_a_call_that_fails_again_and_again_is_told(
+    faulty: System, ratings: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAISES", "1")
+    with pytest.raises(WorkerFailed, match=r"cut 1 failed: RuntimeError\('a fault of this test'\)") as caught:
+        run(faulty, planned(faulty, ratings), ratings, tmp_path / "run")
+    assert "in work" in str(caught.value)
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"history.jsonl", "summary.json"}
