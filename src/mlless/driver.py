@@ -377,7 +377,7 @@ def run_job(
             stopped = session.runtime.stop(0.0 if outcome.given_up else _GRACE)
             outcome.ended += stopped
             if costs:
-                costs.use(Usage(reads=looks.made))
+                costs.use(Usage(reads=looks.made + files.hold.writes, writes=files.hold.writes))
                 if detached:
                     costs.end(SUPERVISOR, clock.now())
             # Functions have long ended while files are written.

@@ -54,7 +54,7 @@ class DriverProcess:
     """A training of many epochs in a process of its own, its channels in ``channels``."""
 
     def __init__(
-        self, dataset: Dataset, run: Path, channels: Path, workers: int = 3, **places: str | float
+        self, dataset: Dataset, run: Path | str, channels: Path, workers: int = 3, **places: str | float
     ) -> None:
         channels.mkdir(exist_ok=True)
         self.channels = channels

@@ -14,15 +14,18 @@ from pathlib import Path
 import msgspec
 import pytest
 from integration.jobs import DriverProcess, eventually, job
+from servers.s3 import S3Server
 
 import mlless
 from mlless.artifact import MODEL, read_artifact, write_artifact
+from mlless.channels.opening import open_objects
 from mlless.data.dataset import Dataset
 from mlless.driver import run_job
-from mlless.errors import UsageError
+from mlless.errors import JobError, UsageError
 from mlless.job import JobSpec
-from mlless.locations import Directory
+from mlless.locations import Directory, Place, place_of
 from mlless.records import StepRecord
+from mlless.report import lease
 from mlless.report.history import CHECKPOINT, HISTORY, SUMMARY, read_history, read_summary
 from mlless.report.left import resuming
 
@@ -58,9 +61,9 @@ def driver(ratings: Dataset, run_folder: Path, tmp_path: Path) -> Iterator[Drive
     process.end()
 
 
-def assert_whole(run: Path, dataset: Dataset, epochs: int) -> list[StepRecord]:
+def assert_whole(run: Place, dataset: Dataset, epochs: int) -> list[StepRecord]:
     """Fail unless the history has each step once, each row once an epoch, and time that goes on."""
-    records = read_history(Directory(run))
+    records = read_history(run)
     assert [record.step for record in records] == list(range(len(records)))
     assert all(one.time < two.time for one, two in itertools.pairwise(records))
     rows = sum(file.rows for file in dataset.manifest.train)
@@ -85,7 +88,7 @@ def test_a_killed_driver_is_resumed(ratings: Dataset, run_folder: Path, driver: 
     assert run.summary.stop_reason == "epochs"
     assert run.summary.resumed == (step,)
     assert run.summary.seconds > seconds
-    records = assert_whole(run_folder, ratings, epochs)
+    records = assert_whole(Directory(run_folder), ratings, epochs)
     (first,) = [record for record in records if record.rewound_to is not None]
     assert (first.step, first.rewound_to) == (step, step)
     assert first.time > seconds
@@ -120,7 +123,7 @@ def test_of_two_who_resume_the_second_is_refused(ratings: Dataset, run_folder: P
 def test_it_goes_on_with_another_number_of_workers(ratings: Dataset, run_folder: Path, workers: int) -> None:
     crash(spec_of(ratings), ratings, run_folder)
     run = mlless.resume(run_folder, workers=workers, verbose=False)
-    records = assert_whole(run_folder, ratings, EPOCHS)
+    records = assert_whole(Directory(run_folder), ratings, EPOCHS)
     assert records[-1].workers == run.summary.job.workers == workers
     assert run.summary.members == (3, workers)
 
@@ -145,7 +148,7 @@ def test_a_run_may_be_resumed_again_and_again(ratings: Dataset, run_folder: Path
     run = mlless.resume(run_folder, verbose=False)
     assert run.summary.resumed == tuple(steps)
     assert run.summary.checkpoints.count > 10
-    assert_whole(run_folder, ratings, EPOCHS)
+    assert_whole(Directory(run_folder), ratings, EPOCHS)
 
 
 def test_the_model_comes_out_as_it_would_have(ratings: Dataset, run_folder: Path, tmp_path: Path) -> None:
@@ -313,3 +316,58 @@ def test_a_run_that_was_to_be_replaced_stays_what_it_was(ratings: Dataset, run_f
         run_job(spec_of(ratings), ratings, run_folder, overwrite=True, listen=listen)
     with pytest.raises(UsageError, match="come to its end"):
         mlless.resume(run_folder)
+
+
+# In an object store
+
+
+def test_a_run_in_a_bucket_is_resumed_once_its_lease_is_abandoned(
+    ratings: Dataset, bucket: str, s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, folder = f"s3://{bucket}/run", s3.folder / bucket / "run"
+    driver = DriverProcess(ratings, out, tmp_path / "channels", checkpoint_every=0.0)
+    try:
+        with pytest.raises(UsageError, match=r"another job writes to this run: found process \d+ of"):
+            run_job(spec_of(ratings), ratings, out, overwrite=True)
+        eventually((folder / CHECKPOINT).exists, "a checkpoint")
+        driver.wait_for_step(60)
+        os.kill(driver.process.pid, signal.SIGKILL)
+        driver.assert_nothing_left()
+    finally:
+        driver.end()
+    assert (folder / lease.LEASE).exists()
+    monkeypatch.setattr(lease, "STALE", 3.0)
+    with resuming(out) as left:
+        epochs = left.stand.plan.epoch + 2
+    run = mlless.resume(out, epochs=epochs, verbose=False)
+    assert run.summary.resumed
+    assert_whole(place_of(out), ratings, epochs)
+    assert {path.name for path in folder.iterdir()} == {MODEL, HISTORY, SUMMARY}
+
+
+def test_who_was_taken_for_dead_writes_nothing_more(ratings: Dataset, bucket: str, s3: S3Server) -> None:
+    out, folder = f"s3://{bucket}/run", s3.folder / bucket / "run"
+    taken: dict[str, bytes] = {}
+
+    def listen(record: StepRecord) -> None:
+        if record.step == 20:
+            content = (folder / lease.LEASE).read_bytes()
+            open_objects(place_of(out)).put(lease.LEASE, content.replace(b'"holder":"', b'"holder":"another'))
+        if record.step >= 20 and not taken:
+            eventually(lambda: "lease" in lost, "it notices")
+            taken.update({path.name: path.read_bytes() for path in folder.iterdir()})
+
+    lost: set[str] = set()
+    renew = lease._Lease.renew
+
+    def noticed(self: lease._Lease) -> None:
+        renew(self)
+        if self.hold.lost:
+            lost.add("lease")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lease._Lease, "renew", noticed)
+        patch.setattr(lease.leased, "__kwdefaults__", {"wait": lambda seconds: None, "renew": 0.05})
+        with pytest.raises(JobError, match="another job has taken over this run"):
+            run_job(spec_of(ratings, checkpoint_every=None), ratings, out, listen=listen)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == taken

@@ -12,6 +12,7 @@ from typing import Protocol
 from mlless.messages import FromWorker, FunctionId, ToWorker
 
 Bytes = bytes | memoryview
+Version = tuple[str | None, str | None]  # an entity tag, and a number where there is one
 
 
 class ObjectStore(Protocol):
@@ -41,6 +42,25 @@ class ObjectStore(Protocol):
 
     def names(self) -> set[str]:
         """Return the names at the top: of objects, and the first parts of longer paths."""
+        ...
+
+
+class ConditionalStore(Protocol):
+    """Objects that are put on condition that they are as they were: for who must not overwrite another."""
+
+    def get_version(self, path: str) -> tuple[bytes, Version]:
+        """Return the object, and what tells it from those before and after; MissingObject without one."""
+        ...
+
+    def put_version(self, path: str, data: Bytes, before: Version | None) -> bool:
+        """Store the object in place of that version, None for no object; False if it is not so any more.
+
+        A server that does not look at conditions stores it in any case.
+        """
+        ...
+
+    def delete(self, paths: Iterable[str]) -> None:
+        """Remove the objects; those that are absent are passed over."""
         ...
 
 

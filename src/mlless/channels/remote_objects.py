@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 from urllib.parse import unquote, urlsplit
 
 import obstore
-from obstore.exceptions import BaseError
+from obstore.exceptions import AlreadyExistsError, BaseError, NotSupportedError, PreconditionError
 from obstore.store import AzureStore, GCSStore, HTTPStore, S3Store
 
 from mlless.channels.aws_settings import aws_settings
-from mlless.channels.ports import Bytes
+from mlless.channels.ports import Bytes, Version
 from mlless.errors import ChannelError, MissingObject, hidden
 from mlless.locations import Prefix, WebFile
 
 if TYPE_CHECKING:
-    from obstore import GetResult
+    from obstore import GetResult, PutMode
     from obstore.store import ClientConfig, RetryConfig, S3Config
 
 # A server that is busy gets some seconds. One that refuses to be reached is told of in as many, one that
@@ -121,6 +121,28 @@ class RemoteObjects:
                     chunk_size=_PART,
                     max_concurrency=_PARTS_AT_ONCE,
                 )
+
+    def get_version(self, path: str) -> tuple[bytes, Version]:
+        """Return the object and its version."""
+        with self._told("read", path):
+            found = obstore.get(self._store, path)
+            return bytes(found.bytes()), (found.meta["e_tag"], found.meta["version"])
+
+    def put_version(self, path: str, data: Bytes, before: Version | None) -> bool:
+        """Store the object if what is there is of that version; without condition where there are none."""
+        mode: PutMode = "create"
+        if before is not None:
+            mode = {"e_tag": before[0]} if before[1] is None else {"e_tag": before[0], "version": before[1]}
+        with self._told("write", path):
+            try:
+                obstore.put(self._store, path, data, mode=mode, use_multipart=False)
+            except (AlreadyExistsError, PreconditionError):
+                return False
+            except BaseError as error:
+                if not isinstance(error, NotSupportedError) and _first(_STATUS, str(error)) != "501":
+                    raise
+                obstore.put(self._store, path, data, use_multipart=False)
+        return True
 
     def delete(self, paths: Iterable[str]) -> None:
         """Remove the objects, up to 1,000 with a request."""

@@ -40,6 +40,7 @@ from mlless.report.history import (
     write_summary,
 )
 from mlless.report.keeper import Keeper
+from mlless.report.lease import LEASE, Hold
 from mlless.report.left import Left, Stand, with_stand
 from mlless.report.lock import GUARD, LOCK, locked
 from mlless.report.summary import Meter, summarize
@@ -78,6 +79,7 @@ class RunFiles:
         self.bill: Callable[[], Bill | None] = lambda: None
         self.lost: Underway | None = None
         self.resumed = tuple[int, ...]()
+        self.hold = left.hold if left else Hold()
         self._made, self._making = 0, 0.0  # checkpoints, and the seconds that they took
         self._marked: int | None = None  # the step of the one that is in the run's place
         self._keeper = Keeper(self._write_best)
@@ -99,7 +101,7 @@ class RunFiles:
         with ExitStack() as stack:
             if self._left is None:
                 check_run_folder(self._place, self._overwrite)
-                stack.enter_context(locked(self._place))
+                self.hold = stack.enter_context(locked(self._place))
                 check_run_folder(self._place, self._overwrite)  # nothing may have come there since
             self.lost = read_underway(self._place)
             open_objects(self._place).delete([STOP])  # it was for another job
@@ -121,8 +123,9 @@ class RunFiles:
         return self
 
     def _clear(self) -> None:
-        with contextlib.suppress(ChannelError):
-            open_objects(self._place).delete([UNDERWAY, STOP] if self._begun else [STOP])
+        if not self.hold.lost:
+            with contextlib.suppress(ChannelError):
+                open_objects(self._place).delete([UNDERWAY, STOP] if self._begun else [STOP])
 
     def __exit__(self, *error: object) -> None:
         self._stack.__exit__(*error)  # type: ignore[arg-type]
@@ -144,7 +147,8 @@ class RunFiles:
             open_objects(self._place).delete([CHECKPOINT])
 
     def hear(self, record: StepRecord) -> None:
-        """Take in a step."""
+        """Take in a step; JobError if the run's place is this job's no more."""
+        self.hold.check()
         self.meter.mark_start()
         self._totals.add(record)
         self._history.add(record)
@@ -190,6 +194,7 @@ class RunFiles:
     def end(self, outcome: Outcome, tables: Tables) -> None:
         """Write the model with which the job has ended; what its clean-up may lose is written then."""
         self._finish(_PATIENCE, last=False)
+        self.hold.check()
         self._write_model(tables)
         self._over, self._marked = True, None
         self._history.store()
@@ -214,6 +219,8 @@ class RunFiles:
             raise
 
     def _fail(self, error: BaseException) -> None:
+        if self.hold.lost:
+            return  # what is there is another job's
         self._finish(_PATIENCE if isinstance(error, Exception) else _AT_ONCE, last=True)
         text, code = hidden(str(error)) or type(error).__name__, getattr(error, "exit_code", 1)
         summary = self._so_far(FAILED, self._keeper.step, text, code)
@@ -312,7 +319,7 @@ def check_run_folder(out: Place, overwrite: bool) -> None:
         raise UsageError(
             "the run's folder exists", where=str(out), cure="choose another --out, or add --overwrite"
         )
-    passing = (HISTORY, CHECKPOINT, LOCK, GUARD, UNDERWAY, STOP, LOG)
+    passing = (HISTORY, LEASE, CHECKPOINT, LOCK, GUARD, UNDERWAY, STOP, LOG)
     others = {name for name in found if name not in passing and not name.startswith(PART)}
     if others and MODEL not in found and not (others == {SUMMARY} and not is_finished(out)):
         raise UsageError("not a run's folder, so nothing is written to it", where=str(out))

@@ -11,7 +11,7 @@ import binascii
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import msgspec
 import safetensors
@@ -43,6 +43,7 @@ from mlless.report.history import (
     that_count,
     whole_lines,
 )
+from mlless.report.lease import Hold
 from mlless.report.lock import locked
 from mlless.stopping import Progress, Score
 
@@ -113,6 +114,7 @@ class Left:
     score: Score | None
     best: dict[str, Floats] | None
     workers: int | None = None
+    hold: Hold = field(default_factory=Hold)
 
     @property
     def step(self) -> int:
@@ -157,9 +159,9 @@ def resuming(run: Location | Place) -> Iterator[Left]:
     """Keep others out of a run, and give what is left of it; UsageError if it cannot be resumed."""
     place = place_of(run)
     _check_unfinished(place)
-    with locked(place, cure="there is nothing to resume as long as it runs"):
+    with locked(place, cure="there is nothing to resume as long as it runs") as hold:
         _check_unfinished(place)
-        yield _read(place)
+        yield replace(_read(place), hold=hold)
 
 
 def _check_unfinished(place: Place) -> None:

@@ -1,4 +1,7 @@
-"""Who works on a run's folder locks a file in it: others keep out, and can tell that a job is alive."""
+"""Who works on a run's folder locks a file in it: others keep out, and can tell that a job is alive.
+
+In an object store a lease stands in.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from mlless.channels.opening import open_remote
 from mlless.errors import ChannelError, UsageError
 from mlless.locations import Directory, Place
+from mlless.report.lease import Hold, leased
 
 LOCK = ".lock"  # held by who writes the run's files
 GUARD = ".guard"  # held by who sees to it that somebody does
@@ -21,15 +26,19 @@ _TRIES, _PAUSE = 5, 0.05  # seconds: who looks whether a file is locked holds it
 
 
 @contextmanager
-def locked(run: Place, name: str = LOCK, cure: str = _ELSEWHERE) -> Iterator[None]:
-    """Keep others out of the run's folder, if it is one; UsageError with the cure if another job does so."""
+def locked(run: Place, name: str = LOCK, cure: str = _ELSEWHERE) -> Iterator[Hold]:
+    """Keep others out of the run's place; UsageError with the cure if another job does so."""
     if not isinstance(run, Directory):
-        yield
+        if name != LOCK:  # who starts a job that holds the lease needs none
+            yield Hold()
+            return
+        with leased(open_remote(run), run, cure) as hold:
+            yield hold
         return
     path = run.path / name
     handle = _lock(path, cure)
     try:
-        yield
+        yield Hold()
     finally:
         path.unlink(missing_ok=True)  # while it is locked: whoever waits for it sees that it is gone
         os.close(handle)

@@ -1,0 +1,157 @@
+"""A lease on a run in an object store, which knows no locks: an object that its holder renews.
+
+Whoever finds one watches it. If it is renewed, its holder is alive; if it stays as it is for long, it may be
+taken over. Clocks are not compared. Where the store puts objects on condition, no two can take it. Where it
+does not, who has written it waits for a moment and reads it back: that fails for two who come at once only if
+one of them is held up for longer than that.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+import msgspec
+
+from mlless.channels.ports import ConditionalStore, Version
+from mlless.errors import ChannelError, JobError, MissingObject, UsageError
+from mlless.locations import Place
+
+LEASE = "lease.json"
+RENEW, STALE = 5.0, 20.0  # seconds between two renewals, and after which one counts as abandoned
+_LOOK, SETTLE = 1.0, 2.0  # seconds between two looks, and before it is read back
+
+Wait = Callable[[float], object]
+
+
+class Hold:
+    """A claim on a run's place; one on a folder, which is locked, is never lost. ``writes`` renew it."""
+
+    def __init__(self) -> None:
+        self.lost, self.writes = False, 0
+
+    def check(self) -> None:
+        """Raise JobError if another job has taken the run over."""
+        if self.lost:
+            raise JobError(
+                "another job has taken over this run, for this one was not heard of for long",
+                cure="nothing more is written by this one; see how the other goes: mlless status",
+            )
+
+
+class _Content(msgspec.Struct, frozen=True):
+    """What the object says: who holds it, a name of the process, how often it was renewed."""
+
+    holder: str
+    host: str
+    pid: int
+    renewals: int = 0
+
+
+@contextmanager
+def leased(
+    objects: ConditionalStore, run: Place, cure: str, *, wait: Wait = time.sleep, renew: float = RENEW
+) -> Iterator[Hold]:
+    """Hold the lease on a run; UsageError with the cure if another job does so.
+
+    One that is abandoned is taken over after ``STALE`` seconds.
+    """
+    lease = _Lease(objects, run, cure, wait)
+    lease.take()
+    over = threading.Event()
+
+    def keep() -> None:
+        while not over.wait(renew) and not lease.hold.lost:
+            with suppress(ChannelError):  # the store is away for a while
+                lease.renew()
+
+    thread = threading.Thread(target=keep, name="lease", daemon=True)
+    thread.start()
+    try:
+        yield lease.hold
+    finally:
+        over.set()
+        thread.join(RENEW)
+        with suppress(ChannelError):
+            lease.release()
+
+
+class _Lease:
+    """One process's side of it."""
+
+    def __init__(self, objects: ConditionalStore, run: Place, cure: str, wait: Wait) -> None:
+        self._objects, self._run, self._cure, self._wait = objects, run, cure, wait
+        self._mine = _Content(secrets.token_hex(8), socket.gethostname(), os.getpid())
+        self.hold = Hold()
+
+    def take(self) -> None:
+        """Take the lease; wait out an abandoned one."""
+        while True:
+            seen = self._read()
+            if seen is not None and seen[0].holder == self._mine.holder:
+                return  # it was written, though the store's word on that was lost
+            before = None if seen is None else self._wait_out(seen)
+            if self._write(before) and self._is_settled():
+                return
+
+    def renew(self) -> None:
+        """Renew the lease, or find that it is lost."""
+        seen = self._read()
+        if seen is not None and seen[0].holder != self._mine.holder:
+            self.hold.lost = True
+            return
+        self._mine = msgspec.structs.replace(self._mine, renewals=self._mine.renewals + 1)
+        self._write(seen[1] if seen is not None else None)  # if it is refused, the next look says why
+        self.hold.writes += 1
+
+    def release(self) -> None:
+        """Let go of the lease, if it is still there."""
+        seen = self._read()
+        if seen is not None and seen[0].holder == self._mine.holder:
+            self._objects.delete([LEASE])
+
+    def _wait_out(self, found: tuple[_Content, Version]) -> Version | None:
+        """Return the version of an abandoned lease, None if it is gone; UsageError if it is renewed."""
+        for _ in range(round(STALE / _LOOK)):
+            self._wait(_LOOK)
+            seen = self._read()
+            if seen is None:
+                return None
+            if seen[0] != found[0]:
+                raise UsageError(
+                    "another job writes to this run",
+                    where=str(self._run),
+                    found=f"process {seen[0].pid} of {seen[0].host}",
+                    cure=self._cure,
+                )
+        return found[1]
+
+    def _is_settled(self) -> bool:
+        """Return whether the lease that was written is this one's for sure."""
+        if not self._write(None):  # it is there: a store that looks at conditions refuses
+            return True
+        self._wait(SETTLE)
+        seen = self._read()
+        return seen is not None and seen[0].holder == self._mine.holder
+
+    def _read(self) -> tuple[_Content, Version] | None:
+        try:
+            data, version = self._objects.get_version(LEASE)
+            return msgspec.json.decode(data, type=_Content), version
+        except MissingObject:
+            return None
+        except msgspec.DecodeError as error:
+            raise ChannelError(
+                "not a lease",
+                where=f"{self._run}/{LEASE}",
+                found=str(error),
+                cure="if no job writes to this run, delete it",
+            ) from error
+
+    def _write(self, before: Version | None) -> bool:
+        return self._objects.put_version(LEASE, msgspec.json.encode(self._mine), before)
