@@ -325,7 +325,8 @@ def test_a_job_that_fails_later_is_told_to_who_attaches(
     assert started.status.state == "failed"
     told = started.command("attach")
     assert told.returncode == 6
-    first, last = told.stderr.splitlines()
+    first, *between, last = told.stderr.splitlines()
+    assert all(line.startswith("it can be resumed from its checkpoint") for line in between)
     assert first.startswith("error: worker ")
     assert last == f"the best model so far, that of step {started.status.model_step}, is in {run_folder}"
     assert FINISHED <= names(run_folder) <= FINISHED | {CHECKPOINT}
