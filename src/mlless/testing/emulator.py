@@ -35,24 +35,27 @@ _WATCH = '"$@" & read _; kill -TERM $!; wait $!; kill -9 0'
 class EmulatorRuntime:
     """Starts an emulator for each function. ``binary`` is ``aws-lambda-rie``.
 
-    ``path`` holds the packages of the function, instead of those of this process.
+    ``path`` holds the packages of the function, instead of those of this process. ``time_limit`` is in
+    seconds; AWS Lambda allows 900 at most.
     """
 
-    def __init__(self, binary: Path, environment: Mapping[str, str], path: Path | None = None) -> None:
-        self._binary = binary
+    def __init__(
+        self,
+        binary: Path,
+        environment: Mapping[str, str],
+        path: Path | None = None,
+        *,
+        time_limit: int = 900,
+    ) -> None:
+        self._binary, self.time_limit = binary, float(time_limit)
         self._environment = {
             **os.environ,
             **ONE_THREAD,
             **environment,
-            "AWS_LAMBDA_FUNCTION_TIMEOUT": "900",
+            "AWS_LAMBDA_FUNCTION_TIMEOUT": str(time_limit),
             "PYTHONPATH": str(path) if path else os.pathsep.join(filter(None, sys.path)),
         }
         self._functions: list[_Function] = []
-
-    @property
-    def time_limit(self) -> float:
-        """What AWS Lambda allows at most."""
-        return 900.0
 
     @property
     def memory(self) -> None:
