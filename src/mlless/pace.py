@@ -15,10 +15,13 @@ _LEAST = 3  # of them; the first ones are cold
 
 
 class Pace:
-    """The usual length of a step, and of an evaluation, of one job."""
+    """The usual length of a step, and of an evaluation, of one job.
+
+    ``launching`` is how long its runtime took to launch the newest functions: meanwhile no step ends.
+    """
 
     def __init__(self, deadlines: Deadlines) -> None:
-        self._deadlines = deadlines
+        self._deadlines, self.launching = deadlines, 0.0
         self._steps: deque[float] = deque(maxlen=_RECENT)
         self._evaluations: deque[float] = deque(maxlen=_RECENT)
 

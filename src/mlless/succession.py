@@ -64,7 +64,7 @@ class Succession:
     def lead(self) -> float:
         """How many seconds before its end a function's successor is launched."""
         parts = (self._starts, self._warming, self._handing)
-        took = sum(max(seconds, default=0.0) for seconds in parts) + self._pace.whole
+        took = sum(max(seconds, default=0.0) for seconds in parts) + self._pace.whole + self._pace.launching
         return _SAFETY * took + max(_FLOOR, _SHARE * self._limit)
 
     def is_successor(self, who: FunctionId) -> bool:
@@ -147,7 +147,7 @@ class Succession:
         """
         handing, soon = [], []
         lead, training = self.lead, later.trainers if later else ()
-        hurry = _HURRY * self._pace.whole + max(self._handing, default=0.0)
+        hurry = _HURRY * self._pace.whole + max(self._handing, default=0.0) + self._pace.launching
         for worker in following.members:
             one, successor = members.get(worker), self._successors.get(worker)
             if one is None or one.stage is not Stage.AT_WORK:

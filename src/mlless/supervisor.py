@@ -217,8 +217,10 @@ class Supervisor:
 
     def _launch(self, functions: Sequence[FunctionId]) -> None:
         self._hub.admit(functions)
+        before = self._clock.now()
         self._runtime.start({function: self._payload(function) for function in functions})
         now = self._clock.now()
+        self._ledger.pace.launching = now - before
         if self._meter is not None:  # not before, for Lithops may have deployed its runtime first
             self._meter.start(functions, now)
         if not self._launched:

@@ -96,6 +96,14 @@ def test_a_successor_is_launched_before_the_time_of_a_function_is_over() -> None
     assert kinds(game.closed()) == ["Commit", "Delete"]  # and only once
 
 
+def test_what_a_runtime_takes_to_launch_functions_counts_twice() -> None:
+    game = Limited()
+    game.ledger.pace.launching = 3.0
+    assert kinds(game.near(1, left=LEAD + 6.1)) == ["Commit", "Delete"]
+    *_, launch = game.near(1, left=LEAD + 5.9)
+    assert launch == Launch(((1, 1),))
+
+
 def test_a_successor_prepares_itself_while_the_one_before_it_works_on() -> None:
     game = Limited()
     game.near(1)
