@@ -14,7 +14,6 @@ import trials
 
 from mlless import checkpoint, keys, succession
 from mlless.instructions import Delete, Instruction
-from mlless.keeping import Keeping
 from mlless.ledger import Ledger
 from mlless.members import Members
 from mlless.messages import Report, Times
@@ -157,8 +156,3 @@ def test_a_function_that_does_not_hand_over_is_noticed(monkeypatch):
     monkeypatch.setattr(Succession, "lead", 0.0)
     monkeypatch.setattr(succession, "_HURRY", 0.0)
     assert "was over at" in complaint()
-
-
-def test_who_hands_over_and_leaves_the_best_model_to_nobody_is_noticed(monkeypatch):
-    monkeypatch.setattr(Keeping, "pass_on", lambda self, old, new: None)
-    assert "differs by" in complaint(first=1477)
