@@ -68,7 +68,7 @@ WRONG = [
         "MLLESS_WORKERS: not a value of this setting: expected a whole number or auto, found few",
     ),
     (["--store", "http://u:s3cret@h"], {}, "store from --store: not the address of a store"),
-    (["--memory", "9"], {}, "memory from --memory: processes of this machine have no memory to be set"),
+    (["--memory", "0"], {}, "memory from --memory: no such memory: expected a number from 1, found 0"),
     (["--runtime", "lithops", "--store", "embedded"], {}, "reaches no further than this machine"),
 ]
 
