@@ -7,6 +7,7 @@ all that the next step of its replica depends on: ``NAME/last``, too, and ``NAME
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -63,7 +64,15 @@ def read_snapshot(store: KeyValueStore, key: str) -> tuple[dict[str, Floats], in
 def save_origin(
     store: KeyValueStore, key: str, replica: Replica, step: int, memory: Memory, *, whole: bool = False
 ) -> tuple[Origin, int]:
-    """Store from where another replica can start in ``step``; return that, and its bytes.
+    """Store from where another replica can start in ``step``; return that, and its bytes."""
+    size = _save(store, key, *origin_of(replica, step, memory, whole=whole))
+    return Origin(key, step, replica.digest()), size
+
+
+def origin_of(
+    replica: Replica, step: int, memory: Memory, *, whole: bool = False
+) -> tuple[Arrays, dict[str, str]]:
+    """Return from where another replica can start in ``step``, as arrays and metadata.
 
     From a ``whole`` one it goes on as this one would.
     """
@@ -76,10 +85,7 @@ def save_origin(
             if table.residual.view(np.int32).any():  # its bits, for there is a zero below zero
                 arrays[name + _RESIDUAL] = table.residual.copy()
     exponents = " ".join(map(str, memory.exponents))
-    size = _save(
-        store, key, arrays, {"step": str(step), "exponents": exponents, "samples": str(memory.samples)}
-    )
-    return Origin(key, step, replica.digest()), size
+    return arrays, {"step": str(step), "exponents": exponents, "samples": str(memory.samples)}
 
 
 def load_origin(store: KeyValueStore, origin: Origin, replica: Replica) -> tuple[Memory, int]:
@@ -97,8 +103,13 @@ def load_origin(store: KeyValueStore, origin: Origin, replica: Replica) -> tuple
             found=found,
             cure="the file of it is damaged, or another program has written to the job's keys",
         )
+    return memory_of(metadata), size
+
+
+def memory_of(metadata: Mapping[str, str]) -> Memory:
+    """Return what a stepper remembers that goes on from an origin with this metadata."""
     exponents = tuple(map(int, metadata.get("exponents", "").split()))
-    return Memory(exponents, int(metadata.get("samples", 1))), size
+    return Memory(exponents, int(metadata.get("samples", 1)))
 
 
 def start_from(arrays: Arrays, step: int, replica: Replica) -> None:

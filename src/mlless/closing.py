@@ -96,7 +96,8 @@ class Closing:
     def resume(self, mark: Mark, records: Iterable[StepRecord]) -> None:
         """Go on from a mark, the steps before it having come to these records."""
         self._rewound_to = mark.plan.step
-        self.note_loss(f"the job is resumed, with {len(mark.plan.trainers)} workers")
+        workers = len(mark.plan.trainers)
+        self.note_loss(f"the job is resumed, with {workers} worker{'s' if workers > 1 else ''}")
         if self._tuner is None:
             return
         for record in records:

@@ -31,7 +31,7 @@ from mlless.errors import UsageError, not_installed
 from mlless.interrupts import Interrupts, interruptible
 from mlless.job import JobSpec
 from mlless.launch import ENTRY, launch_of
-from mlless.local import begin, train_here
+from mlless.local import train_here
 from mlless.locations import Directory, Location, Place, place_of
 from mlless.membership import Schedule
 from mlless.memory import peak_memory
@@ -41,10 +41,10 @@ from mlless.recipes import changed, job_of
 from mlless.records import StepRecord, Summary
 from mlless.report.files import RunFiles
 from mlless.report.history import read_history
-from mlless.report.left import Left, fresh, resuming
+from mlless.report.left import Left, Start, fresh, resuming
 from mlless.report.leftover import make_way
 from mlless.report.progress import progress
-from mlless.report.safe import RunSafe
+from mlless.report.safe import Marks, RunSafe
 from mlless.report.underway import Detached, heeding, underway
 from mlless.report.wording import duration
 from mlless.runtimes.background import BackgroundRunner
@@ -253,7 +253,7 @@ def plan_resume(left: Left, options: Mapping[str, Any], dataset: Location | Data
 
     UsageError if they do not fit, or the data set is another one than before.
     """
-    before = left.stand.job
+    before = left.job
     data = dataset if isinstance(dataset, Dataset) else open_dataset(dataset or before.dataset)
     if data.manifest.fingerprint != before.fingerprint:
         raise UsageError(
@@ -324,9 +324,9 @@ def run_job(
         say = partial(underway, mlless.__version__, spec, deployment, detached=detached)
         schedule = Schedule([file.rows for file in dataset.manifest.train], spec.batch_size, spec.stop.epochs)
         start = left.start(spec, schedule) if left else fresh(spec, schedule)
-        if _is_for_here(spec, deployment) and leavers is nobody and left is None:
+        if _is_for_here(spec, deployment) and leavers is nobody:
             files.begin(say())
-            return Run(place, _run_here(spec, dataset, hear, interrupts, files))
+            return Run(place, _run_here(spec, dataset, start, hear, interrupts, files))
         size = sum(table.shared.nbytes for table in start.course.replica.tables)
         # Initial, best and final model, a checkpoint and a donation, each of which has the optimizer's state
         # and an older one beside it for a moment; and of each worker two updates, and what it hands over.
@@ -391,24 +391,28 @@ def _is_for_here(spec: JobSpec, deployment: Deployment) -> bool:
 
 
 def _run_here(
-    spec: JobSpec, dataset: Dataset, hear: Listener, interrupts: Interrupts, files: RunFiles
+    spec: JobSpec, dataset: Dataset, start: Start, hear: Listener, interrupts: Interrupts, files: RunFiles
 ) -> Summary:
     """Train in this process; return the summary of the run."""
     clock, asked = SystemClock(), threading.Event()
     interrupts.ask = asked.set
-    start, cpu, course = clock.now(), time.process_time(), begin(spec.model, spec.seed)
+    began, cpu, earlier = clock.now(), time.process_time(), start.past.seconds if start.past else 0.0
     ending = train_here(
         spec,
         dataset,
-        course,
+        start.course,
         clock=clock,
         listen=hear,
         stop=lambda: "interrupted" if asked.is_set() else None,
         kept=lambda best, read: files.keep(best, lambda: (read(), best.step)),
+        marked=Marks(files).put_away,
+        mark=start.mark,
+        past=start.past,
+        best=start.best,
     )
-    seconds = clock.now() - start
+    seconds = clock.now() - began
     started = files.meter.wall() - seconds
-    outcome = Outcome(ending.stop_reason, ending.model, 0.0, seconds, {(0, 0): os.getpid()})
+    outcome = Outcome(ending.stop_reason, ending.model, 0.0, earlier + seconds, {(0, 0): os.getpid()})
     outcome.ended.append(Ended(0, 0, 0, time.process_time() - cpu, peak=peak_memory()))
-    files.end(outcome, course.replica.snapshot())
+    files.end(outcome, start.course.replica.snapshot())
     return files.close(outcome, started, None)

@@ -8,13 +8,15 @@ ended: step count, optimizer state and tables are kept, and the tables may grow.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from mlless import checkpoint
+from mlless.checkpoint import Memory
 from mlless.clock import Clock
 from mlless.closing import Closing
 from mlless.costing import Costing
@@ -24,19 +26,22 @@ from mlless.data.holding import Holding
 from mlless.exchange.filter import SignificanceFilter
 from mlless.job import Adagrad, Factorization, JobSpec, Logistic, Sync
 from mlless.kernels.arrays import Floats
+from mlless.mark import Mark, Past, Rhythm, beginning
 from mlless.membership import Schedule
-from mlless.messages import Evaluation, Plan
+from mlless.messages import Evaluation, Origin, Plan
 from mlless.models import model_of
 from mlless.models.base import Moment
 from mlless.records import StepRecord
 from mlless.replica import Replica, Undo
 from mlless.stepping import Laps, Stepper
-from mlless.stopping import Choice, Progress, Score
+from mlless.stopping import Choice, Score
 
 _ME = (0, 0)  # the only function
+_NOWHERE = Origin("", 0, "")  # of a replica that is where it is
 _STILL = 1e-30  # a learning rate that fills the optimizer's state and moves nothing
 
 Listener = Callable[[StepRecord], object]
+Marker = Callable[[Mark, float, Callable[[], bytes]], None]
 Keeper = Callable[[Score, Callable[[], dict[str, Floats]]], None]
 
 
@@ -50,6 +55,7 @@ class Course:
     step: int
     replica: Replica
     remembers: bool = True
+    memory: Memory = field(default_factory=Memory)
 
 
 @dataclass(frozen=True)
@@ -100,17 +106,26 @@ def train_here(
     listen: Listener = lambda record: None,
     stop: Callable[[], str | None] = lambda: None,
     kept: Keeper = lambda best, read: None,
+    marked: Marker | None = None,
+    mark: Mark | None = None,
+    past: Past | None = None,
+    best: dict[str, Floats] | None = None,
 ) -> Ending:
     """Train ``course`` on; its replica then holds the result, with no residual left.
 
     ``listen`` hears of every step and may return True to end the training in order; so does a reason
     that ``stop`` gives. ``kept`` hears of every best model so far, and what gives its tables in any thread.
-    Where a training that goes on diverges, its start is kept.
+    Where a training that goes on diverges, its start is kept. ``marked`` hears of every checkpoint, of the
+    seconds that it has taken, and what gives its bytes in any thread. One that is resumed goes on from a
+    ``mark``, with the ``past`` before it and the ``best`` model of its progress.
     """
     holding = Holding(dataset, spec.seed)
     if not course.remembers:
         recall(spec, holding, course)
-    return _Training(spec, dataset, holding, course, clock, listen, stop, kept).run()
+    training = _Training(spec, dataset, holding, course, clock, listen, stop, kept, marked, mark, past)
+    if best is not None:
+        training.best.remember(best)
+    return training.run()
 
 
 def recall(spec: JobSpec, holding: Holding, course: Course) -> None:
@@ -150,29 +165,38 @@ class _Training:
         listen: Listener,
         stop: Callable[[], str | None],
         kept: Keeper,
+        marked: Marker | None,
+        mark: Mark | None,
+        past: Past | None,
     ) -> None:
-        self._course, self._clock, self._stop, self._kept = course, clock, stop, kept
+        self._course, self._clock, self._stop, self._kept, self._marked = course, clock, stop, kept, marked
         self._laps = Laps(clock)
         self._stepper = Stepper(spec, holding, course.replica, clock, self._laps)
         self._schedule = Schedule(
             [file.rows for file in dataset.manifest.train], spec.batch_size, spec.stop.epochs
         )
-        progress = Progress(spec.stop, model_of(spec.model).null_loss)
-        self._best = Undo(course.replica, _moved_rows(dataset, course.replica))
+        self._mark = mark or _beginning(spec, self._schedule, course.step)
+        self._stepper.memory = course.memory
+        self.best = Undo(course.replica, _moved_rows(dataset, course.replica))
         # No function has to exit, and no model to be stored.
         costing = Costing(spec, None, parameters=0, grace=0.0)
         now = clock.now()
-        costing.open(now)
+        start = now - (past.seconds if past else 0.0)
+        costing.open(start)
         costing.begin(now)
-        self._closing = Closing(spec, self._schedule, progress, start=now, costing=costing, listen=self._hear)
+        self._rhythm = Rhythm(spec.checkpoint_every)
+        self._rhythm.begin(now)
+        self._closing = Closing(
+            spec, self._schedule, self._mark.progress, start=start, costing=costing, listen=self._hear
+        )
+        if past is not None:
+            self._closing.resume(self._mark, past.records)
         self._listen = listen
         self._last: StepRecord | None = None
 
     def run(self) -> Ending:
         """Take step after step until the one in which the finished model is scored."""
-        plan: Plan | None = msgspec.structs.replace(self._schedule.first(1), step=self._course.step)
-        assert plan is not None
-        following = self._schedule.after(plan)
+        plan, following = self._mark.plan, self._mark.following
         self._laps.restart()
         while True:
             report, _ = self._stepper.take_part(plan, _ME, partial(self._scored, plan))
@@ -187,12 +211,27 @@ class _Training:
             if verdict.diverged:
                 plan, following = self._schedule.abandoned(plan), None
             else:
+                before = plan
                 plan, following = following, self._schedule.after(following, end=verdict.stop)
+                self._keep_mark(before, Mark(plan, following, _NOWHERE, verdict.progress))
+
+    def _keep_mark(self, before: Plan, mark: Mark) -> None:
+        """Make a checkpoint, if one is due as the step ``before`` is closed: a copy, to be put away later."""
+        began = self._clock.now()
+        if self._marked is None or not mark.plan.trainers or not self._rhythm.is_due(before, began):
+            return
+        self._rhythm.make(began)
+        replica, memory = self._course.replica, self._stepper.memory
+        arrays, metadata = checkpoint.origin_of(replica, mark.plan.step, memory, whole=True)
+        self._laps.lap("keep")
+        seconds = self._clock.now() - began
+        self._rhythm.made(seconds)
+        self._marked(mark, seconds, lambda: checkpoint.packed(arrays, metadata))
 
     def _scored(self, plan: Plan, evaluation: Evaluation) -> None:
         if self._closing.score(plan, {0: evaluation}):
             assert self._closing.best is not None
-            self._kept(self._closing.best, self._best.keep())
+            self._kept(self._closing.best, self.best.keep())
 
     def _hear(self, record: StepRecord) -> bool:
         self._last = record
@@ -205,13 +244,20 @@ class _Training:
         """Leave the better of the model as it is now and the best one."""
         chosen, reason = self._closing.chosen(step), self._closing.reason or "epochs"
         if chosen.restored:
-            self._best.restore()
+            self.best.restore()
         if reason == "diverged":  # what led astray is forgotten
             for table in self._course.replica.tables:
                 table.state[:] = 0
             self._course.remembers = False
         assert self._last is not None, "a training without a step"
         return Ending(reason, self._last, chosen)
+
+
+def _beginning(spec: JobSpec, schedule: Schedule, step: int) -> Mark:
+    """Return the mark of a training that begins its epochs in a step."""
+    mark = beginning(spec, schedule, _NOWHERE)
+    plan = msgspec.structs.replace(mark.plan, step=step)
+    return replace(mark, plan=plan, following=schedule.after(plan))
 
 
 def _moved_rows(dataset: Dataset, replica: Replica) -> tuple[NDArray[np.uint32], ...] | None:

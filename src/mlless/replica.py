@@ -231,6 +231,11 @@ class Undo:
         self._kept = kept
         return lambda: self._snapshot(kept)
 
+    def remember(self, arrays: Mapping[str, Floats]) -> None:
+        """Remember a snapshot, in which nothing but the ``rows`` differs from ``shared``."""
+        tables = zip(self._replica.tables, self._rows, strict=True)
+        self._kept = [arrays[table.shape.name][rows].copy() for table, rows in tables]
+
     def _snapshot(self, kept: list[Floats]) -> dict[str, Floats]:
         tables = {}
         for table, rows, values in zip(self._replica.tables, self._rows, kept, strict=True):

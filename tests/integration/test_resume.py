@@ -6,6 +6,8 @@ import itertools
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -27,7 +29,7 @@ from mlless.locations import Directory, Place, place_of
 from mlless.records import StepRecord
 from mlless.report import lease
 from mlless.report.history import CHECKPOINT, HISTORY, SUMMARY, read_history, read_summary
-from mlless.report.left import resuming
+from mlless.report.left import Left, resuming
 
 EPOCHS = 4
 
@@ -52,6 +54,12 @@ def crash(spec: JobSpec, dataset: Dataset, run: Path, *, after: int = 30) -> lis
     with pytest.raises(Crash):
         run_job(spec, dataset, run, listen=listen)
     return seen
+
+
+def epochs_of(left: Left) -> int:
+    """Return the epochs that a job had behind it at its checkpoint."""
+    assert left.stand is not None
+    return left.stand.plan.epoch
 
 
 @pytest.fixture
@@ -82,7 +90,7 @@ def test_a_killed_driver_is_resumed(ratings: Dataset, run_folder: Path, driver: 
     killed = read_summary(Directory(run_folder))
     assert killed.stop_reason == "running"
     with resuming(run_folder) as left:
-        epochs = left.stand.plan.epoch + 3
+        epochs = epochs_of(left) + 3
         step, seconds = left.step, left.seconds
     run = mlless.resume(run_folder, epochs=epochs, verbose=False)
     assert run.summary.stop_reason == "epochs"
@@ -119,7 +127,7 @@ def test_of_two_who_resume_the_second_is_refused(ratings: Dataset, run_folder: P
     assert refused
 
 
-@pytest.mark.parametrize("workers", [1, 2, 5])
+@pytest.mark.parametrize("workers", [2, 5])
 def test_it_goes_on_with_another_number_of_workers(ratings: Dataset, run_folder: Path, workers: int) -> None:
     crash(spec_of(ratings), ratings, run_folder)
     run = mlless.resume(run_folder, workers=workers, verbose=False)
@@ -240,15 +248,27 @@ def test_a_run_that_is_finished(ratings: Dataset, run_folder: Path) -> None:
         mlless.resume(run_folder)
 
 
-def test_a_run_without_a_checkpoint(ratings: Dataset, run_folder: Path) -> None:
+def test_a_run_without_a_checkpoint_whose_model_would_be_lost(ratings: Dataset, run_folder: Path) -> None:
     crash(spec_of(ratings), ratings, run_folder, after=60)
     (run_folder / CHECKPOINT).unlink()
     with pytest.raises(UsageError, match=r"no checkpoint .* its best model so far, .* --out ANOTHER"):
         mlless.resume(run_folder)
-    (run_folder / MODEL).unlink()
-    cure = f"no model either. Start it again: mlless train {ratings.location} --out {run_folder}"
-    with pytest.raises(UsageError, match=cure):
-        mlless.resume(run_folder)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_run_that_was_lost_before_its_first_checkpoint_begins_again(
+    ratings: Dataset, run_folder: Path, tmp_path: Path, workers: int
+) -> None:
+    spec = spec_of(ratings, workers=workers)
+    whole = run_job(spec, ratings, tmp_path / "whole")
+    before = crash(spec, ratings, run_folder, after=5)
+    (run_folder / CHECKPOINT).unlink()
+    (run_folder / MODEL).unlink(missing_ok=True)
+    run = mlless.resume(run_folder, verbose=False)
+    assert run.summary.resumed == (0,)
+    assert run.history()[0].time > before[-1].time
+    assert_whole(Directory(run_folder), ratings, EPOCHS)
+    assert (run_folder / MODEL).read_bytes() == (whole.folder / MODEL).read_bytes()
 
 
 def test_another_data_set(ratings: Dataset, clicks: Dataset, run_folder: Path, tmp_path: Path) -> None:
@@ -338,7 +358,7 @@ def test_a_run_in_a_bucket_is_resumed_once_its_lease_is_abandoned(
     assert (folder / lease.LEASE).exists()
     monkeypatch.setattr(lease, "STALE", 3.0)
     with resuming(out) as left:
-        epochs = left.stand.plan.epoch + 2
+        epochs = epochs_of(left) + 2
     run = mlless.resume(out, epochs=epochs, verbose=False)
     assert run.summary.resumed
     assert_whole(place_of(out), ratings, epochs)
@@ -371,3 +391,56 @@ def test_who_was_taken_for_dead_writes_nothing_more(ratings: Dataset, bucket: st
         with pytest.raises(JobError, match="another job has taken over this run"):
             run_job(spec_of(ratings, checkpoint_every=None), ratings, out, listen=listen)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == taken
+
+
+# In the process that asks
+
+
+def test_training_in_the_process_is_resumed_to_the_same_bits(
+    ratings: Dataset, clicks: Dataset, tmp_path: Path
+) -> None:
+    for number, dataset in enumerate((ratings, clicks)):
+        whole, run = tmp_path / f"whole{number}", tmp_path / f"run{number}"
+        spec = spec_of(dataset, workers=1, l2=0.01)
+        run_job(spec, dataset, whole)
+        before = crash(spec, dataset, run, after=100)
+        done = mlless.resume(run, verbose=False)
+        (step,) = done.summary.resumed
+        assert 0 < step <= before[-1].step + 1
+        assert (run / MODEL).read_bytes() == (whole / MODEL).read_bytes()
+        records = assert_whole(Directory(run), dataset, EPOCHS)
+        assert records[step].losses == ("the job is resumed, with 1 worker",)
+        assert done.summary.seconds > before[-1].time
+        assert {path.name for path in run.iterdir()} == {MODEL, HISTORY, SUMMARY}
+
+
+def test_a_process_that_trains_is_killed_and_resumed(ratings: Dataset, run_folder: Path) -> None:
+    code = (
+        "import mlless\n"
+        f"mlless.train({ratings.location!r}, out={str(run_folder)!r}, epochs=10**6, checkpoint_every=0.0,\n"
+        "    verbose=False, listen=lambda record: print(record.step, flush=True))\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if int(line) > 200 and (run_folder / CHECKPOINT).exists():
+                break
+    finally:
+        process.kill()
+        process.communicate()
+    with resuming(run_folder) as left:
+        epochs = epochs_of(left) + 2
+    run = mlless.resume(run_folder, epochs=epochs, verbose=False)
+    assert run.summary.stop_reason == "epochs"
+    assert_whole(Directory(run_folder), ratings, epochs)
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 3), (3, 1)])
+def test_it_goes_on_in_functions_or_without(
+    ratings: Dataset, run_folder: Path, before: int, after: int
+) -> None:
+    crash(spec_of(ratings, workers=before), ratings, run_folder)
+    run = mlless.resume(run_folder, workers=after, verbose=False)
+    assert run.summary.members == (before, after)
+    assert_whole(Directory(run_folder), ratings, EPOCHS)

@@ -133,9 +133,10 @@ class RunFiles:
     def _go_on(self, left: Left) -> None:
         """Take in what is there of the run."""
         self._replaces = False
-        before = left.stand.checkpoints
-        self._made, self._making, self._marked = before.count, before.seconds, left.step
-        self.resumed = (*left.stand.resumed, left.step)
+        if left.stand is not None:
+            before = left.stand.checkpoints
+            self._made, self._making, self._marked = before.count, before.seconds, left.step
+        self.resumed = (*(left.stand.resumed if left.stand else left.summary.resumed), left.step)
         for record in left.records:
             self._totals.add(record)
         if left.score is not None:

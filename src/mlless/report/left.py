@@ -1,7 +1,8 @@
 """What a job has left in its run's place that did not come to its end: from there it is resumed.
 
 Beside its tables a checkpoint tells how the job stood. The steps that were closed after it are taken again;
-what they took of time and money stays paid.
+what they took of time and money stays paid. A job that was lost before its first checkpoint, and has no
+model, begins with its first step again.
 """
 
 from __future__ import annotations
@@ -30,9 +31,7 @@ from mlless.locations import Location, Place, place_of
 from mlless.mark import Mark, Past, beginning, resumed
 from mlless.membership import Schedule
 from mlless.messages import Origin, Plan
-from mlless.models import model_of
 from mlless.records import Checkpoints, StepRecord, Summary
-from mlless.replica import Replica
 from mlless.report.history import (
     CHECKPOINT,
     HISTORY,
@@ -107,7 +106,7 @@ class Left:
 
     place: Place
     summary: Summary
-    stand: Stand
+    stand: Stand | None  # None, and no bytes, of a run that was lost before its first checkpoint
     checkpoint: bytes
     history: bytes
     records: Sequence[StepRecord]  # also of steps that are taken again
@@ -117,34 +116,43 @@ class Left:
     hold: Hold = field(default_factory=Hold)
 
     @property
+    def job(self) -> JobSpec:
+        """The job as it was."""
+        return self.stand.job if self.stand else self.summary.job
+
+    @property
     def step(self) -> int:
         """The step from which the job goes on."""
-        return self.stand.plan.step
+        return self.stand.plan.step if self.stand else 0
 
     @property
     def seconds(self) -> float:
         """Seconds that the job has taken, as far as that is known."""
-        return max([self.stand.seconds, *(record.time for record in self.records)])
+        return max([self.stand.seconds if self.stand else 0.0, *(record.time for record in self.records)])
 
     @property
     def cost(self) -> float:
         """Dollars that the job has cost, as far as that is known."""
-        return max([self.stand.cost, *(record.cost or 0.0 for record in self.records)])
+        return max([self.stand.cost if self.stand else 0.0, *(one.cost or 0.0 for one in self.records)])
 
     def start(self, spec: JobSpec, schedule: Schedule) -> Start:
         """Return from where the job goes on, its rules being those of ``spec``."""
-        replica = Replica(model_of(spec.model).shapes)
-        checkpoint.start_from(safetensors.numpy.load(self.checkpoint), self.step, replica)
-        origin = Origin(keys.INITIAL, self.step, replica.digest())
-        stood = Mark(self.stand.plan, self.stand.following, origin, self.stand.progress)
-        mark = resumed(spec, schedule, stood, self.workers, self.score)
+        start = fresh(spec, schedule)
+        if self.stand is not None:
+            replica, metadata = start.course.replica, checkpoint.metadata_of(self.checkpoint)
+            checkpoint.start_from(safetensors.numpy.load(self.checkpoint), self.step, replica)
+            origin = Origin(keys.INITIAL, self.step, replica.digest())
+            mark = Mark(self.stand.plan, self.stand.following, origin, self.stand.progress)
+            course = Course(self.step, replica, memory=checkpoint.memory_of(metadata))
+            start = Start(mark, self.checkpoint, course)
         past = Past(
             self.seconds,
             self.cost,
             _BEST if self.best is not None else "",
             [record for record in that_count(self.records) if record.step < self.step],
         )
-        return Start(mark, self.checkpoint, Course(self.step, replica), past, self.best)
+        mark = resumed(spec, schedule, start.mark, self.workers, self.score)
+        return replace(start, mark=mark, past=past, best=self.best)
 
 
 def with_stand(data: Bytes, stand: Stand) -> bytes:
@@ -197,13 +205,15 @@ def _read(place: Place) -> Left:
             found=str(error),
             cure="resume it with the release with which it was begun",
         ) from error
-    if summary is None or CHECKPOINT not in names:
+    if summary is None or (CHECKPOINT not in names and MODEL in names):
         raise UsageError(
             "this run has no checkpoint to go on from",
             where=str(place),
             found=_model_there(place, summary, MODEL in names),
             cure=_again(place, summary, MODEL in names),
         )
+    if CHECKPOINT not in names:
+        return Left(place, summary, None, b"", history, records, None, None)
     data = objects.get(CHECKPOINT)
     stand = _stand_of(place, data, summary, MODEL in names)
     score, best = _best(place, stand) if MODEL in names else (None, None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from mlless import checkpoint, keys
 from mlless.channels.ports import Bytes, KeyValueStore
 from mlless.mark import Mark
@@ -11,15 +13,40 @@ from mlless.stopping import Score
 from mlless.supervisor import Safe
 
 
+class Marks:
+    """Puts the newest checkpoint into the run's place, beside the steps."""
+
+    def __init__(self, files: RunFiles) -> None:
+        self._files = files
+        self._newest: tuple[Mark, Callable[[], bytes]] | None = None
+        self._keeper = Keeper(self._write, apart=0.0, share=1.0)
+        files.closing(self.finish)
+
+    def put_away(self, mark: Mark, seconds: float, read: Callable[[], bytes]) -> None:
+        """Put a checkpoint away that has taken so many seconds; ``read`` gives its bytes in any thread."""
+        self._files.count_checkpoint(seconds)
+        self._newest = mark, read
+        self._keeper.want(mark.plan.step)
+        self._keeper.go_on()
+
+    def finish(self, within: float) -> None:
+        """Wait at most so many seconds for the write under way."""
+        self._keeper.finish(within, last=False)
+
+    def _write(self) -> int:
+        assert self._newest is not None, "nothing is wanted before it is there"
+        mark, read = self._newest
+        self._files.mark(read(), mark)
+        return mark.plan.step
+
+
 class RunSafe(Safe):
     """Keeps the models of a job that starts from the bytes of an ``origin``."""
 
     def __init__(self, files: RunFiles, store: KeyValueStore, origin: bytes) -> None:
         self._files, self._store, self._origin = files, store, origin
-        self._mark: Mark | None = None
         self._copy: tuple[str, Bytes] = "", b""
-        self._marks = Keeper(self._write_mark, apart=0.0, share=1.0)
-        files.closing(self._finish)
+        self._marks = Marks(files)
 
     def keep(self, key: str, best: Score) -> None:
         """Put the best model so far into the run's place, beside the steps."""
@@ -27,26 +54,17 @@ class RunSafe(Safe):
 
     def mark(self, mark: Mark, seconds: float) -> None:
         """Put a checkpoint into the run's place, beside the steps."""
-        self._files.count_checkpoint(seconds)
-        self._mark = mark
-        self._marks.want(mark.plan.step)
-        self._marks.go_on()
+        self._marks.put_away(mark, seconds, lambda: self._read(mark.origin.key))
 
     def restore(self, mark: Mark) -> None:
         """Put the origin of a mark into the store again."""
-        self._marks.finish(0.0, last=False)
+        self._marks.finish(0.0)
         copies = {self._copy[0]: self._copy[1], keys.INITIAL: self._origin}
         if mark.origin.key not in copies:
             super().restore(mark)
         self._store.put(mark.origin.key, [copies[mark.origin.key]])
 
-    def _write_mark(self) -> int:
-        mark = self._mark
-        assert mark is not None, "nothing is wanted before it is there"
-        data = bytes(self._store.get([mark.origin.key])[0])
-        self._copy = mark.origin.key, data
-        self._files.mark(data, mark)
-        return mark.plan.step
-
-    def _finish(self, within: float) -> None:
-        self._marks.finish(within, last=False)
+    def _read(self, key: str) -> bytes:
+        data = bytes(self._store.get([key])[0])
+        self._copy = key, data
+        return data
