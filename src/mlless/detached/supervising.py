@@ -100,7 +100,7 @@ def _run(order: Order, ear: _Ear) -> None:
 def _left(order: Order, stack: ExitStack) -> Left | None:
     """Return what is left of the run, if it is to be resumed and can be.
 
-    A job that has no checkpoint, for it trains in the process or has just begun, starts anew.
+    One whose checkpoint is gone, or damaged, starts anew.
     """
     if order.job is not None and not order.losses:
         return None
