@@ -14,14 +14,16 @@ import msgspec
 import pytest
 from integration.jobs import PATIENCE, alive, children, eventually, job
 from servers.redis import Server
+from servers.s3 import S3Server
 
 import mlless
 from mlless.artifact import MODEL
+from mlless.channels.opening import open_objects
 from mlless.data.dataset import Dataset
 from mlless.detached.status import Status
 from mlless.driver import run_job
 from mlless.errors import MLLessError, UsageError, WorkerLost
-from mlless.locations import Directory
+from mlless.locations import Directory, place_of
 from mlless.losses import LEAST
 from mlless.report.history import CHECKPOINT, HISTORY, SUMMARY, read_history, read_summary
 from mlless.report.lock import GUARD, LOCK
@@ -368,3 +370,39 @@ def test_passwords_are_in_no_file_and_on_no_command_line(
     with secure_redis_server.client() as client:
         assert client.keys(f"{found.job.addresses.job}*" if found.job.addresses else "*") == []
     assert read_history(Directory(run_folder))
+
+
+def test_in_an_object_store(
+    ratings: Dataset, bucket: str, s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLLESS_CHANNEL_DIR", str(tmp_path))
+    run = f"s3://{bucket}/runs/first"
+    place = place_of(run)
+    found = mlless.detach(ratings, out=run, epochs=10**6, workers=2)
+    assert found.job is not None
+    assert found.job.detached is not None
+    log = Path(found.job.detached.log)
+    assert "mini-batches an epoch" in log.read_text()  # on this machine, as long as the job runs
+    eventually(lambda: CHECKPOINT in open_objects(place).names(), "a checkpoint")
+    os.kill(found.job.pid, signal.SIGKILL)
+    pid = found.job.pid
+    eventually(lambda: (job := mlless.status(run).job) is not None and job.pid != pid, "another one")
+    assert mlless.status(run).state in ("starting", "running")
+    stopped = mlless.stop(run, within=60)
+    assert (stopped.state, stopped.stop_reason) == ("finished", "interrupted")
+    eventually(lambda: LOG in open_objects(place).names(), "the log")
+    assert open_objects(place).names() == FINISHED
+    assert b"died by signal SIGKILL" in open_objects(place).get(LOG)
+    eventually(lambda: not log.exists(), "the log of this machine goes")
+    summary = mlless.attach(run, verbose=False).summary
+    assert len(summary.resumed) == 1
+    # A job is lost as long as nothing says otherwise.
+    lost = mlless.detach(ratings, out=f"{run}/lost", epochs=10**6, workers=2).job
+    assert lost is not None
+    assert lost.detached is not None
+    for process in (lost.detached.guardian, lost.pid):
+        os.kill(process, signal.SIGKILL)
+    eventually(lambda: mlless.status(f"{run}/lost").state == "lost", "it is lost")
+    mlless.clean(f"{run}/lost")
+    eventually(lambda: not list(tmp_path.glob("mlless-*")), "channel files go")
+    Path(lost.detached.log).unlink()

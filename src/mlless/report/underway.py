@@ -95,9 +95,13 @@ def is_alive(run: Place) -> bool:
         return False
     if job.host != socket.gethostname():
         return True  # for all that can be told from here
+    return any(map(_is_there, (job.pid, *((job.detached.guardian,) if job.detached else ()))))
+
+
+def _is_there(pid: int) -> bool:
     with suppress(PermissionError):
         try:
-            os.kill(job.pid, 0)
+            os.kill(pid, 0)
         except ProcessLookupError:
             return False
     return True
