@@ -14,7 +14,7 @@ from mlless.job import JobSpec
 from mlless.locations import Location, Place, place_of
 from mlless.records import FAILED, RUNNING, StepRecord, Summary
 from mlless.report.account import left_by
-from mlless.report.history import SUMMARY, Following, is_finished, read_summary
+from mlless.report.history import SUMMARY, Following, is_finished, read_summary, readable
 from mlless.report.progress import progress
 from mlless.report.underway import Underway, is_alive, read_underway
 
@@ -64,8 +64,8 @@ def attach(run: Location, *, verbose: bool = True, listen: Listener = _silent) -
 
 def follow(place: Place, show: Show, listen: Listener = _silent) -> Run:
     """Follow a job as ``attach`` does. ``show`` is given its spec and for how many seconds it has run."""
-    job = _job(place)
-    before = _summary(place)
+    with readable(place):
+        job, before = _job(place), _summary(place)
     if job is not None:
         spec, elapsed = job.job, max(time.time() - job.began, 0.0)
     elif before is not None:

@@ -8,7 +8,7 @@ from mlless.channels.opening import open_objects
 from mlless.deployment import EMBEDDED, Deployment
 from mlless.errors import UsageError
 from mlless.locations import Location, Place, place_of
-from mlless.report.history import PART, is_finished
+from mlless.report.history import PART, is_finished, readable
 from mlless.report.leftover import clear_left
 from mlless.report.lock import GUARD, LOCK, locked
 from mlless.report.underway import STOP, UNDERWAY, is_alive, read_underway
@@ -44,7 +44,8 @@ def clean(run: Location, *, store: str | None = None, bus: str | None = None) ->
     place = place_of(run)
     if is_alive(place):
         raise UsageError("the job is alive", where=str(place), cure=f"end it first: mlless stop {place}")
-    job = read_underway(place)
+    with readable(place):
+        job = read_underway(place)
     if job is None:
         is_finished(place)  # or the error that there is no run
     found, given = open_objects(place).names(), Deployment(store=store or EMBEDDED, bus=bus)

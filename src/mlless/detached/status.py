@@ -7,9 +7,9 @@ from typing import Literal
 import msgspec
 
 from mlless.channels.opening import open_objects
-from mlless.locations import Location, place_of
+from mlless.locations import Location, Place, place_of
 from mlless.records import FAILED, RUNNING
-from mlless.report.history import SUMMARY, Following, is_finished, read_summary, that_count
+from mlless.report.history import SUMMARY, Following, is_finished, read_summary, readable, that_count
 from mlless.report.underway import Underway, is_alive, read_underway
 
 State = Literal["starting", "running", "lost", "finished", "failed"]
@@ -53,9 +53,14 @@ def status(run: Location) -> Status:
     Raises
     ------
     DatasetError
-        There is no run.
+        There is no run, or one of another release.
     """
     place = place_of(run)
+    with readable(place):
+        return _status(place)
+
+
+def _status(place: Place) -> Status:
     alive, job = is_alive(place), read_underway(place)
     known = alive or job is not None
     if not known:

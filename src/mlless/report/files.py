@@ -37,6 +37,7 @@ from mlless.report.history import (
     HistoryFile,
     Totals,
     is_finished,
+    readable,
     write_summary,
 )
 from mlless.report.keeper import Keeper
@@ -103,7 +104,8 @@ class RunFiles:
                 check_run_folder(self._place, self._overwrite)
                 self.hold = stack.enter_context(locked(self._place))
                 check_run_folder(self._place, self._overwrite)  # nothing may have come there since
-            self.lost = read_underway(self._place)
+            with readable(self._place):
+                self.lost = read_underway(self._place)
             open_objects(self._place).delete([STOP])  # it was for another job
             stack.callback(self._clear)
             # Now, for a data set may be replaced while the job runs.

@@ -8,7 +8,8 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
 
@@ -186,6 +187,20 @@ class Following:
 def read_history(run: Place) -> list[StepRecord]:
     """Return the record of every step of a run, but for those that it has gone back behind."""
     return that_count(decoded(open_objects(run).get(HISTORY)))
+
+
+@contextmanager
+def readable(run: Place) -> Iterator[None]:
+    """Tell of files that are not those of a run as a DatasetError."""
+    try:
+        yield
+    except (msgspec.DecodeError, MissingObject) as error:
+        raise DatasetError(
+            "not the files of a run of this release",
+            where=run.address,
+            found=str(error),
+            cure="read it with the release that has written it, or train again",
+        ) from error
 
 
 def whole_lines(history: bytes) -> bytes:

@@ -6,14 +6,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from mlless.errors import DatasetError, MissingObject, UsageError
+from mlless.errors import DatasetError, UsageError
 from mlless.locations import Location, Place, place_of
 from mlless.records import StepRecord, Summary
-from mlless.report.history import HISTORY, is_finished, read_history, read_summary
+from mlless.report.history import HISTORY, is_finished, read_history, read_summary, readable
 
 Floats = NDArray[np.float64]
 _SPELT = {"rmse": "RMSE", "log_loss": "log loss", "auc": "AUC"}
@@ -91,12 +90,8 @@ def _read(place: Place, name: str) -> Recorded:
     where = place.address
     if not is_finished(place):
         raise UsageError("this run is under way, or has failed", where=where)
-    try:
+    with readable(place):
         recorded = Recorded(name, where, read_summary(place), read_history(place))
-    except (msgspec.DecodeError, MissingObject) as error:
-        raise DatasetError(
-            "not the files of a run of this release", where=where, found=str(error), cure="train again"
-        ) from error
     if not recorded.history:
         raise DatasetError("the run's history is empty", where=f"{where}/{HISTORY}", cure="train again")
     return recorded
