@@ -136,7 +136,7 @@ def test_passwords_are_given_anew(
 def test_a_job_that_is_alive_is_left_alone(ratings: Dataset, run_folder: Path, tmp_path: Path) -> None:
     driver = DriverProcess(ratings, run_folder, tmp_path / "channels")
     try:
-        with pytest.raises(UsageError, match="the job is alive"):
+        with pytest.raises(UsageError, match=r"another job writes to this run.*mlless stop"):
             mlless.clean(run_folder)
         assert all(map(alive, driver.workers))
         assert children(driver.process.pid)

@@ -372,6 +372,7 @@ def test_passwords_are_in_no_file_and_on_no_command_line(
     assert read_history(Directory(run_folder))
 
 
+@pytest.mark.slow
 def test_in_an_object_store(
     ratings: Dataset, bucket: str, s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -386,7 +387,7 @@ def test_in_an_object_store(
     eventually(lambda: CHECKPOINT in open_objects(place).names(), "a checkpoint")
     os.kill(found.job.pid, signal.SIGKILL)
     pid = found.job.pid
-    eventually(lambda: (job := mlless.status(run).job) is not None and job.pid != pid, "another one")
+    eventually(lambda: (job := mlless.status(run).job) is not None and job.pid != pid, "another one", 90)
     assert mlless.status(run).state in ("starting", "running")
     stopped = mlless.stop(run, within=60)
     assert (stopped.state, stopped.stop_reason) == ("finished", "interrupted")

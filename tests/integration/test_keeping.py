@@ -88,6 +88,7 @@ def test_who_kills_everyone_leaves_the_best_model(
 def test_a_lost_worker_leaves_the_best_model(ratings: Dataset, run_folder: Path, tmp_path: Path) -> None:
     driver = DriverProcess(ratings, run_folder, tmp_path / "channels", on_loss="fail")
     eventually(lambda: best_is_kept(run_folder), "a best model")
+    eventually((run_folder / CHECKPOINT).exists, "a checkpoint")
     os.kill(driver.workers[1], signal.SIGKILL)
     _, errors = driver.output()
     summary = assert_saved(run_folder, ratings, "failed")

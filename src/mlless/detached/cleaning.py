@@ -6,12 +6,11 @@ from collections.abc import Iterator
 
 from mlless.channels.opening import open_objects
 from mlless.deployment import EMBEDDED, Deployment
-from mlless.errors import UsageError
 from mlless.locations import Location, Place, place_of
 from mlless.report.history import PART, is_finished, readable
 from mlless.report.leftover import clear_left
 from mlless.report.lock import GUARD, LOCK, locked
-from mlless.report.underway import STOP, UNDERWAY, is_alive, read_underway
+from mlless.report.underway import STOP, UNDERWAY, read_underway
 
 
 def clean(run: Location, *, store: str | None = None, bus: str | None = None) -> list[str]:
@@ -42,14 +41,12 @@ def clean(run: Location, *, store: str | None = None, bus: str | None = None) ->
         A server cannot be reached. What else is to be removed may be removed by then; try again.
     """
     place = place_of(run)
-    if is_alive(place):
-        raise UsageError("the job is alive", where=str(place), cure=f"end it first: mlless stop {place}")
-    with readable(place):
-        job = read_underway(place)
-    if job is None:
+    given, cure = Deployment(store=store or EMBEDDED, bus=bus), f"end it first: mlless stop {place}"
+    found = open_objects(place).names()
+    if UNDERWAY not in found:
         is_finished(place)  # or the error that there is no run
-    found, given = open_objects(place).names(), Deployment(store=store or EMBEDDED, bus=bus)
-    with locked(place):
+    with locked(place, GUARD, cure), locked(place, LOCK, cure), readable(place):
+        job = read_underway(place)
         return [*(clear_left(job, given) if job else ()), *_files(place, found)]
 
 
@@ -57,7 +54,7 @@ def _files(place: Place, found: set[str]) -> Iterator[str]:
     """Remove those of the files that say that a job is under way; the one that says what it has left last."""
     objects = open_objects(place)
     half = sorted(name for name in found if name.startswith(PART))
-    objects.delete([*half, GUARD, STOP])
+    objects.delete([*half, STOP])
     objects.delete([UNDERWAY])
     if half:
         yield f"half-written files: {', '.join(half)}"

@@ -81,6 +81,33 @@ def leased(
             lease.release()
 
 
+def is_held(objects: ConditionalStore, *, wait: Wait = time.sleep) -> bool:
+    """Return whether somebody renews the lease on a run, if there is one; watches it for so long."""
+    found = _read(objects)
+    for _ in range(round(STALE / _LOOK)):
+        if found is None:
+            return False
+        wait(_LOOK)
+        seen = _read(objects)
+        if seen is not None and seen[0] != found[0]:
+            return True
+        found = seen
+    return False
+
+
+def _read(objects: ConditionalStore) -> tuple[_Content, Version] | None:
+    """Return the lease that is there; ChannelError if it is none."""
+    try:
+        data, version = objects.get_version(LEASE)
+        return msgspec.json.decode(data, type=_Content), version
+    except MissingObject:
+        return None
+    except msgspec.DecodeError as error:
+        raise ChannelError(
+            "not a lease", where=LEASE, found=str(error), cure="if no job writes to this run, delete it"
+        ) from error
+
+
 class _Lease:
     """One process's side of it."""
 
@@ -92,7 +119,7 @@ class _Lease:
     def take(self) -> None:
         """Take the lease; wait out an abandoned one."""
         while True:
-            seen = self._read()
+            seen = _read(self._objects)
             if seen is not None and seen[0].holder == self._mine.holder:
                 return  # it was written, though the store's word on that was lost
             before = None if seen is None else self._wait_out(seen)
@@ -101,7 +128,7 @@ class _Lease:
 
     def renew(self) -> None:
         """Renew the lease, or find that it is lost."""
-        seen = self._read()
+        seen = _read(self._objects)
         if seen is not None and seen[0].holder != self._mine.holder:
             self.hold.lost = True
             return
@@ -111,7 +138,7 @@ class _Lease:
 
     def release(self) -> None:
         """Let go of the lease, if it is still there."""
-        seen = self._read()
+        seen = _read(self._objects)
         if seen is not None and seen[0].holder == self._mine.holder:
             self._objects.delete([LEASE])
 
@@ -119,7 +146,7 @@ class _Lease:
         """Return the version of an abandoned lease, None if it is gone; UsageError if it is renewed."""
         for _ in range(round(STALE / _LOOK)):
             self._wait(_LOOK)
-            seen = self._read()
+            seen = _read(self._objects)
             if seen is None:
                 return None
             if seen[0] != found[0]:
@@ -136,22 +163,8 @@ class _Lease:
         if not self._write(None):  # it is there: a store that looks at conditions refuses
             return True
         self._wait(SETTLE)
-        seen = self._read()
+        seen = _read(self._objects)
         return seen is not None and seen[0].holder == self._mine.holder
-
-    def _read(self) -> tuple[_Content, Version] | None:
-        try:
-            data, version = self._objects.get_version(LEASE)
-            return msgspec.json.decode(data, type=_Content), version
-        except MissingObject:
-            return None
-        except msgspec.DecodeError as error:
-            raise ChannelError(
-                "not a lease",
-                where=f"{self._run}/{LEASE}",
-                found=str(error),
-                cure="if no job writes to this run, delete it",
-            ) from error
 
     def _write(self, before: Version | None) -> bool:
         return self._objects.put_version(LEASE, msgspec.json.encode(self._mine), before)

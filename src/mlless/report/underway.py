@@ -16,11 +16,12 @@ from dataclasses import dataclass
 
 import msgspec
 
-from mlless.channels.opening import open_objects
+from mlless.channels.opening import open_objects, open_remote
 from mlless.deployment import Addresses, Deployment
 from mlless.errors import ChannelError, MissingObject
 from mlless.job import JobSpec
 from mlless.locations import Directory, Place
+from mlless.report.lease import is_held
 from mlless.report.lock import GUARD, LOCK, is_locked
 
 UNDERWAY, STOP = "job.json", "stop"
@@ -87,15 +88,16 @@ def read_underway(run: Place) -> Underway | None:
 
 
 def is_alive(run: Place) -> bool:
-    """Return whether a job works on this run, or is about to again."""
+    """Return whether a job works on this run, or is about to again.
+
+    In an object store that takes until its lease is renewed, or until it has not been for long.
+    """
     if isinstance(run, Directory):
         return any(is_locked(run.path / name) for name in (LOCK, GUARD))
     job = read_underway(run)
-    if job is None:
-        return False
-    if job.host != socket.gethostname():
-        return True  # for all that can be told from here
-    return any(map(_is_there, (job.pid, *((job.detached.guardian,) if job.detached else ()))))
+    if job and job.detached and job.host == socket.gethostname() and _is_there(job.detached.guardian):
+        return True  # it waits until it can take over the lease of a supervisor that was killed
+    return is_held(open_remote(run))
 
 
 def _is_there(pid: int) -> bool:

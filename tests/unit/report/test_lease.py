@@ -13,7 +13,7 @@ from mlless.channels.ports import Bytes, Version
 from mlless.channels.remote_objects import RemoteObjects
 from mlless.errors import ChannelError, JobError, MissingObject, UsageError
 from mlless.locations import Prefix
-from mlless.report.lease import LEASE, RENEW, SETTLE, STALE, _Lease, leased
+from mlless.report.lease import LEASE, RENEW, SETTLE, STALE, _Lease, is_held, leased
 
 RUN = Prefix("s3", "bucket", "run")
 CURE = "wait until it has ended"
@@ -217,3 +217,23 @@ def test_a_holder_that_is_told_of_an_outage_goes_on() -> None:
         assert away.wait(20.0)
         assert back.wait(20.0)
         hold.check()
+
+
+@KINDS
+def test_who_looks_whether_a_lease_is_held_takes_nothing(kind: type[Memory]) -> None:
+    store, time = kind(), Time()
+    assert not is_held(store, wait=time.wait)
+    assert time.now == 0.0
+    first = holder(store)
+    first.take()
+    time.at = lambda now: first.renew() if now == RENEW else None
+    assert is_held(store, wait=time.wait)
+    assert time.now == RENEW
+    time.now = 0.0
+    time.at = lambda now: None
+    assert not is_held(store, wait=time.wait)  # it is abandoned
+    assert time.now == STALE
+    time.now = 0.0
+    time.at = lambda now: first.release() if now == RENEW else None
+    assert not is_held(store, wait=time.wait)
+    assert time.now == RENEW
