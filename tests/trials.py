@@ -37,7 +37,7 @@ from mlless.errors import DeadlineExceeded, MissingUpdate, MLLessError, WorkerFa
 from mlless.job import Deadlines, JobSpec
 from mlless.losses import PER_WORKER, TRIES
 from mlless.membership import bounds_of, order_of
-from mlless.messages import Begin, Commit, Failure, FunctionId, Origin, Plan, Report, Substituted
+from mlless.messages import Begin, Commit, Failure, FunctionId, Merged, Origin, Plan, Report, Substituted
 from mlless.recipes import job_of
 from mlless.records import StepRecord
 from mlless.replica import Replica
@@ -106,6 +106,7 @@ def trial_of(seed: int) -> Trial:
     limited = dice.random() < 0.4
     limit, start = (dice.uniform(4.0, 12.0), dice.uniform(0.0, 0.5)) if limited else (None, 0.0)
     epochs = dice.randint(3, 12) if limited else 3
+    pattern = random.Random(f"a pattern for {seed}").choice(("broadcast", "allreduce", "scatter"))
     dice = random.Random(-1 - seed)
     kind = dice.choice(("mf", "lr"))
     workers = dice.randint(1, 5)
@@ -130,7 +131,8 @@ def trial_of(seed: int) -> Trial:
         still = msgspec.structs.replace(spec.optimizer, momentum=0.0)
         model = msgspec.structs.replace(spec.model, l2=0.0)
         spec = msgspec.structs.replace(spec, optimizer=still, model=model)
-    spec = msgspec.structs.replace(spec, deadlines=Deadlines(start=20.0, step=20.0, commit=200.0))
+    deadlines = Deadlines(start=20.0, step=20.0, commit=200.0)
+    spec = msgspec.structs.replace(spec, deadlines=deadlines, pattern=pattern)
     leaves = (
         (dice.randrange(epochs * parts), dice.randrange(1, workers))
         if workers > 1 and dice.random() < 0.2
@@ -138,7 +140,8 @@ def trial_of(seed: int) -> Trial:
     )
     faults = draw(seed, workers, calls=8 * epochs * parts, seconds=0.3 * epochs * parts)
     if limit is not None:
-        limit += 10 * faults.delay  # what is said of the time left is as old as that
+        # What is said of the time left is as old as that; a step with mergers has twice as many messages.
+        limit += (20 if spec.shards else 10) * faults.delay
     return Trial(seed, spec, exact and on_loss == "replace", leaves, faults, limit, start)
 
 
@@ -157,8 +160,12 @@ def run(trial: Trial, trace: Trace, records: list[StepRecord]) -> Simulation:
 
 
 def undisturbed(trial: Trial, trained: int) -> Simulation:
-    """Return a trial's job without faults, which is told to end so that it trains for so many steps."""
-    spec = msgspec.structs.replace(trial.spec, stop=msgspec.structs.replace(trial.spec.stop, max_time=None))
+    """Return a trial's job without faults, which is told to end so that it trains for so many steps.
+
+    Everyone adds for itself in it: other patterns give the same bits.
+    """
+    stop = msgspec.structs.replace(trial.spec.stop, max_time=None)
+    spec = msgspec.structs.replace(trial.spec, stop=stop, pattern="broadcast")
     return simulate(
         spec,
         dataset(spec.dataset),
@@ -349,11 +356,12 @@ def rows_of(trial: Trial, plan: Plan) -> int:
 
 
 def committed(trial: Trial, trace: Trace) -> Iterator[str]:
-    """Complain of a commit that names a function whose report was not taken while it counted."""
+    """Complain of a commit that names a function whose word was not taken while it counted."""
     if trial.spec.on_loss == "fail" and lost(trace):
         yield "it went on without somebody"
     dismissed: set[FunctionId] = set()
     reported: set[tuple[int, FunctionId]] = set()
+    merged: set[tuple[int, int, FunctionId]] = set()
     for _, one in trace:
         match one:
             case Dismissed(functions):
@@ -366,7 +374,16 @@ def committed(trial: Trial, trace: Trace) -> Iterator[str]:
                 who = word.report.worker, word.report.generation
                 if (word.worker, word.generation) not in dismissed and who not in dismissed:
                     reported.add((word.report.step, who))
+            case Heard(Merged() as merge):
+                who = merge.worker, merge.generation
+                if who not in dismissed:
+                    merged.add((merge.step, merge.shard, who))
             case Sent(Commit() as commit):
+                if len(commit.mergers) != (trial.spec.shards if commit.published else 0):
+                    yield f"the commit of step {commit.step} has {len(commit.mergers)} mergers"
+                for shard, who in enumerate(commit.mergers):
+                    if (commit.step, shard, who) not in merged:
+                        yield f"the commit of step {commit.step} has {who} merge {shard}, which did not count"
                 for who in commit.published:
                     if (commit.step, who) not in reported:
                         yield f"the commit of step {commit.step} names {who}, which did not count"
@@ -418,7 +435,8 @@ def kept_clean(trace: Trace, done: Simulation) -> Iterator[str]:
         if (int(worker), int(generation)) in dismissed or old:
             continue
         models[kind] += 1
-        if kind in ("update", keys.DONATION, keys.HANDOVER) and int(step) < last - 1:
+        passing = keys.UPDATE, keys.MERGED, keys.DONATION, keys.HANDOVER
+        if kind in passing and int(step) < last - 1:
             yield f"{key} is left after step {last}"
     for kind in (keys.BEST, keys.CHECKPOINT, keys.RESULT):
         if models[kind] > 2:

@@ -28,7 +28,8 @@ class Costing:
             used = Usage(reads=reads, writes=WRITES)
             meter.check_budget(stop.max_cost, spec.workers, used, seconds=GRACE)
         # Four bytes a value; a mask of bits and row numbers are within a fifth of that.
-        self._budget = Budget(meter, stop.max_cost, flush=5 * parameters, grace=grace)
+        merged = spec.shards > 0
+        self._budget = Budget(meter, stop.max_cost, flush=5 * parameters, grace=grace, merged=merged)
         self._spec, self._meter, self._start = spec, meter, 0.0
         self._cold = True
 

@@ -17,6 +17,8 @@ from mlless.errors import UsageError
 MergeRule = Literal["sum", "mean", "sqrt-members", "sqrt-publishers"]
 Compression = Literal["none", "zstd"]
 OnLoss = Literal["replace", "shrink", "fail"]
+PatternName = Literal["broadcast", "allreduce", "scatter"]
+_MOST_SHARDS = 8  # each costs whoever publishes a piece more, and everyone a sum more to read
 MOST_ROWS = 2**32 - 1  # of a mini-batch: they are numbered in 32 bits
 
 
@@ -210,9 +212,9 @@ class JobSpec(_Value, frozen=True, kw_only=True):
     """One job, whole. Each worker takes about ``batch_size`` of the ``rows`` to train on in a step.
 
     The data set has its rows in ``groups``, of which each worker owns some; ``held_out`` rows are not
-    trained on. With a ``tariff`` the job is metered by it, wherever it runs. ``on_loss``: who is lost is
-    launched anew, or the others go on without, or the job fails. ``checkpoint_every`` so many seconds a
-    checkpoint is made at least, whatever that takes.
+    trained on. Updates move by the ``pattern``. With a ``tariff`` the job is metered by it, wherever it runs.
+    ``on_loss``: who is lost is launched anew, or the others go on without, or the job fails.
+    ``checkpoint_every`` so many seconds a checkpoint is made at least, whatever that takes.
     """
 
     dataset: str
@@ -231,6 +233,7 @@ class JobSpec(_Value, frozen=True, kw_only=True):
     on_loss: OnLoss = "replace"
     tariff: Tariff | None = None
     scaling: Scaling = Scaling()
+    pattern: PatternName = "broadcast"
     checkpoint_every: float | None = None
 
     def __post_init__(self) -> None:
@@ -262,6 +265,13 @@ class JobSpec(_Value, frozen=True, kw_only=True):
             _require(
                 target.metric in metrics, "target", f"one of {', '.join(sorted(metrics))}", target.metric
             )
+
+    @property
+    def shards(self) -> int:
+        """The shards of rows each of which one worker merges for all; 0 where everyone does so for itself."""
+        if self.pattern == "broadcast" or self.workers == 1:
+            return 0
+        return 1 if self.pattern == "allreduce" else min(self.workers, _MOST_SHARDS)
 
     @property
     def batches(self) -> int:

@@ -10,7 +10,7 @@ from mlless.messages import FunctionId
 INITIAL = "initial"  # the model x_0, which the driver stores
 BEST, RESULT, CHECKPOINT = "best", "result", "checkpoint"  # kinds of models,
 DONATION, HANDOVER = "donation", "handover"  # and those that are there for one step
-_UPDATE = "update"
+UPDATE, MERGED = "update", "merged"  # updates, and sums of the pieces of all
 
 
 def model_key(kind: str, step: int, function: FunctionId) -> str:
@@ -20,5 +20,20 @@ def model_key(kind: str, step: int, function: FunctionId) -> str:
 
 
 def update_key(step: int, function: FunctionId) -> str:
-    """Return the key of a function's update of a step."""
-    return model_key(_UPDATE, step, function)
+    """Return the key of a function's update of a step, or of that part of it which everyone reads."""
+    return model_key(UPDATE, step, function)
+
+
+def piece_key(step: int, function: FunctionId, shard: int) -> str:
+    """Return the key of the piece of an update that whoever merges a shard reads."""
+    return f"{model_key(UPDATE, step, function)}/{shard}"
+
+
+def merged_key(step: int, function: FunctionId, shard: int) -> str:
+    """Return the key of what a function has merged of a shard."""
+    return f"{model_key(MERGED, step, function)}/{shard}"
+
+
+def pieces(step: int, function: FunctionId, shards: int) -> list[str]:
+    """Return all keys that an update may have which is cut into so many shards."""
+    return [update_key(step, function), *(piece_key(step, function, shard) for shard in range(shards))]

@@ -35,7 +35,7 @@ from mlless.instructions import (
 )
 from mlless.job import JobSpec
 from mlless.keeping import Keeping
-from mlless.keys import model_key, update_key
+from mlless.keys import model_key
 from mlless.losses import REPEATS, Losses, died, failed, out_of_step, silent, unfit
 from mlless.mark import Mark
 from mlless.members import Member, Members, Patience, Stage
@@ -51,6 +51,7 @@ from mlless.messages import (
     FunctionId,
     HandedOver,
     Hello,
+    Merged,
     Origin,
     Plan,
     Report,
@@ -60,6 +61,7 @@ from mlless.messages import (
 )
 from mlless.pace import Pace
 from mlless.succession import Succession
+from mlless.updates import Updates
 
 _LAST_WAIT = 5.0  # seconds of silence, or twice the usual step: then a job that is to end does so
 
@@ -88,8 +90,7 @@ class Ledger:
         self._reports: dict[int, Report] = {}
         self._opened = self._heard = self._asked_donor = 0.0
         self._disturbed = False  # the open step has lost somebody: it tells nothing of the usual pace
-        self._litter: list[str] = []
-        self._published: tuple[FunctionId, ...] = ()  # of the step before, in which it may still be read
+        self._updates = Updates(self.spec.shards)
         self._losses = Losses(self.spec.workers)
         self._trouble: MLLessError = JobError("no worker is left")  # the newest
         self._succession = Succession(self.pace, self.spec.workers)
@@ -182,9 +183,11 @@ class Ledger:
             case Donated():
                 if self._donor == who and message.origin.step == self.step:
                     self._origin, self._donor = message.origin, None
-                    self._litter.append(message.origin.key)  # with the step its use is over
+                    self._updates.litter.append(message.origin.key)  # with the step its use is over
                 else:
                     yield from self._decline(message.origin)
+            case Merged():
+                self._updates.hear(message, self.step)
             case Substituted():
                 part = message.report
                 if self._members.count(part.worker, part.generation):
@@ -192,24 +195,17 @@ class Ledger:
 
     def _fence_off(self, message: FromWorker) -> Iterator[Instruction]:
         """Send a function home whose place another one has, and clear away what it has written."""
-        who = (message.worker, message.generation)
-        report = message.report if isinstance(message, Substituted) else message
-        if isinstance(report, Report) and not self._took(report):
-            self._litter.append(update_key(report.step, (report.worker, report.generation)))
+        self._updates.fence_off(message, self._reports)
         if isinstance(message, Donated | HandedOver):
             yield from self._decline(message.origin)
         if not isinstance(message, Failure):
+            who = message.worker, message.generation
             yield Send(Abort("another function has taken this one's place"), (who,))
 
     def _decline(self, donation: Origin) -> Iterator[Instruction]:
         """Clear away a donation that comes too late; what is in use may be told of a second time."""
         if donation not in (self._origin, *self._succession.origins):
             yield Delete((donation.key,))
-
-    def _took(self, report: Report) -> bool:
-        """Return whether this is a report on the open step that stands, which has come a second time."""
-        taken = self._reports.get(report.worker)
-        return taken is not None and (taken.generation, taken.step) == (report.generation, report.step)
 
     def _take(self, report: Report, now: float) -> Iterator[Instruction]:
         """Take in a report; close the step if that was the last one."""
@@ -238,14 +234,15 @@ class Ledger:
         if self._succession.lose(who):
             return
         self._disturbed = True
+        self._updates.lose(self.step, who)
         if worker not in self._reports:
-            self._litter.append(update_key(self.step, who))
+            self._updates.discard(self.step, who)
         if self._donor == who:
             self._donor = None
         for part, other in self._members.items():
             if other.substitute == worker and part not in self._reports:
                 # What it may have written, or may yet write, is not what the next one writes.
-                self._litter.append(update_key(self.step, (part, other.generation)))
+                self._updates.discard(self.step, (part, other.generation))
                 other.generation, other.substitute = self._members.next_generation(part), None
         if self._is_substituted(worker):
             self._members.renew(worker, Stage.SUBSTITUTED, now)
@@ -271,9 +268,8 @@ class Ledger:
 
     def _mend(self, now: float) -> Iterator[Instruction]:
         """Do what the open step still needs; close it if it needs nothing."""
-        if self._origin is None and not (
-            self._members.are_any_at_work or self._succession.feeds(self._missing)
-        ):
+        can_begin = self._origin is not None or self._succession.feeds(self._missing)
+        if not self._members.are_any_at_work and not (self._missing and can_begin):
             yield from self._rewind(now)
         for worker in self._missing:
             member = self._members[worker]
@@ -285,8 +281,11 @@ class Ledger:
             self._started, self._opened = True, now
             self._keeping.rhythm.begin(now)
             yield Started()
-        if len(self._reports) == len(self._plan.members):
-            yield from self._close(now)
+        if not self._missing:
+            reports = [self._reports[worker] for worker in self._plan.members]
+            yield from self._updates.merge(self.step, reports, tuple(self._members.at_work.items()), now)
+            if self._updates.are_merged:
+                yield from self._close(now)
 
     def _begin(self, worker: int, member: Member, now: float) -> Iterator[Instruction]:
         """Let a worker begin, or see to it that there is something to begin with."""
@@ -325,10 +324,9 @@ class Ledger:
         if self._losses.stand_still(mark.plan.step):
             yield Fail(self._trouble)
             return
-        self._litter += [update_key(self.step, (w, one.generation)) for w, one in self._reports.items()]
-        self._litter += [update_key(self.step - 1, who) for who in self._published]
+        self._updates.rewind(self.step, self._reports.values())
         self._plan, self._following, self._origin = mark.plan, mark.following, mark.origin
-        self._reports, self._published, self._donor, self._handovers = {}, (), None, 0
+        self._reports, self._donor, self._handovers = {}, None, 0
         self._succession.close()
         yield Rewind(mark, self._keeping.best)
         self._members.keep(set(self._plan.members) - set(self._members.substituted))
@@ -337,7 +335,7 @@ class Ledger:
             yield from self._launch(missing, now)
 
     def _close(self, now: float) -> Iterator[Instruction]:
-        reports = tuple(self._reports[worker] for worker in self._plan.members)
+        reports = tuple(self._updates.whole(self._reports[worker]) for worker in self._plan.members)
         if not self._disturbed:
             self.pace.add(self._plan, now - self._opened, max(one.times.evaluate for one in reports))
         yield Close(self._plan, self._following, reports, self._handovers)
@@ -345,14 +343,12 @@ class Ledger:
     def _commit(self, verdict: Verdict, now: float) -> Iterator[Instruction]:
         """Close the open step and open the next one."""
         plan, following = self._plan, self._following
-        reports = [self._reports[worker] for worker in plan.members]
-        published = tuple((report.worker, report.generation) for report in reports if report.published)
-        done, self._litter = [*(update_key(plan.step - 1, who) for who in self._published), *self._litter], []
-        at_work = self._members.at_work
+        published, mergers = self._updates.published, self._updates.mergers
+        done, at_work = self._updates.close(plan.step), self._members.at_work
         if plan.last:
             yield Send(Commit(plan.step, published, (), end=True), tuple(at_work.items()))
             yield from self._succession.send_home()
-            first = reports[0]
+            first = self._reports[plan.members[0]]
             result = model_key(keys.RESULT, plan.step, (first.worker, first.generation))
             yield Done(plan.step, result, self._keeping.best, self._keeping.best_key)
             return
@@ -364,17 +360,17 @@ class Ledger:
         asked = self._keeping.ask(keeper, plan, (following, later), verdict, now)
         plans = told(plan.owners, tuple(one for one in (following, later) if one is not None))
         handing, soon = self._succession.handing_over(self._members, following, later, now)
-        commit = Commit(plan.step, published, plans, *asked, handing)
+        commit = Commit(plan.step, published, plans, *asked, handing, mergers=mergers)
         yield Send(commit, tuple(at_work.items()))
-        yield Delete(tuple(done))
+        yield Delete(done)
         if verdict.best and keeper is None:
             yield Forget(self._keeping.best)
         self._members.keep(following.members)
-        self._plan, self._following, self._published = following, later, published
+        self._plan, self._following = following, later
         self._reports, self._origin, self._donor = {}, None, None
         self._losses.go_on()
         self._opened, self._disturbed, self._handovers = now, bool(handing), len(handing)
-        self._litter += [model_key(keys.HANDOVER, self.step, who) for who in handing]
+        self._updates.litter += [model_key(keys.HANDOVER, self.step, who) for who in handing]
         yield from self._succession.open_step(self._members, handing, soon, now)
 
     def _pass(self, event: Passed, now: float) -> Iterator[Instruction]:
@@ -396,4 +392,5 @@ class Ledger:
         late = dict(self._members.overdue(self._reports, self._opened, patience, now))
         if self._donor is not None and now - self._asked_donor > usual:
             late[self._donor] = silent(self._donor[0], self.step)
+        late |= dict(self._updates.overdue(self.step, usual, now))
         return late | dict(self._succession.overdue(patience, now))

@@ -153,6 +153,17 @@ class Substituted(_Message, frozen=True, tag="substituted"):
     report: Report
 
 
+class Merged(_Message, frozen=True, tag="merged"):
+    """A worker has merged a shard of the open step for all. It has read and stored so many bytes for it."""
+
+    worker: int
+    generation: int
+    step: int
+    shard: int
+    bytes_in: int
+    bytes_out: int
+
+
 class Failure(_Message, frozen=True, tag="failure"):
     """A worker cannot go on.
 
@@ -227,7 +238,8 @@ class Prepare(_Message, frozen=True, tag="prepare"):
 class Commit(_Message, frozen=True, tag="commit"):
     """Closes a step and names the next two.
 
-    ``published`` lists (worker, generation) in order of worker id. The function ``best`` stores the model
+    ``published`` lists (worker, generation) in order of worker id, ``mergers`` who has merged the shards, in
+    their order, where the pattern has any. The function ``best`` stores the model
     before this step, which is the best so far, and ``checkpoint`` that of the step to come. Those named in
     ``handover`` then store what their successors go on from, and exit. ``end``: the job is over.
     """
@@ -239,6 +251,15 @@ class Commit(_Message, frozen=True, tag="commit"):
     checkpoint: FunctionId | None = None
     handover: tuple[FunctionId, ...] = ()
     end: bool = False
+    mergers: tuple[FunctionId, ...] = ()
+
+
+class Merge(_Message, frozen=True, tag="merge"):
+    """Asks a worker that has reported the open step to merge a shard of what these have published."""
+
+    step: int
+    shard: int
+    published: tuple[FunctionId, ...]
 
 
 class Donate(_Message, frozen=True, tag="donate"):
@@ -261,8 +282,8 @@ class Abort(_Message, frozen=True, tag="abort"):
     reason: str
 
 
-FromWorker = Hello | Ready | Report | Donated | HandedOver | Substituted | Failure
-ToWorker = Prepare | Begin | Commit | Donate | Substitute | Abort
+FromWorker = Hello | Ready | Report | Donated | HandedOver | Substituted | Merged | Failure
+ToWorker = Prepare | Begin | Merge | Commit | Donate | Substitute | Abort
 
 _encoder = msgspec.msgpack.Encoder()
 _from_worker = msgspec.msgpack.Decoder(FromWorker)

@@ -111,7 +111,7 @@ def job_of(
     else:
         model = _logistic(wishes, shape, rows)
         optimizer, merge, stop = _clicks_recipe(wishes, blind, longer)
-    return JobSpec(
+    spec = JobSpec(
         dataset=location,
         fingerprint=manifest.fingerprint,
         groups=len(manifest.train),
@@ -128,8 +128,10 @@ def job_of(
         on_loss=wishes.on_loss,
         tariff=None if wishes.tariff is None else load_tariff(wishes.tariff),
         scaling=_scaling(wishes),
+        pattern=wishes.pattern,
         checkpoint_every=wishes.checkpoint_every,
     )
+    return _moving(spec)
 
 
 def changed(spec: JobSpec, wishes: Mapping[str, Any]) -> JobSpec:
@@ -149,7 +151,14 @@ def changed(spec: JobSpec, wishes: Mapping[str, Any]) -> JobSpec:
         before = getattr(spec, part)
         changes = {name: given.pop(name) for name in before.__struct_fields__ if name in given}
         given[part] = msgspec.structs.replace(before, **changes)
-    return msgspec.structs.replace(spec, **given)
+    return _moving(msgspec.structs.replace(spec, **given))
+
+
+def _moving(spec: JobSpec) -> JobSpec:
+    """Return a job, having told of a pattern of movement where nothing moves."""
+    if spec.workers == 1 and spec.pattern != "broadcast":
+        warn("one worker publishes nothing: the pattern has no effect")
+    return spec
 
 
 def _scaling(wishes: Wishes) -> Scaling:

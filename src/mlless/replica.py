@@ -8,7 +8,7 @@ it is the same bits on every worker, always. Whatever else moves a parameter goe
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from mlless import kernels
 from mlless.errors import CodecError, DatasetError
 from mlless.job import MergeRule
-from mlless.kernels.arrays import Bytes, Floats, Rows, Total
+from mlless.kernels.arrays import Bytes, Floats, Ids, Rows, TableUpdate, Total
 
 _LINE = 16  # floats in a cache line
 _ROWS_AT_ONCE = 1 << 12  # of a large sum, as it is merged
@@ -198,18 +198,43 @@ class Summing:
             raise _invalid(where, str(error)) from error
 
     def merge(self) -> None:
-        """Add the sum to ``shared``."""
+        """Add the sum to ``shared``, times the rule's factors."""
         for table, total in zip(self._tables, self._totals, strict=True):
-            touched = np.flatnonzero(total.touched)
-            for begin in range(0, len(touched), _ROWS_AT_ONCE):
-                rows = touched[begin : begin + _ROWS_AT_ONCE]
-                sums = total.sums[rows, : total.columns]
+            for rows, sums in self._products(table, total):
+                with np.errstate(all="ignore"):  # what is not finite shows in the metrics
+                    table.shared[rows] += sums
+
+    def update(self) -> tuple[TableUpdate, ...]:
+        """Return the sum times the rule's factors: who merges that as it is gets the same bits.
+
+        What is no finite number any more counts as the largest one. The model has diverged then, which the
+        next step finds.
+        """
+        largest, parts = float(np.finfo(np.float32).max), []
+        for table, total in zip(self._tables, self._totals, strict=True):
+            columns = total.columns
+            pieces = [(np.empty(0, np.uint32), np.empty((0, columns), np.float32))]
+            pieces += self._products(table, total)
+            rows, sums = (np.concatenate(arrays) for arrays in zip(*pieces, strict=True))
+            np.nan_to_num(sums, copy=False, nan=largest, posinf=largest, neginf=-largest)
+            marks = sums != 0
+            some = marks.any(axis=1)
+            masks = np.packbits(marks[some], axis=1, bitorder="little")
+            parts.append(TableUpdate(rows[some], masks, sums[marks]))
+        return tuple(parts)
+
+    def _products(self, table: Table, total: Total) -> Iterator[tuple[Ids, Floats]]:
+        """Yield the rows that were touched, and their sums times the rule's factors, a few at a time."""
+        touched = np.flatnonzero(total.touched).astype(np.uint32)
+        for begin in range(0, len(touched), _ROWS_AT_ONCE):
+            rows = touched[begin : begin + _ROWS_AT_ONCE]
+            sums = total.sums[rows, : total.columns]
+            with np.errstate(all="ignore"):
                 if len(total.counts):
                     sums *= self._factors[total.counts[rows, : total.columns]]
                 elif not table.shape.apart:
                     sums *= self._factors[0]
-                with np.errstate(all="ignore"):  # what is not finite shows in the metrics
-                    table.shared[rows] += sums
+            yield rows, sums
 
 
 def _invalid(where: str, found: str) -> CodecError:

@@ -25,6 +25,7 @@ class TrainOptions(TypedDict, total=False):
     significance: float | None
     merge: Literal["sum", "mean", "sqrt-members", "sqrt-publishers"] | None
     compression: Literal["none", "zstd"] | None
+    pattern: Literal["broadcast", "allreduce", "scatter"] | None
     epochs: int | None
     patience: int | None
     target: str | None
@@ -48,6 +49,7 @@ class ResumeOptions(TypedDict, total=False):
     """What ``mlless.resume`` takes by name: what it may be given anew of ``Wishes``, and ``Deployment``."""
 
     workers: int | Literal["auto"] | None
+    pattern: Literal["broadcast", "allreduce", "scatter"] | None
     epochs: int | None
     patience: int | None
     target: str | None

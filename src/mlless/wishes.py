@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from mlless.job import Compression, MergeRule, OnLoss
+from mlless.job import Compression, MergeRule, OnLoss, PatternName
 from mlless.options import Option
 
 _MODEL = "What to train"
@@ -66,6 +66,14 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
         Compression,
         Option(_SYNC, "Compression of updates: zstd saves a tenth to a fifth of the bytes, and costs time."),
     ] = "none"
+    pattern: Annotated[
+        PatternName,
+        Option(
+            _SYNC,
+            "How updates move: everyone adds all; a leader adds for all; each adds a shard for all.",
+            anew=True,
+        ),
+    ] = "broadcast"
     epochs: Annotated[int | None, Option(_STOP, "Passes over the data.", "at most 20", anew=True)] = None
     patience: Annotated[
         int | None,

@@ -18,6 +18,8 @@ from mlless.data.dataset import Dataset
 from mlless.data.holding import Holding
 from mlless.errors import Disconnected, JobError
 from mlless.exchange.pattern import Pattern, open_pattern
+from mlless.exchange.reading import Reader
+from mlless.exchange.reduction import Merger
 from mlless.job import JobSpec
 from mlless.keys import model_key
 from mlless.membership import groups_of, understood
@@ -31,6 +33,8 @@ from mlless.messages import (
     FunctionId,
     HandedOver,
     Hello,
+    Merge,
+    Merged,
     Origin,
     Plan,
     Prepare,
@@ -79,7 +83,9 @@ class Worker:
         self._spec, self._me, self._store, self._link, self._clock = spec, me, store, link, clock
         self._dataset = dataset
         self._replica = Replica(model_of(spec.model).shapes)
-        self._pattern = open_pattern(spec, store, self._replica, me.function)
+        reader = Reader(store, self._replica)
+        self._pattern = open_pattern(spec, reader, me.function)
+        self._merger = Merger(reader, spec.sync, me.function)
         self._laps = Laps(clock)
         self._stepper = Stepper(spec, Holding(dataset, spec.seed), self._replica, clock, self._laps)
         self._step = -1
@@ -181,6 +187,8 @@ class Worker:
             match message := self._receive(self._spec.deadlines.commit):
                 case Commit(step=plan.step):
                     return message
+                case Merge(step=plan.step):
+                    self._merge(message, len(plan.members))
                 case Donate(step=plan.step):
                     origin = self._save_origin(keys.DONATION, plan.step)
                     self._link.send(Donated(*self._me.function, origin))
@@ -189,12 +197,21 @@ class Worker:
                 case _:
                     raise self._out_of_step(message, f"the commit of step {plan.step}")
 
+    def _merge(self, order: Merge, members: int) -> None:
+        """Merge a shard for all."""
+        merged, size = self._merger.merge(order, members)
+        self._clock.work("merge", size)
+        self._store.put_all(merged)
+        self._laps.lap("merge")
+        written = sum(map(len, merged.values()))
+        self._link.send(Merged(*self._me.function, order.step, order.shard, size, written))
+
     def _substitute(self, plan: Plan, who: FunctionId) -> None:
         """Take the part of a lost worker in a step, with its rows and this replica."""
         holding = Holding(self._dataset, self._spec.seed)
         stepper = Stepper(self._spec, holding, self._replica, self._clock, self._laps)
         stepper.memory = self._stepper.memory
-        pattern = open_pattern(self._spec, self._store, self._replica, who)
+        pattern = open_pattern(self._spec, Reader(self._store, self._replica), who)
         report = self._take_part(stepper, pattern, plan, who, 0)
         self._link.send(Substituted(*self._me.function, report))
 

@@ -102,6 +102,22 @@ def test_bsp_on_four_workers_equals_a_single_process(
     assert tables(run) == oracle(spec, dataset)
 
 
+@pytest.mark.parametrize("kind", ["ratings", "clicks"])
+@pytest.mark.parametrize("sync", ["bsp", "isp"])
+def test_every_pattern_gives_the_same_file(
+    kind: str, sync: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    dataset: Dataset = request.getfixturevalue(kind)
+    files, read = set(), []
+    for pattern in ("broadcast", "allreduce", "scatter"):
+        spec = job(dataset, workers=4, sync=sync, epochs=2, pattern=pattern)
+        run = run_job(spec, dataset, tmp_path / pattern)
+        files.add((run.folder / MODEL).read_bytes())
+        read.append(run.summary.bytes_read)
+    assert len(files) == 1
+    assert len(set(read)) == 3
+
+
 LEAVERS = {3: (1,), 9: (0, 3)}
 
 

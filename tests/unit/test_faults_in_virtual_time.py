@@ -13,12 +13,14 @@ import pytest
 import trials
 
 from mlless import checkpoint, keys, succession
+from mlless.exchange.reading import Reader
 from mlless.instructions import Delete, Instruction
 from mlless.ledger import Ledger
 from mlless.members import Members
-from mlless.messages import Report, Times
+from mlless.messages import Merged, Report, Times
 from mlless.succession import Succession
 from mlless.supervisor import Supervisor
+from mlless.updates import Updates
 
 SEEDS = 300
 
@@ -35,7 +37,7 @@ def test_seeds_that_have_found_something_do_not_find_it_again(seed):
 
 
 def test_a_seed_makes_the_same_job_again():
-    for seed in (0, 2, 8):
+    for seed in (0, 8, 9, 13):
         traces, records = ([], []), ([], [])
         for trace, record in zip(traces, records, strict=True):
             trials.run(trials.trial_of(seed), trace, record)
@@ -106,8 +108,46 @@ def test_keys_that_nobody_removes_are_noticed(monkeypatch):
 
 
 def test_an_update_that_a_second_report_on_it_removes_is_noticed(monkeypatch):
-    monkeypatch.setattr(Ledger, "_took", lambda self, report: False)
+    fence_off = Updates.fence_off
+    monkeypatch.setattr(Updates, "fence_off", lambda self, message, reports: fence_off(self, message, {}))
     assert "counted as lost" in complaint(first=949)
+
+
+def test_shards_of_a_lost_merger_that_nobody_merges_are_noticed(monkeypatch):
+    monkeypatch.setattr(Updates, "lose", lambda self, step, who: None)
+    assert re.search("counted as lost|was over at", complaint())
+
+
+def test_pieces_that_are_removed_before_they_are_merged_are_noticed(monkeypatch):
+    merge = Updates.merge
+
+    def early(self, step, reports, at_work, now) -> Iterator[Instruction]:
+        yield from merge(self, step, reports, at_work, now)
+        if not self.are_merged:
+            yield Delete(tuple(key for who in self.published for key in keys.pieces(step, who, 8)))
+
+    monkeypatch.setattr(Updates, "merge", early)
+    assert "counted as lost, though nothing had befallen" in complaint()
+
+
+def test_a_sum_that_counts_though_its_merger_does_not_is_noticed(monkeypatch):
+    fence_off = Updates.fence_off
+
+    def taken(self, message, reports):
+        if isinstance(message, Merged) and message.shard in self._asked:
+            self._asked.pop(message.shard)
+            self._merged[message.shard] = message
+        else:
+            fence_off(self, message, reports)
+
+    monkeypatch.setattr(Updates, "fence_off", taken)
+    assert re.search("counted as lost|which did not count", complaint())
+
+
+def test_a_sum_of_products_in_another_order_is_noticed(monkeypatch):
+    total = Reader.sum
+    monkeypatch.setattr(Reader, "sum", lambda self, names, *rule: total(self, names[::-1], *rule))
+    assert "differs by" in complaint()
 
 
 def test_a_donation_that_a_second_word_of_it_removes_is_noticed(monkeypatch):

@@ -51,7 +51,7 @@ START = Origin("initial", 0, "d")
 SCORE = Score(0, {"rmse": 1.0}, 1.0)
 
 
-def spec(workers: int = 3, on_loss: str = "replace", epochs: int = 2) -> JobSpec:
+def spec(workers: int = 3, on_loss: str = "replace", epochs: int = 2, pattern: str = "broadcast") -> JobSpec:
     return JobSpec(
         dataset="data",
         fingerprint="f",
@@ -69,6 +69,7 @@ def spec(workers: int = 3, on_loss: str = "replace", epochs: int = 2) -> JobSpec
         seed=0,
         deadlines=Deadlines(),
         on_loss=on_loss,  # type: ignore[arg-type]
+        pattern=pattern,  # type: ignore[arg-type]
     )
 
 
@@ -82,8 +83,9 @@ class Game:
         epochs: int = 2,
         mark: Mark | None = None,
         best_key: str = "",
+        pattern: str = "broadcast",
     ) -> None:
-        self.spec = spec(workers, on_loss, epochs)
+        self.spec = spec(workers, on_loss, epochs, pattern)
         schedule = Schedule([10] * 12, self.spec.batch_size, epochs)
         self.mark = mark or beginning(self.spec, schedule, START)
         self.ledger = Ledger(self.spec, schedule, "1.0", self.mark, best_key)
@@ -101,9 +103,17 @@ class Game:
     ) -> list[Instruction]:
         return self.tell(self.made(worker, generation, step, keep))
 
-    def made(self, worker: int, generation: int = 0, step: int | None = None, keep: float = 0.0) -> Report:
+    def made(
+        self,
+        worker: int,
+        generation: int = 0,
+        step: int | None = None,
+        keep: float = 0.0,
+        *,
+        published: bool = True,
+    ) -> Report:
         step = self.ledger.step if step is None else step
-        return Report(worker, generation, step, 5, 1.0, True, True, 1, 1, 0, 0, 0, Times(keep=keep))
+        return Report(worker, generation, step, 5, 1.0, published, True, 1, 1, 0, 0, 0, Times(keep=keep))
 
     def dies(self, worker: int, generation: int = 0) -> list[Instruction]:
         return self.tell(Ended(worker, generation, True, "signal SIGKILL"))

@@ -4,9 +4,9 @@ What is left is counted in units of progress: a step of p workers makes p^GAMMA 
 learning curve against progress (``tail``) says how many there are to go to the target. Then
 
     steps(p) = left / p^GAMMA,    seconds(p) = steps(p) / speed(p)
-    dollars(p) = seconds(p) * (p * function + servers) + steps(p) * traffic * bytes * (p / present)^2
+    dollars(p) = seconds(p) * (p * function + servers) + steps(p) * traffic * bytes * (p / present)^growth
 
-with the prices of a second and of a byte of updates, which all read of all, and the speed in steps a second
+with the prices of a second and of a byte of updates, and the speed in steps a second
 as it was seen (``steptime``). Where servers cost more than functions, many workers share them for a short
 time; where functions do, few workers lose less of their time to one another. A job with a target and a
 budget takes the quickest p that can be paid for, and one with a limit of time none that may be too late.
@@ -47,11 +47,16 @@ _WORTH = 3 * INTERVAL  # steps to go, below which nothing is worth a change
 
 @dataclass(frozen=True)
 class Economy:
-    """Prices in dollars: of a second of one function and of all servers, and of a byte of updates."""
+    """Prices in dollars: of a second of one function and of all servers, and of a byte of updates.
+
+    ``growth`` is the power of the workers with which these bytes grow: 2 where all read of all, 1 where one
+    merges for all.
+    """
 
     function: float
     servers: float
     traffic: float = 0.0
+    growth: int = 2
 
     def due(self, *, steps: int, seconds: float) -> bool:
         """Return whether enough steps have gone by."""
@@ -98,7 +103,7 @@ class Economy:
         steps = work.steps(counts)
         time = steps / np.array([speed.at(float(count)) for count in counts])
         money = time * (counts * self.function + self.servers)
-        money += steps * self.traffic * question.exchanged * (counts / present) ** 2
+        money += steps * self.traffic * question.exchanged * (counts / present) ** self.growth
         in_time, payable = _within(question, work.doubt * time, work.doubt * money)
         if not money[-1] > 0:
             return question.stay("nothing costs anything", **numbers)

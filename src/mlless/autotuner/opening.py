@@ -27,7 +27,8 @@ def _policy(spec: JobSpec, meter: Meter | None) -> Policy:
     if spec.scaling.policy == "economy":
         assert meter is not None, "a job without a tariff"
         function, servers = meter.rate(1) - meter.rate(0), meter.rate(0)
-        return Economy(function=function, servers=servers, traffic=meter.traffic_rate)
+        growth = 1 if spec.shards else 2
+        return Economy(function=function, servers=servers, traffic=meter.traffic_rate, growth=growth)
     try:
         from mlless.autotuner.published import Published
     except ModuleNotFoundError as error:

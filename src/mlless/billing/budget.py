@@ -59,8 +59,8 @@ class StepUse:
 class Budget:
     """The most a job may cost, in ``dollars`` by its ``meter``, and its ``deadline``; either may be None.
 
-    ``flush`` is the most bytes that a worker's flush has. ``grace`` are the seconds for what no step shows:
-    for all functions to exit, and for storing the model.
+    ``flush`` is the most bytes that a worker's flush has; all read it, or it is ``merged`` by one for all.
+    ``grace`` are the seconds for what no step shows: for all functions to exit, and for storing the model.
     """
 
     meter: Meter | None = None
@@ -68,6 +68,7 @@ class Budget:
     deadline: float | None = None
     flush: int = 0
     grace: float = GRACE
+    merged: bool = False
     _closed: float = field(default=0.0, init=False)
     _steps: int = field(default=0, init=False)
     _slowest: float = field(default=0.0, init=False)
@@ -113,7 +114,9 @@ class Budget:
     def cost(self, now: float, *, evaluate: bool) -> float:
         """Return what the job will have cost with that ending."""
         assert self.meter is not None, "a job without a tariff"
-        flushes = Usage(writes=WRITES, exchanged=self.flush * self._last.workers**2)
+        workers = self._last.workers
+        times = 3 * workers - 1 if self.merged else workers**2  # that a flush is written or read
+        flushes = Usage(writes=WRITES, exchanged=self.flush * times)
         more = flushes.plus(self._last.used, _STEPS).plus(self._scoring.used, _EVALUATIONS)
         return self.meter.bill(self.ending(now, evaluate=evaluate), more=more).total
 

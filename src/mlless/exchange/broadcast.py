@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-from mlless.channels.ports import Bytes, KeyValueStore
-from mlless.exchange import codec
+from mlless.channels.ports import Bytes
 from mlless.exchange.reading import Reader
 from mlless.exchange.update import Update, entries
 from mlless.job import Sync
 from mlless.keys import update_key
 from mlless.messages import Commit, FunctionId
-from mlless.replica import Replica
 
 
 class Broadcast:
     """One function's part in it."""
 
-    def __init__(self, store: KeyValueStore, replica: Replica, sync: Sync, me: FunctionId) -> None:
-        self._reader, self._sync, self._me = Reader(store, replica), sync, me
+    def __init__(self, reader: Reader, sync: Sync, me: FunctionId) -> None:
+        self._reader, self._sync, self._me = reader, sync, me
 
     def encode(self, step: int, update: Update) -> dict[str, Bytes]:
         """Return the update under the function's key."""
+        self._reader.own = {}
         if not entries(update):
             return {}
-        key, packed = update_key(step, self._me), codec.pack(update, self._sync.compression)
-        self._reader.own = {key: packed}
-        return {key: codec.seal(packed, self._sync.compression)}
+        return self._reader.sealed({update_key(step, self._me): update}, self._sync.compression)
 
     def merge(self, commit: Commit, members: int) -> int:
         """Merge the updates in order of worker id, one's own among them."""

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from mlless.channels.ports import Bytes, KeyValueStore
+from mlless.channels.ports import Bytes
 from mlless.exchange.broadcast import Broadcast
+from mlless.exchange.reading import Reader
+from mlless.exchange.reduction import Reduction
 from mlless.exchange.update import Update
 from mlless.job import JobSpec
 from mlless.messages import Commit, FunctionId
-from mlless.replica import Replica
+from mlless.models import model_of
 
 
 class Pattern(Protocol):
@@ -33,6 +35,8 @@ class Pattern(Protocol):
         ...
 
 
-def open_pattern(spec: JobSpec, store: KeyValueStore, replica: Replica, me: FunctionId) -> Pattern:
+def open_pattern(spec: JobSpec, reader: Reader, me: FunctionId) -> Pattern:
     """Return the pattern that a job names, as the function ``me`` takes part in it."""
-    return Broadcast(store, replica, spec.sync, me)
+    if not spec.shards:
+        return Broadcast(reader, spec.sync, me)
+    return Reduction(reader, model_of(spec.model).shapes, spec.sync, spec.shards, me)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 
 from mlless.channels.ports import Bytes, KeyValueStore
 from mlless.exchange import codec
-from mlless.job import MergeRule
+from mlless.exchange.update import Update
+from mlless.job import Compression, MergeRule
 from mlless.replica import Replica, Summing
 
 _AT_ONCE = 1 << 26  # bytes of updates that are held and taken apart together
@@ -21,6 +22,12 @@ class Reader:
     def __init__(self, store: KeyValueStore, replica: Replica) -> None:
         self._store, self._replica = store, replica
         self.own: dict[str, Bytes] = {}
+
+    def sealed(self, updates: Mapping[str, Update], compression: Compression) -> dict[str, Bytes]:
+        """Return updates ready to be stored, by key; they are one's own from now on."""
+        packed = {key: codec.pack(update, compression) for key, update in updates.items()}
+        self.own |= packed
+        return {key: codec.seal(data, compression) for key, data in packed.items()}
 
     def merge(self, keys: Sequence[str], rule: MergeRule, members: int) -> int:
         """Merge the updates under the keys in this order; return the bytes read.
@@ -39,6 +46,12 @@ class Reader:
         size = self._add(summing, chain([(some, values)], batches))
         summing.merge()
         return size
+
+    def sum(self, keys: Sequence[str], rule: MergeRule, members: int) -> tuple[Update, int]:
+        """Return the sum of the updates under the keys, to be merged as it is, and the bytes read."""
+        summing = Summing(self._replica, rule, members)
+        size = self._add(summing, self._batches(keys))
+        return summing.update(), size
 
     def _batches(self, keys: Sequence[str]) -> Iterator[_Batch]:
         at_once = max(1, _AT_ONCE // max(map(len, self.own.values()), default=1))

@@ -14,6 +14,7 @@ from mlless.channels.ports import Bytes
 from mlless.errors import CodecError, MissingUpdate
 from mlless.exchange import codec, reading
 from mlless.exchange.broadcast import Broadcast
+from mlless.exchange.reading import Reader
 from mlless.exchange.update import Update
 from mlless.job import Compression, Sync
 from mlless.kernels.arrays import TableUpdate
@@ -37,7 +38,7 @@ class Member:
     ) -> None:
         self.replica, self.store = Replica(SHAPES), store
         sync = Sync(significance=0.0, half=False, merge="sum", compression=compression)
-        self.pattern = Broadcast(store, self.replica, sync, (worker, generation))
+        self.pattern = Broadcast(Reader(store, self.replica), sync, (worker, generation))
 
     def publish(self, step: int, update: Update) -> int:
         pieces = self.pattern.encode(step, update)

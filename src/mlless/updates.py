@@ -1,0 +1,113 @@
+"""PURE: what functions publish in the steps of a job: who merges it for all, and when nobody needs it more.
+
+Where the pattern of movement has mergers, a step has two rounds. Once all members have reported it, each
+shard of rows goes to one of those at work, who adds the pieces of all and stores the sum; once all sums are
+there, the commit names them. Pieces stay until then: the heir of a merger that is lost adds them again.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
+
+import msgspec
+
+from mlless.errors import MLLessError
+from mlless.instructions import Instruction, Send
+from mlless.keys import merged_key, pieces
+from mlless.losses import silent
+from mlless.messages import FromWorker, FunctionId, Merge, Merged, Report, Substituted
+
+
+class Updates:
+    """The updates of the open step and the one before, each cut into ``shards``; 0: nobody merges for others.
+
+    ``litter`` are keys that nobody needs once the open step is closed.
+    """
+
+    def __init__(self, shards: int) -> None:
+        self._shards = shards
+        self.litter: list[str] = []
+        self._before: list[str] = []  # keys of the step before, which may still be read
+        self._asked: dict[int, tuple[FunctionId, float]] = {}  # by shard who merges it, and since when,
+        self._merged: dict[int, Merged] = {}  # and of those that are merged who has done so
+        self.published: tuple[FunctionId, ...] = ()  # the functions with an update, once all have reported
+
+    def merge(
+        self, step: int, reports: Iterable[Report], at_work: Collection[FunctionId], now: float
+    ) -> Iterator[Instruction]:
+        """Have each shard merged by one of those at work, who have all reported the step."""
+        self.published = tuple((one.worker, one.generation) for one in reports if one.published)
+        loads = Counter(who for who, _ in self._asked.values())
+        for shard in range(self._shards if self.published and at_work else 0):
+            if shard not in self._asked and shard not in self._merged:
+                who = min(at_work, key=lambda one: (loads[one], one))
+                loads[who] += 1
+                self._asked[shard] = who, now
+                yield Send(Merge(step, shard, self.published), (who,))
+
+    @property
+    def are_merged(self) -> bool:
+        """Whether all is there that a commit of the open step needs."""
+        return not self.published or len(self._merged) == self._shards
+
+    @property
+    def mergers(self) -> tuple[FunctionId, ...]:
+        """Who has merged the shards, in their order; none if there was nothing to merge."""
+        return tuple((one.worker, one.generation) for _, one in sorted(self._merged.items()))
+
+    def hear(self, message: Merged, step: int) -> None:
+        """Take in that a shard is merged, unless another one was asked for it, or that is told again."""
+        who, _ = self._asked.get(message.shard, (None, 0.0))
+        if message.step == step and who == (message.worker, message.generation):
+            del self._asked[message.shard]
+            self._merged[message.shard] = message
+
+    def whole(self, report: Report) -> Report:
+        """Return a member's report on the open step with what it has moved as a merger."""
+        done = [one for one in self._merged.values() if one.worker == report.worker]
+        return msgspec.structs.replace(
+            report,
+            bytes_in=report.bytes_in + sum(one.bytes_in for one in done),
+            bytes_out=report.bytes_out + sum(one.bytes_out for one in done),
+        )
+
+    def discard(self, step: int, who: FunctionId) -> None:
+        """Take in that what a function has published in a step, or may yet publish, is nothing to anybody."""
+        self.litter += pieces(step, who, self._shards)
+
+    def fence_off(self, message: FromWorker, reports: Mapping[int, Report]) -> None:
+        """Discard what a function tells of that no longer counts, unless it has told so before in time."""
+        report = message.report if isinstance(message, Substituted) else message
+        if isinstance(report, Report):
+            taken = reports.get(report.worker)
+            if taken is None or (taken.generation, taken.step) != (report.generation, report.step):
+                self.discard(report.step, (report.worker, report.generation))
+        elif isinstance(report, Merged) and self._merged.get(report.shard) != report:
+            self.litter.append(merged_key(report.step, (report.worker, report.generation), report.shard))
+
+    def lose(self, step: int, who: FunctionId) -> None:
+        """Take in that a function is lost: what it was to merge goes to another one."""
+        for shard in [shard for shard, (one, _) in self._asked.items() if one == who]:
+            del self._asked[shard]
+            self.litter.append(merged_key(step, who, shard))
+
+    def close(self, step: int) -> tuple[str, ...]:
+        """Return what nobody needs any more, as the open step is closed."""
+        done = (*self._before, *self.litter)
+        self._before = [key for who in self.published for key in pieces(step, who, self._shards)]
+        self._before += [merged_key(step, who, shard) for shard, who in enumerate(self.mergers)]
+        self.litter, self._asked, self._merged, self.published = [], {}, {}, ()
+        return done
+
+    def rewind(self, step: int, reports: Iterable[Report]) -> None:
+        """Take in that the open step is given up, and all that there is with it."""
+        self.published = tuple((one.worker, one.generation) for one in reports)
+        self.litter = [*self.close(step), *self._before]
+        self._before = []
+
+    def overdue(self, step: int, patience: float, now: float) -> Iterator[tuple[FunctionId, MLLessError]]:
+        """Yield the mergers whose time is over, each with its error."""
+        for who, since in self._asked.values():
+            if now - since > patience:
+                yield who, silent(who[0], step)
