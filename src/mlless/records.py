@@ -32,11 +32,11 @@ class StepRecord(msgspec.Struct, frozen=True):
     None for a step of flushes; ``train_loss`` its exponential average. ``heldout`` is that of the
     model before the step, where it was evaluated. Bytes and entries are sums over the workers;
     ``bytes_in`` are peers' updates, and sums of them, ``bytes_fetched`` mini-batches, ``bytes_kept`` models
-    stored and loaded. ``cost`` is the bill so far in dollars, where there is a tariff; ``decision`` the auto-tuner's, where one
-    came about. ``losses`` tells, a line each, of workers that were lost since the step before, and that the
-    job was resumed. ``rewound_to`` says that the job has gone back to this step: the records of it and of
-    later steps that stand before this one no longer count. So many functions whose time limit was near handed
-    over to their successors before the step: ``handovers``.
+    stored and loaded. ``cost`` is the bill so far in dollars, where there is a tariff; ``decision`` the
+    auto-tuner's, where one came about. ``losses`` tells, a line each, of workers that were lost since the
+    step before, and that the job was resumed. ``rewound_to`` says that the job has gone back to this step:
+    the records of it and of later steps that stand before this one no longer count. So many functions whose
+    time limit was near handed over to their successors before the step: ``handovers``.
     """
 
     step: int
