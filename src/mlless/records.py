@@ -61,14 +61,15 @@ class StepRecord(msgspec.Struct, frozen=True):
 
 
 class Checkpoints(msgspec.Struct, frozen=True):
-    """The checkpoints of a job: how many, made in which workers' seconds, best models of these included.
+    """The checkpoints of a job: how many, and the seconds that they took, a ``share`` of the job's.
 
-    From the one of ``step``, the newest in the run's place, the run can be resumed as long as it has not
-    ended; None without one.
+    These are a worker's seconds, best models that were stored with a checkpoint included. From the one of
+    ``step``, the newest in the run's place, the run can be resumed as long as it has not ended.
     """
 
     count: int = 0
     seconds: float = 0.0
+    share: float = 0.0
     step: int | None = None
 
 

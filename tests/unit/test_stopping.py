@@ -177,3 +177,13 @@ def test_a_start_without_held_out_data_is_kept_until_there_is_a_loss():
     course.add_step(0.5)
     assert course.add_evaluation(9, {})
     assert course.best == Score(9, {}, 0.5)
+
+
+def test_steps_that_are_taken_again_do_not_tire_of_a_model_of_later_on() -> None:
+    course = progress(patience=2)
+    course.best = Score(40, {"rmse": 0.9}, 0.9)
+    for step in (20, 30, 40):
+        assert not course.add_evaluation(step, {"rmse": 0.9})
+    assert course.since_best == 0
+    assert not course.add_evaluation(50, {"rmse": 0.9})
+    assert course.since_best == 1

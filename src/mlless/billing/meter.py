@@ -167,11 +167,11 @@ class Meter:
         """Raise UsageError unless ``dollars`` pay for functions, for so long, and what any job uses."""
         least = max(self.minimum(functions), seconds * self.rate(functions)) + self.price(usage)
         if dollars - self._earlier < least * (1 - 1e-9):
-            spent = f" beyond the {money(self._earlier)} of before" if self._earlier else ""
+            more = f" beyond the {money(self._earlier)} of before," if self._earlier else ""
             raise UsageError(
                 "the budget is below the minimum charge",
-                expected=f"at least {money(least)} for {functions + self._supervisors} functions "
-                f"by {self._tariff.name}{spent}",
+                expected=f"at least {money(least)}{more} for {functions + self._supervisors} functions "
+                f"by {self._tariff.name}",
                 found=money(dollars),
                 cure="raise --max-cost, or use fewer --workers",
             )

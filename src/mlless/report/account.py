@@ -9,6 +9,7 @@ from mlless.deployment import Deployment
 from mlless.errors import hidden
 from mlless.job import Adagrad, Factorization, JobSpec
 from mlless.locations import Place
+from mlless.mark import SHARE
 from mlless.memory import megabytes
 from mlless.records import StepTimes, Summary
 from mlless.report.wording import count, duration, metrics, size
@@ -91,6 +92,12 @@ def closing(summary: Summary, folder: str) -> Iterator[Line]:
         yield "note", note
     if _was_improving(summary):
         yield "note", "the last epoch was still the best: more --epochs may do better"
+    every, share = summary.job.checkpoint_every, summary.checkpoints.share
+    if every is not None and share > SHARE:
+        yield (
+            "note",
+            f"checkpoints took {share:.1%} of the time, as --checkpoint-every {every:g} asks for them",
+        )
     if summary.job.scaling.policy != "off":
         yield "workers", _left(summary)
     took = f"{count(summary.steps, 'step')}, {summary.epochs:.1f} epochs, {duration(summary.wall_seconds)}"

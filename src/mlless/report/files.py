@@ -180,14 +180,15 @@ class RunFiles:
         if self._replaces:
             return
         last, left = self._totals.last, self._left
+        seconds = max(last.time if last else 0.0, left.seconds if left else 0.0)
         stand = Stand(
             mark.plan,
             mark.following,
             mark.progress,
             self.spec,
-            seconds=max(last.time if last else 0.0, left.seconds if left else 0.0),
+            seconds=seconds,
             cost=max((last and last.cost) or 0.0, left.cost if left else 0.0),
-            checkpoints=self._checkpoints(),
+            checkpoints=self._checkpoints(seconds),
             resumed=self.resumed,
         )
         self._history.store()
@@ -234,8 +235,8 @@ class RunFiles:
         for note in left_by(summary, self._place):
             error.add_note(note)
 
-    def _checkpoints(self) -> Checkpoints:
-        return Checkpoints(self._made, self._making, self._marked)
+    def _checkpoints(self, seconds: float) -> Checkpoints:
+        return Checkpoints(self._made, self._making, self._making / seconds if seconds else 0.0, self._marked)
 
     def _finish(self, within: float, *, last: bool) -> None:
         self._keeper.finish(within, last=last)
@@ -300,7 +301,7 @@ class RunFiles:
         return msgspec.structs.replace(
             summary,
             wall_seconds=summary.wall_seconds + (self._left.seconds if self._left else 0.0),
-            checkpoints=self._checkpoints(),
+            checkpoints=self._checkpoints(outcome.seconds),
             resumed=self.resumed,
             system=self._system,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
+import msgspec
 import numpy as np
 import pytest
 from unit.autotuner.curves_of import contributions, falling, question
@@ -415,3 +416,34 @@ class TestTuner:
             tuner.observe(seen(step, 1.0, workers=6 if many else 4, exchanged=36 if many else 16))
         assert policy.asked[0].exchanged == 16
         assert policy.asked[0].time == 5.0
+
+    def test_what_was_seen_before_a_job_was_lost_counts(self) -> None:
+        """All but who has done what in single steps."""
+        policy, goal = self.Letting(), Goal(batches=99, target=Target(metric="auc", value=0.8))
+        tuner = Tuner(policy, Inline(), floor=1, goal=goal)
+        before = Decision(4, "leave", (4, 5), "because", {"knee": 3.0})
+        for step in range(18):
+            heldout = {"auc": 0.7} if step == 3 else None
+            record = seen(step, 1.0 - step / 40, workers=6 if step < 8 else 4, heldout=heldout)
+            if step >= 12:
+                tuner.observe(record)
+                continue
+            nobody = tuple(Contribution(-1 - number, 0.0, 0) for number in range(len(record.workers)))
+            record = msgspec.structs.replace(record, workers=nobody)
+            tuner.recall(record, before if step == 4 else None)
+        (question,) = policy.asked
+        assert (question.knee, question.heldout) == (3, ((3, -0.7),))
+        assert question.losses == pytest.approx([1.0 - step / 40 for step in range(18)])
+        assert question.members.tolist() == [6.0] * 8 + [4.0] * 10
+        assert question.settled.tolist() == [*range(8), *range(10)]
+        assert question.seconds[1:] == pytest.approx(1.0)
+        assert [one.worker for one in question.workers] == [0, 1, 2, 3]
+        assert all(one.seconds > 0 for one in question.workers)
+
+    def test_who_is_to_leave_anyway_is_no_candidate(self) -> None:
+        policy = self.Letting()
+        tuner = Tuner(policy, Inline(), floor=1, goal=Goal(batches=99))
+        tuner.expect([4, 5])
+        for step in range(6):
+            tuner.observe(seen(step, 1.0, workers=6))
+        assert [one.worker for one in policy.asked[0].workers] == [0, 1, 2, 3]

@@ -171,3 +171,20 @@ def test_a_budget_below_the_minimum_charge_is_refused() -> None:
         meter.check_budget(0.99 * least, 8)
     meter = Meter(load_tariff("aws-lambda-x86"), opened=0.0)
     assert meter.minimum(1) == pytest.approx(0.001 * 2 * 0.0000166667 + 0.2e-6)
+
+
+def test_what_a_job_had_cost_before_it_was_lost_is_an_item_and_part_of_the_budget() -> None:
+    meter = Meter(IBM, opened=0.0, earlier=0.25)
+    meter.start([(0, 0)], 0.0)
+    bill = meter.bill(10.0)
+    new = Meter(IBM, opened=0.0)
+    new.start([(0, 0)], 0.0)
+    assert amounts(bill)["earlier, until the job was lost"] == 0.25
+    assert bill.total == pytest.approx(0.25 + new.bill(10.0).total)
+    assert meter.cost(10.0) == bill.total
+    new.check_budget(0.2, 1)
+    with pytest.raises(
+        UsageError, match=r"at least \$\S+ beyond the \$0.250 of before, for 1 .* found \$0.200"
+    ):
+        meter.check_budget(0.2, 1)
+    meter.check_budget(0.45, 1)
