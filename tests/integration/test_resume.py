@@ -26,9 +26,10 @@ from mlless.driver import run_job
 from mlless.errors import JobError, UsageError
 from mlless.job import JobSpec
 from mlless.locations import Directory, Place, place_of
-from mlless.records import StepRecord
+from mlless.mark import SHARE
+from mlless.records import StepRecord, Summary
 from mlless.report import lease
-from mlless.report.history import CHECKPOINT, HISTORY, SUMMARY, read_history, read_summary
+from mlless.report.history import CHECKPOINT, HISTORY, PART, SUMMARY, read_history, read_summary
 from mlless.report.left import Left, resuming
 
 EPOCHS = 4
@@ -444,3 +445,71 @@ def test_it_goes_on_in_functions_or_without(
     run = mlless.resume(run_folder, workers=after, verbose=False)
     assert run.summary.members == (before, after)
     assert_whole(Directory(run_folder), ratings, EPOCHS)
+
+
+# The command, and what a kill leaves in the middle of a write
+
+
+def resumed(run: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "mlless", "resume", str(run), *options],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_the_command_resumes_and_tells(ratings: Dataset, run_folder: Path) -> None:
+    crash(spec_of(ratings), ratings, run_folder)
+    refused = resumed(run_folder, "--max-time", "0.001")
+    assert refused.returncode == 2
+    assert refused.stderr.startswith(f"error: {run_folder}: the run has used up what --max-time allows")
+    done = resumed(run_folder, "--workers", "2")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "the job is resumed, with 2 workers" in done.stdout
+    assert f"ended     {EPOCHS} epochs done" in done.stdout
+    again = resumed(run_folder)
+    assert again.returncode == 2
+    assert "this run has come to its end" in again.stderr
+
+
+def test_of_the_settings_only_those_of_the_deployment_count(
+    ratings: Dataset, run_folder: Path, tmp_path: Path
+) -> None:
+    crash(spec_of(ratings), ratings, run_folder)
+    settings = tmp_path / "settings.toml"
+    settings.write_text("[train]\nworkers = 1\nepochs = 1\n")
+    done = resumed(run_folder, "--config", str(settings), "--json")
+    summary = msgspec.json.decode(done.stdout, type=Summary)
+    assert (summary.job.workers, summary.job.stop.epochs) == (3, EPOCHS)
+
+
+def test_dear_checkpoints_are_told(ratings: Dataset, run_folder: Path) -> None:
+    crash(spec_of(ratings), ratings, run_folder)
+    done = resumed(run_folder)
+    share = read_summary(Directory(run_folder)).checkpoints.share
+    assert ("as --checkpoint-every 0 asks for them" in done.stdout) == (share > SHARE)
+
+
+def test_a_checkpoint_is_never_half_written(ratings: Dataset, run_folder: Path) -> None:
+    crash(spec_of(ratings, workers=1), ratings, run_folder)
+    before = (run_folder / CHECKPOINT).read_bytes()
+    code = (
+        "import os, signal, mlless\n"
+        "from mlless.channels import folder\n"
+        "replace = os.replace\n"
+        "def killed(source, target):\n"
+        f"    if str(target).endswith({CHECKPOINT!r}):\n"
+        "        os.truncate(source, os.path.getsize(source) // 2)\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    replace(source, target)\n"
+        "os.replace = killed\n"
+        f"mlless.resume({str(run_folder)!r}, verbose=False)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], timeout=60, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert (run_folder / CHECKPOINT).read_bytes() == before
+    assert any(path.name.startswith(PART) for path in run_folder.iterdir())
+    mlless.resume(run_folder, verbose=False)
+    assert {path.name for path in run_folder.iterdir()} == {MODEL, HISTORY, SUMMARY}

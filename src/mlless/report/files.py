@@ -105,7 +105,9 @@ class RunFiles:
                 self.hold = stack.enter_context(locked(self._place))
                 check_run_folder(self._place, self._overwrite)  # nothing may have come there since
             with readable(self._place):
-                self.lost = read_underway(self._place)
+                objects = open_objects(self._place)
+            objects.delete([name for name in objects.names() if name.startswith(PART)])  # of who was killed
+            self.lost = read_underway(self._place)
             open_objects(self._place).delete([STOP])  # it was for another job
             stack.callback(self._clear)
             # Now, for a data set may be replaced while the job runs.
