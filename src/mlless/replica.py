@@ -218,14 +218,12 @@ class Summing:
             rows, sums = (np.concatenate(arrays) for arrays in zip(*pieces, strict=True))
             np.nan_to_num(sums, copy=False, nan=largest, posinf=largest, neginf=-largest)
             marks = sums != 0
-            some = marks.any(axis=1)
-            masks = np.packbits(marks[some], axis=1, bitorder="little")
-            parts.append(TableUpdate(rows[some], masks, sums[marks]))
+            parts.append(TableUpdate(rows, np.packbits(marks, axis=1, bitorder="little"), sums[marks]))
         return tuple(parts)
 
     def _products(self, table: Table, total: Total) -> Iterator[tuple[Ids, Floats]]:
         """Yield the rows that were touched, and their sums times the rule's factors, a few at a time."""
-        touched = np.flatnonzero(total.touched).astype(np.uint32)
+        touched = np.flatnonzero(total.touched.view(np.bool_)).astype(np.uint32)
         for begin in range(0, len(touched), _ROWS_AT_ONCE):
             rows = touched[begin : begin + _ROWS_AT_ONCE]
             sums = total.sums[rows, : total.columns]

@@ -179,6 +179,13 @@ def test_a_sum_that_is_no_number_is_the_largest_one_and_ends_nothing(
     assert len({replica.digest() for replica in members.replicas}) == 1
 
 
+def test_changes_that_cancel_out_are_no_change(tmp_path: Path) -> None:
+    members = Members(EmbeddedStore(tmp_path), 2, 2, Sync(significance=0.0, half=False, merge="sum"))
+    before = members.replicas[0].digest()
+    members.step(0, [everything(value) for value in (2.5, -2.5)])
+    assert {replica.digest() for replica in members.replicas} == {before}
+
+
 def test_everyone_reads_what_is_trained_apart_and_the_sums_and_nothing_of_its_own(tmp_path: Path) -> None:
     store = EmbeddedStore(tmp_path)
     sync = Sync(significance=0.7, half=True, merge="sqrt-members")
