@@ -70,7 +70,7 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
         PatternName,
         Option(
             _SYNC,
-            "How updates move: everyone adds all; a leader adds for all; each adds a shard for all.",
+            "How updates move: all read all; or one adds for all; or each adds a share of the rows for all.",
             anew=True,
         ),
     ] = "broadcast"

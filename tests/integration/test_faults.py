@@ -26,12 +26,19 @@ from mlless.report.history import read_history, read_summary
 
 
 @pytest.fixture
-def driver(ratings: Dataset, run_folder: Path, tmp_path: Path) -> Iterator[DriverProcess]:
-    process = DriverProcess(ratings, run_folder, tmp_path / "channels")
+def driver(
+    ratings: Dataset, run_folder: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[DriverProcess]:
+    pattern = getattr(request, "param", "broadcast")
+    process = DriverProcess(ratings, run_folder, tmp_path / "channels", pattern=pattern)
     yield process
     process.end()
 
 
+each_pattern = pytest.mark.parametrize("driver", ["broadcast", "allreduce", "scatter"], indirect=True)
+
+
+@each_pattern
 def test_a_killed_worker_is_replaced(driver: DriverProcess, run_folder: Path) -> None:
     os.kill(driver.workers[1], signal.SIGKILL)
     driver.wait_for_step(300)
@@ -47,6 +54,7 @@ def test_a_killed_worker_is_replaced(driver: DriverProcess, run_folder: Path) ->
     assert [(one.worker, one.generation) for one in summary.workers] == [(0, 0), (1, 0), (1, 1), (2, 0)]
 
 
+@each_pattern
 def test_all_workers_killed_at_once_begin_anew(driver: DriverProcess, run_folder: Path) -> None:
     for worker in driver.workers:
         os.kill(worker, signal.SIGKILL)

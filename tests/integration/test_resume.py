@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import pytest
@@ -167,8 +168,9 @@ def test_the_model_comes_out_as_it_would_have(ratings: Dataset, run_folder: Path
     assert mlless.resume(run_folder, verbose=False).summary.heldout["rmse"] == pytest.approx(whole, rel=0.01)
 
 
+@pytest.mark.parametrize("pattern", [None, "scatter"])
 def test_without_a_residual_the_model_is_the_same_bits(
-    ratings: Dataset, run_folder: Path, tmp_path: Path
+    ratings: Dataset, run_folder: Path, tmp_path: Path, pattern: Literal["scatter"] | None
 ) -> None:
     """Of plain gradient steps whose changes are all published: nothing is lost with a worker then."""
     spec = spec_of(ratings, sync="bsp", optimizer="nesterov", learning_rate=0.1)
@@ -177,7 +179,8 @@ def test_without_a_residual_the_model_is_the_same_bits(
     spec = msgspec.structs.replace(spec, optimizer=still, model=model)
     run_job(spec, ratings, tmp_path / "whole")
     crash(spec, ratings, run_folder)
-    mlless.resume(run_folder, verbose=False)
+    run = mlless.resume(run_folder, verbose=False, pattern=pattern)
+    assert run.summary.job.pattern == (pattern or "broadcast")
     assert (run_folder / MODEL).read_bytes() == (tmp_path / "whole" / MODEL).read_bytes()
 
 

@@ -47,18 +47,25 @@ def embedded_model(ratings: Dataset, tmp_path_factory: pytest.TempPathFactory) -
     return (folder / "model.safetensors").read_bytes()
 
 
-def _model(ratings: Dataset, out: Path, deployment: Deployment) -> bytes:
-    run_job(job(ratings, workers=3, epochs=2), ratings, out, deployment=deployment)
+def _model(ratings: Dataset, out: Path, deployment: Deployment, pattern: str = "broadcast") -> bytes:
+    run_job(job(ratings, workers=3, epochs=2, pattern=pattern), ratings, out, deployment=deployment)
     return (out / "model.safetensors").read_bytes()
 
 
 class TestTheSameModel:
     """One seed, one membership: the same bits as over the embedded channel."""
 
+    @pytest.mark.parametrize("pattern", ["broadcast", "scatter"])
     def test_on_redis(
-        self, ratings: Dataset, run_folder: Path, embedded_model: bytes, redis_with_others: Server
+        self,
+        ratings: Dataset,
+        run_folder: Path,
+        embedded_model: bytes,
+        redis_with_others: Server,
+        pattern: str,
     ) -> None:
-        assert _model(ratings, run_folder, Deployment(store=redis_with_others.url)) == embedded_model
+        on_redis = Deployment(store=redis_with_others.url)
+        assert _model(ratings, run_folder, on_redis, pattern) == embedded_model
 
     def test_on_valkey(
         self, ratings: Dataset, run_folder: Path, embedded_model: bytes, valkey_server: Server
@@ -79,7 +86,7 @@ class TestTheSameModel:
         valkey_server: Server,
     ) -> None:
         both = Deployment(store=f"{redis_with_others.url},{valkey_server.unix}")
-        assert _model(ratings, run_folder, both) == embedded_model
+        assert _model(ratings, run_folder, both, "scatter") == embedded_model
 
     def test_with_messages_over_rabbitmq(
         self,
@@ -90,24 +97,25 @@ class TestTheSameModel:
         broker: Broker,
     ) -> None:
         both = Deployment(store=redis_with_others.url, bus=broker.url)
-        assert _model(ratings, run_folder, both) == embedded_model
+        assert _model(ratings, run_folder, both, "allreduce") == embedded_model
 
 
+@pytest.mark.parametrize(("pattern", "of_a_step"), [("broadcast", 3), ("scatter", 3 * (1 + 3) + 3)])
 def test_the_server_holds_no_more_than_a_few_steps(
-    ratings: Dataset, run_folder: Path, redis_with_others: Server
+    ratings: Dataset, run_folder: Path, redis_with_others: Server, pattern: str, of_a_step: int
 ) -> None:
-    """Three snapshots, two streams, a sign of life, and the updates of two steps of three workers."""
+    """Three snapshots, two streams, a sign of life, and what three workers publish in two steps."""
     keys = []
     with redis_with_others.client() as client:
         run_job(
-            job(ratings, workers=3, epochs=10),
+            job(ratings, workers=3, epochs=10, pattern=pattern),
             ratings,
             run_folder,
             deployment=Deployment(store=redis_with_others.url),
             listen=lambda record: keys.append(client.dbsize()),
         )
     assert len(keys) > 100
-    assert max(keys) <= 1 + 3 + 2 + 1 + 3 * 3
+    assert max(keys) <= 1 + 3 + 2 + 1 + 3 * of_a_step
 
 
 @pytest.mark.parametrize("interrupts", [1, 2])

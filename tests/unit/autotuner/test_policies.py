@@ -233,6 +233,9 @@ class TestEconomy:
         free = Economy(function=0.0, servers=0.0, traffic=1e-8).decide(asked).numbers
         ratio = free["dollars"] / free["dollars_if_all_stay"]
         assert ratio == pytest.approx(8 / 9)
+        # Where one merges for all, bytes grow with the workers: as many steps more eat up what one saves.
+        merged = Economy(function=0.0, servers=0.0, traffic=1e-8, growth=1).decide(asked).numbers
+        assert merged["dollars"] / merged["dollars_if_all_stay"] == pytest.approx(1.0)
 
     def test_the_numbers_are_those_of_the_model(self) -> None:
         numbers = FUNCTIONS.decide(self.asked((10, 9))).numbers

@@ -130,6 +130,16 @@ def test_requests_and_traffic_to_come_are_paid_for() -> None:
     assert ending(paid, 2.0) - ending(plain, 2.0) == pytest.approx(expected)
 
 
+def test_flushes_that_one_merges_for_all_are_written_and_read_less_often() -> None:
+    """Each is published and read by its merger; the sum of all is published and read by everyone else."""
+    traffic = TrafficPrice(gb_exchanged=1e9, **RULE)
+    plain, merged = (replace(budget(flush=50, traffic=traffic), merged=one) for one in (False, True))
+    for one in (plain, merged):
+        one.begin(1.0)
+        one.add_step(2.0, StepUse(workers=8))
+    assert ending(plain, 2.0) - ending(merged, 2.0) == 50 * (8 * 8 - (8 + 7 + 1 + 7))
+
+
 def test_it_is_spent_when_another_step_would_cost_more() -> None:
     found = budget(19.0)
     for _ in range(5):
