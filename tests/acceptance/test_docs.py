@@ -20,7 +20,7 @@ import mlless
 from mlless.data.synthetic import write_ratings
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGES = sorted(path.name for path in [*DOCS.glob("howto-*.md"), DOCS / "configuration.md"])
+PAGES = sorted(path.name for path in [*DOCS.glob("howto-*.md"), DOCS / "comparison.md", DOCS / "configuration.md"])
 BLOCK = re.compile(r"^```(sh|python|toml)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
+import scipy.sparse
+import sklearn.linear_model
 from servers.s3 import S3Server
 
 import mlless
 from mlless.baselines.contract import System, Tables
 from mlless.baselines.pywren import SYSTEMS as PYWREN
+from mlless.baselines.single import SYSTEMS as SINGLE
 from mlless.data.assembly import assemble
 from mlless.data.dataset import Dataset
+from mlless.data.groups import joined
 from mlless.data.holding import Joined
 from mlless.data.partition import partition
-from mlless.data.synthetic import write_ratings
+from mlless.data.synthetic import write_clicks, write_ratings
 from mlless.deployment import Deployment
 from mlless.driver import run_job
 from mlless.errors import WorkerFailed
@@ -168,6 +173,7 @@ def test_pywren_over_an_object_store(bucket: str, s3: S3Server, tmp_path: Path) 
 FAULTY = """
 import os, signal
 from pathlib import Path
+from typing import Any
 from mlless.baselines import pywren
 from mlless.baselines.contract import run_function
 
@@ -193,7 +199,7 @@ def faulty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> System:
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'faults'}:{Path(mlless.__file__).parents[1]}")
     monkeypatch.setenv("ONCE", str(tmp_path / "once"))
     system = PYWREN["pywren-updates"]
-    return System(about="", wishes=system.wishes, served=False, lead=system.lead, entry="faulty_calls:main")
+    return System(about="", wishes=system.wishes, talks=False, lead=system.lead, entry="faulty_calls:main")
 
 
 def test_a_call_that_is_killed_is_made_again(faulty: System, ratings: Dataset, tmp_path: Path) -> None:
@@ -215,3 +221,72 @@ def test_a_call_that_fails_again_and_again_is_told(
         run(faulty, planned(faulty, ratings), ratings, tmp_path / "run")
     assert "in work" in str(caught.value)
     assert {path.name for path in (tmp_path / "run").iterdir()} == {"history.jsonl", "summary.json"}
+
+
+# One machine
+
+
+def alone(name: str, folder: Path, source: Path, **wishes: object) -> tuple[Tables, Any, JobSpec]:
+    """Return the model that a library has left, and the rows it was trained on, none being held out."""
+    dataset = partition(source, folder / "data", validation=0.0)
+    spec = SINGLE[name].plan(msgspec.convert({"seed": 4, **wishes}, Wishes), dataset)
+    summary = run(SINGLE[name], spec, dataset, folder / "run")
+    assert not summary.restored
+    assert summary.cpu_seconds > 0
+    return (
+        mlless.load(folder / "run").artifact.tables,
+        joined(list(dataset.groups(dataset.manifest.train))),
+        spec,
+    )
+
+
+def test_scikit_learn_learns_as_by_itself(tmp_path: Path) -> None:
+    write_clicks(tmp_path / "c.svm", rows=2000, features=500, per_row=12, seed=1)
+    found, rows, _ = alone("sklearn-sgd", tmp_path, tmp_path / "c.svm", epochs=3)
+    x = scipy.sparse.csr_matrix(
+        (np.ones(len(rows.indices), np.float32), rows.indices, rows.starts), (2000, len(found["features"]))
+    )
+    own = sklearn.linear_model.SGDClassifier(loss="log_loss", random_state=4)
+    for _ in range(3):
+        own.partial_fit(x, rows.labels, classes=[0, 1])
+    assert found["features"][:, 0] == pytest.approx(own.coef_[0], rel=1e-6)
+    assert found["intercept"].item() == pytest.approx(own.intercept_.item(), rel=1e-6)
+
+
+def predicted(found: Tables, rows: Any, spec: JobSpec) -> np.ndarray:
+    p, q = found["users"][rows.users].astype(float), found["items"][rows.items].astype(float)
+    standardised = (p[:, :-1] * q[:, :-1]).sum(axis=1) + p[:, -1] + q[:, -1]
+    return spec.model.centre + spec.model.deviation * standardised
+
+
+@pytest.mark.parametrize("name", ["cornac", "surprise"])
+def test_ratings_are_learnt_as_by_the_library_itself(name: str, tmp_path: Path) -> None:
+    pytest.importorskip(name)
+    write_ratings(tmp_path / "r.csv", users=80, items=60, rows=3000, seed=5)
+    epochs = {"epochs": 3} if name == "cornac" else {}
+    found, rows, spec = alone(name, tmp_path, tmp_path / "r.csv", factors=5, **epochs)
+    triples = list(zip(rows.users.tolist(), rows.items.tolist(), rows.ratings.tolist(), strict=True))
+    if name == "cornac":
+        import cornac
+
+        # Its own way numbers users and items as they come: as many start at other factors.
+        data = cornac.data.Dataset(
+            80,
+            60,
+            {n: n for n in range(80)},
+            {n: n for n in range(60)},
+            tuple(map(np.array, zip(*triples, strict=True))),
+        )
+        own = cornac.models.MF(k=5, max_iter=3, seed=4).fit(data)
+        expected = [own.score(user, item) for user, item, _ in triples]
+    else:
+        import surprise
+
+        data = surprise.Trainset({}, {}, 80, 60, 3000, (1, 5), {}, {})
+        for user, item, rating in triples:
+            data.ur.setdefault(user, []).append((item, rating))
+        own = surprise.SVD(n_factors=5, random_state=4).fit(data)
+        expected = [
+            own.trainset.global_mean + own.bu[u] + own.bi[i] + own.pu[u] @ own.qi[i] for u, i, _ in triples
+        ]
+    assert predicted(found, rows, spec) == pytest.approx(np.array(expected), abs=1e-4)

@@ -48,6 +48,7 @@ class System:
     ``about`` says in a line what it is. It trains models of these ``kinds``. Its own ``wishes`` go over those
     of a user. ``packages`` have to be there: by what they are imported as, what is to be installed.
     ``priced``: it needs a tariff. ``served``: its functions meet over servers, which then are on its bill.
+    ``talks``: they use the bus. ``keeps``: options of a training that it has values of its own for.
     Functions start at the dotted name ``entry``, which calls ``run_function``.
     """
 
@@ -57,6 +58,8 @@ class System:
     packages: Mapping[str, str] = field(default_factory=dict)
     priced: bool = False
     served: bool = True
+    talks: bool = True
+    keeps: Sequence[str] = ()
     entry: str = ""
     lead: Callable[[Stage], tuple[Tables, Choice]] | None = None
 

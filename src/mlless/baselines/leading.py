@@ -26,7 +26,7 @@ from mlless.interrupts import interruptible
 from mlless.job import JobSpec
 from mlless.locations import Directory, Place, Prefix
 from mlless.membership import Schedule
-from mlless.messages import Evaluation, Failure, FunctionId, Plan, Report, decode_from_worker
+from mlless.messages import Evaluation, Failure, FromWorker, FunctionId, Plan, Report, decode_from_worker
 from mlless.models import model_of
 from mlless.reception import event_of
 from mlless.records import StepRecord, Summary
@@ -69,7 +69,7 @@ class Stage:
         meter: Meter | None = None,
     ) -> None:
         self.spec, self.dataset, self.session, self.clock = spec, dataset, session, clock
-        self.objects, self._place, self._served = objects, place, system.served
+        self.objects, self._place, self._talks = objects, place, system.talks
         self.schedule = Schedule([f.rows for f in dataset.manifest.train], spec.batch_size, spec.stop.epochs)
         model = model_of(spec.model)
         size = sum(shape.rows * shape.columns for shape in model.shapes)
@@ -91,18 +91,22 @@ class Stage:
             generation = self._generations[worker] = self._generations.get(worker, -1) + 1
             me = worker, generation
             functions[me] = launch_of(self.spec, self.session.addresses, self._place, me, task)
-        if self._served:
+        if self._talks:
             self.session.hub.admit(functions)
         self.session.runtime.start(functions)
         now = self.clock.now()
         if self._meter is not None:
             self._meter.start(functions, now)
         if not self._begun:
-            self._begun, self.began = True, now
-            self.closing.begin(now)
-            self._costing.open(now)
+            self.begin()
             self._costing.begin(now)
         return tuple(functions)
+
+    def begin(self) -> None:
+        """Count time from now on, as ``start`` does when it is first called."""
+        self._begun, self.began = True, self.clock.now()
+        self.closing.begin(self.began)
+        self._costing.open(self.began)
 
     def ended(self) -> list[Ended]:
         """Return the functions that have ended since the last call, and put them into the books."""
@@ -155,6 +159,20 @@ class Stage:
             if running:
                 self.clock.pause(min(max(_SOONEST, _LATE * waited), _LATEST))
         return done
+
+    def receive(self) -> FromWorker:
+        """Return the next message of a function; the error of one that has failed or died."""
+        until = self.clock.now() + self.spec.deadlines.commit
+        while self.clock.now() < until:
+            message = self.session.hub.receive(_LATEST)
+            if isinstance(message, Failure):
+                raise losses.failed(message, f"worker {message.worker} failed")
+            if message is not None:
+                return message
+            for one in self.ended():
+                if one.code:
+                    raise self.error_of(one, f"worker {one.worker}")
+        raise DeadlineExceeded(f"no function was heard for {self.spec.deadlines.commit:g} s")
 
     def use(self, usage: Usage) -> None:
         """Put requests and traffic on the bill that no report tells of."""

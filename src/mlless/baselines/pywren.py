@@ -248,7 +248,7 @@ def _leads(whole: bool) -> Callable[[Stage], tuple[Tables, Choice]]:
     return lambda stage: _Leader(stage, whole).run()
 
 
-_pywren = partial(System, served=False, entry="mlless.baselines.pywren:main")
+_pywren = partial(System, served=False, talks=False, entry="mlless.baselines.pywren:main")
 SYSTEMS = {
     "pywren": _pywren(
         about="map over mini-batches, reduce to the mean of models; object store only",

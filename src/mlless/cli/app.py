@@ -14,6 +14,7 @@ import typer
 from mlless.cli import (
     attach,
     clean,
+    compare,
     config,
     doctor,
     evaluate,
@@ -104,6 +105,7 @@ _COMMANDS = {
         (predict.predict, predict.EXAMPLES),
         (recommend.recommend, recommend.EXAMPLES),
         (report.report, report.EXAMPLES),
+        (compare.compare, compare.EXAMPLES),
     ),
     "Jobs under way": (
         (status.status, status.EXAMPLES),

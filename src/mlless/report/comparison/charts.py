@@ -22,7 +22,7 @@ from matplotlib.ticker import MaxNLocator, NullFormatter, StrMethodFormatter
 
 from mlless.records import StepTimes
 from mlless.report.comparison.look import INK, MUTED, STYLES, color_of, style_of, styled
-from mlless.report.comparison.recorded import (
+from mlless.report.recorded import (
     Axis,
     Floats,
     Recorded,

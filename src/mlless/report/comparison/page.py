@@ -28,8 +28,8 @@ from mlless.memory import megabytes
 from mlless.report.account import why_ended
 from mlless.report.comparison import charts, look
 from mlless.report.comparison.charts import Chart, Key
-from mlless.report.comparison.milestone import Milestone, milestone_of, verdict
-from mlless.report.comparison.recorded import Recorded, read_runs
+from mlless.report.milestone import Milestone, milestone_of, verdict
+from mlless.report.recorded import Recorded, read_runs
 from mlless.report.wording import count, duration, metrics, size
 
 PAGE = "index.html"
@@ -89,13 +89,17 @@ def write_report(runs: Places, out: Location = "report") -> str:
     places = [os.fspath(run) for run in ([runs] if isinstance(runs, str | os.PathLike) else runs)]
     if not 1 <= len(places) <= look.MOST:
         raise UsageError("number of runs", expected=f"1 to {look.MOST}", found=str(len(places)))
-    recorded = read_runs(places)
+    return write_page(read_runs(places), out)
+
+
+def write_page(recorded: Sequence[Recorded], out: Location, first: Sequence[Section] = ()) -> str:
+    """Write the page of runs that have been read, with these sections ``first``; see ``write_report``."""
     place = place_of(out)
     if isinstance(place, Directory) and place.path.is_file():
         raise UsageError("a file is in the report's place", where=str(place), cure="choose another --out")
     objects = open_objects(place)
     former = _former(objects, str(out))
-    sections = list(_sections(recorded))
+    sections = [*first, *_sections(recorded)]
     pictures = [picture for section in sections for picture in section.pictures]
     objects.put(PAGE, _page(recorded, sections).encode())  # first: it is whole without its pictures
     for picture in pictures:

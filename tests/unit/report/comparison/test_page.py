@@ -19,7 +19,7 @@ from mlless.job import Scaling
 from mlless.locations import Directory
 from mlless.report.comparison import charts, look
 from mlless.report.comparison.page import PAGE, write_report
-from mlless.report.comparison.recorded import read_runs
+from mlless.report.recorded import read_runs
 
 IBM = load_tariff("published-ibm")
 pytestmark = pytest.mark.slow  # each draws all charts

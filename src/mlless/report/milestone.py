@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mlless.billing.amount import money
-from mlless.report.comparison.recorded import Point, Recorded, points
+from mlless.report.recorded import Point, Recorded, points
 from mlless.report.wording import duration
 
 _TIE = 0.02  # a lead that says nothing
@@ -39,18 +39,25 @@ def milestone_of(runs: Sequence[Recorded]) -> Milestone | None:
         level = max(min(sign * point.value for point in course) for course in courses[name])
         if target and name in aimed:
             level = max(level, sign * target[1])
-        arrivals = [_arrival(course, sign, level) for course in courses[name]]
+        arrivals = [arrival(course, metric, sign * level) for course in courses[name]]
         spelt = f"train {runs[0].summary.job.metrics[0]}" if metric == "train_loss" else metric
-        return Milestone(spelt, sign * level, {run.name: at for run, at in zip(runs, arrivals, strict=True)})
+        return Milestone(
+            spelt, sign * level, {run.name: at for run, at in zip(runs, arrivals, strict=True) if at}
+        )
     return None
 
 
-def _arrival(course: Sequence[Point], sign: float, level: float) -> Point:
-    """Return where a course first comes to the level: between two evaluations on the line through them.
+def arrival(course: Sequence[Point], metric: str, wanted: float) -> Point | None:
+    """Return where a course first comes to a value of the metric: between two evaluations on their line.
 
-    Else one that comes there a hair sooner would lead by as much as lies between two evaluations.
+    Else one that comes there a hair sooner would lead by as much as lies between two evaluations. None if it
+    never does.
     """
-    index = next(index for index, point in enumerate(course) if sign * point.value <= level)
+    sign = -1.0 if metric == "auc" else 1.0  # so that less is better
+    level = sign * wanted
+    index = next((index for index, point in enumerate(course) if sign * point.value <= level), None)
+    if index is None:
+        return None
     here = course[index]
     if index == 0:
         return here
@@ -81,7 +88,8 @@ def verdict(runs: Sequence[Recorded], milestone: Milestone | None) -> str:
     told = [f"All came to {what}.", _leader("quickest", seconds, duration)]
     if len(dollars) == len(seconds):
         told.append(_leader("cheapest", dollars, money))
-        if len({run.summary.job.tariff for run in runs}) > 1:
+        # By name: who needs no servers has a tariff without them.
+        if len({run.summary.job.tariff and run.summary.job.tariff.name for run in runs}) > 1:
             told.append("They are priced by different tariffs.")
     return " ".join(told)
 

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import math
 
+import msgspec
 import pytest
 
 from mlless.billing.tariff import load_tariff
 from mlless.job import Stop, Target
-from mlless.report.comparison.milestone import milestone_of, verdict
+from mlless.report.milestone import milestone_of, verdict
 
 BEST = 0.8 + 1 / 31  # of what the fixture evaluates, at step 30
 
@@ -67,6 +68,10 @@ def test_money_is_compared_only_where_all_are_metered_and_with_a_word_on_differe
     ours = told(recorded("one", lambdas, price=0.01), recorded("two", lambdas, price=0.02))
     assert "The cheapest was one" in ours
     assert "tariffs" not in ours
+    serverless = {"job": job(tariff=msgspec.structs.replace(load_tariff("aws-lambda-x86"), servers=()))}
+    assert "tariffs" not in told(
+        recorded("one", lambdas, price=0.01), recorded("two", serverless, price=0.02)
+    )
     ibm = {"job": job(tariff=load_tariff("published-ibm"))}
     mixed = told(recorded("one", lambdas, price=0.01), recorded("two", ibm, price=0.02))
     assert mixed.endswith("They are priced by different tariffs.")

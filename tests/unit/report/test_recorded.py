@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from mlless.errors import DatasetError, UsageError
-from mlless.report.comparison.recorded import (
+from mlless.report.history import HISTORY, SUMMARY
+from mlless.report.recorded import (
     Series,
     binned,
     cost_over_time,
@@ -17,7 +18,6 @@ from mlless.report.comparison.recorded import (
     thinned,
     workers_over_time,
 )
-from mlless.report.history import HISTORY, SUMMARY
 
 
 class TestReading:

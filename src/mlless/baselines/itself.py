@@ -1,0 +1,47 @@
+"""MLLess itself, in the ways that it can be asked to train."""
+
+from __future__ import annotations
+
+from mlless.baselines.contract import System
+from mlless.closing import Listener
+from mlless.data.dataset import Dataset
+from mlless.deployment import Deployment
+from mlless.job import JobSpec
+from mlless.locations import Place
+from mlless.records import Summary
+
+
+class _Itself(System):
+    def run(
+        self,
+        name: str,
+        spec: JobSpec,
+        dataset: Dataset,
+        out: Place,
+        *,
+        deployment: Deployment,
+        listen: Listener,
+    ) -> Summary:
+        """Run a job as ``mlless train`` does."""
+        from mlless.driver import run_job
+
+        return run_job(spec, dataset, out, overwrite=True, listen=listen, deployment=deployment).summary
+
+
+SYSTEMS: dict[str, System] = {
+    "mlless-bsp": _Itself(about="every change published", wishes={"sync": "bsp"}),
+    "mlless-isp": _Itself(about="only significant changes published", wishes={"sync": "isp"}),
+    "mlless-published": _Itself(
+        about="significant changes, and the published tuner lets workers go",
+        wishes={"sync": "isp", "tuner": "published"},
+        packages={"scipy": "scipy"},
+    ),
+    "mlless-economy": _Itself(
+        about="significant changes, and workers leave who cost more than they help",
+        wishes={"sync": "isp", "tuner": "economy"},
+        priced=True,
+    ),
+    "mlless-alone": _Itself(
+        about="one worker, without functions unless there is a tariff", wishes={"workers": 1}
+    ),
+}

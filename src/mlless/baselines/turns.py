@@ -1,0 +1,261 @@
+"""Lets systems take turns at a job, and goes on with a comparison that was stopped.
+
+Every turn is a process of its own, so that its CPU seconds and its memory are those of one run. Repetitions
+are interleaved, and begin with another system each: what a machine does besides befalls all alike. A run
+that is there is not made again.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import tomllib
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from mlless.baselines import itself, pywren, single
+from mlless.baselines.contract import System
+from mlless.channels.opening import open_objects
+from mlless.data.dataset import Dataset, open_dataset
+from mlless.deployment import Deployment
+from mlless.errors import DatasetError, MissingObject, MLLessError, UsageError
+from mlless.locations import Location, place_of
+from mlless.options import declared, nearest
+from mlless.recipes import workers_of
+from mlless.report.history import read_history, read_summary
+from mlless.report.recorded import Recorded
+from mlless.report.standing import Standing, median_run, standing
+from mlless.runtimes.hosted import module_command
+from mlless.wishes import Wishes
+
+SYSTEMS: Mapping[str, System] = {**itself.SYSTEMS, **pywren.SYSTEMS, **single.SYSTEMS}
+PLAN = "plan.json"
+INTERRUPTED = 130  # as shells report it
+_OVER = ("failed", "running", "interrupted")  # of runs that are to be made again
+
+
+class Contestant(msgspec.Struct, frozen=True):
+    """Who takes part under which name: a system, and what it is asked for."""
+
+    name: str
+    system: str
+    wishes: Wishes
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """A comparison: on which data, who takes part, where, how many times each."""
+
+    dataset: str
+    fingerprint: str
+    deployment: Deployment
+    contestants: tuple[Contestant, ...]
+    repetitions: int
+
+
+class Turn(msgspec.Struct, frozen=True):
+    """One run of a comparison, as its process is told."""
+
+    contestant: Contestant
+    repetition: int
+    dataset: str
+    deployment: Deployment
+    out: str
+
+
+class Failed(msgspec.Struct, frozen=True):
+    """Why a turn has come to nothing."""
+
+    error: str
+
+
+def contestants(
+    wishes: Wishes, dataset: Dataset, names: Sequence[str] = (), plan: Path | None = None
+) -> tuple[list[Contestant], list[str]]:
+    """Return who takes part, and what is to be said of those who do not.
+
+    Without names, or a plan in TOML with a table a contestant, all systems that train on such data.
+    """
+    wishes = msgspec.structs.replace(wishes, workers=workers_of(wishes, dataset.manifest))
+    kind = "mf" if dataset.manifest.kind == "ratings" else "lr"
+    every = [name for name, system in SYSTEMS.items() if kind in system.kinds]
+    wanted = [Contestant(name, name, wishes) for name in names or (() if plan else every)]
+    wanted += _planned(plan, wishes) if plan else []
+    for name, times in Counter(one.name for one in wanted).items():
+        if times > 1 or not re.fullmatch(r"[\w.-]+", name):
+            found = f"{name}, {times} times" if times > 1 else name
+            raise UsageError("not a name for a contestant", expected="letters, digits, . and -", found=found)
+    taking, notes = [], []
+    for one in wanted:
+        if one.system not in SYSTEMS:
+            raise UsageError(f"no such system: {one.system}", cure=nearest(one.system, list(SYSTEMS)))
+        system = SYSTEMS[one.system]
+        missing = [pip for module, pip in system.packages.items() if not importlib.util.find_spec(module)]
+        if kind not in system.kinds:
+            why = f"it does not train on {dataset.manifest.kind}"
+        elif missing:
+            why = f"not installed: pip install {' '.join(missing)}"
+        elif system.priced and one.wishes.tariff is None:
+            why = "it needs prices: name a --tariff"
+        else:
+            taking.append(one)
+            own = [name for name in system.keeps if getattr(one.wishes, name) != getattr(Wishes(), name)]
+            notes += [f"{one.name} has its own {', '.join(own)}"] if own else []
+            continue
+        notes.append(f"left out {one.name}: {why}")
+    if not taking:
+        raise UsageError("no system can take part", found="; ".join(notes))
+    return taking, notes
+
+
+def _planned(path: Path, wishes: Wishes) -> Iterator[Contestant]:
+    """Yield the contestants of a plan: tables with a ``system``, and the options that it changes."""
+    try:
+        tables: dict[str, Any] = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError("not a plan in TOML", where=str(path), found=str(error)) from error
+    options = {one.name: one for one in declared(Wishes)}
+    for name, table in tables.items():
+        if not isinstance(table, dict) or not isinstance(table.get("system"), str):
+            raise UsageError(
+                "not a contestant", where=f"{path}: {name}", expected=f'[{name}] with system = "..."'
+            )
+        changes = {key: value for key, value in table.items() if key != "system"}
+        for key in changes:
+            if key not in options:
+                raise UsageError(
+                    f"no such setting: {key}", where=f"{path}: {name}", cure=nearest(key, list(options))
+                )
+        given = {key: options[key].value(value, f"{path}: {name}.{key}") for key, value in changes.items()}
+        yield Contestant(name, table["system"], msgspec.structs.replace(wishes, **given))
+
+
+def compare(
+    plan: Plan, out: Location, *, overwrite: bool, tell: Callable[[Turn, int, int, str | None], object]
+) -> tuple[Standing, list[Recorded]]:
+    """Take all turns that are missing; return how the contestants stand, and of each the run in the middle.
+
+    ``tell`` hears of every turn, when it begins and, with what came of it in words, when it is over.
+    """
+    place = place_of(out)
+    _check_plan(plan, str(place), overwrite)
+    runs: dict[str, dict[int, Recorded]] = {}
+    notes = []
+    turns = list(_turns(plan, str(place)))
+    for number, turn in enumerate(turns, 1):
+        name = turn.contestant.name
+        done = None if overwrite else _recorded(turn)
+        if done is None:
+            tell(turn, number, len(turns), None)
+            error = _take(turn)
+            done = _recorded(turn)
+            if done is None:
+                notes.append(f"{name}, repetition {turn.repetition}: {error or 'it was interrupted'}")
+            tell(turn, number, len(turns), notes[-1] if done is None else done.summary.stop_reason)
+        if done is not None:
+            runs.setdefault(name, {})[turn.repetition] = done
+    if not runs:
+        raise UsageError("no turn has come to its end", found="; ".join(notes))
+    found = standing(runs, notes)
+    return found, [runs[name][median_run(of).repetition] for name, of in found.outcomes.items()]
+
+
+def _check_plan(plan: Plan, out: str, overwrite: bool) -> None:
+    """Keep the plan beside the runs; UsageError if other runs are there than it would make."""
+    objects = open_objects(place_of(out))
+    try:
+        before = msgspec.json.decode(objects.get(PLAN), type=Plan)
+    except MissingObject:
+        before = None
+    except msgspec.DecodeError as error:
+        raise UsageError(
+            "not a comparison of this release", where=f"{out}/{PLAN}", found=str(error)
+        ) from error
+    if before is not None and not overwrite:
+        wishes = {one.name: one for one in before.contestants}
+        other = [one.name for one in plan.contestants if wishes.get(one.name, one) != one]
+        if other or (before.fingerprint, before.deployment) != (plan.fingerprint, plan.deployment.bare()):
+            raise UsageError(
+                "another comparison is here",
+                where=out,
+                found=f"other settings of {', '.join(other)}" if other else "another data set or deployment",
+                cure="choose another --out, or add --overwrite",
+            )
+    kept = msgspec.structs.replace(plan, deployment=plan.deployment.bare())
+    objects.put(PLAN, msgspec.json.format(msgspec.json.encode(kept), indent=2) + b"\n")
+
+
+def _turns(plan: Plan, out: str) -> Iterator[Turn]:
+    for repetition in range(1, plan.repetitions + 1):
+        first = (repetition - 1) % len(plan.contestants)
+        for one in (*plan.contestants[first:], *plan.contestants[:first]):
+            run = f"{out}/runs/{one.name}-{repetition}"
+            yield Turn(one, repetition, plan.dataset, plan.deployment, run)
+
+
+def _recorded(turn: Turn) -> Recorded | None:
+    """Return the run of a turn, under the contestant's name; None if there is none that came to its end."""
+    place = place_of(turn.out)
+    try:
+        summary = read_summary(place)
+        if summary.stop_reason in _OVER:
+            return None
+        return Recorded(turn.contestant.name, place.address, summary, read_history(place))
+    except (MissingObject, DatasetError, msgspec.DecodeError):
+        return None
+
+
+def _take(turn: Turn) -> str | None:
+    """Take a turn in a process of its own; return its error, if it has come to nothing."""
+    process = subprocess.Popen(module_command(__name__), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    with process:
+        process.stdin.write(msgspec.json.encode(turn) + b"\n")
+        process.stdin.flush()
+        said = process.stdout.read()  # until it ends; a Ctrl-C reaches it, too, and ends its job in order
+    if said:
+        return msgspec.json.decode(said, type=Failed).error
+    return f"its process has ended with code {process.returncode}" if process.returncode else None
+
+
+def main() -> None:
+    """Take the turn that standard input tells of; end it in order once that is closed."""
+    told = b""
+    while not told.endswith(b"\n"):
+        told += os.read(0, 1 << 16)
+    answer = os.dup(1)
+    os.dup2(2, 1)  # what a library prints is none
+
+    def watch() -> None:
+        os.read(0, 1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        _run(msgspec.json.decode(told, type=Turn))
+    except MLLessError as error:
+        os.write(answer, msgspec.json.encode(Failed(str(error))))
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
+
+def _run(turn: Turn) -> None:
+    one, dataset = turn.contestant, open_dataset(turn.dataset)
+    system = SYSTEMS[one.system]
+    system.run(
+        one.system,
+        system.plan(one.wishes, dataset),
+        dataset,
+        place_of(turn.out),
+        deployment=turn.deployment,
+        listen=lambda record: None,
+    )

@@ -1,0 +1,127 @@
+"""``mlless compare``: systems of the field side by side, on the same data, for real."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mlless.cli.options import with_settings
+from mlless.cli.settings import OPTIONS, Settings
+
+if TYPE_CHECKING:
+    from mlless.baselines.turns import Turn
+    from mlless.report.recorded import Recorded
+    from mlless.report.standing import Standing
+
+EXAMPLES = """[bold]Examples[/bold]
+
+[cyan]mlless compare data/ratings --workers 4 --tariff aws-lambda-x86 --out compared[/cyan]
+
+[cyan]mlless compare data/ratings --systems mlless-isp,pywren --target rmse=0.87 --out compared[/cyan]
+
+[cyan]mlless compare data/ratings --plan plan.toml --repetitions 5 --out compared[/cyan]
+
+The same command goes on with a comparison that was stopped."""
+
+# What makes the difference between contestants is theirs, or a plan's.
+_THEIRS = ("sync", "significance", "merge", "tuner", "min_workers")
+
+
+@with_settings(*(one for name, one in OPTIONS.items() if name not in _THEIRS))
+def compare(
+    dataset: Annotated[
+        str, typer.Argument(metavar="DATASET", help="A data set made with mlless partition: a folder or URL.")
+    ],
+    out: Annotated[str, typer.Option(help="A folder or URL for runs, table and page.")],
+    settings: Settings,
+    systems: Annotated[
+        str,
+        typer.Option(metavar="NAME,NAME", help="Who takes part.", show_default="all that are installed"),
+    ] = "",
+    plan: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Contestants in TOML: a table each, with its system and settings."),
+    ] = None,
+    repetitions: Annotated[int, typer.Option(min=1, help="Runs of each, interleaved.")] = 3,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Make all runs anew.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print what came of it as JSON, and only it.")] = False,
+) -> None:
+    """Train with several systems in turns, and say which is the quickest and the cheapest.
+
+    All run for real: on the same mini-batches, kernels, meter and prices. Without --target, what counts is to
+    come within 1 % of the best held-out metric of all.
+    """
+    from mlless.baselines.turns import Plan, contestants
+    from mlless.baselines.turns import compare as take_turns
+    from mlless.cli.console import console, print_json, say
+    from mlless.data.dataset import open_dataset
+    from mlless.report.standing import verdict
+
+    data = open_dataset(dataset)
+    names = [name.strip() for name in systems.split(",") if name.strip()]
+    taking, notes = contestants(settings.wishes(), data, names, plan)
+    to = console(stderr=True)
+    say(to, [("note", note) for note in notes])
+    manifest = data.manifest
+    job = Plan(data.address, manifest.fingerprint, settings.deployment(), tuple(taking), repetitions)
+
+    def tell(turn: Turn, number: int, turns: int, came: str | None) -> None:
+        what = f"{number} of {turns}: {turn.contestant.name}, repetition {turn.repetition}"
+        to.print(what if came is None else f"{what}: {came}", soft_wrap=True)
+
+    try:
+        found, middle = take_turns(job, out, overwrite=overwrite, tell=tell)
+    except KeyboardInterrupt as error:
+        error.add_note("the runs that are done stay: the same command goes on with the others")
+        raise
+    written = _write(found, middle, out)
+    if json:
+        print_json(found)
+    else:
+        screen = console()
+        for line in _table(found):
+            screen.print(line, soft_wrap=True)
+        say(screen, [("result", line) for line in verdict(found)])
+        say(screen, [("note", note) for note in found.notes])
+        say(screen, [("written", place) for place in written])
+
+
+def _write(found: Standing, middle: list[Recorded], out: str) -> list[str]:
+    """Write table and page; return where they are."""
+    import msgspec
+
+    from mlless.channels.opening import open_objects
+    from mlless.errors import UsageError
+    from mlless.locations import place_of
+    from mlless.report.standing import head, rows, table_csv, verdict
+
+    objects = open_objects(place_of(out))
+    objects.put("comparison.json", msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
+    objects.put("comparison.csv", table_csv(found).encode())
+    written = [f"{out}/comparison.csv", f"{out}/comparison.json"]
+    os.environ["MPLBACKEND"] = "agg"  # nothing is shown on a screen
+    try:
+        from mlless.report.comparison.page import Section, write_page
+    except UsageError as error:  # its packages are an extra
+        typer.echo(f"no page: {error}", err=True)
+        return written
+    section = Section(
+        title="Who is the quickest, who the cheapest",
+        told=". ".join(verdict(found)),
+        head=head(found),
+        rows=[*rows(found)],
+    )
+    return [write_page(middle, f"{out}/report", [section]), *written]
+
+
+def _table(found: Standing) -> Iterator[str]:
+    from mlless.report.standing import head, rows
+
+    table = [head(found), *rows(found)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for row in table:
+        yield "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()

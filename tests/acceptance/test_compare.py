@@ -1,0 +1,121 @@
+"""Systems side by side, as a user asks for it: in turns, resumed after a kill, with a table and a page."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+ARGUMENTS = (
+    "--workers", 2, "--epochs", 2, "--batch-size", 600, "--repetitions", 2,
+    "--systems", "mlless-bsp,pywren-updates,pywren",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def compared(mlless, ratings, tmp_path_factory) -> tuple[Path, str]:
+    out = tmp_path_factory.mktemp("compared") / "out"
+    done = mlless("compare", ratings.dataset, *ARGUMENTS, "--tariff", "aws-lambda-x86", "--out", out)
+    return out, done.stdout
+
+
+def test_the_table_has_a_line_a_system(compared) -> None:
+    _, printed = compared
+    head, *lines = printed.splitlines()
+    assert head.split()[:3] == ["runs", "to", "rmse"]
+    assert {line.split()[0] for line in lines[:3]} == {"mlless-bsp", "pywren-updates", "pywren"}
+    assert any(line.startswith("result    quickest: mlless-bsp") for line in lines)
+    assert any(line.startswith("result    cheapest: mlless-bsp") for line in lines)
+
+
+def test_all_trained_the_same_job(compared) -> None:
+    out, _ = compared
+    lines = list(csv.DictReader((out / "comparison.csv").read_text().splitlines()))
+    assert len(lines) == 6
+    by_name = {(line["contestant"], line["repetition"]): line for line in lines}
+    assert {line["steps"] for line in lines} == {lines[0]["steps"]}
+    values = {name: float(line["value"]) for name, line in by_name.items()}
+    assert values["mlless-bsp", "1"] == pytest.approx(values["pywren-updates", "2"], rel=1e-6)
+    assert values["mlless-bsp", "1"] == values["mlless-bsp", "2"]
+    for line in lines:
+        assert float(line["cpu_seconds"]) > 0
+        assert float(line["dollars"]) > 0
+        assert int(line["peak_memory"]) > 0
+        assert json.loads((Path(line["run"]) / "summary.json").read_text())["steps"] == int(line["steps"])
+    stand = json.loads((out / "comparison.json").read_text())
+    assert stand["metric"] == "rmse"
+    assert sum(map(len, stand["outcomes"].values())) == 6
+
+
+def test_the_page_opens_with_the_comparison(compared) -> None:
+    out, _ = compared
+    page = (out / "report" / "index.html").read_text()
+    assert page.index("Who is the quickest") < page.index("At a glance")
+    for name in ("mlless-bsp", "pywren-updates", "pywren"):
+        assert name in page
+
+
+def test_the_same_command_makes_no_run_twice(mlless, compared, ratings) -> None:
+    out, printed = compared
+    before = {path: path.stat().st_mtime_ns for path in out.glob("runs/*/summary.json")}
+    again = mlless("compare", ratings.dataset, *ARGUMENTS, "--tariff", "aws-lambda-x86", "--out", out)
+    assert again.stdout == printed
+    assert "repetition" not in again.stderr
+    assert {path: path.stat().st_mtime_ns for path in out.glob("runs/*/summary.json")} == before
+    other = mlless("compare", ratings.dataset, "--factors", 3, *ARGUMENTS, "--out", out, code=2)
+    assert "another comparison is here" in other.stderr
+
+
+def test_a_comparison_that_was_killed_is_gone_on_with(mlless, command, ratings, tmp_path: Path) -> None:
+    arguments = ["compare", ratings.dataset, *ARGUMENTS, "--epochs", 40, "--out", tmp_path / "out"]
+    channels = tmp_path / "channels"
+    channels.mkdir()
+    process = subprocess.Popen(
+        [*command, *map(str, arguments)],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "MLLESS_CHANNEL_DIR": str(channels)},
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("2 of 6: pywren-updates"):
+            break
+    running = tmp_path / "out" / "runs" / "pywren-updates-1"
+    deadline = time.monotonic() + 30
+    while not (running / "summary.json").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stderr.close()
+    while any(channels.iterdir()) or (running / "job.json").exists():  # it ends without its parent
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert json.loads((running / "summary.json").read_text())["stop_reason"] == "interrupted"
+    first = (tmp_path / "out" / "runs" / "mlless-bsp-1" / "summary.json").read_bytes()
+    arguments[arguments.index("--systems") + 1] = "mlless-bsp,pywren-updates"
+    arguments[arguments.index("--repetitions") + 1] = 1
+    done = mlless(*arguments)
+    assert "1 of 2" not in done.stderr
+    assert "2 of 2: pywren-updates, repetition 1: epochs" in done.stderr
+    assert (tmp_path / "out" / "runs" / "mlless-bsp-1" / "summary.json").read_bytes() == first
+
+
+def test_a_system_that_fails_does_not_end_the_others(mlless, ratings, tmp_path: Path) -> None:
+    plan = tmp_path / "plan.toml"
+    plan.write_text(
+        '[fine]\nsystem = "mlless-bsp"\n'
+        '[broke]\nsystem = "mlless-bsp"\ntariff = "aws-lambda-x86"\nmax_cost = 1e-9\n'
+    )
+    done = mlless(
+        "compare", ratings.dataset, "--plan", plan, "--workers", 2, "--epochs", 1, "--repetitions", 1,
+        "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert "note      broke, repetition 1: the budget is below the minimum charge" in done.stdout
+    assert "quickest: fine" in done.stdout
