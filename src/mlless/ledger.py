@@ -1,8 +1,8 @@
 """PURE: the supervisor's mind. An event in, instructions out; no socket, thread or clock.
 
-A worker has an id and, for each launch, a generation; only the newest one counts. What an older one says or
-writes is passed over, and the older one is sent home. A step is closed once each of its members has reported
-it, or another function in its name. So every mini-batch is used exactly once an epoch, whoever is lost.
+A worker has an id and, for each launch, a generation. Only the newest counts, and while it is to take over
+from the one before, both. What an older one says or writes is passed over. A step is closed once each of its
+members has reported it, or another function in its name: every mini-batch is used once an epoch.
 
 Who is lost is launched anew. A member that has reported the open step donates its model, which is the same
 bits on all, and the newcomer takes the part that is missing. If nobody is left to donate, the job goes back
@@ -63,8 +63,6 @@ from mlless.pace import Pace
 from mlless.succession import Succession
 from mlless.updates import Updates
 
-_LAST_WAIT = 5.0  # seconds of silence, or twice the usual step: then a job that is to end does so
-
 
 @dataclass
 class Ledger:
@@ -89,7 +87,7 @@ class Ledger:
         self._members = Members()  # those of the open step
         self._reports: dict[int, Report] = {}
         self._opened = self._heard = self._asked_donor = 0.0
-        self._disturbed = False  # the open step has lost somebody: it tells nothing of the usual pace
+        self._disturbed = False  # by a loss or a hand-over: the open step tells nothing of the usual pace
         self._updates = Updates(self.spec.shards)
         self._losses = Losses(self.spec.workers)
         self._trouble: MLLessError = JobError("no worker is left")  # the newest
@@ -128,7 +126,7 @@ class Ledger:
         done: list[Instruction] = []
         for instruction in self._handle(event, now):
             done.append(instruction)
-            if isinstance(instruction, Done | Fail):
+            if isinstance(instruction, Done | Fail):  # nothing that would follow is done any more
                 self._ended = True
                 break
         return done
@@ -150,11 +148,11 @@ class Ledger:
                     yield from self._hear(event, now)
                 else:
                     yield from self._fence_off(event)
-        if not self._ended:
-            yield from self._mend(now)
+        yield from self._mend(now)
+        yield from self._advance(now)
 
     def _counts(self, who: FunctionId) -> bool:
-        return self._members.count(*who) or who in self._succession.functions
+        return self._members.is_newest(*who) or who in self._succession.functions
 
     def _hear(self, message: FromWorker, now: float) -> Iterator[Instruction]:
         who = message.worker, message.generation
@@ -162,8 +160,7 @@ class Ledger:
             case Hello() if (error := unfit(message, self.version)) is not None:
                 yield Fail(error)
             case Failure():
-                step = max(message.step, 0)
-                failure = failed(message, f"worker {message.worker} failed in step {step}")
+                failure = failed(message, f"worker {message.worker} failed in step {max(message.step, 0)}")
                 if message.exit_code in REPEATS:
                     yield Fail(failure)
                     return
@@ -190,7 +187,7 @@ class Ledger:
                 self._updates.hear(message, self.step)
             case Substituted():
                 part = message.report
-                if self._members.count(part.worker, part.generation):
+                if self._members.is_newest(part.worker, part.generation):
                     yield from self._take(part, now)
 
     def _fence_off(self, message: FromWorker) -> Iterator[Instruction]:
@@ -208,7 +205,7 @@ class Ledger:
             yield Delete((donation.key,))
 
     def _take(self, report: Report, now: float) -> Iterator[Instruction]:
-        """Take in a report; close the step if that was the last one."""
+        """Take in a report of a member, or of another one in its name."""
         if report.step > self.step:
             yield Fail(out_of_step(report, self.step))
             return
@@ -226,7 +223,7 @@ class Ledger:
         """Take in that a function is lost; ``_mend`` then sees to it that another takes its place."""
         worker, self._trouble = who[0], error
         spare = self._succession.is_successor(who)
-        if (self.spec.on_loss == "fail" and not spare) or self._losses.are_too_many(worker, now):
+        if (self.spec.on_loss == "fail" and not spare) or self._losses.add(worker, now):
             yield Fail(error)
             return
         yield Dismiss(who, f"{error.what}: {error.found}" if error.found else error.what)
@@ -267,7 +264,8 @@ class Ledger:
         return [worker for worker in self._plan.members if worker not in self._reports]
 
     def _mend(self, now: float) -> Iterator[Instruction]:
-        """Do what the open step still needs; close it if it needs nothing."""
+        """See to it that all members without a report are at work, or another one in their place."""
+        # What there is to begin with helps who is missing; it does not help if all have reported and died.
         can_begin = self._origin is not None or self._succession.feeds(self._missing)
         if not self._members.are_any_at_work and not (self._missing and can_begin):
             yield from self._rewind(now)
@@ -277,6 +275,9 @@ class Ledger:
                 yield from self._begin(worker, member, now)
             elif member.stage is Stage.SUBSTITUTED and member.substitute is None:
                 yield from self._substitute(worker, member, now)
+
+    def _advance(self, now: float) -> Iterator[Instruction]:
+        """Take the open step further: all are there, all have reported, all is merged."""
         if not self._started and len(self._members.at_work) == len(self._members):
             self._started, self._opened = True, now
             self._keeping.rhythm.begin(now)
@@ -308,28 +309,28 @@ class Ledger:
 
     def _substitute(self, worker: int, member: Member, now: float) -> Iterator[Instruction]:
         """Find someone who takes a lost worker's part; the flush of one that is lost is empty."""
-        if worker in self._plan.flush:
+        if worker in self._plan.flush:  # such a step is never one with an evaluation
             report = Report(worker, member.generation, self.step, 0, 0.0, False, True, 0, 0, 0, 0, 0, Times())
             yield from self._take(report, now)
         elif (other := self._reported()) is not None:
             member.substitute, member.since = other[0], now
             yield Send(Substitute(self.step, worker, member.generation), (other,))
         elif self._reports.keys() | set(self._members.substituted) >= set(self._plan.members):
-            # All who could have are lost as well.
+            # All who could have are lost as well; there is an origin, or the job would have gone back.
             yield from self._launch((worker,), now)
 
     def _rewind(self, now: float) -> Iterator[Instruction]:
         """Go back to the newest checkpoint: nobody is left who has the model."""
         mark = self._keeping.mark
-        if self._losses.stand_still(mark.plan.step):
+        if self._losses.add_return(mark.plan.step):
             yield Fail(self._trouble)
             return
         self._updates.rewind(self.step, self._reports.values())
         self._plan, self._following, self._origin = mark.plan, mark.following, mark.origin
         self._reports, self._donor, self._handovers = {}, None, 0
-        self._succession.close()
+        self._succession.forget_handovers()
         yield Rewind(mark, self._keeping.best)
-        self._members.keep(set(self._plan.members) - set(self._members.substituted))
+        self._members.retain(set(self._plan.members) - set(self._members.substituted))
         missing = tuple(worker for worker in self._plan.members if worker not in self._members)
         if missing:
             yield from self._launch(missing, now)
@@ -343,12 +344,12 @@ class Ledger:
     def _commit(self, verdict: Verdict, now: float) -> Iterator[Instruction]:
         """Close the open step and open the next one."""
         plan, following = self._plan, self._following
-        published, mergers = self._updates.published, self._updates.mergers
+        published, mergers = self._updates.published, self._updates.mergers  # before these are closed
         done, at_work = self._updates.close(plan.step), self._members.at_work
         if plan.last:
             yield Send(Commit(plan.step, published, (), end=True), tuple(at_work.items()))
             yield from self._succession.send_home()
-            first = self._reports[plan.members[0]]
+            first = self._reports[plan.lowest]
             result = model_key(keys.RESULT, plan.step, (first.worker, first.generation))
             yield Done(plan.step, result, self._keeping.best, self._keeping.best_key)
             return
@@ -365,25 +366,27 @@ class Ledger:
         yield Delete(done)
         if verdict.best and keeper is None:
             yield Forget(self._keeping.best)
-        self._members.keep(following.members)
+        self._members.retain(following.members)
         self._plan, self._following = following, later
         self._reports, self._origin, self._donor = {}, None, None
         self._losses.go_on()
         self._opened, self._disturbed, self._handovers = now, bool(handing), len(handing)
-        self._updates.litter += [model_key(keys.HANDOVER, self.step, who) for who in handing]
+        self._updates.litter += [model_key(keys.HANDOVER, following.step, who) for who in handing]
         yield from self._succession.open_step(self._members, handing, soon, now)
 
     def _pass(self, event: Passed, now: float) -> Iterator[Instruction]:
-        """Tell who is silent for too long, and whether that matters any more."""
-        quiet = now - self._heard
-        patience = 0.0 if event.late else max(_LAST_WAIT, 2 * self.pace.usual)
-        if (event.asked or event.late) and quiet > patience and self._keeping.best is not None:
-            yield Send(Abort("the job ends without a worker that is silent"), self.functions)
-            best, key = self._keeping.best, self._keeping.best_key
-            yield Done(best.step, key, best, key, given_up=True)
-            return
+        """Tell who is silent for too long; a job that is to end does not wait for such any more."""
+        wait = 0.0 if event.late else self.pace.last_wait
+        if (event.asked or event.late) and now - self._heard > wait:
+            yield from self._give_up()
         for who, error in self._silent(now).items():
             yield from self._lose(who, error, now)
+
+    def _give_up(self) -> Iterator[Instruction]:
+        """End the job with the best model so far, if there is one."""
+        if (best := self._keeping.best) is not None:
+            yield Send(Abort("the job ends without a worker that is silent"), self.functions)
+            yield Done(best.step, self._keeping.best_key, best, self._keeping.best_key, given_up=True)
 
     def _silent(self, now: float) -> dict[FunctionId, MLLessError]:
         """Return the functions whose time is over, each with its error."""

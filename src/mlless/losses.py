@@ -33,7 +33,7 @@ class Losses:
         self._tries: Counter[int] = Counter()
         self._returns: Counter[int] = Counter()
 
-    def are_too_many(self, worker: int, now: float) -> bool:
+    def add(self, worker: int, now: float) -> bool:
         """Take in that a worker is lost; return whether that is once too often."""
         self._tries[worker] += 1
         self._recent.append(now)
@@ -41,7 +41,7 @@ class Losses:
             self._recent.popleft()
         return self._tries[worker] >= TRIES or len(self._recent) > self._most
 
-    def stand_still(self, step: int) -> bool:
+    def add_return(self, step: int) -> bool:
         """Take in that the job goes back to a step; return whether it has done so too often to go on."""
         self._returns[step] += 1
         return self._returns[step] > LEAST

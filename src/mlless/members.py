@@ -69,16 +69,16 @@ class Members(dict[int, Member]):
         self._generations[worker] += 1
         return self._generations[worker] - 1
 
-    def count(self, worker: int, generation: int) -> bool:
+    def is_newest(self, worker: int, generation: int) -> bool:
         """Return whether a function is the newest of its worker."""
         member = self.get(worker)
         return member is not None and member.generation == generation
 
     def is_fresh(self, who: FunctionId) -> bool:
         """Return whether a function is a member that has reported nothing yet."""
-        return self.count(*who) and self[who[0]].fresh
+        return self.is_newest(*who) and self[who[0]].fresh
 
-    def keep(self, workers: Container[int]) -> None:
+    def retain(self, workers: Container[int]) -> None:
         """Let go of all but these."""
         for worker in [one for one in self if one not in workers]:
             del self[worker]

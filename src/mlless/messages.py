@@ -217,6 +217,11 @@ class Plan(_Message, frozen=True):
         return tuple(member for member in self.members if member not in self.flush)
 
     @property
+    def lowest(self) -> int:
+        """The member that stores the model with which the job ends."""
+        return min(self.members)
+
+    @property
     def done(self) -> float:
         """Passes over the training rows when the step is over."""
         return self.epoch + (self.part + bool(self.trainers)) / self.parts

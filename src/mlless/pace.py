@@ -9,6 +9,7 @@ from mlless.job import Deadlines
 from mlless.messages import Plan
 
 FLOOR = 5.0  # seconds that any worker may be silent
+_LAST_WAIT = 5.0  # seconds of silence, or twice the usual step: then a job that is to end does so
 _TIMES = 10  # as long as the usual step
 _RECENT = 50  # steps that tell what is usual
 _LEAST = 3  # of them; the first ones are cold
@@ -41,6 +42,11 @@ class Pace:
     def whole(self) -> float:
         """The seconds that a step with an evaluation usually takes."""
         return self.usual + max(self._evaluations, default=0.0)
+
+    @property
+    def last_wait(self) -> float:
+        """The seconds of silence after which a job that is to end does so with the best model so far."""
+        return max(_LAST_WAIT, 2 * self.usual)
 
     @property
     def cold(self) -> float:

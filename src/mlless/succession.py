@@ -33,8 +33,9 @@ from mlless.messages import (
 )
 from mlless.pace import Pace
 
-# A successor is launched so many times as early as by all that it takes, and so many seconds, or such a share
-# of the limit: what comes too early costs little, what comes too late the changes that are not published.
+# A successor is launched before the end by twice as long as all takes until it can begin, and by another
+# second, or 5 % of the limit. What comes too early costs little; what comes too late costs the changes that
+# are not published.
 _SAFETY, _FLOOR, _SHARE = 2.0, 1.0, 0.05
 _HURRY = 1.5  # usual steps: who has less time left does not begin another one
 
@@ -46,13 +47,13 @@ class Succession:
         self._pace = pace
         self._successors: dict[int, Member] = {}
         self._leaving: dict[int, tuple[FunctionId, float]] = {}  # who hands over, and since when
-        self._origins: dict[int, Origin] = {}  # what was handed to members of the open step,
-        self._rests: dict[int, HandedOver] = {}  # and what was done for it that no report has told
-        self._starts: deque[float] = deque(maxlen=workers)  # seconds from launch to hello,
-        self._warming: deque[float] = deque(
-            maxlen=2 * workers
-        )  # until rows are read, or a first step is over,
-        self._handing: deque[float] = deque(maxlen=workers)  # and from the commit to what is handed over
+        self._origins: dict[int, Origin] = {}  # what was handed to members of the open step
+        self._rests: dict[int, HandedOver] = {}  # what was done for a hand-over that no report has told yet
+        # Seconds that it took lately: from launch to hello; from there until rows are read, or a first step
+        # is over; and from the commit that asks for a hand-over until it is there.
+        self._starts: deque[float] = deque(maxlen=workers)
+        self._warming: deque[float] = deque(maxlen=2 * workers)
+        self._handing: deque[float] = deque(maxlen=workers)
         self._limit = 0.0
 
     @property
@@ -172,7 +173,7 @@ class Succession:
 
         They are launched where that has not been done, and so are those that are needed ``soon``.
         """
-        self.close()
+        self.forget_handovers()
         yield from self.send_home(members)
         new = []
         for worker, generation in handing:
@@ -215,7 +216,7 @@ class Succession:
         """Take in that what was handed to a worker's member is gone."""
         self._origins.pop(worker, None)
 
-    def close(self) -> None:
+    def forget_handovers(self) -> None:
         """Take in that the open step is over, or given up."""
         self._leaving, self._origins, self._rests = {}, {}, {}
 

@@ -173,7 +173,8 @@ class Supervisor:
         if self._ledger.step <= self._first:
             self._costing.check_start(now)
         if self._ledger.is_silent(self._reception.awake()):
-            self._store.keep(self._kept)  # waits for a store that is away: time that does not count
+            # It waits for a store that is away, and ``awake`` takes that off the time that counts.
+            self._store.keep(self._kept)
         late = self._costing.late(now)
         if late:
             self._closing.ask("time")
@@ -189,7 +190,7 @@ class Supervisor:
                     self._launch(one.functions)
                 case Send():
                     self._hub.broadcast(one.message, one.functions)
-                case Close():
+                case Close():  # the last one of its list: what follows on it is carried out inside
                     self._close(one)
                 case Started():
                     self._started_at = self._clock.now() - self._opened

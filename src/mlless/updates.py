@@ -102,9 +102,12 @@ class Updates:
 
     def rewind(self, step: int, reports: Iterable[Report]) -> None:
         """Take in that the open step is given up, and all that there is with it."""
-        self.published = tuple((one.worker, one.generation) for one in reports)
-        self.litter = [*self.close(step), *self._before]
-        self._before = []
+        given_up = [
+            key for one in reports for key in pieces(step, (one.worker, one.generation), self._shards)
+        ]
+        summed = [merged_key(step, (one.worker, one.generation), s) for s, one in self._merged.items()]
+        self.litter += [*self._before, *given_up, *summed]
+        self._before, self._asked, self._merged, self.published = [], {}, {}, ()
 
     def overdue(self, step: int, patience: float, now: float) -> Iterator[tuple[FunctionId, MLLessError]]:
         """Yield the mergers whose time is over, each with its error."""

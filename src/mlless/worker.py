@@ -130,7 +130,8 @@ class Worker:
             if commit.best == me:
                 best = before or self._replica.snapshot()
                 key = model_key(keys.BEST, plan.step, me)
-                self._keep(checkpoint.save_snapshot(self._store, key, best, plan.step))
+                self._account(checkpoint.save_snapshot(self._store, key, best, plan.step))
+            # After a flush of all everyone stays, to score the finished model.
             if commit.end or (me[0] in plan.flush and plan.trainers):
                 return
             bytes_in = self._pattern.merge(commit, len(plan.members))
@@ -153,7 +154,7 @@ class Worker:
     def _begin(self, origin: Origin) -> None:
         """Start from where ``origin`` says."""
         self._stepper.memory, size = checkpoint.load_origin(self._store, origin, self._replica)
-        self._keep(size)
+        self._account(size)
 
     def _take_part(
         self, stepper: Stepper, pattern: Pattern, plan: Plan, who: FunctionId, bytes_in: int
@@ -167,9 +168,9 @@ class Worker:
         if pieces:
             self._store.put_all(pieces)
         self._laps.lap("publish")
-        if plan.last and who[0] == min(plan.members):
+        if plan.last and who[0] == plan.lowest:
             key = model_key(keys.RESULT, plan.step, who)
-            self._keep(checkpoint.save_snapshot(self._store, key, self._replica.snapshot(), plan.step))
+            self._account(checkpoint.save_snapshot(self._store, key, self._replica.snapshot(), plan.step))
         kept, self._bytes_kept = self._bytes_kept, 0
         return msgspec.structs.replace(
             report,
@@ -219,10 +220,10 @@ class Worker:
         """Store from where another one can start in ``step``."""
         key, memory = model_key(kind, step, self._me.function), self._stepper.memory
         origin, size = checkpoint.save_origin(self._store, key, self._replica, step, memory, whole=whole)
-        self._keep(size)
+        self._account(size)
         return origin
 
-    def _keep(self, size: int) -> None:
+    def _account(self, size: int) -> None:
         self._bytes_kept += size
         self._clock.work("keep", size)
         self._laps.lap("keep")

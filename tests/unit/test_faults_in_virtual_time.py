@@ -54,7 +54,7 @@ def complaint(first: int = 0) -> str:
 
 
 def test_messages_of_old_generations_that_are_taken_are_noticed(monkeypatch):
-    monkeypatch.setattr(Members, "count", lambda self, worker, generation: worker in self)
+    monkeypatch.setattr(Members, "is_newest", lambda self, worker, generation: worker in self)
     assert re.search("counted as lost|failed for .* which nothing had befallen", complaint())
 
 

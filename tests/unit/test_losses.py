@@ -57,15 +57,15 @@ def test_a_failure_is_told_in_its_own_words(failure: Failure, told: str, code: i
 @pytest.mark.parametrize("workers", [1, 5])
 def test_so_many_losses_in_a_window_are_enough(workers: int) -> None:
     losses, most = Losses(workers), max(LEAST, PER_WORKER * workers)
-    assert not any(losses.are_too_many(worker, 0.0) for worker in range(most))
-    assert losses.are_too_many(most, WINDOW)
+    assert not any(losses.add(worker, 0.0) for worker in range(most))
+    assert losses.add(most, WINDOW)
     losses = Losses(workers)
-    assert not any(losses.are_too_many(worker, 0.0) for worker in range(most))
-    assert not losses.are_too_many(most, WINDOW + 0.1)
+    assert not any(losses.add(worker, 0.0) for worker in range(most))
+    assert not losses.add(most, WINDOW + 0.1)
 
 
 def test_so_many_losses_of_a_worker_in_a_step_are_enough() -> None:
     losses = Losses(1)
-    assert [losses.are_too_many(0, 0.0) for _ in range(TRIES)] == [False] * (TRIES - 1) + [True]
+    assert [losses.add(0, 0.0) for _ in range(TRIES)] == [False] * (TRIES - 1) + [True]
     losses.go_on()
-    assert not losses.are_too_many(0, 0.0)
+    assert not losses.add(0, 0.0)

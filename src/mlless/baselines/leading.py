@@ -148,7 +148,7 @@ class Stage:
                     continue
                 error = self.error_of(one, f"{what} {one.worker}")
                 repeats = one.code in losses.REPEATS
-                if repeats or self._losses.are_too_many(one.worker, self.clock.now()):
+                if repeats or self._losses.add(one.worker, self.clock.now()):
                     raise error
                 self.closing.note_loss(f"{error.what}, and was started anew")
                 running |= set(self.start({one.worker: tasks[one.worker]}))

@@ -71,7 +71,7 @@ class _Guardian:
             if self._asked or STOP in open_objects(self._run).names():
                 print("it was asked to end, so that it is not resumed", flush=True)
                 return
-            if self._losses.are_too_many(_ME, time.monotonic()):
+            if self._losses.add(_ME, time.monotonic()):
                 print("that was once too often", flush=True)
                 return
 
