@@ -20,7 +20,8 @@ import mlless
 from mlless.data.synthetic import write_ratings
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGES = sorted(path.name for path in [*DOCS.glob("howto-*.md"), DOCS / "comparison.md", DOCS / "configuration.md"])
+_MORE = [DOCS / "comparison.md", DOCS / "configuration.md"]
+PAGES = sorted(path.name for path in [*DOCS.glob("howto-*.md"), *_MORE])
 BLOCK = re.compile(r"^```(sh|python|toml)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 

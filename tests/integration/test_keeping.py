@@ -23,9 +23,9 @@ from mlless.driver import run_job
 from mlless.errors import UsageError, WorkerFailed
 from mlless.locations import Directory
 from mlless.records import StepRecord, Summary
-from mlless.report.recorded import read_runs
 from mlless.report.history import CHECKPOINT, HISTORY, SUMMARY, read_history, read_summary
 from mlless.report.lock import LOCK
+from mlless.report.recorded import read_runs
 
 COMMAND = [sys.executable, "-m", "mlless"]
 
