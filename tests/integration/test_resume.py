@@ -50,7 +50,8 @@ def crash(spec: JobSpec, dataset: Dataset, run: Path, *, after: int = 30) -> lis
 
     def listen(record: StepRecord) -> None:
         seen.append(record)
-        if record.step >= after and (run / CHECKPOINT).exists():
+        if record.step >= after:
+            eventually((run / CHECKPOINT).exists, "a checkpoint, which another thread writes")
             raise Crash
 
     with pytest.raises(Crash):
