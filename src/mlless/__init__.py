@@ -23,12 +23,13 @@ if TYPE_CHECKING:
     from mlless.detached.launching import detach
     from mlless.detached.status import Status, status
     from mlless.detached.stopping import stop
-    from mlless.driver import Run, resume, train
     from mlless.errors import MLLessError
     from mlless.estimators.factorization import MatrixFactorization
     from mlless.estimators.logistic import LogisticRegression
     from mlless.prediction import Predictor, evaluate, load
     from mlless.report.comparison.page import write_report
+    from mlless.run import Run
+    from mlless.training import resume, train
 
 __version__ = "0.1.0"
 
@@ -46,9 +47,9 @@ _PLACES = {
     "Status": "mlless.detached.status",
     "status": "mlless.detached.status",
     "stop": "mlless.detached.stopping",
-    "Run": "mlless.driver",
-    "resume": "mlless.driver",
-    "train": "mlless.driver",
+    "Run": "mlless.run",
+    "resume": "mlless.training",
+    "train": "mlless.training",
     "MLLessError": "mlless.errors",
     "LogisticRegression": "mlless.estimators",
     "MatrixFactorization": "mlless.estimators",

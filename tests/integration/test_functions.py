@@ -23,10 +23,11 @@ from mlless.channels.opening import open_objects
 from mlless.data.dataset import Dataset, open_dataset
 from mlless.data.manifest import MANIFEST
 from mlless.deployment import Addresses, Deployment
-from mlless.driver import Run, run_job
+from mlless.driver import run_job
 from mlless.errors import WorkerFailed
 from mlless.launch import launch_of
 from mlless.locations import place_of
+from mlless.run import Run
 from mlless.runtimes.ports import Ended, Runtime
 from mlless.testing.emulator import EmulatorRuntime
 

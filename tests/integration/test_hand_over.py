@@ -14,9 +14,10 @@ from mlless import session
 from mlless.artifact import MODEL
 from mlless.data.dataset import Dataset
 from mlless.deployment import Deployment
-from mlless.driver import Run, run_job
+from mlless.driver import run_job
 from mlless.job import JobSpec
 from mlless.records import StepRecord
+from mlless.run import Run
 from mlless.runtimes.ports import Runtime
 from mlless.testing.emulator import EmulatorRuntime
 

@@ -19,9 +19,10 @@ from integration.jobs import eventually, job
 from mlless import session
 from mlless.data.dataset import Dataset
 from mlless.deployment import Deployment
-from mlless.driver import Run, run_job
+from mlless.driver import run_job
 from mlless.errors import UsageError, WorkerFailed, WorkerLost
 from mlless.memory import MB, megabytes, peak_memory
+from mlless.run import Run
 from mlless.runtimes.opening import open_runtime
 from mlless.runtimes.ports import Ended, Runtime
 from mlless.runtimes.processes import ProcessRuntime

@@ -18,7 +18,7 @@ from mlless.artifact import MODEL
 from mlless.data.assembly import assemble
 from mlless.data.dataset import Dataset
 from mlless.data.holding import Joined
-from mlless.driver import Run, run_job
+from mlless.driver import run_job
 from mlless.errors import UsageError
 from mlless.exchange.codec import pack
 from mlless.exchange.filter import SignificanceFilter
@@ -29,6 +29,7 @@ from mlless.models import model_of
 from mlless.models.base import Moment
 from mlless.records import StepRecord
 from mlless.replica import Replica
+from mlless.run import Run
 from mlless.testing.virtual import Durations, simulate
 from mlless.train_options import TrainOptions
 

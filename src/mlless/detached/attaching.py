@@ -8,7 +8,6 @@ from contextlib import AbstractContextManager, nullcontext
 
 from mlless.channels.opening import open_objects
 from mlless.closing import Listener
-from mlless.driver import Run
 from mlless.errors import DeadlineExceeded, JobError, MLLessError, WorkerLost
 from mlless.job import JobSpec
 from mlless.locations import Location, Place, place_of
@@ -17,6 +16,7 @@ from mlless.report.account import left_by
 from mlless.report.history import SUMMARY, Following, is_finished, read_summary, readable
 from mlless.report.progress import progress
 from mlless.report.underway import Underway, is_alive, read_underway
+from mlless.run import Run
 
 HINT = "Ctrl-C leaves the job alone"
 _NEAR, _FAR = 0.25, 5.0  # seconds between two looks: into a folder, into an object store

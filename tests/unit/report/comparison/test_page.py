@@ -13,13 +13,13 @@ import pytest
 
 from mlless.billing.tariff import load_tariff
 from mlless.channels.folder import Folder
-from mlless.driver import Run
 from mlless.errors import ChannelError, UsageError
 from mlless.job import Scaling
 from mlless.locations import Directory
 from mlless.report.comparison import charts, look
 from mlless.report.comparison.page import PAGE, write_report
 from mlless.report.recorded import read_runs
+from mlless.run import Run
 
 IBM = load_tariff("published-ibm")
 pytestmark = pytest.mark.slow  # each draws all charts

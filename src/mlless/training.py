@@ -1,0 +1,131 @@
+"""Training from Python: ``train``, and ``resume`` after it was lost."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Unpack
+
+from mlless.closing import Listener
+from mlless.data.dataset import Dataset, open_dataset
+from mlless.deployment import Deployment
+from mlless.driver import plan_job, plan_resume, run_job, unheard
+from mlless.locations import Location
+from mlless.options import anew, chosen, declared, made, takes_options
+from mlless.records import StepRecord
+from mlless.report.left import resuming
+from mlless.report.progress import progress
+from mlless.run import Run
+from mlless.train_options import ResumeOptions, TrainOptions
+from mlless.wishes import Wishes
+
+
+@takes_options(*declared(Wishes), *declared(Deployment))
+def train(
+    dataset: Location | Dataset,
+    *,
+    out: Location,
+    overwrite: bool = False,
+    verbose: bool = True,
+    listen: Listener = unheard,
+    **options: Unpack[TrainOptions],
+) -> Run:
+    """Train a model on a partitioned data set: on this machine, or by functions elsewhere.
+
+    A Ctrl-C or SIGTERM does not raise: the run comes back with the model so far and the
+    ``summary.stop_reason`` ``interrupted``. A second one raises KeyboardInterrupt.
+
+    Parameters
+    ----------
+    dataset : str, path or Dataset
+        The data set's folder, or the URL of its prefix in an object store.
+    out : str or path
+        The run's folder or URL: for ``model.safetensors``, ``history.jsonl`` and ``summary.json``.
+    overwrite : bool, default False
+        Whether to replace a run that is there.
+    verbose : bool, default True
+        Tell how it goes: live on a terminal, elsewhere in a line an evaluation.
+    listen : callable
+        Hears of every step: it is called with its ``StepRecord``. If it returns True the training ends.
+    **options
+        See below. Only what is given here counts: settings in files and variables are for the command line.
+
+    Returns
+    -------
+    Run
+        Where the files are, and the summary.
+
+    Raises
+    ------
+    UsageError
+        What was asked for does not fit the data set, or does not go together.
+    MLLessError
+        The training failed; its class says how.
+    """
+    wishes, deployment = made(Wishes, options), made(Deployment, options)
+    data = dataset if isinstance(dataset, Dataset) else open_dataset(dataset)
+    spec = plan_job(wishes, data, deployment)
+    with progress(spec) if verbose else nullcontext(unheard) as display:
+
+        def hear(record: StepRecord) -> object:
+            display(record)
+            return listen(record)
+
+        return run_job(spec, data, out, overwrite=overwrite, listen=hear, deployment=deployment)
+
+
+@takes_options(*anew(Wishes), *declared(Deployment))
+def resume(
+    run: Location,
+    *,
+    dataset: Location | Dataset | None = None,
+    verbose: bool = True,
+    listen: Listener = unheard,
+    **options: Unpack[ResumeOptions],
+) -> Run:
+    """Go on with a training whose process was killed, or that failed: from its newest checkpoint.
+
+    Steps after the checkpoint are taken again. Time and money go on from where they were, and so do
+    history, patience and the best model. It may go on with other workers, and elsewhere.
+
+    Parameters
+    ----------
+    run : str or path
+        The run's folder or URL: what ``train`` was given as ``out``.
+    dataset : str, path or Dataset, optional
+        Where the same data set is now, if it was moved.
+    verbose : bool, default True
+        Tell how it goes, as ``train`` does.
+    listen : callable
+        Hears of every further step, as that of ``train`` does.
+    **options
+        See below. Where functions run and meet is to be given again.
+
+    Returns
+    -------
+    Run
+        Where the files are, and the summary of the whole run.
+
+    Raises
+    ------
+    UsageError
+        There is no run, or none to resume: it runs, has ended, or has no checkpoint; or the options do not
+        go together.
+    MLLessError
+        The training failed; its class says how.
+    """
+    deployment = made(Deployment, options)
+    with resuming(run) as left:
+        job = plan_resume(left, chosen(anew(Wishes), options), dataset)
+        with (
+            progress(job.spec, elapsed=left.seconds, earlier=left.records)
+            if verbose
+            else nullcontext(unheard) as display
+        ):
+
+            def hear(record: StepRecord) -> object:
+                display(record)
+                return listen(record)
+
+            return run_job(
+                job.spec, job.dataset, left.place, listen=hear, deployment=deployment, left=job.left
+            )
