@@ -2,8 +2,7 @@
 
 A worker has an id and, for each launch, a generation. Only the newest counts, and while it is to take over
 from the one before, both. What an older one says or writes is passed over. A step is closed once each of its
-members has reported it, or another function in its name, and what they have published is merged, where some
-do so for all (``updates``). So every mini-batch is used once an epoch.
+members has reported it, or another in its name, so every mini-batch is used once an epoch; see ``updates``.
 
 Who is lost is launched anew. A member that has reported the open step donates its model, which is the same
 bits on all, and the newcomer takes the part that is missing. If nobody is left to donate, the job goes back
