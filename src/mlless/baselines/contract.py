@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from mlless.records import Summary
 
 Tables = dict[str, Floats]
+MLLESS_ALONE = ("pattern", "worker_timeout", "on_loss", "checkpoint_every")  # options for MLLess' supervisor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +49,7 @@ class System:
     ``about`` says in a line what it is. It trains models of these ``kinds``. Its own ``wishes`` go over those
     of a user. ``packages`` have to be there: by what they are imported as, what is to be installed.
     ``priced``: it needs a tariff. ``served``: its functions meet over servers, which then are on its bill.
-    ``talks``: they use the bus. ``keeps``: options of a training that it has values of its own for.
+    ``talks``: they use the bus. ``keeps``: options of a training that have no effect on it.
     Functions start at the dotted name ``entry``, which calls ``run_function``.
     """
 
@@ -59,7 +60,7 @@ class System:
     priced: bool = False
     served: bool = True
     talks: bool = True
-    keeps: Sequence[str] = ()
+    keeps: Sequence[str] = MLLESS_ALONE
     entry: str = ""
     lead: Callable[[Stage], tuple[Tables, Choice]] | None = None
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from mlless.baselines.contract import System
 from mlless.closing import Listener
 from mlless.data.dataset import Dataset
@@ -11,7 +14,10 @@ from mlless.locations import Place
 from mlless.records import Summary
 
 
+@dataclass(frozen=True, kw_only=True)
 class _Itself(System):
+    keeps: Sequence[str] = ()
+
     def run(
         self,
         name: str,

@@ -22,7 +22,7 @@ import numpy as np
 import safetensors.numpy
 
 import mlless
-from mlless.baselines.contract import Function, System, Tables, run_function
+from mlless.baselines.contract import MLLESS_ALONE, Function, System, Tables, run_function
 from mlless.data.assembly import assemble
 from mlless.data.dataset import Dataset
 from mlless.data.groups import joined
@@ -245,7 +245,7 @@ def _single(learner: str, about: str, kind: Literal["mf", "lr"], package: str, *
         wishes={"workers": 1, "sync": "bsp", **wishes},
         packages={LEARNERS[learner][0].partition(".")[0]: package},
         served=False,
-        keeps=("optimizer", "learning_rate", "l2", "batch_size"),
+        keeps=(*MLLESS_ALONE, "optimizer", "learning_rate", "l2", "batch_size"),
         entry="mlless.baselines.single:main",
         lead=partial(lead, learner=learner),
     )

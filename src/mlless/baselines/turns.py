@@ -108,7 +108,7 @@ def contestants(
         else:
             taking.append(one)
             own = [name for name in system.keeps if getattr(one.wishes, name) != getattr(Wishes(), name)]
-            notes += [f"{one.name} has its own {', '.join(own)}"] if own else []
+            notes += [f"without effect on {one.name}: {', '.join(own)}"] if own else []
             continue
         notes.append(f"left out {one.name}: {why}")
     if not taking:

@@ -41,7 +41,7 @@ def test_who_cannot_take_part_is_left_out_and_told_why(systems, ratings: Dataset
     assert notes == [
         "left out priced: it needs prices: name a --tariff",
         "left out absent: not installed: pip install no-such-package",
-        "stubborn has its own l2",
+        "without effect on stubborn: l2",
     ]
     taking, notes = contestants(PRICED, ratings, ["priced", "any"])
     assert (names(taking), notes) == (["priced", "any"], [])
