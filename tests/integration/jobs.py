@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -11,11 +12,15 @@ from pathlib import Path
 
 import msgspec
 
+import mlless
 from mlless.data.dataset import Dataset
+from mlless.detached.status import Status
 from mlless.job import JobSpec
 from mlless.recipes import job_of
+from mlless.report.underway import Detached
 from mlless.wishes import Wishes
 
+COMMAND = [sys.executable, "-m", "mlless"]
 PATIENCE = 20.0  # seconds after which a test gives up on an event
 
 
@@ -99,3 +104,74 @@ class DriverProcess:
         """Kill whatever is left."""
         self.process.kill()
         self.process.communicate()
+
+
+class DetachedJob:
+    """A detached job of the command line, whose processes are known."""
+
+    def __init__(
+        self, dataset: Dataset, run: Path | str, channels: Path, *options: str, epochs: int = 10**6
+    ) -> None:
+        channels.mkdir(exist_ok=True)
+        self.run, self.channels = run, channels
+        self.environment = {**os.environ, "MLLESS_CHANNEL_DIR": str(channels)}
+        command = [*COMMAND, "train", dataset.location, "--out", str(run), "--epochs", str(epochs)]
+        self.done = subprocess.run(
+            [*command, "--detach", *options],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env=self.environment,
+            check=False,
+        )
+        self.everyone: list[int] = []
+
+    def look(self) -> Detached:
+        """Take in which processes there are; return what the job says of its guardian."""
+        found = self.status.job
+        assert found is not None
+        assert found.detached is not None
+        guardian = found.detached.guardian
+        (self.supervisor,) = children(guardian)
+        assert found.pid == self.supervisor
+        self.everyone, below = [guardian, self.supervisor], children(self.supervisor)
+        while below:
+            self.everyone += below
+            below = [pid for parent in below for pid in children(parent)]
+        return found.detached
+
+    @property
+    def status(self) -> Status:
+        return mlless.status(self.run)
+
+    def command(
+        self, name: str, *options: str, command: list[str] = COMMAND
+    ) -> subprocess.CompletedProcess[str]:
+        """Run another command on the run."""
+        return subprocess.run(
+            [*command, name, str(self.run), *options],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env=self.environment,
+            check=False,
+        )
+
+    def watch(self, command: list[str] = COMMAND) -> subprocess.Popen[str]:
+        """Attach to the run, in a process of its own whose output is to be read."""
+        return subprocess.Popen(
+            [*command, "attach", str(self.run)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**self.environment, "PYTHONUNBUFFERED": "1"},
+        )
+
+    def assert_nothing_left(self) -> None:
+        eventually(lambda: not any(map(alive, self.everyone)), "processes end")
+        eventually(lambda: not any(self.channels.iterdir()), "channel files go")
+
+    def end(self) -> None:
+        for pid in self.everyone:
+            if alive(pid):
+                os.kill(pid, signal.SIGKILL)

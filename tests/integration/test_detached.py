@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from integration.jobs import PATIENCE, alive, children, eventually, job
+from integration.jobs import COMMAND, PATIENCE, DetachedJob, alive, eventually, job
 from servers.redis import Server
 from servers.s3 import S3Server
 
@@ -20,85 +21,30 @@ import mlless
 from mlless.artifact import MODEL
 from mlless.channels.opening import open_objects
 from mlless.data.dataset import Dataset
-from mlless.detached.status import Status
 from mlless.driver import run_job
 from mlless.errors import MLLessError, UsageError, WorkerLost
 from mlless.locations import Directory, place_of
 from mlless.losses import LEAST
 from mlless.report.history import CHECKPOINT, HISTORY, SUMMARY, read_history, read_summary
 from mlless.report.lock import GUARD, LOCK
-from mlless.report.underway import LOG, UNDERWAY, Detached
+from mlless.report.underway import LOG, UNDERWAY
 
-COMMAND = [sys.executable, "-m", "mlless"]
 FINISHED = {MODEL, HISTORY, SUMMARY, LOG}
+# The command line as it is on another machine, which sees none of the job's processes.
+ELSEWHERE = [
+    sys.executable,
+    "-c",
+    "import socket; socket.gethostname = lambda: 'elsewhere'; from mlless.cli import main; main()",
+]
 
 
 def names(run: Path) -> set[str]:
     return {path.name for path in run.iterdir()}
 
 
-class Job:
-    """A detached job of the command line, whose processes are known."""
-
-    def __init__(
-        self, dataset: Dataset, run: Path, channels: Path, *options: str, epochs: int = 10**6
-    ) -> None:
-        channels.mkdir(exist_ok=True)
-        self.run, self.channels = run, channels
-        self.environment = {**os.environ, "MLLESS_CHANNEL_DIR": str(channels)}
-        command = [*COMMAND, "train", dataset.location, "--out", str(run), "--epochs", str(epochs)]
-        self.done = subprocess.run(
-            [*command, "--detach", *options],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            env=self.environment,
-            check=False,
-        )
-        self.everyone: list[int] = []
-
-    def look(self) -> Detached:
-        """Take in which processes there are; return what the job says of its guardian."""
-        found = self.status.job
-        assert found is not None
-        assert found.detached is not None
-        guardian = found.detached.guardian
-        (self.supervisor,) = children(guardian)
-        assert found.pid == self.supervisor
-        zygotes = children(self.supervisor)
-        self.everyone = [guardian, self.supervisor, *zygotes]
-        for zygote in zygotes:
-            self.everyone += children(zygote)
-        return found.detached
-
-    @property
-    def status(self) -> Status:
-        return mlless.status(self.run)
-
-    def command(self, name: str, *options: str) -> subprocess.CompletedProcess[str]:
-        """Run another command on the run."""
-        return subprocess.run(
-            [*COMMAND, name, str(self.run), *options],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            env=self.environment,
-            check=False,
-        )
-
-    def assert_nothing_left(self) -> None:
-        eventually(lambda: not any(map(alive, self.everyone)), "processes end")
-        eventually(lambda: not any(self.channels.iterdir()), "channel files go")
-
-    def end(self) -> None:
-        for pid in self.everyone:
-            if alive(pid):
-                os.kill(pid, signal.SIGKILL)
-
-
 @pytest.fixture
-def detached(ratings: Dataset, run_folder: Path, tmp_path: Path) -> Iterator[Job]:
-    started = Job(ratings, run_folder, tmp_path / "channels", "--workers", "2")
+def detached(ratings: Dataset, run_folder: Path, tmp_path: Path) -> Iterator[DetachedJob]:
+    started = DetachedJob(ratings, run_folder, tmp_path / "channels", "--workers", "2")
     assert (started.done.returncode, started.done.stderr) == (0, "")
     started.look()
     yield started
@@ -109,7 +55,7 @@ def detached(ratings: Dataset, run_folder: Path, tmp_path: Path) -> Iterator[Job
 def test_a_detached_job_is_the_same_training(
     ratings: Dataset, run_folder: Path, tmp_path: Path, workers: int
 ) -> None:
-    started = Job(ratings, run_folder, tmp_path / "channels", "--workers", str(workers), epochs=3)
+    started = DetachedJob(ratings, run_folder, tmp_path / "channels", "--workers", str(workers), epochs=3)
     assert (started.done.returncode, started.done.stderr) == (0, "")
     assert f"mlless attach {run_folder}" in started.done.stdout
     run = mlless.attach(run_folder, verbose=False)
@@ -124,7 +70,7 @@ def test_a_detached_job_is_the_same_training(
     assert "result    rmse" in log
 
 
-def test_nothing_of_the_callers_holds_it(detached: Job) -> None:
+def test_nothing_of_the_callers_holds_it(detached: DetachedJob) -> None:
     for pid in detached.everyone:
         assert os.getsid(pid) != os.getsid(0)
         tty = subprocess.run(["ps", "-o", "tty=", "-p", str(pid)], capture_output=True, text=True, check=True)
@@ -161,14 +107,8 @@ def test_a_terminal_that_is_closed_leaves_it_alone(
     assert names(run_folder) == FINISHED
 
 
-def test_who_attaches_sees_it_to_its_end(detached: Job) -> None:
-    watching = subprocess.Popen(
-        [*COMMAND, "attach", str(detached.run)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**detached.environment, "PYTHONUNBUFFERED": "1"},
-    )
+def test_who_attaches_sees_it_to_its_end(detached: DetachedJob) -> None:
+    watching = detached.watch()
     try:
         assert watching.stdout is not None
         for line in watching.stdout:
@@ -190,14 +130,8 @@ def test_who_attaches_sees_it_to_its_end(detached: Job) -> None:
     assert msgspec.json.decode(told.stdout)["stop_reason"] == "interrupted"
 
 
-def test_ctrl_c_leaves_the_job_alone(detached: Job) -> None:
-    watching = subprocess.Popen(
-        [*COMMAND, "attach", str(detached.run)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**detached.environment, "PYTHONUNBUFFERED": "1"},
-    )
+def test_ctrl_c_leaves_the_job_alone(detached: DetachedJob) -> None:
+    watching = detached.watch()
     assert watching.stdout is not None
     watching.stdout.readline()
     watching.send_signal(signal.SIGINT)
@@ -208,7 +142,7 @@ def test_ctrl_c_leaves_the_job_alone(detached: Job) -> None:
     assert all(map(alive, detached.everyone))
 
 
-def test_a_signal_to_the_guardian_ends_the_job_in_order(detached: Job) -> None:
+def test_a_signal_to_the_guardian_ends_the_job_in_order(detached: DetachedJob) -> None:
     os.kill(detached.everyone[0], signal.SIGTERM)
     detached.assert_nothing_left()
     assert detached.status.stop_reason == "interrupted"
@@ -220,7 +154,7 @@ def test_a_supervisor_that_is_killed_is_followed_by_another(
     ratings: Dataset, run_folder: Path, tmp_path: Path, workers: int
 ) -> None:
     """It resumes the run."""
-    started = Job(ratings, run_folder, tmp_path / "channels", "--workers", str(workers))
+    started = DetachedJob(ratings, run_folder, tmp_path / "channels", "--workers", str(workers))
     before = started.look()
     eventually(lambda: CHECKPOINT in names(run_folder), "a checkpoint")
     dead, everyone = started.supervisor, started.everyone[1:]
@@ -243,7 +177,7 @@ def test_a_supervisor_that_is_killed_is_followed_by_another(
     assert names(run_folder) == FINISHED
 
 
-def test_who_kills_everyone_loses_the_job_and_may_resume_it(detached: Job) -> None:
+def test_who_kills_everyone_loses_the_job_and_may_resume_it(detached: DetachedJob) -> None:
     eventually(lambda: CHECKPOINT in names(detached.run), "a checkpoint")
     detached.look()
     guardian, supervisor, *_ = detached.everyone
@@ -251,7 +185,7 @@ def test_who_kills_everyone_loses_the_job_and_may_resume_it(detached: Job) -> No
     os.kill(supervisor, signal.SIGKILL)
     detached.assert_nothing_left()
     assert detached.status.state == "lost"
-    assert f"mlless resume {detached.run}" in detached.command("status").stdout
+    assert f"mlless resume {detached.run} --detach\n" in detached.command("status").stdout
     with pytest.raises(WorkerLost, match="the job was killed"):
         mlless.attach(detached.run, verbose=False)
     assert detached.command("attach").returncode == 6
@@ -263,7 +197,7 @@ def test_who_kills_everyone_loses_the_job_and_may_resume_it(detached: Job) -> No
     assert len(read_summary(Directory(detached.run)).resumed) == 1
 
 
-def test_a_supervisor_that_dies_again_and_again_is_given_up(detached: Job) -> None:
+def test_a_supervisor_that_dies_again_and_again_is_given_up(detached: DetachedJob) -> None:
     eventually(lambda: CHECKPOINT in names(detached.run), "a checkpoint")
     guardian = detached.everyone[0]
 
@@ -288,7 +222,7 @@ def test_a_supervisor_that_dies_again_and_again_is_given_up(detached: Job) -> No
     detached.assert_nothing_left()
 
 
-def test_the_job_goes_on_without_its_guardian(detached: Job) -> None:
+def test_the_job_goes_on_without_its_guardian(detached: DetachedJob) -> None:
     os.kill(detached.everyone[0], signal.SIGKILL)
     assert detached.status.state == "running"
     assert mlless.stop(detached.run, within=PATIENCE).stop_reason == "interrupted"
@@ -297,12 +231,12 @@ def test_the_job_goes_on_without_its_guardian(detached: Job) -> None:
     run_job(job(open_data(detached), epochs=1), open_data(detached), detached.run, overwrite=True)
 
 
-def open_data(detached: Job) -> Dataset:
+def open_data(detached: DetachedJob) -> Dataset:
     return mlless.open_dataset(read_summary(Directory(detached.run)).job.dataset)
 
 
 def test_errors_are_told_where_it_was_asked_for(ratings: Dataset, run_folder: Path, tmp_path: Path) -> None:
-    bad = Job(ratings, run_folder, tmp_path / "channels", "--workers", "100000")
+    bad = DetachedJob(ratings, run_folder, tmp_path / "channels", "--workers", "100000")
     assert bad.done.returncode == 2
     assert bad.done.stderr.startswith("error: more workers than groups of rows")
     assert not run_folder.exists()
@@ -318,7 +252,7 @@ def test_errors_are_told_where_it_was_asked_for(ratings: Dataset, run_folder: Pa
 def test_a_job_that_fails_later_is_told_to_who_attaches(
     ratings: Dataset, run_folder: Path, tmp_path: Path
 ) -> None:
-    started = Job(ratings, run_folder, tmp_path / "channels", "--workers", "2", "--on-loss", "fail")
+    started = DetachedJob(ratings, run_folder, tmp_path / "channels", "--workers", "2", "--on-loss", "fail")
     started.look()
     eventually(lambda: started.status.model_step > 0, "a best model")
     os.kill(started.everyone[-1], signal.SIGKILL)
@@ -333,7 +267,7 @@ def test_a_job_that_fails_later_is_told_to_who_attaches(
     assert FINISHED <= names(run_folder) <= FINISHED | {CHECKPOINT}
 
 
-def test_two_jobs_in_one_folder_are_refused(detached: Job, ratings: Dataset) -> None:
+def test_two_jobs_in_one_folder_are_refused(detached: DetachedJob, ratings: Dataset) -> None:
     with pytest.raises(UsageError, match="another job writes to this run's folder"):
         mlless.detach(ratings, out=detached.run, overwrite=True)
     assert detached.status.state == "running"
@@ -407,3 +341,62 @@ def test_in_an_object_store(
     mlless.clean(f"{run}/lost")
     eventually(lambda: not list(tmp_path.glob("mlless-*")), "channel files go")
     Path(lost.detached.log).unlink()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("s3")
+def test_a_run_in_a_bucket_is_seen_followed_and_stopped_from_another_machine(
+    ratings: Dataset, bucket: str, tmp_path: Path
+) -> None:
+    run = f"s3://{bucket}/runs/far"
+    started = DetachedJob(ratings, run, tmp_path / "channels", "--workers", "2")
+    assert (started.done.returncode, started.done.stderr) == (0, "")
+    started.look()
+    watching = started.watch(ELSEWHERE)
+    try:
+        seen = started.command("status", command=ELSEWHERE)
+        assert f"running, detached process {started.supervisor} of {socket.gethostname()}" in seen.stdout
+        assert f"mlless stop {run}" in seen.stdout
+        assert watching.stdout is not None
+        assert any(line.startswith("epoch   2.0") for line in watching.stdout)
+        stopped = started.command("stop", command=ELSEWHERE)
+        assert (stopped.returncode, stopped.stderr) == (0, "")
+        assert "finished (interrupted)" in stopped.stdout
+        output, errors = watching.communicate(timeout=60)
+        assert watching.returncode == 130
+        assert errors == f"interrupted: the model so far is in {run}\n"
+        assert "result    rmse" in output
+        started.assert_nothing_left()
+        eventually(lambda: open_objects(place_of(run)).names() == FINISHED, "the log")
+    finally:
+        watching.kill()
+        watching.communicate()
+        started.end()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("s3")
+def test_a_run_in_a_bucket_is_seen_to_be_lost_from_another_machine(
+    ratings: Dataset, bucket: str, tmp_path: Path
+) -> None:
+    started = DetachedJob(ratings, f"s3://{bucket}/runs/lost", tmp_path / "channels", "--workers", "2")
+    started.look()
+    guardian, supervisor, *_ = started.everyone
+    watching = started.watch(ELSEWHERE)
+    try:
+        assert watching.stdout is not None
+        assert any(line.startswith("epoch   1.0") for line in watching.stdout)
+        os.kill(guardian, signal.SIGKILL)
+        os.kill(supervisor, signal.SIGKILL)
+        _, errors = watching.communicate(timeout=60)
+    finally:
+        watching.kill()
+        started.end()
+    assert watching.returncode == 6
+    assert "the job was killed. See mlless status" in errors
+    seen = started.command("status", command=ELSEWHERE)
+    assert f"lost: its detached process {supervisor} of {socket.gethostname()} is gone" in seen.stdout
+    assert f"mlless resume {started.run} --detach\n" in seen.stdout
+    stopped = started.command("stop", command=ELSEWHERE)
+    assert stopped.returncode == 2
+    assert "found one that is lost" in stopped.stderr

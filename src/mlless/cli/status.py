@@ -9,6 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from mlless.detached.status import Status
+    from mlless.report.underway import Underway
 
 EXAMPLES = """[bold]Examples[/bold]
 
@@ -85,7 +86,7 @@ def _next(status: Status) -> Iterator[str]:
             yield f"mlless attach {run}"
             yield f"mlless stop {run}"
         case "lost":
-            yield f"mlless resume {run}"
+            yield f"mlless resume {run}{_as_before(status.job)}"
             yield f"mlless clean {run}"
         case "failed":
             yield f"mlless resume {run}"
@@ -93,3 +94,16 @@ def _next(status: Status) -> Iterator[str]:
             yield f"mlless report {run}"
     if status.model_step and status.state in ("lost", "failed"):
         yield f"mlless predict {run} FILE"
+
+
+def _as_before(job: Underway | None) -> str:
+    """Return the options with which a job is resumed where it ran; passwords were not recorded."""
+    from mlless.cli.console import quote
+    from mlless.deployment import Deployment
+    from mlless.options import declared
+
+    if job is None:
+        return ""
+    places = [(one.flag, getattr(job.deployment, one.name), one.default) for one in declared(Deployment)]
+    given = [f" {flag} {quote(str(value))}" for flag, value, default in places if value != default]
+    return "".join([" --detach" if job.detached else "", *given])

@@ -27,10 +27,11 @@ from mlless.options import declared, made, takes_options
 from mlless.report.files import check_run_folder
 from mlless.report.underway import LOG, is_alive
 from mlless.runtimes.hosted import module_command
+from mlless.runtimes.lithops import LithopsRuntime
 from mlless.train_options import TrainOptions
 from mlless.wishes import Wishes
 
-_START = 60.0  # seconds beyond those that workers have: for Python to start, and for a runtime to be deployed
+_START = 60.0  # seconds beyond those that workers have: for Python to start
 
 
 @takes_options(*declared(Wishes), *declared(Deployment))
@@ -104,7 +105,7 @@ def launch(
         anew=dict(anew or {}),
         dataset=dataset,
     )
-    within = (job.deadlines if job else Deadlines()).start + _START
+    within = patience(deployment, job.deadlines if job else Deadlines())
     heard, told = os.pipe()
     try:
         with open(log, "ab") as file:
@@ -126,6 +127,12 @@ def launch(
             raise
     finally:
         os.close(heard)
+
+
+def patience(deployment: Deployment, deadlines: Deadlines) -> float:
+    """Return for how many seconds a job may not be under way: a cloud's runtime may be deployed first."""
+    deploying = LithopsRuntime.START_DEADLINE if deployment.runtime == "lithops" else 0.0
+    return deploying + deadlines.start + _START
 
 
 def _log(out: Place) -> str:
