@@ -14,7 +14,7 @@ import time
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -25,8 +25,10 @@ from unittest.mock import patch
 
 import msgspec
 import numpy as np
+from lives import Fate, History, fate_of
 
 from mlless import checkpoint, keys
+from mlless.billing.tariff import load_tariff
 from mlless.channels.ports import KeyValueStore
 from mlless.checkpoint import Memory
 from mlless.data.dataset import Dataset
@@ -41,6 +43,7 @@ from mlless.messages import Begin, Commit, Failure, FunctionId, Merged, Origin, 
 from mlless.recipes import job_of
 from mlless.records import StepRecord
 from mlless.replica import Replica
+from mlless.report.history import that_count
 from mlless.testing.faults import Faults, draw
 from mlless.testing.virtual import (
     Dismissed,
@@ -66,7 +69,8 @@ BOUND = 0.15  # by which the held-out metric, of some forty rows, may be worse: 
 class Trial:
     """A job, whether its bits must be those of the undisturbed one, and what befalls it.
 
-    Its functions take so many seconds to ``start`` and are ended after ``limit`` seconds.
+    Its functions take so many seconds to ``start`` and are ended after ``limit`` seconds. With a ``fate`` its
+    supervisor dies, and it is resumed.
     """
 
     seed: int
@@ -76,6 +80,7 @@ class Trial:
     faults: Faults
     limit: float | None
     start: float
+    fate: Fate | None
 
     def leavers(self, record: StepRecord) -> Collection[int]:
         """Let the one who leaves go."""
@@ -94,10 +99,9 @@ def dataset(kind: str) -> Dataset:
             write_clicks(folder / "source.svm", rows=400, features=60, per_row=6, seed=1)
             made = partition(folder / "source.svm", folder / "data")
         objects = MemoryObjects()
-        for file in (*made.manifest.train, *made.manifest.validation):
-            if file.rows:
-                objects.put(file.path, made.objects.get(file.path))
-    return replace(made, objects=objects)
+        for file in made.manifest.files:
+            objects.put(file.path, made.objects.get(file.path))
+    return replace(made, objects=objects, address=kind)
 
 
 def trial_of(seed: int) -> Trial:
@@ -139,10 +143,15 @@ def trial_of(seed: int) -> Trial:
         else None
     )
     faults = draw(seed, workers, calls=8 * epochs * parts, seconds=0.3 * epochs * parts)
+    fate = fate_of(seed, workers, faults, steps=epochs * parts)
+    if fate is not None:
+        every = random.Random(f"checkpoints for {seed}").choice((None, 0.2, 1.0))
+        spec = msgspec.structs.replace(spec, checkpoint_every=every, tariff=load_tariff("aws-lambda-x86"))
     if limit is not None:
         # What is said of the time left is as old as that; a step with mergers has twice as many messages.
-        limit += (20 if spec.shards else 10) * faults.delay
-    return Trial(seed, spec, exact and on_loss == "replace", leaves, faults, limit, start)
+        delay = max(one.delay for one in (fate.faults if fate else (faults,)))
+        limit += (20 if spec.shards else 10) * delay
+    return Trial(seed, spec, exact and on_loss == "replace", leaves, faults, limit, start, fate)
 
 
 def run(trial: Trial, trace: Trace, records: list[StepRecord]) -> Simulation:
@@ -150,13 +159,18 @@ def run(trial: Trial, trace: Trace, records: list[StepRecord]) -> Simulation:
     return simulate(
         trial.spec,
         dataset(trial.spec.dataset),
-        replace(DURATIONS, start=trial.start),
+        lasting(trial),
         leavers=trial.leavers,
         listen=records.append,
         faults=trial.faults,
         trace=trace,
         limit=trial.limit,
     )
+
+
+def lasting(trial: Trial) -> Durations:
+    """Return what things take in a trial."""
+    return replace(DURATIONS, start=trial.start)
 
 
 def undisturbed(trial: Trial, trained: int) -> Simulation:
@@ -178,15 +192,15 @@ def undisturbed(trial: Trial, trained: int) -> Simulation:
 def attempt(seed: int) -> tuple[str, list[str]]:
     """Run the trial of a seed; return how it ended, and what did not hold."""
     trial, trace, records, wrong = trial_of(seed), [], [], []
+    if trial.fate is not None:
+        return attempt_lives(trial, trial.fate)
     try:
-        with beginnings(wrong), warnings.catch_warnings():
-            known = "ignore" if trial.faults.away or trial.faults.asleep else "error"
-            warnings.filterwarnings(known, "for .* s nothing could come in", RuntimeWarning)
+        with beginnings(wrong), awake(trial.faults):
             done = run(trial, trace, records)
     except MLLessError as error:
         wrong += [
-            *failed_rightly(trial, trace, records, error),
-            *course_of(trial, trace, records),
+            *failed_rightly(trial, trace, error),
+            *course_of(trial, [(trace, records)]),
             *went_on(trial, trace, error),
         ]
         return type(error).__name__, wrong
@@ -195,13 +209,97 @@ def attempt(seed: int) -> tuple[str, list[str]]:
     return done.outcome.stop_reason, [
         *wrong,
         *went_on(trial, trace),
-        *course_of(trial, trace, records),
+        *course_of(trial, [(trace, records)]),
         *committed(trial, trace),
         *ended_rightly(trial, trace, done),
-        *result_of(trial, trace, records, done),
+        *result_of(trial, trace, records, done, same=trial.exact or not lost(trace), lost=bool(lost(trace))),
         *kept_clean(trace, done),
         *handed_over(trial, trace, records),
     ]
+
+
+def attempt_lives(trial: Trial, fate: Fate) -> tuple[str, list[str]]:
+    """Run a trial whose supervisor dies; return how it ended at last, and what did not hold."""
+    history, wrong = history_of(trial, fate), []
+    lives, done, failure = history.lives, None, None
+    try:
+        with beginnings(wrong), awake(*fate.faults):
+            done = history.run(trial.spec, trial.leavers)
+    except MLLessError as error:
+        failure = error
+    except Exception:
+        return "raised", [*wrong, traceback.format_exc()]
+    for life in lives:
+        part = replace(trial, spec=life.spec, faults=life.faults)
+        if failure is not None and life is lives[-1]:
+            wrong += [*went_on(part, life.trace, failure), *failed_rightly(part, life.trace, failure)]
+        else:
+            wrong += [*went_on(part, life.trace), *committed(part, life.trace)]
+            wrong += handed_over(part, life.trace, life.records)
+    wrong += course_of(trial, [(life.trace, life.records) for life in lives])
+    wrong += told_rightly(history, done)
+    if done is None:
+        return type(failure).__name__ if failure else "refused", wrong
+    trace = [one for life in lives for one in life.trace]
+    records = [one for life in lives for one in life.records]
+    exact = trial.exact and all(workers is None for workers in fate.workers[: len(lives)])
+    wrong += ended_rightly(part, trace, done)
+    wrong += result_of(part, trace, records, done, same=exact, lost=True)
+    wrong += kept_clean(life.trace, done)
+    return f"{done.outcome.stop_reason} (resumed)" if len(lives) > 1 else done.outcome.stop_reason, wrong
+
+
+def history_of(trial: Trial, fate: Fate) -> History:
+    """Return the lives of a trial's job, which are yet to be run."""
+    return History(fate, dataset(trial.spec.dataset), lasting(trial), trial.limit)
+
+
+def told_rightly(history: History, done: Simulation | None) -> Iterator[str]:
+    """Complain of a run that does not tell of all its lives: of steps, time, money, and of the best model."""
+    written, lives = history.written, history.lives
+    paid = dearest = 0.0
+    for before, after in pairwise([None, *written]):
+        if before is not None and after.time < before.time:
+            yield f"step {after.step} is told of at {after.time} s, after {before.time} s"
+        if any("the job is resumed" in loss for loss in after.losses):
+            paid = dearest
+        dearest = max(dearest, after.cost or 0.0)
+        if (after.cost or 0.0) < paid:  # within a life the end of a function may be told of late
+            yield f"step {after.step} is told of for {after.cost} dollars, where {paid} were paid before"
+    counted = that_count(written)
+    if [record.step for record in counted] != list(range(len(counted))):
+        yield f"the history has the steps {[record.step for record in counted]}"
+    for number, life in enumerate(lives[1:], start=1):
+        if life.records and not any("the job is resumed" in loss for loss in life.records[0].losses):
+            yield f"life {number} does not tell that the job is resumed"
+        if life.score and life.mark and life.mark.progress.best != life.score:
+            yield f"life {number} goes on with the best model {life.mark.progress.best}, not {life.score}"
+        before, after = life.score, lives[number + 1].score if life is not lives[-1] else life.score
+        if before and not emptied(life.trace) and (after is None or after.value > before.value):
+            yield f"the best model was {before}, and after another life it is {after}"
+    if done is None:
+        return
+    heard = that_count(one for life in lives for one in life.records)
+    if counted != heard and lives[-1].records:  # without, a line that was lost is not taken again
+        yield f"the history has {len(counted)} steps that count, and not the {len(heard)} that were heard of"
+    told = written[-1].time if written else 0.0
+    if done.outcome.seconds < told or (done.bill and done.bill.total < paid):
+        yield f"it ends after {done.outcome.seconds} s for {done.bill}, where {paid} dollars were paid before"
+    best = lives[-1].score
+    if best is not None and not emptied(lives[-1].trace):
+        found = next(iter(done.outcome.model.heldout.values()), math.inf)
+        if found > best.value:
+            yield f"the model is worth {found}, which had been {best.value}"
+
+
+@contextmanager
+def awake(*faults: Faults) -> Iterator[None]:
+    """Let nobody warn of anything, but that nothing could come in for long where faults explain it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", category=RuntimeWarning)
+        if any(one.away or one.asleep for one in faults):
+            warnings.filterwarnings("ignore", "for .* s nothing could come in", RuntimeWarning)
+        yield
 
 
 @contextmanager
@@ -270,9 +368,7 @@ def went_on(trial: Trial, trace: Trace, error: MLLessError | None = None) -> Ite
             yield f"failed for {newest}, which nothing had befallen: {error}"
 
 
-def failed_rightly(
-    trial: Trial, trace: Trace, records: Sequence[StepRecord], error: MLLessError
-) -> Iterator[str]:
+def failed_rightly(trial: Trial, trace: Trace, error: MLLessError) -> Iterator[str]:
     """Complain about a failure that the faults do not explain."""
     lost = sum(len(one.functions) for _, one in trace if isinstance(one, Dismissed))
     tries: Counter[int] = Counter()
@@ -288,17 +384,20 @@ def failed_rightly(
         return
     if isinstance(error, MissingUpdate) and emptied(trace):
         return
-    if max(Counter(one.message.plans[0].step for one in begins(trace)).values()) > 8:
+    if max(Counter(one.message.plans[0].step for one in begins(trace)).values(), default=0) > 8:
         return  # it has begun so often at the same step
     if trial.spec.stop.max_time is not None and "was used up before the first step" in str(error):
         return
     yield f"failed after {lost} losses: {type(error).__name__}: {error}"
 
 
-def course_of(trial: Trial, trace: Trace, records: Sequence[StepRecord]) -> Iterator[str]:
+def course_of(trial: Trial, lives: Iterable[tuple[Trace, Sequence[StepRecord]]]) -> Iterator[str]:
     """Complain unless each closed step has trained on just the rows of its part of the epoch."""
-    plans, closed = iter(closed_plans(trace)), []
-    for record in records:
+    closed: list[Plan] = []
+    told = (
+        (record, plans) for trace, records in lives for plans in [closed_plans(trace)] for record in records
+    )
+    for record, plans in told:
         if record.rewound_to is not None:
             del closed[record.rewound_to :]
         if record.step != len(closed):
@@ -306,7 +405,7 @@ def course_of(trial: Trial, trace: Trace, records: Sequence[StepRecord]) -> Iter
             return
         plan = next(plans, None)
         if plan is None:  # the job failed before it could say so
-            break
+            continue
         if plan.step != record.step:
             yield f"step {plan.step} was committed where the record is of {record.step}"
             return
@@ -392,25 +491,30 @@ def committed(trial: Trial, trace: Trace) -> Iterator[str]:
                     yield f"the commit of step {commit.step} names {commit.published}"
 
 
-def result_of(trial: Trial, trace: Trace, records: Sequence[StepRecord], done: Simulation) -> Iterator[str]:
-    """Complain of a model that is not that of the undisturbed job."""
+def result_of(
+    trial: Trial, trace: Trace, records: Sequence[StepRecord], done: Simulation, *, same: bool, lost: bool
+) -> Iterator[str]:
+    """Complain of a model that is not that of the undisturbed job: the ``same`` bits, or about as good.
+
+    If something was ``lost`` the best one may be an earlier one.
+    """
     plans = {plan.step: plan for plan in closed_plans(trace)}
     last = records[-1].step
     trained = sum(1 for plan in plans.values() if plan.trainers and plan.step <= last)
     if done.outcome.given_up or trained < 2:
         return
-    same = undisturbed(trial, trained)
-    if trial.exact or not lost(trace):
-        mine, others = done.outcome.model, same.outcome.model
+    other = undisturbed(trial, trained)
+    if same:
+        mine, others = done.outcome.model, other.outcome.model
         if (mine.step, mine.restored) != (others.step, others.restored):
-            if not emptied(trace) and not lost(trace):
+            if not emptied(trace) and not lost:
                 yield f"the model is of step {mine.step}, not {others.step}"
             return
-        for name, table in same.tables.items():
+        for name, table in other.tables.items():
             if not np.array_equal(table.view(np.uint32), done.tables[name].view(np.uint32)):
                 yield f"table {name} differs by up to {np.abs(table - done.tables[name]).max()}"
         return
-    for name, value in same.outcome.model.heldout.items():
+    for name, value in other.outcome.model.heldout.items():
         found = done.outcome.model.heldout.get(name, math.nan)
         worse = (value - found if name == "auc" else found - value) / value
         if not worse <= BOUND:
@@ -429,6 +533,9 @@ def kept_clean(trace: Trace, done: Simulation) -> Iterator[str]:
             last = min(last, one.message.plans[0].step)
     models: Counter[str] = Counter()
     for key in done.left - {keys.INITIAL}:
+        if key == f"{keys.BEST}/before":  # the job was lost
+            models[keys.BEST] += 1
+            continue
         kind, step, function, *_ = key.split("/")
         worker, _, generation = function.partition(".")
         old = int(generation) < newest[int(worker)] and kind != keys.HANDOVER

@@ -37,7 +37,7 @@ class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     """What a model file says of itself.
 
     ``trained_on`` is the data set's fingerprint; ``columns`` says how its features were made of raw
-    columns, where they were. A best model of a job that is not over has its ``score``.
+    columns, where they were. The model of a run has its ``score``, if it was evaluated.
     """
 
     format: int

@@ -198,7 +198,7 @@ def test_the_best_model_of_before_may_stay_the_best(ratings: Dataset, run_folder
     summary = mlless.resume(run_folder, verbose=False).summary
     assert (summary.model_step, summary.heldout, summary.restored) == (score.step, {"rmse": 0.001}, True)
     after = read_artifact(Directory(run_folder))
-    assert after.description.score is None
+    assert after.description.score == score
     assert all((after.tables[name] == table).all() for name, table in before.tables.items())
 
 

@@ -7,17 +7,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import nullcontext, suppress
+from dataclasses import replace
+from unittest.mock import patch
 
 import msgspec
 import pytest
 import trials
 
 from mlless import checkpoint, keys, succession
+from mlless.closing import Closing
+from mlless.errors import MLLessError
 from mlless.exchange.reading import Reader
 from mlless.instructions import Delete, Instruction
 from mlless.ledger import Ledger
 from mlless.members import Members
+from mlless.membership import Schedule
 from mlless.messages import Merged, Report, Times
+from mlless.report import left
+from mlless.report.history import HistoryFile
+from mlless.report.left import Left
 from mlless.succession import Succession
 from mlless.supervisor import Supervisor
 from mlless.updates import Updates
@@ -45,11 +54,31 @@ def test_a_seed_makes_the_same_job_again():
         assert records[0] == records[1]
 
 
-def complaint(first: int = 0) -> str:
-    """Return the first complaint that a mutation gives rise to; AssertionError if none does."""
+def test_a_seed_makes_the_same_lives_again():
+    fated = [trial for seed in range(20) if (trial := trials.trial_of(seed)).fate is not None]
+    most = 0
+    for trial in fated[:3]:
+        lives = []
+        for history in (trials.history_of(trial, trial.fate), trials.history_of(trial, trial.fate)):
+            with suppress(MLLessError), trials.awake(*trial.fate.faults):
+                history.run(trial.spec, trial.leavers)
+            lives.append([(life.trace, life.records) for life in history.lives])
+        assert lives[0] == lives[1]
+        most = max(most, len(lives[0]))
+    assert most > 1
+
+
+def complaint(first: int = 0, *, resumed: bool = False) -> str:
+    """Return the first complaint that a mutation gives rise to; AssertionError if none does.
+
+    It is one of trials whose job is ``resumed``, or none of whose jobs is.
+    """
     for seed in range(first, first + SEEDS):
-        if complaints := trials.attempt(seed)[1]:
-            return complaints[0]
+        with nullcontext() if resumed else patch.object(trials, "fate_of", lambda *_, **__: None):
+            if resumed and trials.trial_of(seed).fate is None:
+                continue
+            if complaints := trials.attempt(seed)[1]:
+                return complaints[0]
     raise AssertionError("no trial has noticed")
 
 
@@ -196,3 +225,69 @@ def test_a_function_that_does_not_hand_over_is_noticed(monkeypatch):
     monkeypatch.setattr(Succession, "lead", 0.0)
     monkeypatch.setattr(succession, "_HURRY", 0.0)
     assert "was over at" in complaint()
+
+
+def test_a_resume_that_forgets_the_seconds_of_before_is_noticed(monkeypatch):
+    monkeypatch.setattr(Left, "seconds", 0.0)
+    assert re.search("is told of at .* s, after", complaint(resumed=True))
+
+
+def test_a_resume_that_forgets_what_was_paid_before_is_noticed(monkeypatch):
+    monkeypatch.setattr(Left, "cost", 0.0)
+    assert "dollars, where" in complaint(resumed=True)
+
+
+def test_a_resume_that_forgets_the_best_model_is_noticed(monkeypatch):
+    monkeypatch.setattr(left, "_best", lambda place, stand: (None, None))
+    assert re.match("life .* goes on with the best model", complaint(resumed=True))
+
+
+def changed_mark(monkeypatch, change):
+    """Let jobs be resumed from another mark; ``change`` is given the one that is left, and the right one."""
+    resumed = left.resumed
+    monkeypatch.setattr(
+        left,
+        "resumed",
+        lambda spec, schedule, mark, *rest: change(mark, resumed(spec, schedule, mark, *rest)),
+    )
+
+
+def test_a_resume_with_the_plan_that_was_to_follow_before_is_noticed(monkeypatch):
+    changed_mark(monkeypatch, lambda mark, resumed: replace(resumed, following=mark.following))
+    assert complaint(resumed=True)
+
+
+def test_a_resume_from_a_step_further_on_is_noticed(monkeypatch):
+    changed_mark(
+        monkeypatch,
+        lambda _, resumed: replace(
+            resumed, plan=msgspec.structs.replace(resumed.plan, step=resumed.plan.step + 1)
+        ),
+    )
+    assert complaint(resumed=True)
+
+
+def test_another_number_of_workers_that_cuts_an_epoch_anew_is_noticed(monkeypatch):
+    dealt = Schedule.dealt
+
+    def cut(self, plan, workers):
+        return msgspec.structs.replace(dealt(self, plan, workers), parts=self._parts(workers))
+
+    monkeypatch.setattr(Schedule, "dealt", cut)
+    assert re.match("part .* follows|.* counted as lost", complaint(first=490, resumed=True))
+
+
+def test_a_resume_that_does_not_say_to_which_step_it_has_gone_back_is_noticed(monkeypatch):
+    resume = Closing.resume
+
+    def silent(self, mark, records):
+        resume(self, mark, records)
+        self._rewound_to = None
+
+    monkeypatch.setattr(Closing, "resume", silent)
+    assert "was closed where" in complaint(resumed=True)
+
+
+def test_a_checkpoint_that_is_there_before_the_history_is_noticed(monkeypatch):
+    monkeypatch.setattr(HistoryFile, "store", lambda self: None)
+    assert "the history has" in complaint(resumed=True)

@@ -144,6 +144,7 @@ class RunFiles:
         for record in left.records:
             self._totals.add(record)
         if left.score is not None:
+            self._keeper.want(left.score.step)
             self._keeper.step, self._scores[left.score.step] = left.score.step, left.score
 
     def _own(self) -> None:
@@ -201,7 +202,11 @@ class RunFiles:
         """Write the model with which the job has ended; what its clean-up may lose is written then."""
         self._finish(_PATIENCE, last=False)
         self.hold.check()
-        self._write_model(tables)
+        model = outcome.model
+        score = Score(model.step, model.heldout, next(iter(model.heldout.values()), math.inf))
+        self._write_model(
+            self._artifact(tables, score)
+        )  # who is killed now leaves one that may yet be the best
         self._over, self._marked = True, None
         self._history.store()
         write_summary(self._place, self._summary(outcome, self.bill()))
@@ -257,9 +262,8 @@ class RunFiles:
         self._replaces = False
         return step
 
-    def _write_model(self, tables: Tables) -> None:
+    def _write_model(self, artifact: Artifact) -> None:
         """Write the model; where that fails keep it on this machine, for the training is not to be lost."""
-        artifact = self._artifact(tables)
         try:
             write_artifact(self._place, artifact)
         except ChannelError as error:

@@ -10,6 +10,8 @@ from typing import Literal
 
 from mlless.messages import FunctionId
 
+SUPERVISOR: FunctionId = (-1, 0)  # who leads the job, among those that something befalls
+
 Kind = Literal["kill", "raise", "stop"]
 
 
@@ -41,6 +43,7 @@ class Strike:
 class Faults:
     """All that goes wrong in one job.
 
+    ``blows`` befall functions, and ``SUPERVISOR``, whose end is that of the whole job.
     Messages take up to ``delay`` seconds longer, each sender's in order. So large a share as ``repeats`` of
     those to the supervisor comes a second time. The store is ``away`` from one time to another, for calls
     then take that long, and it loses all that it has at the times ``emptied``. ``asked`` is when the job is

@@ -18,13 +18,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import msgspec
-import numpy as np
 
 from mlless import checkpoint, keys
 from mlless.autotuner.decision import Decision
 from mlless.autotuner.opening import open_tuner
 from mlless.billing.meter import MEMORY, Bill, Meter
-from mlless.channels.ports import Bytes, ObjectStore
+from mlless.channels.ports import Bytes, KeyValueStore, ObjectStore
 from mlless.closing import Leavers, nobody
 from mlless.data.dataset import Dataset
 from mlless.deployment import Addresses
@@ -32,27 +31,24 @@ from mlless.errors import DeadlineExceeded, Disconnected, MissingUpdate, MLLessE
 from mlless.job import JobSpec
 from mlless.kernels.arrays import Floats
 from mlless.launch import Launch, launch_of
-from mlless.mark import Mark, beginning
+from mlless.mark import Mark
 from mlless.membership import Schedule
 from mlless.messages import (
     FromWorker,
     FunctionId,
-    Origin,
     ToWorker,
     decode_from_worker,
     decode_to_worker,
     encode,
 )
-from mlless.models import model_of
 from mlless.records import StepRecord
-from mlless.replica import Replica
+from mlless.report.left import Start, fresh
 from mlless.runtimes.ports import Ended
 from mlless.supervisor import Outcome, Safe, Supervisor, final_bill
-from mlless.testing.faults import NO_FAULTS, Blow, Faults
+from mlless.testing.faults import NO_FAULTS, SUPERVISOR, Blow, Faults
 from mlless.worker import Identity, Worker
 
 _VERSION = "virtual"
-_SUPERVISOR = (-1, 0)
 _NOWHERE = Addresses("virtual", ("",), "")
 _MOST_PASSES, _LONGEST = 200_000, 50_000.0  # turns, and virtual seconds, that no job of a test needs
 
@@ -129,7 +125,7 @@ class Stuck(AssertionError):
     """A job has gone on for longer than any should."""
 
 
-class _Role:
+class Role:
     """One thread's place in the world. As a Clock it tells the role's own time."""
 
     def __init__(self, world: _World, number: FunctionId, time: float) -> None:
@@ -185,8 +181,14 @@ class _Role:
 
     @contextmanager
     def calling(self) -> Iterator[None]:
-        """Surround the effect of one call of a port: what is to befall its caller does so before or after."""
+        """Surround the effect of one call of a port, before which others take their turns."""
         self.take_turn()
+        with self.acting():
+            yield
+
+    @contextmanager
+    def acting(self) -> Iterator[None]:
+        """Surround an effect of this role: what is to befall it does so before or after."""
         call, self.calls = self.calls, self.calls + 1
         self._suffer(call, after=False)
         yield
@@ -212,10 +214,10 @@ class _World:
 
     def __init__(self, durations: Durations, faults: Faults, trace: Trace) -> None:
         self.durations, self.faults, self.trace = durations, faults, trace
-        self.roles: dict[FunctionId, _Role] = {}
+        self.roles: dict[FunctionId, Role] = {}
         self.values: dict[str, bytes] = {}
         self.broken = False
-        self._live: list[_Role] = []
+        self._live: list[Role] = []
         self._passes = 0
         self._messages = 0
         self._dice = random.Random(faults.seed)
@@ -223,17 +225,17 @@ class _World:
         self._struck: set[tuple[int, FunctionId]] = set()
         self._emptied = sorted(faults.emptied, reverse=True)
 
-    def join(self, number: FunctionId, time: float) -> _Role:
+    def join(self, number: FunctionId, time: float) -> Role:
         """Add a role, which is due at ``time``."""
-        role = self.roles[number] = _Role(self, number, time)
+        role = self.roles[number] = Role(self, number, time)
         self._live.append(role)
         return role
 
     def note(self, event: Traced) -> None:
         """Add to the trace."""
-        self.trace.append((self.roles[_SUPERVISOR].time, event))
+        self.trace.append((self.roles[SUPERVISOR].time, event))
 
-    def send(self, sender: _Role, receiver: FunctionId, message: bytes) -> None:
+    def send(self, sender: Role, receiver: FunctionId, message: bytes) -> None:
         """Put a message on its way; one sender's arrive in order, but those that come again."""
         if receiver not in self.roles:
             return
@@ -243,39 +245,39 @@ class _World:
             arrival = max(arrival + self._dice.uniform(0.0, faults.delay), self._arrived.get(pair, 0.0))
             self._arrived[pair] = arrival
         self._deliver(receiver, arrival, message)
-        if faults.repeats and receiver == _SUPERVISOR and self._dice.random() < faults.repeats:
+        if faults.repeats and receiver == SUPERVISOR and self._dice.random() < faults.repeats:
             self._deliver(receiver, arrival + self._dice.expovariate(1.0), message)
 
     def _deliver(self, receiver: FunctionId, arrival: float, message: bytes) -> None:
         self._messages += 1
         heapq.heappush(self.roles[receiver].inbox, (arrival, self._messages, message))
 
-    def pass_baton(self, me: _Role) -> None:
+    def pass_baton(self, me: Role) -> None:
         """Let whoever is due first go on; return when that is ``me``, at once if it is done."""
-        if self.broken and me.number != _SUPERVISOR:
+        if self.broken and me.number != SUPERVISOR:
             raise Disconnected("the job is over")
         self._passes += 1
         next_one = min(self._live, key=_due)
         if self._passes > _MOST_PASSES:
-            next_one = self.roles[_SUPERVISOR]
+            next_one = self.roles[SUPERVISOR]
         if next_one is not me:
             next_one.baton.release()
             if me.done:
                 return
             me.baton.acquire()
-        if me.number == _SUPERVISOR:
+        if me.number == SUPERVISOR:
             if self._passes > _MOST_PASSES or me.due() > _LONGEST:
                 raise Stuck(f"{self._passes} turns, and at {me.due():.0f} s the job still goes on")
         elif self.broken:
             raise Disconnected("the job is over")
 
-    def enter(self, me: _Role) -> None:
+    def enter(self, me: Role) -> None:
         """Wait for the baton for the first time."""
         me.baton.acquire()
         if self.broken:
             raise Disconnected("the job is over")
 
-    def leave(self, me: _Role) -> None:
+    def leave(self, me: Role) -> None:
         """Take a role out, and let the others go on."""
         me.done = True
         self._live.remove(me)
@@ -288,10 +290,8 @@ class _World:
         for role in self.roles.values():
             role.baton.release()
 
-    def blow(self, role: _Role, call: int, after: bool) -> Blow | None:
+    def blow(self, role: Role, call: int, after: bool) -> Blow | None:
         """Return what befalls a role now, before or after the effect of a call."""
-        if role.number == _SUPERVISOR:
-            return None
         blow = self.faults.blows.get(role.number)
         if blow is not None and (blow.call, blow.after) == (call, after):
             return blow
@@ -302,7 +302,7 @@ class _World:
                 return Blow(strike.kind, call, after, strike.seconds)
         return None
 
-    def reach_store(self, role: _Role) -> None:
+    def reach_store(self, role: Role) -> None:
         """Let a role wait until the store is there, and the store lose what it is to lose by then."""
         for since, until in self.faults.away:
             if since <= role.time < until:
@@ -314,14 +314,14 @@ class _World:
             self.note(Emptied())
 
 
-def _due(role: _Role) -> tuple[float, FunctionId]:
+def _due(role: Role) -> tuple[float, FunctionId]:
     return role.due(), role.number
 
 
 class _Store:
     """A KeyValueStore in memory, as one role sees it."""
 
-    def __init__(self, world: _World, role: _Role) -> None:
+    def __init__(self, world: _World, role: Role) -> None:
         self._world, self._role = world, role
 
     @property
@@ -370,12 +370,23 @@ class _Store:
         self._role.time += self._world.durations.request + self._world.durations.byte * size
 
 
+class _Beside(_Store):
+    """The store as a thread beside a role uses it: it takes nobody's turn, and none of the role's time."""
+
+    @contextmanager
+    def _calling(self) -> Iterator[None]:
+        yield
+
+    def _charge(self, size: int) -> None:
+        pass
+
+
 class _Objects:
     """The files of a data set, as one role sees them."""
 
     distant = False
 
-    def __init__(self, role: _Role, objects: ObjectStore) -> None:
+    def __init__(self, role: Role, objects: ObjectStore) -> None:
         self._role, self._objects = role, objects
 
     def get(self, path: str) -> bytes:
@@ -395,7 +406,7 @@ class _Objects:
 class _Hub:
     """The supervisor's end of the bus."""
 
-    def __init__(self, world: _World, role: _Role) -> None:
+    def __init__(self, world: _World, role: Role) -> None:
         self._world, self._role = world, role
         self.ask: Callable[[str], None] = lambda reason: None
         self._asleep = sorted(world.faults.asleep, reverse=True)
@@ -411,7 +422,8 @@ class _Hub:
             return None
         message = decode_from_worker(data)
         self._world.note(Heard(message))
-        return message
+        with self._role.acting():
+            return message
 
     def admit(self, functions: Iterable[FunctionId]) -> None:
         pass
@@ -419,8 +431,9 @@ class _Hub:
     def broadcast(self, message: ToWorker, functions: Iterable[FunctionId]) -> None:
         data, functions = encode(message), tuple(functions)
         self._world.note(Sent(message, functions))
-        for function in functions:
-            self._world.send(self._role, function, data)
+        with self._role.acting():
+            for function in functions:
+                self._world.send(self._role, function, data)
 
     def close(self) -> None:
         self._world.end()
@@ -432,12 +445,12 @@ class _Hub:
 class _Link:
     """A worker's end of the bus."""
 
-    def __init__(self, world: _World, role: _Role) -> None:
+    def __init__(self, world: _World, role: Role) -> None:
         self._world, self._role = world, role
 
     def send(self, message: FromWorker) -> None:
         with self._role.calling():
-            self._world.send(self._role, _SUPERVISOR, encode(message))
+            self._world.send(self._role, SUPERVISOR, encode(message))
 
     def receive(self, timeout: float) -> ToWorker:
         with self._role.calling():
@@ -465,25 +478,26 @@ class VirtualRuntime:
 
     def start(self, functions: Mapping[FunctionId, bytes]) -> None:
         """Give every function a thread; it moves once the baton comes to it."""
+        supervisor = self._world.roles[SUPERVISOR]
         self._world.note(Launched(tuple(functions)))
-        for function, payload in functions.items():
-            began = self._world.roles[_SUPERVISOR].time + self._world.durations.start
-            role = self._world.join(function, began)
-            role.limit = role.began + (math.inf if self.time_limit is None else self.time_limit)
-            thread = threading.Thread(target=self._run, args=(role, payload), daemon=True)
-            self._threads.append(thread)
-            thread.start()
+        with supervisor.acting():
+            for function, payload in functions.items():
+                role = self._world.join(function, supervisor.time + self._world.durations.start)
+                role.limit = role.began + (math.inf if self.time_limit is None else self.time_limit)
+                thread = threading.Thread(target=self._run, args=(role, payload), daemon=True)
+                self._threads.append(thread)
+                thread.start()
 
     def end(self, functions: Collection[FunctionId]) -> None:
         """End functions at their next call of a port, if the world is one in which that is possible."""
         self._world.note(Dismissed(tuple(functions)))
         if self._world.faults.ends:
             for function in functions:
-                self._world.roles[function].killed = self._world.roles[_SUPERVISOR].time
+                self._world.roles[function].killed = self._world.roles[SUPERVISOR].time
 
     def ended(self) -> list[Ended]:
         """Return the functions that ended since the last call, once their last words have arrived."""
-        return self._until(self._world.roles[_SUPERVISOR].time)
+        return self._until(self._world.roles[SUPERVISOR].time)
 
     def stop(self, grace: float) -> list[Ended]:
         """End the world and every thread in it; ``grace`` is in real seconds."""
@@ -497,7 +511,7 @@ class VirtualRuntime:
         self._ended = [(noticed, one) for noticed, one in self._ended if noticed > time]
         return ended
 
-    def _run(self, role: _Role, payload: bytes) -> None:
+    def _run(self, role: Role, payload: bytes) -> None:
         launch = msgspec.json.decode(payload, type=Launch)
         code, cause = 0, ""
         try:
@@ -526,7 +540,7 @@ class VirtualRuntime:
             self._ended.append((noticed, ended))
             self._world.leave(role)
 
-    def _seen_by(self, role: _Role) -> Dataset:
+    def _seen_by(self, role: Role) -> Dataset:
         """Return the data set; who reads a distant one does so in threads, which have no turns."""
         objects = self._dataset.objects
         return self._dataset if objects.distant else replace(self._dataset, objects=_Objects(role, objects))
@@ -535,9 +549,8 @@ class VirtualRuntime:
 class _Copies(Safe):
     """Keeps copies of models in memory."""
 
-    def __init__(self, store: _Store) -> None:
-        self._store, self._copy = store, ("", b"")
-        self._initial = store.values[keys.INITIAL]
+    def __init__(self, store: _Store, origin: bytes) -> None:
+        self._store, self._copy, self._initial = store, ("", b""), origin
 
     def mark(self, mark: Mark, seconds: float) -> None:
         """Copy a checkpoint, unless the store has lost it already."""
@@ -556,7 +569,7 @@ class _Copies(Safe):
 class _Fits:
     """A tuner's Runner: the work is done at once, and what came of it is there after its duration."""
 
-    def __init__(self, role: _Role, seconds: float) -> None:
+    def __init__(self, role: Role, seconds: float) -> None:
         self._role, self._seconds = role, seconds
         self._done: tuple[float, Decision] | None = None
 
@@ -593,28 +606,30 @@ def simulate(
     faults: Faults = NO_FAULTS,
     trace: Trace | None = None,
     limit: float | None = None,
+    start: Start | None = None,
+    safe: Callable[[Role, KeyValueStore], Safe] | None = None,
 ) -> Simulation:
     """Run a job with its real roles and real gradients on a virtual clock.
 
     ``faults`` befall it, each at its time: the same ones make the same job. What came and went is added to
-    the ``trace``. Functions are ended after ``limit`` virtual seconds. Stuck if it does not come to an end.
+    the ``trace``. Functions are ended after ``limit`` virtual seconds. Stuck if it does not come to an end;
+    Killed if its supervisor is. The job goes on from a ``start``, if given. ``safe`` is given the supervisor
+    and a way to the store for what runs beside it.
     """
     world = _World(durations, faults, [] if trace is None else trace)
-    role = world.join(_SUPERVISOR, 0.0)
-    store, model = _Store(world, role), model_of(spec.model)
-    replica = Replica(model.shapes)
-    replica.restore(model.initial(np.random.Generator(np.random.PCG64(spec.seed))))
-    checkpoint.save_snapshot(store, keys.INITIAL, replica.snapshot())
-    runtime, records = VirtualRuntime(world, dataset, limit), []
-    meter = Meter(spec.tariff, opened=0.0, memory=memory) if spec.tariff else None
+    role = world.join(SUPERVISOR, 0.0)
+    store, runtime, records = _Store(world, role), VirtualRuntime(world, dataset, limit), []
+    schedule = Schedule([file.rows for file in dataset.manifest.train], spec.batch_size, spec.stop.epochs)
+    start = start or fresh(spec, schedule)
+    start.put(store)
+    earlier = start.past.cost if start.past else 0.0
+    meter = Meter(spec.tariff, opened=0.0, memory=memory, earlier=earlier) if spec.tariff else None
 
     def hear(record: StepRecord) -> object:
         records.append(record)
         return listen(record)
 
     hub = _Hub(world, role)
-    sizes = [file.rows for file in dataset.manifest.train]
-    schedule = Schedule(sizes, spec.batch_size, spec.stop.epochs)
     supervisor = Supervisor(
         spec,
         schedule,
@@ -623,11 +638,12 @@ def simulate(
         runtime=runtime,
         clock=role,
         version=_VERSION,
-        mark=beginning(spec, schedule, Origin(keys.INITIAL, 0, replica.digest())),
+        mark=start.mark,
+        past=start.past,
         payload=lambda function: launch_of(spec, _NOWHERE, *function, limit),
         listen=hear,
         leavers=leavers,
-        safe=_Copies(store),
+        safe=safe(role, _Beside(world, role)) if safe else _Copies(store, start.origin),
         meter=meter,
         tuner=open_tuner(spec, meter, _Fits(role, durations.fit)),
     )
