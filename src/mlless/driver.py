@@ -90,6 +90,14 @@ def plan_resume(left: Left, options: Mapping[str, Any], dataset: Location | Data
                 found=shown(spent),
                 cure=f"raise {option}",
             )
+    if left.epoch >= spec.stop.epochs:
+        raise UsageError(
+            "the run has made its passes over the data",
+            where=str(left.place),
+            expected=f"more than {left.epoch} epochs, those so far included",
+            found=f"{spec.stop.epochs}",
+            cure="raise --epochs",
+        )
     workers = spec.workers if isinstance(options.get("workers"), int) else None
     return Resumed(spec, data, replace(left, workers=workers))
 

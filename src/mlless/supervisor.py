@@ -45,6 +45,11 @@ from mlless.runtimes.ports import Ended, Runtime
 from mlless.stopping import Choice, Score, finite
 
 _LOOK = 0.1  # seconds between two looks at the clock
+_GOES_ON = {
+    "replace": "another one takes its place",
+    "shrink": "the others go on without it",
+    "fail": "its successor is launched again",  # all others end the job
+}
 
 Payload = Callable[[FunctionId], bytes]
 
@@ -196,7 +201,7 @@ class Supervisor:
                     self._started_at = self._clock.now() - self._opened
                     self._costing.begin(self._clock.now())
                 case Dismiss():
-                    self._closing.note_loss(one.why)
+                    self._closing.note_loss(f"{one.why}; {_GOES_ON[self._spec.on_loss]}")
                     self._hub.broadcast(Abort(one.why), (one.function,))
                     self._runtime.end((one.function,))
                 case Delete():

@@ -74,7 +74,9 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
             anew=True,
         ),
     ] = "broadcast"
-    epochs: Annotated[int | None, Option(_STOP, "Passes over the data.", "at most 20", anew=True)] = None
+    epochs: Annotated[int | None, Option(_STOP, "Passes over the data, in all.", "at most 20", anew=True)] = (
+        None
+    )
     patience: Annotated[
         int | None,
         Option(_STOP, "Evaluations in a row without a new best.", "3; none with --epochs", anew=True),

@@ -50,7 +50,7 @@ def test_a_killed_worker_is_replaced(driver: DriverProcess, run_folder: Path) ->
     history, summary = read_history(Directory(run_folder)), read_summary(Directory(run_folder))
     assert [record.step for record in history] == list(range(summary.steps))
     (losses,) = [record.losses for record in history if record.losses]
-    assert re.fullmatch(r"worker 1 died in step \d+: signal SIGKILL", losses[0])
+    assert re.fullmatch(r"worker 1 died in step \d+: signal SIGKILL; another one takes its place", losses[0])
     assert [(one.worker, one.generation) for one in summary.workers] == [(0, 0), (1, 0), (1, 1), (2, 0)]
 
 

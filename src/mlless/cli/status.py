@@ -64,7 +64,7 @@ def told(status: Status) -> Iterator[tuple[str, str]]:
     if status.job and status.job.detached:
         yield "log", status.job.detached.log
         for loss in status.job.detached.losses:
-            yield "lost", loss
+            yield "earlier", loss
 
 
 def _state(status: Status) -> str:
@@ -90,9 +90,7 @@ def _next(status: Status) -> Iterator[str]:
             yield f"mlless clean {run}"
         case "failed":
             yield f"mlless resume {run}"
-        case "finished":
-            yield f"mlless report {run}"
-    if status.model_step and status.state in ("lost", "failed"):
+    if status.model_step and status.state in ("lost", "failed", "finished"):
         yield f"mlless predict {run} FILE"
 
 

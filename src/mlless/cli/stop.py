@@ -19,7 +19,8 @@ def stop(
 ) -> None:
     """End a job in order after the step at hand, detached or not, and keep its model.
 
-    The job looks for the request about once a second; in an object store every five seconds.
+    The run is then over: it cannot be resumed. The job looks for the request about once a second; in an
+    object store every five seconds.
     """
     from mlless.cli.console import console, say
     from mlless.cli.status import told

@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 
 from mlless.channels.opening import open_objects
-from mlless.detached.order import Order
+from mlless.detached.order import Answer, Order
 from mlless.errors import MLLessError
 from mlless.locations import Directory, Place, place_of
 from mlless.losses import Losses
@@ -41,8 +41,8 @@ def main(told: str) -> None:
     try:
         with locked(run, GUARD):
             _Guardian(run, order, int(told)).run()
-    except MLLessError as error:
-        print(f"error: {error}", flush=True)
+    except MLLessError as error:  # the log is that of the job which is there
+        os.write(int(told), msgspec.json.encode(Answer(error.exit_code, str(error))) + b"\n")
     finally:
         if not isinstance(run, Directory):
             with suppress(MLLessError):  # then it stays on this machine

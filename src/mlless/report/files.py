@@ -43,7 +43,7 @@ from mlless.report.history import (
 from mlless.report.keeper import Keeper
 from mlless.report.lease import LEASE, Hold
 from mlless.report.left import Left, Stand, with_stand
-from mlless.report.lock import GUARD, LOCK, locked
+from mlless.report.lock import ELSEWHERE, GUARD, LOCK, is_locked, locked
 from mlless.report.summary import Meter, summarize
 from mlless.report.underway import LOG, STOP, UNDERWAY, Underway, read_underway, write_underway
 from mlless.stopping import Choice, Score, finite
@@ -320,6 +320,8 @@ def check_run_folder(out: Place, overwrite: bool) -> None:
     """
     found = open_objects(out).names()
     if CHECKPOINT in found and not overwrite and not is_finished(out):
+        if isinstance(out, Directory) and is_locked(out.path / LOCK):
+            raise UsageError("another job writes to this run's folder", where=str(out), cure=ELSEWHERE)
         raise UsageError(
             "a run is here that can be resumed",
             where=str(out),

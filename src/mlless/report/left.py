@@ -126,6 +126,11 @@ class Left:
         return self.stand.plan.step if self.stand else 0
 
     @property
+    def epoch(self) -> int:
+        """The whole passes over the data that the job has made by then."""
+        return self.stand.plan.epoch if self.stand else 0
+
+    @property
     def seconds(self) -> float:
         """Seconds that the job has taken, as far as that is known."""
         return max([self.stand.seconds if self.stand else 0.0, *(record.time for record in self.records)])

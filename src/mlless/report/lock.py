@@ -21,12 +21,12 @@ from mlless.report.lease import Hold, leased
 
 LOCK = ".lock"  # held by who writes the run's files
 GUARD = ".guard"  # held by who sees to it that somebody does
-_ELSEWHERE = "choose another --out, or wait until that job has ended"
+ELSEWHERE = "choose another --out, or wait until that job has ended"
 _TRIES, _PAUSE = 5, 0.05  # seconds: who looks whether a file is locked holds it for a moment
 
 
 @contextmanager
-def locked(run: Place, name: str = LOCK, cure: str = _ELSEWHERE) -> Iterator[Hold]:
+def locked(run: Place, name: str = LOCK, cure: str = ELSEWHERE) -> Iterator[Hold]:
     """Keep others out of the run's place; UsageError with the cure if another job does so."""
     if not isinstance(run, Directory):
         if name != LOCK:  # who starts a job that holds the lease needs none
