@@ -65,11 +65,13 @@ def attach(run: Location, *, verbose: bool = True, listen: Listener = _silent) -
 def follow(place: Place, show: Show, listen: Listener = _silent) -> Run:
     """Follow a job as ``attach`` does. ``show`` is given its spec and for how many seconds it has run."""
     with readable(place):
-        job, before = _job(place), _summary(place)
+        before = _summary(place)  # first: a job that ends meanwhile is not to be taken for the one before it
+        job = _job(place)
+        over = _summary(place) if job is None else None
     if job is not None:
         spec, elapsed = job.job, max(time.time() - job.began, 0.0)
-    elif before is not None:
-        spec, elapsed = before.job, before.wall_seconds
+    elif over is not None:
+        spec, elapsed = over.job, over.wall_seconds
     else:
         raise _lost(place)
     pause = _FAR if open_objects(place).distant else _NEAR
