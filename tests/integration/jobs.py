@@ -165,6 +165,8 @@ class DetachedJob:
             stderr=subprocess.PIPE,
             text=True,
             env={**self.environment, "PYTHONUNBUFFERED": "1"},
+            # As at a terminal, also where the tests themselves run in the background and ignore a Ctrl-C.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def assert_nothing_left(self) -> None:
