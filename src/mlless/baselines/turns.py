@@ -179,6 +179,13 @@ def _check_plan(plan: Plan, out: str, overwrite: bool) -> None:
         raise UsageError(
             "not a comparison of this release", where=f"{out}/{PLAN}", found=str(error)
         ) from error
+    if before is None and (found := objects.names()):
+        raise UsageError(
+            "not a comparison's folder, so nothing is written to it",
+            where=out,
+            found=", ".join(sorted(found)[:3]),
+            cure="choose another --out",
+        )
     if before is not None and not overwrite:
         wishes = {one.name: one for one in before.contestants}
         other = [one.name for one in plan.contestants if wishes.get(one.name, one) != one]

@@ -124,3 +124,10 @@ def test_passwords_stay_out_of_the_plan(tmp_path: Path) -> None:
     turns._check_plan(secret, str(tmp_path), overwrite=False)
     assert "secret" not in (tmp_path / turns.PLAN).read_text()
     turns._check_plan(secret, str(tmp_path), overwrite=False)
+
+
+def test_a_folder_of_something_else_is_not_written_to(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(UsageError, match=r"not a comparison's folder.*found model\.safetensors"):
+        turns._check_plan(plan_of(Wishes()), str(tmp_path), overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
