@@ -157,6 +157,8 @@ class Ledger:
     def _hear(self, message: FromWorker, now: float) -> Iterator[Instruction]:
         who = message.worker, message.generation
         match message:
+            case Report() if self._members.is_newest(*who):
+                yield from self._take(message, now)
             case Hello() if (error := unfit(message, self.version)) is not None:
                 yield Fail(error)
             case Failure():
@@ -175,8 +177,6 @@ class Ledger:
                 yield from self._succession.hear(message, self._ahead, now)
             case Hello() if self._members[message.worker].stage is Stage.LAUNCHED:
                 self._succession.greet(self._members[message.worker], message, now)
-            case Report():
-                yield from self._take(message, now)
             case Donated():
                 if self._donor == who and message.origin.step == self.step:
                     self._origin, self._donor = message.origin, None
@@ -265,10 +265,10 @@ class Ledger:
 
     def _mend(self, now: float) -> Iterator[Instruction]:
         """See to it that all members without a report are at work, or another one in their place."""
-        # What there is to begin with helps who is missing; it does not help if all have reported and died.
-        can_begin = self._origin is not None or self._succession.feeds(self._missing)
-        if not self._members.are_any_at_work and not (self._missing and can_begin):
-            yield from self._rewind(now)
+        if not self._members.are_any_at_work:
+            can_begin = self._origin is not None or self._succession.feeds(self._missing)
+            if not (self._missing and can_begin):  # nobody is missing if all have reported and died
+                yield from self._rewind(now)
         for worker in self._missing:
             member = self._members[worker]
             if member.stage is Stage.THERE and not self._succession.is_awaited(worker):
@@ -282,7 +282,7 @@ class Ledger:
             self._started, self._opened = True, now
             self._keeping.rhythm.begin(now)
             yield Started()
-        if not self._missing:
+        if len(self._reports) == len(self._plan.members):
             reports = [self._reports[worker] for worker in self._plan.members]
             yield from self._updates.merge(self.step, reports, tuple(self._members.at_work.items()), now)
             if self._updates.are_merged:

@@ -146,6 +146,8 @@ class Succession:
         Who would not come to the end of the following step hands over though no successor is ready yet. Who
         trains no more after it most likely needs none.
         """
+        if not self._limit:
+            return (), ()
         handing, soon = [], []
         lead, training = self.lead, later.trainers if later else ()
         hurry = _HURRY * self._pace.whole + max(self._handing, default=0.0) + self._pace.launching

@@ -65,6 +65,8 @@ class Updates:
 
     def whole(self, report: Report) -> Report:
         """Return a member's report on the open step with what it has moved as a merger."""
+        if not self._merged:
+            return report
         done = [one for one in self._merged.values() if one.worker == report.worker]
         return msgspec.structs.replace(
             report,
