@@ -40,9 +40,13 @@ def main(told: str) -> None:
     run = place_of(order.out)
     try:
         with locked(run, GUARD):
-            _Guardian(run, order, int(told)).run()
-    except MLLessError as error:  # the log is that of the job which is there
-        os.write(int(told), msgspec.json.encode(Answer(error.exit_code, str(error))) + b"\n")
+            try:
+                _Guardian(run, order, int(told)).run()
+            except MLLessError as error:
+                print(f"error: {error}", flush=True)
+    except MLLessError as error:  # nothing has begun, and the log may be that of another job
+        with suppress(OSError):  # whoever waited is gone
+            os.write(int(told), msgspec.json.encode(Answer(error.exit_code, str(error))) + b"\n")
     finally:
         if not isinstance(run, Directory):
             with suppress(MLLessError):  # then it stays on this machine
