@@ -13,9 +13,9 @@ from mlless.cli.options import with_settings
 from mlless.cli.settings import OPTIONS, Settings
 
 if TYPE_CHECKING:
-    from mlless.baselines.turns import Turn
     from mlless.report.recorded import Recorded
     from mlless.report.standing import Standing
+    from mlless.turns import Turn
 
 EXAMPLES = """[bold]Examples[/bold]
 
@@ -55,11 +55,11 @@ def compare(
     All run for real: on the same mini-batches, kernels, meter and prices. Without --target, what counts is to
     come within 1 % of the best held-out metric of all.
     """
-    from mlless.baselines.turns import Plan, contestants
-    from mlless.baselines.turns import compare as take_turns
     from mlless.cli.console import console, print_json, say
     from mlless.data.dataset import open_dataset
     from mlless.report.standing import verdict
+    from mlless.turns import Plan, contestants
+    from mlless.turns import compare as take_turns
 
     data = open_dataset(dataset)
     names = [name.strip() for name in systems.split(",") if name.strip()]

@@ -7,12 +7,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from mlless.baselines import turns
+from mlless import turns
 from mlless.baselines.contract import System
-from mlless.baselines.turns import Contestant, Plan, contestants
 from mlless.data.dataset import Dataset
 from mlless.deployment import Deployment
 from mlless.errors import UsageError
+from mlless.turns import Contestant, Plan, contestants
 from mlless.wishes import Wishes
 
 PRICED = Wishes(tariff="published-ibm")
