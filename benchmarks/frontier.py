@@ -16,7 +16,8 @@ import time
 import mlless
 from mlless.billing.tariff import load_tariff
 from mlless.recipes import job_of
-from mlless.testing.virtual import Durations, Simulation, simulate
+from mlless.simulation.conditions import Durations
+from mlless.simulation.jobs import Simulation, simulate
 from mlless.wishes import Wishes
 
 DURATIONS = Durations(work={"step": lambda workers: 1 / (4.438 - 0.2425 * workers)}, fit=0.5)

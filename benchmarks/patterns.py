@@ -41,8 +41,10 @@ from mlless.messages import Merged, Report
 from mlless.models import model_of
 from mlless.recipes import job_of
 from mlless.replica import TableShape
-from mlless.testing import virtual
-from mlless.testing.virtual import Durations, Heard, Trace, simulate
+from mlless.simulation.conditions import Durations
+from mlless.simulation.jobs import simulate
+from mlless.simulation.ports import Store
+from mlless.simulation.trace import Heard, Trace
 from mlless.wishes import Wishes
 
 PATTERNS = ("broadcast", "allreduce", "scatter")
@@ -159,9 +161,9 @@ def updates_of(spec: JobSpec, dataset: Dataset) -> tuple[Means, dict[int, list[l
     """Run a broadcast; return what its workers read, and the updates of each step."""
     shapes = [(shape.rows, shape.columns) for shape in model_of(spec.model).shapes]
     updates: dict[int, list[list[TableUpdate]]] = defaultdict(list)
-    put_all = virtual._Store.put_all
+    put_all = Store.put_all
 
-    def kept(self: virtual._Store, values: dict[str, memoryview]) -> None:
+    def kept(self: Store, values: dict[str, memoryview]) -> None:
         put_all(self, values)
         for key, value in values.items():
             step = int(key.split("/")[1])
@@ -169,7 +171,7 @@ def updates_of(spec: JobSpec, dataset: Dataset) -> tuple[Means, dict[int, list[l
                 packed = codec.opened(bytes(value), model_of(spec.model).shapes, key)
                 updates[step].append(twin.unpack_update(packed, shapes))
 
-    with patch.object(virtual._Store, "put_all", kept):
+    with patch.object(Store, "put_all", kept):
         return measured(spec, dataset, []), updates
 
 

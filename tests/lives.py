@@ -33,9 +33,12 @@ from mlless.report.keeper import APART, SHARE, Keeper
 from mlless.report.lease import Hold
 from mlless.report.left import Left, fresh, resuming
 from mlless.report.safe import RunSafe
+from mlless.simulation.conditions import Durations
+from mlless.simulation.faults import SUPERVISOR, Blow, Faults, draw
+from mlless.simulation.jobs import Simulation, simulate
+from mlless.simulation.roles import Killed, Role
+from mlless.simulation.trace import Trace
 from mlless.stopping import Score
-from mlless.testing.faults import SUPERVISOR, Blow, Faults, draw
-from mlless.testing.virtual import Durations, Killed, Role, Simulation, Trace, simulate
 
 PLACE = Prefix("s3", "virtual", "run")
 MOST = 4  # lives of a job, in the last of which its supervisor does not die

@@ -44,19 +44,10 @@ from mlless.recipes import job_of
 from mlless.records import StepRecord
 from mlless.replica import Replica
 from mlless.report.history import that_count
-from mlless.testing.faults import Faults, draw
-from mlless.testing.virtual import (
-    Dismissed,
-    Durations,
-    Emptied,
-    Heard,
-    Launched,
-    Sent,
-    Simulation,
-    Struck,
-    Trace,
-    simulate,
-)
+from mlless.simulation.conditions import Durations
+from mlless.simulation.faults import Faults, draw
+from mlless.simulation.jobs import Simulation, simulate
+from mlless.simulation.trace import Dismissed, Emptied, Heard, Launched, Sent, Struck, Trace
 from mlless.wishes import Wishes
 
 DURATIONS = Durations(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mlless.testing.virtual import Durations, Simulation
+from mlless.simulation.conditions import Durations
+from mlless.simulation.jobs import Simulation
 
 # A step as published, and an ending that takes as long as a few of them.
 DURATIONS = Durations(

@@ -23,7 +23,8 @@ from mlless.errors import JobError, UsageError
 from mlless.records import StepRecord
 from mlless.report import summary
 from mlless.runtimes.processes import ProcessRuntime
-from mlless.testing.virtual import Durations, simulate
+from mlless.simulation.conditions import Durations
+from mlless.simulation.jobs import simulate
 
 WORKERS = 6
 

@@ -15,7 +15,8 @@ from mlless.driver import run_job
 from mlless.errors import UsageError
 from mlless.membership import deal, groups_of
 from mlless.records import StepRecord
-from mlless.testing.virtual import Durations, Simulation, simulate
+from mlless.simulation.conditions import Durations
+from mlless.simulation.jobs import Simulation, simulate
 
 
 def test_a_leaver_is_billed_until_it_has_left(ratings: Dataset) -> None:

@@ -36,7 +36,8 @@ from mlless.errors import ChannelError, DatasetError, InputError, MissingObject,
 from mlless.locations import place_of
 from mlless.records import StepRecord
 from mlless.report.history import CHECKPOINT, read_history, read_summary
-from mlless.testing.virtual import Durations, simulate
+from mlless.simulation.conditions import Durations
+from mlless.simulation.jobs import simulate
 
 SECONDS = 40.0  # within which every error must be told, also on a busy machine
 OPTIONS = {"model": "mf", "workers": 2, "epochs": 2, "factors": 4, "seed": 3}

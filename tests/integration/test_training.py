@@ -30,7 +30,8 @@ from mlless.models.base import Moment
 from mlless.records import StepRecord
 from mlless.replica import Replica
 from mlless.run import Run
-from mlless.testing.virtual import Durations, simulate
+from mlless.simulation.conditions import Durations
+from mlless.simulation.jobs import simulate
 from mlless.train_options import TrainOptions
 
 

@@ -20,8 +20,9 @@ from mlless.membership import Schedule
 from mlless.models import model_of
 from mlless.recipes import job_of
 from mlless.replica import Replica
+from mlless.simulation.jobs import Simulation, simulate
+from mlless.simulation.trace import Dismissed, Launched, Struck, Trace
 from mlless.stepping import Laps, Stepper
-from mlless.testing.virtual import Dismissed, Launched, Simulation, Struck, Trace, simulate
 from mlless.wishes import Wishes
 
 START = 0.3  # seconds that a function takes to start

@@ -14,8 +14,9 @@ from mlless.local import begin, grow, resume, train_here
 from mlless.messages import Plan
 from mlless.models import model_of
 from mlless.recipes import job_of
+from mlless.simulation.conditions import Durations
+from mlless.simulation.jobs import simulate
 from mlless.stepping import Laps, Stepper
-from mlless.testing.virtual import Durations, simulate
 from mlless.wishes import Wishes
 
 

@@ -17,8 +17,9 @@ from mlless.job import JobSpec
 from mlless.options import made
 from mlless.recipes import changed, job_of
 from mlless.records import StepRecord
-from mlless.testing import virtual
-from mlless.testing.virtual import Durations, Simulation, simulate
+from mlless.simulation.conditions import Durations
+from mlless.simulation.jobs import Simulation, simulate
+from mlless.simulation.ports import Store
 from mlless.wishes import Wishes
 
 PATTERNS = ("broadcast", "allreduce", "scatter")
@@ -61,7 +62,7 @@ def test_every_byte_that_is_read_or_written_is_told_and_billed(
 ) -> None:
     """Also those of a leaver that has merged for others, which reports no further step."""
     moved: Counter[str] = Counter()
-    put_all, get = virtual._Store.put_all, virtual._Store.get
+    put_all, get = Store.put_all, Store.get
 
     def counted_put(self, values):
         put_all(self, values)
@@ -73,8 +74,8 @@ def test_every_byte_that_is_read_or_written_is_told_and_billed(
             moved["in"] += sum(map(len, values))
         return values
 
-    monkeypatch.setattr(virtual._Store, "put_all", counted_put)
-    monkeypatch.setattr(virtual._Store, "get", counted_get)
+    monkeypatch.setattr(Store, "put_all", counted_put)
+    monkeypatch.setattr(Store, "get", counted_get)
     tariff = msgspec.structs.replace(
         load_tariff("aws-lambda-x86"),
         traffic=TrafficPrice(source="a test", date="2024-01-01", gb_exchanged=0.1),

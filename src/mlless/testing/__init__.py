@@ -1,5 +1,4 @@
 """For tests of MLLess and of what is built on it.
 
-``contracts`` has one test class for each port, to be subclassed for an adapter (it needs pytest);
-``virtual`` runs a whole job in one process on a virtual clock.
+``contracts`` has one test class for each port, to be subclassed for an adapter (it needs pytest).
 """

@@ -1,0 +1,115 @@
+"""What things take in a virtual world: asked by the roles' ports, told in spells of time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from mlless.messages import FunctionId
+from mlless.simulation.sharing import Spell
+
+Spells = Iterable[Spell]  # one after the other
+
+
+class Conditions(Protocol):
+    """What things take, and what is shared meanwhile."""
+
+    @property
+    def capacities(self) -> Mapping[str, float]:
+        """What each link carries a second."""
+        ...
+
+    @property
+    def memory(self) -> int | None:
+        """MB that a function has; None where it has what the machine has."""
+        ...
+
+    def working(self, who: FunctionId, activity: str, units: int) -> Spells:
+        """Return what so many units of an activity of ``Clock.work`` take a role."""
+        ...
+
+    def at_store(self, who: FunctionId, sent: int, received: int) -> Spells:
+        """Return what a request to the key-value store takes that moves so many bytes."""
+        ...
+
+    def at_objects(self, who: FunctionId, sent: int, received: int) -> Spells:
+        """Return what a request to the object store takes that moves so many bytes."""
+        ...
+
+    def talking(self, who: FunctionId, messages: int) -> Spells:
+        """Return what it takes a role to send, or to take in, so many messages."""
+        ...
+
+    def on_its_way(self, size: int) -> float:
+        """Return the seconds that a message of so many bytes is on its way."""
+        ...
+
+    def starting(self, who: FunctionId, now: float) -> float:
+        """Return the seconds from the launch of a function until it runs."""
+        ...
+
+    def over(self, who: FunctionId, now: float) -> None:
+        """Take in that a function is over: what it ran in may serve another one."""
+        ...
+
+    def deciding(self) -> float:
+        """Return the seconds that the tuner takes to come to a decision."""
+        ...
+
+
+@dataclass(frozen=True)
+class Durations:
+    """Conditions in which nobody is in anybody's way: what things take, in seconds.
+
+    ``work`` is per unit of an activity of ``Clock.work`` (``compute``: a row, ``fetch``, ``encode``
+    and ``merge``: a byte, ``evaluate``: a row, ``step``: a member), or gives it for so many units.
+    ``message`` is a message's way, ``request`` a request to the store, ``byte`` each byte that one moves,
+    ``fit`` what the tuner takes to come to a decision, ``start`` a function until it runs.
+    """
+
+    work: Mapping[str, float | Callable[[int], float]] = field(default_factory=dict)
+    message: float = 0.0
+    request: float = 0.0
+    byte: float = 0.0
+    fit: float = 0.0
+    start: float = 0.0
+
+    memory = None
+
+    @property
+    def capacities(self) -> Mapping[str, float]:
+        """Nothing is shared."""
+        return {}
+
+    def working(self, who: FunctionId, activity: str, units: int) -> Spells:
+        """Return the activity's duration."""
+        duration = self.work.get(activity, 0.0)
+        return (Spell(duration(units) if callable(duration) else duration * units),)
+
+    def at_store(self, who: FunctionId, sent: int, received: int) -> Spells:
+        """Return what the request and its bytes take."""
+        return (Spell(self.request + self.byte * (sent + received)),)
+
+    def at_objects(self, who: FunctionId, sent: int, received: int) -> Spells:
+        """Return nothing: ``fetch`` tells of the bytes."""
+        return ()
+
+    def talking(self, who: FunctionId, messages: int) -> Spells:
+        """Return nothing: a message's way is all that it takes."""
+        return ()
+
+    def on_its_way(self, size: int) -> float:
+        """Return a message's way."""
+        return self.message
+
+    def starting(self, who: FunctionId, now: float) -> float:
+        """Return what every start takes."""
+        return self.start
+
+    def over(self, who: FunctionId, now: float) -> None:
+        """Do nothing: every start takes the same."""
+
+    def deciding(self) -> float:
+        """Return what every decision takes."""
+        return self.fit
