@@ -20,7 +20,7 @@ import pytest
 from mlless.channels import embedded_store
 from mlless.channels.embedded_bus import EmbeddedHub, EmbeddedLink
 from mlless.channels.embedded_store import EmbeddedStore, job_folder, sweep
-from mlless.errors import ChannelError, CodecError, Disconnected, UsageError
+from mlless.errors import ChannelError, CodecError, Disconnected, MissingUpdate, UsageError
 from mlless.messages import PROTOCOL, Abort, Hello, encode
 
 HELLO = Hello(worker=3, generation=0, pid=1, protocol=PROTOCOL, version="0")
@@ -220,6 +220,56 @@ class TestStore:
         with pytest.raises(ChannelError, match=r"no room for 1,005 bytes.*shm-size"):
             EmbeddedStore(folder).put("key", [bytes(1000), bytes(5)])
         assert not list(folder.iterdir())
+
+    def test_the_file_of_a_deleted_value_serves_the_next_one(self, folder: Path) -> None:
+        store = EmbeddedStore(folder)
+        store.put("update/1/0.0", [b"a longer value"])
+        number = next(folder.iterdir()).stat().st_ino
+        store.delete(["update/1/0.0"])
+        with pytest.raises(MissingUpdate):
+            store.get(["update/1/0.0"])
+        store.put("update/3/0.0", [b"short"])
+        assert store.get(["update/3/0.0"]) == [b"short"]
+        assert [one.stat().st_ino for one in folder.iterdir()] == [number]
+
+    def test_large_files_are_not_set_aside(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(embedded_store, "_SPARE", 10)
+        store = EmbeddedStore(folder)
+        store.put("best/1/0.0", [bytes(11)])
+        store.delete(["best/1/0.0"])
+        assert not list(folder.iterdir())
+
+    def test_a_reader_never_sees_the_value_that_took_over_the_file(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store = EmbeddedStore(folder)
+        store.put("update/1/0.0", [b"old"])
+        read = embedded_store.read_numbered
+
+        def slow(path: str) -> tuple[bytes, int]:
+            monkeypatch.undo()
+            store.delete(["update/1/0.0"])
+            store.put("update/3/0.0", [b"new"])
+            return read(f"{folder}/key.update%2F3%2F0.0")  # the file that was opened is this one by now
+
+        monkeypatch.setattr(embedded_store, "read_numbered", slow)
+        with pytest.raises(MissingUpdate):
+            store.get(["update/1/0.0"])
+
+    def test_files_set_aside_make_room(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        store = EmbeddedStore(folder)
+        store.put("update/1/0.0", [b"old"])
+        store.delete(["update/1/0.0"])
+        write = os.write
+
+        def crowded(file: int, data: memoryview) -> int:
+            if list(folder.glob("spare.*")):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return write(file, data)
+
+        monkeypatch.setattr(os, "write", crowded)
+        store.put("update/1/1.0", [b"new"])
+        assert store.get(["update/1/1.0"]) == [b"new"]
 
     def test_a_folder_that_is_gone_is_an_error(self, folder: Path) -> None:
         store = EmbeddedStore(folder)
