@@ -5,7 +5,7 @@ the next one whose key ends alike, such as the next update of the same worker: m
 takes half the time.
 
 The folder is readable by its user alone; the bus keeps its socket in it. Its owner holds a lock on a file in
-it as long as it lives. So the next job on the machine can tell what the dead have left behind, and removes it.
+it as long as it lives, so that the next job on the machine can remove what the dead have left behind.
 """
 
 from __future__ import annotations
