@@ -79,6 +79,7 @@ class Closing:
         self._heldout: dict[str, float] | None = None
         self._best = False
         self._losses: list[str] = []
+        self._lost = 0
         self._rewound_to: int | None = None
 
     def begin(self, now: float) -> None:
@@ -92,12 +93,13 @@ class Closing:
     def note_loss(self, text: str) -> None:
         """Take in that a worker was lost, to be told with the next step."""
         self._losses.append(text)
+        self._lost += 1
 
     def resume(self, mark: Mark, records: Iterable[StepRecord]) -> None:
         """Go on from a mark, the steps before it having come to these records."""
         self._rewound_to = mark.plan.step
         workers = len(mark.plan.trainers)
-        self.note_loss(f"the job is resumed, with {workers} worker{'s' if workers > 1 else ''}")
+        self._losses.append(f"the job is resumed, with {workers} worker{'s' if workers > 1 else ''}")
         if self._tuner is None:
             return
         for record in records:
@@ -197,6 +199,7 @@ class Closing:
         if loss is not None:
             self._progress.add_step(loss)
         losses, self._losses = tuple(self._losses), []
+        lost, self._lost = self._lost, 0
         rewound_to, self._rewound_to = self._rewound_to, None
         return StepRecord(
             step=plan.step,
@@ -218,6 +221,7 @@ class Closing:
             rewound_to=rewound_to,
             bytes_kept=sum(report.bytes_kept for report in reports),
             handovers=handovers,
+            lost=lost,
         )
 
     def _spent(self, following: Plan | None, now: float) -> Literal["cost", "time"] | None:

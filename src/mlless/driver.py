@@ -22,7 +22,7 @@ from mlless.closing import Leavers, Listener, nobody
 from mlless.data.dataset import Dataset, open_dataset
 from mlless.data.findings import check_two_classes
 from mlless.deployment import Addresses, Deployment
-from mlless.errors import UsageError
+from mlless.errors import DatasetError, MissingObject, UsageError
 from mlless.interrupts import Interrupts, interruptible
 from mlless.job import JobSpec
 from mlless.launch import ENTRY, launch_of
@@ -68,7 +68,7 @@ def plan_resume(left: Left, options: Mapping[str, Any], dataset: Location | Data
     UsageError if they do not fit, or the data set is another one than before.
     """
     before = left.job
-    data = dataset if isinstance(dataset, Dataset) else open_dataset(dataset or before.dataset)
+    data = dataset if isinstance(dataset, Dataset) else _found(dataset, before.dataset)
     if data.manifest.fingerprint != before.fingerprint:
         raise UsageError(
             "not the data set of this run",
@@ -100,6 +100,23 @@ def plan_resume(left: Left, options: Mapping[str, Any], dataset: Location | Data
         )
     workers = spec.workers if isinstance(options.get("workers"), int) else None
     return Resumed(spec, data, replace(left, workers=workers))
+
+
+def _found(now: Location | None, before: str) -> Dataset:
+    """Return the data set of a run that is resumed; the error that it is gone says how to name its place."""
+    try:
+        return open_dataset(now or before)
+    except (DatasetError, MissingObject) as error:
+        if now is not None:
+            raise
+        cure = "if the data set was moved, say where it is now: --dataset"
+        raise type(error)(
+            error.what,
+            where=error.where,
+            expected=error.expected,
+            found=error.found,
+            cure=f"{error.cure}; {cure}" if error.cure else cure,
+        ) from error
 
 
 def plan_job(
@@ -134,7 +151,16 @@ def run_job(
     place = place_of(out)
     with (
         interruptible() as interrupts,
-        RunFiles(place, spec, dataset, overwrite=overwrite, keeps=keeps, left=left) as files,
+        RunFiles(
+            place,
+            spec,
+            dataset,
+            overwrite=overwrite,
+            keeps=keeps,
+            left=left,
+            deployment=deployment,
+            detached=detached,
+        ) as files,
         heeding(place, interrupts.request) as looks,
     ):
 

@@ -57,6 +57,11 @@ class Declared(msgspec.Struct, frozen=True):
         """What holds while it is not given, in words."""
         return self.option.unless or ("none" if self.default is None else str(self.default))
 
+    @property
+    def _unit(self) -> str:
+        number = self.type in (int, float)
+        return f" ({self.option.metavar})" if number and self.option.metavar else ""
+
     def value(self, given: object, where: str, *, strict: bool = True) -> Any:
         """Return a value in the option's type; UsageError if it is not of it.
 
@@ -68,7 +73,7 @@ class Declared(msgspec.Struct, frozen=True):
             raise UsageError(
                 "not a value of this setting",
                 where=where,
-                expected=worded(self.type),
+                expected=worded(self.type) + self._unit,
                 found=hidden(given if isinstance(given, str) else repr(given)) or "nothing",
             ) from error
 

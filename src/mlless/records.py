@@ -36,7 +36,7 @@ class StepRecord(msgspec.Struct, frozen=True):
     auto-tuner's, where one came about. ``losses`` tells, a line each, of workers that were lost since the
     step before, and that the job was resumed. ``rewound_to`` says that the job has gone back to this step:
     the records of it and of later steps that stand before this one no longer count. So many functions whose
-    time limit was near handed over to their successors before the step: ``handovers``.
+    time limit was near handed over to their successors before the step: ``handovers``. So many were ``lost``.
     """
 
     step: int
@@ -58,6 +58,7 @@ class StepRecord(msgspec.Struct, frozen=True):
     rewound_to: int | None = None
     bytes_kept: int = 0
     handovers: int = 0
+    lost: int = 0
 
 
 class Checkpoints(msgspec.Struct, frozen=True):
@@ -102,7 +103,9 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     more; ``failed``, with the ``error`` and its ``exit_code``. Then the model is the best one so far, if
     ``model_step`` is not 0: none otherwise. ``resumed`` are the steps from which the job went on after it had
     been lost: its steps, bytes, ``seconds`` and bill are those of all its lives, ``workers`` and CPU seconds
-    those of the last. ``system`` names what has trained it, as ``mlless compare`` does.
+    those of the last. So many functions handed over to their successors in all lives, ``handovers``, and so
+    many were ``lost``. ``options`` are those with which the run is resumed where it ran, as one types them,
+    without passwords. ``system`` names what has trained it, as ``mlless compare`` does.
     """
 
     steps: int
@@ -134,6 +137,9 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     exit_code: int = 0
     checkpoints: Checkpoints = Checkpoints()
     resumed: tuple[int, ...] = ()
+    handovers: int = 0
+    lost: int = 0
+    options: tuple[str, ...] = ()
     system: str = "mlless"
 
     @property

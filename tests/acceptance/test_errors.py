@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 
+RUNS = ("resume", "status", "attach", "stop", "clean", "report")
 USAGE, INPUT, DATASET, JOB = 2, 3, 4, 6
 
 
@@ -32,6 +33,13 @@ def one_line(done):
         (["train", "{dataset}", "--target", "auc=0.8", "--out", "{tmp}/run"], USAGE, "auc"),
         (["train", "{dataset}", "--learning-rate", "-1", "--out", "{tmp}/run"], USAGE, "learning rate"),
         (["train", "{dataset}", "--sync", "bsp", "--significance", "1", "--out", "{tmp}/run"], USAGE, "BSP"),
+        (
+            ["train", "{dataset}", "--memory", "2G", "--out", "{tmp}/run"],
+            USAGE,
+            "a whole number (MB), found 2G",
+        ),
+        (["train", "{dataset}", "--epochs", "x", "--out", "{tmp}/run"], USAGE, "a whole number, found x"),
+        *(([name, "{tmp}/none"], DATASET, "no run here") for name in RUNS),
         (["evaluate", "{dataset}", "{dataset}"], DATASET, "no model here"),
         (["evaluate", "{run}", "{run}"], DATASET, "not a data set"),
         (["evaluate", "{run}", "{clicks}"], USAGE, "expected ratings, found clicks"),

@@ -9,7 +9,7 @@ import pytest
 
 from mlless.channels.folder import Folder
 from mlless.channels.ports import ObjectStore
-from mlless.errors import ChannelError
+from mlless.errors import ChannelError, MissingObject
 from mlless.testing.contracts import ObjectStoreContract
 
 
@@ -31,6 +31,13 @@ class TestFolder(ObjectStoreContract):
             with pytest.raises(ChannelError, match=f"{path}: cannot write"):
                 Folder(tmp_path).put(path, b"x")
         assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "taken"]
+
+    def test_the_first_bytes_of_a_file(self, tmp_path: Path) -> None:
+        (tmp_path / "some").write_bytes(b"abcdef")
+        assert Folder(tmp_path).head("some", 3) == b"abc"
+        assert Folder(tmp_path).head("some", 30) == b"abcdef"
+        with pytest.raises(MissingObject, match="none"):
+            Folder(tmp_path).head("none", 1)
 
     def test_a_folder_is_no_object(self, tmp_path: Path) -> None:
         (tmp_path / "taken").mkdir()

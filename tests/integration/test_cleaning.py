@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from integration.jobs import DriverProcess, alive, children, eventually, job
+from integration.jobs import COMMAND, DriverProcess, alive, children, eventually, job
 from servers.rabbitmq import Broker
 from servers.redis import QUOTED, Server
 
@@ -55,6 +55,11 @@ def lose(ratings: Dataset, run_folder: Path, tmp_path: Path) -> Iterator[object]
                 os.kill(pid, signal.SIGKILL)
 
 
+def run_command(*arguments: str | Path) -> str:
+    done = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, check=True)
+    return done.stdout
+
+
 def names(run: Path) -> set[str]:
     return {path.name for path in run.iterdir()}
 
@@ -73,12 +78,19 @@ def test_a_job_on_this_machine(lose, run_folder: Path, stopped: bool) -> None:
     assert ("processes of the job: 1" in removed) == stopped
     assert f"the folder {folder}" in removed
     assert "half-written files: .part-of-a-model" in removed
-    assert not any(map(alive, lost.workers))
+    eventually(lambda: not any(map(alive, lost.workers)), "workers end")
     assert not any(lost.channels.iterdir())
     assert LEFT - {CHECKPOINT} <= names(run_folder) <= LEFT
     assert mlless.load(run_folder).kind == "mf"
     assert mlless.clean(run_folder) == []
-    assert mlless.status(run_folder).state == "lost"
+    cleaned = mlless.status(run_folder)
+    assert (cleaned.state, cleaned.job, cleaned.checkpoint) == ("lost", None, found.checkpoint)
+    told = run_command("status", run_folder)
+    assert "lost: its process was killed, and nothing else is left of it" in told
+    step = "its first step" if found.checkpoint is None else f"step {found.checkpoint}"
+    assert f"it would go on from {step}\n" in told
+    assert f"mlless resume {run_folder}\n" in told
+    assert "mlless clean" not in told
 
 
 def test_keys_of_others_stay(

@@ -68,6 +68,7 @@ def test_all_workers_killed_at_once_begin_anew(driver: DriverProcess, run_folder
     (back,) = [record for record in history if record.rewound_to is not None]
     assert back.rewound_to == back.step
     assert len(back.losses) == 3
+    assert summary.lost == sum(record.lost for record in history) == 3
 
 
 def test_a_killed_worker_ends_the_job_with_its_name(

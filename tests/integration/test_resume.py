@@ -24,7 +24,7 @@ from mlless.artifact import MODEL, read_artifact, write_artifact
 from mlless.channels.opening import open_objects
 from mlless.data.dataset import Dataset
 from mlless.driver import run_job
-from mlless.errors import JobError, UsageError
+from mlless.errors import DatasetError, JobError, UsageError
 from mlless.job import JobSpec
 from mlless.locations import Directory, Place, place_of
 from mlless.mark import SHARE
@@ -242,7 +242,7 @@ def test_what_is_used_up_is_told(ratings: Dataset, run_folder: Path, option: str
 
 def test_where_no_run_is(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "absent"):
-        with pytest.raises(UsageError, match="no run here"):
+        with pytest.raises(DatasetError, match="no run here"):
             mlless.resume(folder)
     assert not list(tmp_path.iterdir())
 
@@ -282,6 +282,13 @@ def test_another_data_set(ratings: Dataset, clicks: Dataset, run_folder: Path, t
         mlless.resume(run_folder, dataset=clicks.location)
     copy = tmp_path / "moved"
     shutil.copytree(ratings.location, copy)
+    gone = mlless.open_dataset(copy)
+    other = tmp_path / "other"
+    crash(spec_of(gone), gone, other)
+    copy.rename(tmp_path / "away")
+    with pytest.raises(DatasetError, match=r"moved: .*; if the data set was moved, say where .*: --dataset"):
+        mlless.resume(other)
+    (tmp_path / "away").rename(copy)
     assert mlless.resume(run_folder, dataset=copy, verbose=False).summary.job.dataset == str(copy)
 
 
@@ -350,6 +357,7 @@ def test_a_run_in_a_bucket_is_resumed_once_its_lease_is_abandoned(
     ratings: Dataset, bucket: str, s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, folder = f"s3://{bucket}/run", s3.folder / bucket / "run"
+    monkeypatch.setenv(lease.VARIABLE, "4")
     driver = DriverProcess(ratings, out, tmp_path / "channels", checkpoint_every=0.0)
     try:
         with pytest.raises(UsageError, match=r"another job writes to this run: found process \d+ of"):
@@ -361,7 +369,6 @@ def test_a_run_in_a_bucket_is_resumed_once_its_lease_is_abandoned(
     finally:
         driver.end()
     assert (folder / lease.LEASE).exists()
-    monkeypatch.setattr(lease, "STALE", 3.0)
     with resuming(out) as left:
         epochs = epochs_of(left) + 2
     run = mlless.resume(out, epochs=epochs, verbose=False)
@@ -392,7 +399,9 @@ def test_who_was_taken_for_dead_writes_nothing_more(ratings: Dataset, bucket: st
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lease._Lease, "renew", noticed)
-        patch.setattr(lease.leased, "__kwdefaults__", {"wait": lambda seconds: None, "renew": 0.05})
+        patch.setattr(
+            lease.leased, "__kwdefaults__", {"holder": "", "wait": lambda seconds: None, "renew": 0.05}
+        )
         with pytest.raises(JobError, match="another job has taken over this run"):
             run_job(spec_of(ratings, checkpoint_every=None), ratings, out, listen=listen)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == taken

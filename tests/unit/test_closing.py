@@ -315,6 +315,7 @@ def test_a_loss_is_told_with_the_next_step_once() -> None:
         ("worker 1 died in step 0", "worker 0 died in step 0"),
         (),
     ]
+    assert [record.lost for record in job.records] == [2, 0]
 
 
 def test_a_verdict_is_not_moved_by_what_comes_after_it() -> None:

@@ -24,9 +24,19 @@ class Folder:
 
     def get(self, path: str) -> bytes:
         """Return the whole file."""
+        with self._read(path) as target:
+            return read_whole(target)
+
+    def head(self, path: str, length: int) -> bytes:
+        """Return so many of the file's first bytes, or all."""
+        with self._read(path) as target, open(target, "rb") as file:
+            return file.read(length)
+
+    @contextmanager
+    def _read(self, path: str) -> Iterator[str]:
         target = f"{self.root}/{path}"
         try:
-            return read_whole(target)
+            yield target
         except OSError as error:
             absent = isinstance(error, FileNotFoundError | NotADirectoryError)
             kind = MissingObject if absent else ChannelError

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from mlless.channels.embedded_bus import EmbeddedHub, EmbeddedLink
 from mlless.channels.embedded_store import EmbeddedStore
 from mlless.channels.folder import Folder
-from mlless.channels.ports import Hub, KeyValueStore, Link, ObjectStore
+from mlless.channels.ports import HeadStore, Hub, KeyValueStore, Link
 from mlless.deployment import Addresses, Deployment, is_rabbitmq, is_redis
 from mlless.locations import Place, Prefix, WebFile
 
@@ -78,7 +78,7 @@ def open_remote(place: Prefix | WebFile) -> RemoteObjects:
     return RemoteObjects(place)
 
 
-def open_objects(place: Place) -> ObjectStore:
+def open_objects(place: Place) -> HeadStore:
     """Return the object store of a data set or a run."""
     if isinstance(place, Prefix):
         return open_remote(place)

@@ -45,6 +45,14 @@ class ObjectStore(Protocol):
         ...
 
 
+class HeadStore(ObjectStore, Protocol):
+    """One that need not read an object to its end."""
+
+    def head(self, path: str, length: int) -> bytes:
+        """Return so many of the object's first bytes, or all if there are fewer."""
+        ...
+
+
 class ConditionalStore(Protocol):
     """Objects that are put on condition that they are as they were: for who must not overwrite another."""
 

@@ -36,6 +36,9 @@ Detach = Annotated[
 ]
 
 
+_METAVARS = {int: "INTEGER", float: "FLOAT"}
+
+
 def with_settings(*every: Declared) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command ``--config`` and these options, and their ``settings`` in place of them."""
 
@@ -62,12 +65,12 @@ def _parameter(name: str, annotation: Any) -> inspect.Parameter:
 
 
 def _option(one: Declared) -> Any:
-    # What typer has no type for is text to it; ``merge`` converts it.
-    kind = one.type if isinstance(one.type, type) or get_origin(one.type) is Literal else str
+    # Numbers, and what typer has no type for, are text to it; ``merge`` converts them and says what is wrong.
+    kind = one.type if one.type is bool or get_origin(one.type) is Literal else str
     told = typer.Option(
         one.flag,
         help=one.option.help,
-        metavar=one.option.metavar,
+        metavar=one.option.metavar or _METAVARS.get(one.type),
         show_default=one.unless_given,
         rich_help_panel=one.option.group,
     )

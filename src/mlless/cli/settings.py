@@ -32,7 +32,7 @@ _VARIABLES = {f"{_PREFIX}{name.upper()}": name for name in OPTIONS}
 # Variables of the same prefix that others read.
 _OTHERS = frozenset(
     f"{_PREFIX}{name}"
-    for name in ("CHANNEL_DIR", "CONFIG", "DEBUG", "KERNELS", "MOVIELENS_URL", "RIE", "TEST_ALL")
+    for name in ("CHANNEL_DIR", "CONFIG", "DEBUG", "KERNELS", "LEASE", "MOVIELENS_URL", "RIE", "TEST_ALL")
 )
 
 

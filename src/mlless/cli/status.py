@@ -9,7 +9,6 @@ import typer
 
 if TYPE_CHECKING:
     from mlless.detached.status import Status
-    from mlless.report.underway import Underway
 
 EXAMPLES = """[bold]Examples[/bold]
 
@@ -61,6 +60,9 @@ def told(status: Status) -> Iterator[tuple[str, str]]:
         yield "time", duration(status.seconds)
     if status.cost is not None:
         yield "cost", money(status.cost)
+    if status.state in ("lost", "failed"):
+        from_where = "its first step" if status.checkpoint is None else f"step {count(status.checkpoint)}"
+        yield "resumed", f"it would go on from {from_where}"
     if status.job and status.job.detached:
         yield "log", status.job.detached.log
         for loss in status.job.detached.losses:
@@ -70,7 +72,9 @@ def told(status: Status) -> Iterator[tuple[str, str]]:
 def _state(status: Status) -> str:
     job = status.job
     if job is None:
-        return f"{status.state} ({status.stop_reason})" if status.stop_reason else status.state
+        if status.state == "lost":
+            return "lost: its process was killed, and nothing else is left of it"
+        return f"{status.state} ({status.stop_reason})" if status.state == "finished" else status.state
     what = "detached process" if job.detached else "process"
     if status.state == "lost":
         return f"lost: its {what} {job.pid} of {job.host} is gone"
@@ -79,29 +83,18 @@ def _state(status: Status) -> str:
 
 def _next(status: Status) -> Iterator[str]:
     from mlless.cli.console import quote
+    from mlless.report.account import resume_command
 
-    run = quote(status.run)
+    run, resume = quote(status.run), resume_command(status.run, status.options)
     match status.state:
         case "starting" | "running":
             yield f"mlless attach {run}"
             yield f"mlless stop {run}"
         case "lost":
-            yield f"mlless resume {run}{_as_before(status.job)}"
-            yield f"mlless clean {run}"
+            yield resume
+            if status.job is not None:
+                yield f"mlless clean {run}"
         case "failed":
-            yield f"mlless resume {run}"
+            yield resume
     if status.model_step and status.state in ("lost", "failed", "finished"):
         yield f"mlless predict {run} FILE"
-
-
-def _as_before(job: Underway | None) -> str:
-    """Return the options with which a job is resumed where it ran; passwords were not recorded."""
-    from mlless.cli.console import quote
-    from mlless.deployment import Deployment
-    from mlless.options import declared
-
-    if job is None:
-        return ""
-    places = [(one.flag, getattr(job.deployment, one.name), one.default) for one in declared(Deployment)]
-    given = [f" {flag} {quote(str(value))}" for flag, value, default in places if value != default]
-    return "".join([" --detach" if job.detached else "", *given])

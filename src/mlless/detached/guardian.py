@@ -108,5 +108,5 @@ class _Guardian:
         loss = f"the supervisor, process {job.pid}, died by signal {why} after step {step}"
         print(loss, flush=True)
         self._order = msgspec.structs.replace(self._order, losses=(*self._order.losses, loss))
-        detached = Detached(os.getpid(), self._order.log, self._order.losses)
+        detached = Detached(os.getpid(), self._order.log, self._order.losses, self._order.holder)
         write_underway(self._run, msgspec.structs.replace(job, detached=detached))

@@ -25,6 +25,7 @@ from mlless.job import Deadlines, JobSpec
 from mlless.locations import Directory, Location, Place, place_of
 from mlless.options import declared, made, takes_options
 from mlless.report.files import check_run_folder
+from mlless.report.lease import new_holder
 from mlless.report.underway import LOG, is_alive
 from mlless.runtimes.hosted import module_command
 from mlless.runtimes.lithops import LithopsRuntime
@@ -104,6 +105,7 @@ def launch(
         overwrite=overwrite,
         anew=dict(anew or {}),
         dataset=dataset,
+        holder=new_holder(),
     )
     within = patience(deployment, job.deadlines if job else Deadlines())
     heard, told = os.pipe()

@@ -17,7 +17,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     """Run this ``job``, its files at ``out``, what it prints in the file ``log``.
 
     Without a job the run that is there is resumed, with what is said ``anew`` by name; its data set may have
-    been moved. ``losses`` tells of the supervisors that have begun before and were killed, a line each.
+    been moved. ``losses`` tells of the supervisors that have begun before and were killed, a line each. All
+    hold the run's lease as this ``holder``.
     """
 
     out: str
@@ -28,6 +29,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     anew: dict[str, Any] = {}
     dataset: str | None = None
     losses: tuple[str, ...] = ()
+    holder: str
 
 
 class Answer(msgspec.Struct, frozen=True):

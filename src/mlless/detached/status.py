@@ -10,7 +10,8 @@ from mlless.channels.opening import open_objects
 from mlless.locations import Location, Place, place_of
 from mlless.records import FAILED, RUNNING
 from mlless.report.history import SUMMARY, Following, is_finished, read_summary, readable, that_count
-from mlless.report.underway import Underway, is_alive, read_underway
+from mlless.report.left import step_of_checkpoint
+from mlless.report.underway import Underway, is_alive, options_of, read_underway
 
 State = Literal["starting", "running", "lost", "finished", "failed"]
 
@@ -22,8 +23,9 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     ``step`` and ``epoch`` are those of the last step that is known, None and 0 before the first; ``heldout``
     is of the newest evaluation and ``best`` the best so far, or, of a run that is over, that of its model.
     ``seconds`` are those of training, ``cost`` is in dollars and None without a tariff. ``stop_reason`` and
-    ``error`` are those of ``Summary`` once the run is over. ``job`` is what a job that is under way or lost
-    says of itself, its process, machine and log included.
+    ``error`` are those of ``Summary`` once the run is over. One that is lost or has failed is resumed from
+    the step of its ``checkpoint``, None without one; where it ran that takes these ``options``. ``job`` is
+    what a job that is under way or lost says of itself, its process, machine and log included.
     """
 
     run: str
@@ -39,6 +41,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     cost: float | None
     stop_reason: str | None = None
     error: str | None = None
+    checkpoint: int | None = None
+    options: tuple[str, ...] = ()
     job: Underway | None = None
 
 
@@ -78,6 +82,7 @@ def _status(place: Place) -> Status:
     else:
         state = "failed" if summary.stop_reason == FAILED else "finished"
     over = state in ("failed", "finished")
+    options = options_of(job.deployment, job.detached) if job else summary.options if summary else ()
     last = records[-1] if records else None
     spec = job.job if job else summary.job if summary else None
     return Status(
@@ -94,5 +99,7 @@ def _status(place: Place) -> Status:
         cost=summary.bill.total if over and summary and summary.bill else last.cost if last else None,
         stop_reason=summary.stop_reason if over and summary else None,
         error=summary.error if over and summary else None,
+        checkpoint=step_of_checkpoint(place) if state in ("lost", "failed") else None,
+        options=options,
         job=job,
     )

@@ -91,7 +91,7 @@ def _run(order: Order, ear: _Ear) -> None:
             overwrite=order.overwrite or bool(order.losses),
             listen=hear,
             deployment=order.deployment,
-            detached=Detached(os.getppid(), order.log, order.losses),
+            detached=Detached(os.getppid(), order.log, order.losses, order.holder),
             left=left,
         )
     _say(closing(run.summary, run.location))
@@ -105,7 +105,7 @@ def _left(order: Order, stack: ExitStack) -> Left | None:
     if order.job is not None and not order.losses:
         return None
     try:
-        return stack.enter_context(resuming(order.out))
+        return stack.enter_context(resuming(order.out, holder=order.holder))
     except UsageError as error:
         if order.job is None:
             raise

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterable, Iterator
 
 from mlless.billing.amount import money
 from mlless.deployment import Deployment
@@ -107,6 +108,8 @@ def closing(summary: Summary, folder: str) -> Iterator[Line]:
     published = f"published {size(summary.bytes_published)}, read {size(summary.bytes_read)}"
     yield "traffic", f"{published}, mini-batches {size(summary.bytes_fetched)}"
     yield "time", f"{shares(summary.times)} (mean over workers)"
+    if told := functions_told(summary.handovers, summary.lost):
+        yield "functions", told
     if summary.peak_memory is not None:
         yield "memory", f"at most {megabytes(summary.peak_memory)} a worker"
     if summary.bill is not None:
@@ -119,9 +122,15 @@ def left_by(summary: Summary, place: Place) -> Iterator[str]:
         yield f"it has cost {money(summary.bill.total)} by {summary.bill.tariff}"
     if summary.checkpoints.step is not None:
         step = summary.checkpoints.step
-        yield f"it can be resumed from its checkpoint, that of step {step}: mlless resume {place}"
+        how = resume_command(place, summary.options)
+        yield f"it can be resumed from its checkpoint, that of step {step}: {how}"
     if summary.model_step:
         yield f"the best model so far, that of step {summary.model_step}, is in {place}"
+
+
+def resume_command(place: Place | str, options: Iterable[str]) -> str:
+    """Return how a run is resumed with these options, as one types it to a shell."""
+    return shlex.join(["mlless", "resume", str(place), *options])
 
 
 def _was_improving(summary: Summary) -> bool:
@@ -136,6 +145,12 @@ def _left(summary: Summary) -> str:
     if len(summary.members) > 1:
         return counts
     return f"{counts}, no one left: {summary.last_look or 'the job was over before the tuner looked'}"
+
+
+def functions_told(handovers: int, lost: int) -> str:
+    """Return how many functions handed over, and were lost; nothing if none did."""
+    told = ((handovers, "handed over to a successor"), (lost, "lost"))
+    return ", ".join(f"{count(number)} {what}" for number, what in told if number)
 
 
 def why_ended(summary: Summary) -> str:

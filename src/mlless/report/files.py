@@ -22,6 +22,7 @@ from mlless.channels.opening import open_objects
 from mlless.channels.ports import Bytes
 from mlless.data.dataset import Dataset
 from mlless.data.manifest import Clicks
+from mlless.deployment import Deployment
 from mlless.errors import ChannelError, MLLessError, UsageError, hidden
 from mlless.job import JobSpec
 from mlless.kernels.arrays import Floats
@@ -45,7 +46,16 @@ from mlless.report.lease import LEASE, Hold
 from mlless.report.left import Left, Stand, with_stand
 from mlless.report.lock import ELSEWHERE, GUARD, LOCK, is_locked, locked
 from mlless.report.summary import Meter, summarize
-from mlless.report.underway import LOG, STOP, UNDERWAY, Underway, read_underway, write_underway
+from mlless.report.underway import (
+    LOG,
+    STOP,
+    UNDERWAY,
+    Detached,
+    Underway,
+    options_of,
+    read_underway,
+    write_underway,
+)
 from mlless.stopping import Choice, Score, finite
 from mlless.supervisor import Outcome
 
@@ -59,8 +69,8 @@ class RunFiles:
     """Writes the files of a run under way; to be left once all else of the job is over.
 
     ``bill`` tells what the job has cost so far. With ``keeps`` False no model is written before the end. What
-    a run has ``left`` that is resumed, and locked, is gone on with. ``lost`` is a job of before that was
-    killed. ``system`` names what trains.
+    a run has ``left`` that is resumed, and locked, is gone on with. It is resumed where ``deployment`` and
+    ``detached`` say. ``lost`` is a job of before that was killed. ``system`` names what trains.
     """
 
     def __init__(
@@ -72,10 +82,14 @@ class RunFiles:
         overwrite: bool = False,
         keeps: bool = True,
         left: Left | None = None,
+        deployment: Deployment | None = None,
+        detached: Detached | None = None,
         system: str = "mlless",
     ) -> None:
         self.spec, self._place, self._dataset, self._system = spec, place, dataset, system
         self._overwrite, self._keeps, self._left = overwrite, keeps, left
+        self._options = options_of(deployment, detached) if deployment else ()
+        self._detached = detached
         self.meter, self._totals = Meter(), Totals()
         self.bill: Callable[[], Bill | None] = lambda: None
         self.lost: Underway | None = None
@@ -102,13 +116,15 @@ class RunFiles:
         with ExitStack() as stack:
             if self._left is None:
                 check_run_folder(self._place, self._overwrite)
-                self.hold = stack.enter_context(locked(self._place))
+                holder = self._detached.holder if self._detached else ""
+                self.hold = stack.enter_context(locked(self._place, holder=holder))
                 check_run_folder(self._place, self._overwrite)  # nothing may have come there since
             with readable(self._place):
                 objects = open_objects(self._place)
             objects.delete([name for name in objects.names() if name.startswith(PART)])  # of who was killed
             self.lost = read_underway(self._place)
-            open_objects(self._place).delete([STOP])  # it was for another job
+            if not (self._detached and self._detached.losses):
+                objects.delete([STOP])  # it was for another job
             stack.callback(self._clear)
             # Now, for a data set may be replaced while the job runs.
             self._ids = self._dataset.ids() if self._dataset.manifest.kind == "ratings" else None
@@ -309,6 +325,7 @@ class RunFiles:
             wall_seconds=summary.wall_seconds + (self._left.seconds if self._left else 0.0),
             checkpoints=self._checkpoints(outcome.seconds),
             resumed=self.resumed,
+            options=self._options,
             system=self._system,
         )
 

@@ -37,6 +37,8 @@ class Totals:
     bytes_in: int = 0
     bytes_fetched: int = 0
     entries: int = 0
+    handovers: int = 0
+    lost: int = 0
     members: list[int] = field(default_factory=list)
     last_look: str | None = None
     last: StepRecord | None = None
@@ -49,6 +51,8 @@ class Totals:
         self.bytes_in += record.bytes_in
         self.bytes_fetched += record.bytes_fetched
         self.entries += record.entries
+        self.handovers += record.handovers
+        self.lost += record.lost
         if record.workers not in self.members[-1:]:
             self.members.append(record.workers)
         if record.decision is not None:
@@ -240,13 +244,23 @@ def is_finished(run: Place) -> bool:
     objects = open_objects(run)
     found = objects.names()
     if not {SUMMARY, HISTORY} & found:
-        raise DatasetError("no run here", where=str(run), expected="what mlless train leaves behind")
+        raise no_run(run)
     if SUMMARY not in found:
         return False
     try:
         return msgspec.json.decode(objects.get(SUMMARY), type=_Ended).stop_reason not in (RUNNING, FAILED)
     except msgspec.DecodeError:
         return True  # whatever it is, whoever reads it tells what is wrong with it
+
+
+def no_run(run: Place) -> DatasetError:
+    """Return the error of a place where no run is."""
+    return DatasetError(
+        "no run here",
+        where=str(run),
+        expected="the folder or URL that mlless train was given as --out",
+        cure="check the path, or start with mlless train",
+    )
 
 
 class _Ended(msgspec.Struct):

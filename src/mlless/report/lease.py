@@ -1,13 +1,17 @@
 """A lease on a run in an object store, which knows no locks: an object that its holder renews.
 
-Whoever finds one watches it. If it is renewed, its holder is alive; if it stays as it is for long, it may be
-taken over. Clocks are not compared. Where the store puts objects on condition, no two can take it. Where it
-does not, who has written it waits for a moment and reads it back: that fails for two who come at once only if
-one of them is held up for longer than that.
+Whoever finds one watches it. If it is renewed, its holder is alive; if it stays as it is for as long as it
+says, it may be taken over. Clocks are not compared. A process that is told the holder's name goes on with the
+lease at once: who starts it knows that the one before is dead.
+
+Where the store puts objects on condition, no two can take it. Where it does not, who has written it waits for
+a moment and reads it back: that fails for two who come at once only if one of them is held up for longer than
+that.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 import socket
@@ -23,10 +27,17 @@ from mlless.errors import ChannelError, JobError, MissingObject, UsageError
 from mlless.locations import Place
 
 LEASE = "lease.json"
-RENEW, STALE = 5.0, 20.0  # seconds between two renewals, and after which one counts as abandoned
+STALE = 20.0  # seconds after the last renewal until one counts as abandoned
+VARIABLE = "MLLESS_LEASE"  # names other seconds
+RENEWALS = 4  # within that time
 _LOOK, SETTLE = 1.0, 2.0  # seconds between two looks, and before it is read back
 
 Wait = Callable[[float], object]
+
+
+def new_holder() -> str:
+    """Return a name for who is to hold a lease."""
+    return secrets.token_hex(8)
 
 
 class Hold:
@@ -45,28 +56,37 @@ class Hold:
 
 
 class _Content(msgspec.Struct, frozen=True):
-    """What the object says: who holds it, a name of the process, how often it was renewed."""
+    """What the object says: who holds it, how often it was renewed, after which seconds it is abandoned."""
 
     holder: str
     host: str
     pid: int
     renewals: int = 0
+    stale: float = STALE
 
 
 @contextmanager
 def leased(
-    objects: ConditionalStore, run: Place, cure: str, *, wait: Wait = time.sleep, renew: float = RENEW
+    objects: ConditionalStore,
+    run: Place,
+    cure: str,
+    *,
+    holder: str = "",
+    wait: Wait = time.sleep,
+    renew: float | None = None,
 ) -> Iterator[Hold]:
     """Hold the lease on a run; UsageError with the cure if another job does so.
 
-    One that is abandoned is taken over after ``STALE`` seconds.
+    One that is abandoned is taken over after the seconds that it names, one of the same ``holder`` at once.
     """
-    lease = _Lease(objects, run, cure, wait)
+    stale = lasting()
+    lease = _Lease(objects, run, cure, wait, holder, stale)
+    apart = stale / RENEWALS if renew is None else renew
     lease.take()
     over = threading.Event()
 
     def keep() -> None:
-        while not over.wait(renew) and not lease.hold.lost:
+        while not over.wait(apart) and not lease.hold.lost:
             with suppress(ChannelError):  # the store is away for a while
                 lease.renew()
 
@@ -76,7 +96,7 @@ def leased(
         yield lease.hold
     finally:
         over.set()
-        thread.join(RENEW)
+        thread.join(stale / RENEWALS)
         with suppress(ChannelError):
             lease.release()
 
@@ -84,15 +104,36 @@ def leased(
 def is_held(objects: ConditionalStore, *, wait: Wait = time.sleep) -> bool:
     """Return whether somebody renews the lease on a run, if there is one; watches it for so long."""
     found = _read(objects)
-    for _ in range(round(STALE / _LOOK)):
-        if found is None:
-            return False
+    for _ in range(_looks(found)):
         wait(_LOOK)
         seen = _read(objects)
-        if seen is not None and seen[0] != found[0]:
+        if seen is None:
+            return False
+        if found is not None and seen[0] != found[0]:
             return True
-        found = seen
     return False
+
+
+def lasting() -> float:
+    """Return after how many seconds a lease of this process counts as abandoned."""
+    text = os.environ.get(VARIABLE, "").strip()
+    try:
+        seconds = float(text or STALE)
+    except ValueError:
+        seconds = math.nan
+    if not RENEWALS * _LOOK <= seconds < math.inf:
+        raise UsageError(
+            "not a time after which a lease counts as abandoned",
+            where=VARIABLE,
+            expected=f"seconds, at least {RENEWALS * _LOOK:g}",
+            found=text,
+        )
+    return seconds
+
+
+def _looks(found: tuple[_Content, Version] | None) -> int:
+    """Return how often a lease that was found is to be looked at until it counts as abandoned."""
+    return 0 if found is None else math.ceil(found[0].stale / _LOOK)
 
 
 def _read(objects: ConditionalStore) -> tuple[_Content, Version] | None:
@@ -111,18 +152,28 @@ def _read(objects: ConditionalStore) -> tuple[_Content, Version] | None:
 class _Lease:
     """One process's side of it."""
 
-    def __init__(self, objects: ConditionalStore, run: Place, cure: str, wait: Wait) -> None:
+    def __init__(
+        self,
+        objects: ConditionalStore,
+        run: Place,
+        cure: str,
+        wait: Wait,
+        holder: str = "",
+        stale: float = STALE,
+    ) -> None:
         self._objects, self._run, self._cure, self._wait = objects, run, cure, wait
-        self._mine = _Content(secrets.token_hex(8), socket.gethostname(), os.getpid())
+        holder = holder or new_holder()
+        self._mine = _Content(holder, socket.gethostname(), os.getpid(), stale=stale)
         self.hold = Hold()
 
     def take(self) -> None:
         """Take the lease; wait out an abandoned one."""
         while True:
             seen = _read(self._objects)
-            if seen is not None and seen[0].holder == self._mine.holder:
+            if seen is not None and seen[0] == self._mine:
                 return  # it was written, though the store's word on that was lost
-            before = None if seen is None else self._wait_out(seen)
+            ours = seen is not None and seen[0].holder == self._mine.holder
+            before = seen[1] if seen is not None and ours else self._wait_out(seen)
             if self._write(before) and self._is_settled():
                 return
 
@@ -142,21 +193,21 @@ class _Lease:
         if seen is not None and seen[0].holder == self._mine.holder:
             self._objects.delete([LEASE])
 
-    def _wait_out(self, found: tuple[_Content, Version]) -> Version | None:
+    def _wait_out(self, found: tuple[_Content, Version] | None) -> Version | None:
         """Return the version of an abandoned lease, None if it is gone; UsageError if it is renewed."""
-        for _ in range(round(STALE / _LOOK)):
+        for _ in range(_looks(found)):
             self._wait(_LOOK)
             seen = _read(self._objects)
             if seen is None:
                 return None
-            if seen[0] != found[0]:
+            if found is not None and seen[0] != found[0]:
                 raise UsageError(
                     "another job writes to this run",
                     where=str(self._run),
                     found=f"process {seen[0].pid} of {seen[0].host}",
                     cure=self._cure,
                 )
-        return found[1]
+        return None if found is None else found[1]
 
     def _is_settled(self) -> bool:
         """Return whether the lease that was written is this one's for sure."""

@@ -23,7 +23,7 @@ from mlless import checkpoint, keys
 from mlless.artifact import MODEL, read_artifact
 from mlless.channels.opening import open_objects
 from mlless.channels.ports import Bytes, KeyValueStore
-from mlless.errors import DatasetError, UsageError
+from mlless.errors import DatasetError, MissingObject, UsageError
 from mlless.job import JobSpec
 from mlless.kernels.arrays import Floats
 from mlless.local import Course, begin
@@ -38,6 +38,7 @@ from mlless.report.history import (
     SUMMARY,
     decoded,
     is_finished,
+    no_run,
     read_summary,
     that_count,
     whole_lines,
@@ -168,25 +169,24 @@ def with_stand(data: Bytes, stand: Stand) -> bytes:
 
 
 @contextmanager
-def resuming(run: Location | Place) -> Iterator[Left]:
-    """Keep others out of a run, and give what is left of it; UsageError if it cannot be resumed."""
+def resuming(run: Location | Place, *, holder: str = "") -> Iterator[Left]:
+    """Keep others out of a run, and give what is left of it; UsageError if it cannot be resumed.
+
+    ``holder`` is that of ``locked``.
+    """
     place = place_of(run)
     _check_unfinished(place)
-    with locked(place, cure="there is nothing to resume as long as it runs") as hold:
+    cure = "there is nothing to resume as long as it runs"
+    with locked(place, cure=cure, holder=holder) as hold:
         _check_unfinished(place)
         yield replace(_read(place), hold=hold)
 
 
 def _check_unfinished(place: Place) -> None:
-    """Raise UsageError unless there is a run which has not come to its end."""
+    """Raise UsageError if a run has come to its end, DatasetError if there is none."""
     found = open_objects(place).names()
     if not {SUMMARY, HISTORY, CHECKPOINT} & found:
-        raise UsageError(
-            "no run here",
-            where=str(place),
-            expected="the folder or URL that mlless train was given as --out",
-            cure="check the path, or start with mlless train",
-        )
+        raise no_run(place)
     if SUMMARY in found and is_finished(place):
         raise UsageError(
             "this run has come to its end",
@@ -223,6 +223,18 @@ def _read(place: Place) -> Left:
     stand = _stand_of(place, data, summary, MODEL in names)
     score, best = _best(place, stand) if MODEL in names else (None, None)
     return Left(place, summary, stand, data, history, records, score, best)
+
+
+def step_of_checkpoint(run: Place) -> int | None:
+    """Return the step of a run's checkpoint, None if it has none; reads no more of it than its header."""
+    objects = open_objects(run)
+    try:
+        size = 8 + int.from_bytes(objects.head(CHECKPOINT, 8), "little")
+        return int(checkpoint.metadata_of(objects.head(CHECKPOINT, size))["step"])
+    except MissingObject:
+        return None
+    except (ValueError, KeyError, msgspec.DecodeError) as error:
+        raise DatasetError("the checkpoint is damaged", where=f"{run}/{CHECKPOINT}") from error
 
 
 def _again(place: Place, summary: Summary | None, there: bool) -> str:

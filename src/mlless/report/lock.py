@@ -26,13 +26,16 @@ _TRIES, _PAUSE = 5, 0.05  # seconds: who looks whether a file is locked holds it
 
 
 @contextmanager
-def locked(run: Place, name: str = LOCK, cure: str = ELSEWHERE) -> Iterator[Hold]:
-    """Keep others out of the run's place; UsageError with the cure if another job does so."""
+def locked(run: Place, name: str = LOCK, cure: str = ELSEWHERE, *, holder: str = "") -> Iterator[Hold]:
+    """Keep others out of the run's place; UsageError with the cure if another job does so.
+
+    In an object store a lease of that ``holder``, who is gone, is gone on with.
+    """
     if not isinstance(run, Directory):
         if name != LOCK:  # who starts a job that holds the lease needs none
             yield Hold()
             return
-        with leased(open_remote(run), run, cure) as hold:
+        with leased(open_remote(run), run, cure, holder=holder) as hold:
             yield hold
         return
     path = run.path / name

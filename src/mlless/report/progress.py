@@ -22,7 +22,7 @@ from rich.text import Text
 from mlless.billing.amount import money
 from mlless.job import JobSpec
 from mlless.records import StepRecord
-from mlless.report.account import thing_of
+from mlless.report.account import functions_told, thing_of
 from mlless.report.history import Totals
 from mlless.report.output import silenced
 from mlless.report.wording import count, duration, metrics, size
@@ -195,6 +195,8 @@ class _Display:
         facts.add_row("workers", f"{record.workers}, {self._speed()}")
         totals = course.totals
         facts.add_row("traffic", f"published {size(totals.bytes_out)}, read {size(totals.bytes_in)}")
+        if told := functions_told(totals.handovers, totals.lost):
+            facts.add_row("functions", told)
         if record.cost is not None:
             budget = f" of at most {money(stop.max_cost)}" if stop.max_cost else ""
             facts.add_row("cost", f"{money(record.cost)}{budget}, {self._rate()}")

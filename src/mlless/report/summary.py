@@ -90,6 +90,8 @@ def summarize(
         bill=bill,
         seconds=outcome.seconds,
         members=tuple(totals.members),
+        handovers=totals.handovers,
+        lost=totals.lost,
         last_look=totals.last_look,
         notes=tuple(note.text for note in notes),
     )

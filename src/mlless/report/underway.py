@@ -21,6 +21,7 @@ from mlless.deployment import Addresses, Deployment
 from mlless.errors import ChannelError, MissingObject
 from mlless.job import JobSpec
 from mlless.locations import Directory, Place
+from mlless.options import declared
 from mlless.report.lease import is_held
 from mlless.report.lock import GUARD, LOCK, is_locked
 
@@ -30,11 +31,15 @@ _NEAR, _FAR = 1.0, 5.0  # seconds between two looks for a request: in a folder, 
 
 
 class Detached(msgspec.Struct, frozen=True):
-    """How a job runs without a terminal: its guardian, its log, a line for each supervisor that was lost."""
+    """How a job runs without a terminal: its guardian, its log, a line for each supervisor that was lost.
+
+    In an object store its supervisors hold the lease one after the other, as the same ``holder``.
+    """
 
     guardian: int
     log: str
     losses: tuple[str, ...] = ()
+    holder: str = ""
 
 
 class Underway(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,6 +79,14 @@ def underway(
     )
 
 
+def options_of(deployment: Deployment, detached: Detached | None) -> tuple[str, ...]:
+    """Return the options, as one types them, with which a job is resumed where it ran; no passwords."""
+    bare = deployment.bare()
+    places = ((one.flag, getattr(bare, one.name), one.default) for one in declared(Deployment))
+    given = [text for flag, value, default in places if value != default for text in (flag, str(value))]
+    return (*(["--detach"] if detached else []), *given)
+
+
 def write_underway(run: Place, value: Underway) -> None:
     """Write ``job.json``."""
     open_objects(run).put(UNDERWAY, msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
@@ -94,19 +107,7 @@ def is_alive(run: Place) -> bool:
     """
     if isinstance(run, Directory):
         return any(is_locked(run.path / name) for name in (LOCK, GUARD))
-    job = read_underway(run)
-    if job and job.detached and job.host == socket.gethostname() and _is_there(job.detached.guardian):
-        return True  # it waits until it can take over the lease of a supervisor that was killed
     return is_held(open_remote(run))
-
-
-def _is_there(pid: int) -> bool:
-    with suppress(PermissionError):
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return False
-    return True
 
 
 @dataclass

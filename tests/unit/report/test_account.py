@@ -6,8 +6,10 @@ from mlless.billing.meter import Bill, Item
 from mlless.billing.tariff import load_tariff
 from mlless.deployment import Deployment
 from mlless.job import Scaling, Stop, Sync, Target
-from mlless.records import StepTimes, WorkerSummary
-from mlless.report.account import closing, opening, shares, why_ended
+from mlless.locations import place_of
+from mlless.records import Checkpoints, StepTimes, WorkerSummary
+from mlless.report.account import closing, left_by, opening, shares, why_ended
+from mlless.report.underway import Detached, options_of
 
 
 def test_opening_of_ratings(job):
@@ -106,6 +108,23 @@ def test_closing_without_held_out_rows(summary):
 def test_why_a_run_ended(summary, job, reason, stop, text):
     spec = job(stop=stop, tariff=load_tariff("published-ibm"))
     assert why_ended(summary(stop_reason=reason, job=spec)) == text
+
+
+def test_functions_that_handed_over_or_were_lost_are_counted(summary):
+    told = dict(closing(summary(handovers=1200, lost=2), "runs/r"))
+    assert told["functions"] == "1,200 handed over to a successor, 2 lost"
+    assert dict(closing(summary(lost=1), "runs/r"))["functions"] == "1 lost"
+    assert "functions" not in dict(closing(summary(), "runs/r"))
+
+
+def test_a_failed_run_is_resumed_where_it_ran(summary):
+    options = options_of(Deployment(store="redis://:s3cret@one", time_limit=9), Detached(1, "/log"))
+    found = summary(options=options, checkpoints=Checkpoints(step=30), bill=None, model_step=0)
+    (told,) = left_by(found, place_of("runs/my first"))
+    assert told == (
+        "it can be resumed from its checkpoint, that of step 30: "
+        "mlless resume 'runs/my first' --detach --store redis://one --time-limit 9"
+    )
 
 
 def test_closing_itemises_the_bill(summary):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+import msgspec
 import obstore
 import pytest
 from obstore.store import MemoryStore
@@ -13,10 +14,11 @@ from mlless.channels.ports import Bytes, Version
 from mlless.channels.remote_objects import RemoteObjects
 from mlless.errors import ChannelError, JobError, MissingObject, UsageError
 from mlless.locations import Prefix
-from mlless.report.lease import LEASE, RENEW, SETTLE, STALE, _Lease, is_held, leased
+from mlless.report.lease import LEASE, RENEWALS, SETTLE, STALE, VARIABLE, _Lease, is_held, lasting, leased
 
 RUN = Prefix("s3", "bucket", "run")
 CURE = "wait until it has ended"
+RENEW = STALE / RENEWALS
 
 
 class Memory(RemoteObjects):
@@ -57,8 +59,8 @@ class Time:
 KINDS = pytest.mark.parametrize("kind", [Memory, Careless])
 
 
-def holder(store: RemoteObjects, time: Time | None = None) -> _Lease:
-    return _Lease(store, RUN, CURE, (time or Time()).wait)
+def holder(store: RemoteObjects, time: Time | None = None, name: str = "", stale: float = STALE) -> _Lease:
+    return _Lease(store, RUN, CURE, (time or Time()).wait, name, stale)
 
 
 @pytest.fixture(autouse=True)
@@ -113,6 +115,53 @@ def test_an_abandoned_lease_is_waited_out(kind: type[Memory]) -> None:
     first.release()
     second.renew()
     second.hold.check()
+
+
+@KINDS
+def test_who_has_the_name_of_a_holder_that_is_dead_goes_on_with_its_lease(kind: type[Memory]) -> None:
+    store, time = kind(), Time()
+    holder(store, name="job").take()
+    second = holder(store, time, "job")
+    second._mine = msgspec.structs.replace(second._mine, pid=second._mine.pid + 1)
+    second.take()
+    assert time.now <= SETTLE
+    assert msgspec.json.decode(store.get(LEASE))["pid"] == second._mine.pid
+    second.renew()
+    second.hold.check()
+    other = holder(store, time)
+    time.at = lambda now: second.renew()
+    with pytest.raises(UsageError, match="another job writes to this run"):
+        other.take()
+
+
+@KINDS
+def test_who_was_taken_for_dead_has_no_successor(kind: type[Memory]) -> None:
+    store, time = kind(), Time()
+    holder(store, name="job").take()
+    other = holder(store, time)
+    other.take()
+    time.at = lambda now: other.renew()
+    with pytest.raises(UsageError, match="another job writes to this run"):
+        holder(store, time, "job").take()
+
+
+def test_a_lease_says_when_it_is_abandoned() -> None:
+    store, time = Memory(), Time()
+    holder(store, stale=6.0).take()
+    assert not is_held(store, wait=time.wait)
+    assert time.now == 6.0
+    holder(store, time).take()
+    assert time.now == 12.0
+
+
+def test_another_time_is_set_by_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert lasting() == STALE
+    monkeypatch.setenv(VARIABLE, "60")
+    assert lasting() == 60.0
+    for text in ("1", "soon", "nan", "inf"):
+        monkeypatch.setenv(VARIABLE, text)
+        with pytest.raises(UsageError, match=f"{VARIABLE}: .* expected seconds, at least 4, found {text}"):
+            lasting()
 
 
 @KINDS
