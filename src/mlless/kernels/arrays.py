@@ -49,6 +49,16 @@ class RatingsArrays(NamedTuple):
         return len(self.users), len(self.items)
 
     @property
+    def named(self) -> tuple[Ids, Ids]:
+        """The rows of the tables users and items that it takes, in ascending order."""
+        return self.users, self.items
+
+    def renumbered(self) -> RatingsArrays:
+        """Return the same mini-batch for tables that hold the rows that it names, and no others."""
+        users, items = (np.arange(len(ids), dtype=np.uint32) for ids in self.named)
+        return self._replace(users=users, items=items)
+
+    @property
     def nbytes(self) -> int:
         """The memory it takes."""
         return _size(self)
@@ -79,6 +89,15 @@ class ClicksArrays(NamedTuple):
     def touched(self) -> tuple[int, int]:
         """How many rows of the tables features and intercept a step on it moves."""
         return len(self.features), 1
+
+    @property
+    def named(self) -> tuple[Ids, Ids]:
+        """The rows of the tables features and intercept that it takes, in ascending order."""
+        return self.features, np.zeros(1, np.uint32)
+
+    def renumbered(self) -> ClicksArrays:
+        """Return the same mini-batch for a table that holds the features that it names, and no others."""
+        return self._replace(features=np.arange(len(self.features), dtype=np.uint32))
 
     @property
     def nbytes(self) -> int:

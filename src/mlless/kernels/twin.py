@@ -165,8 +165,8 @@ def change_rows(
     """Move the rows ``ids`` along ``direction`` (rows x columns), then publish what is significant."""
     if rule.kind not in (ADAGRAD, NESTEROV):
         raise ValueError("no such rule, or tables do not have this shape")
-    sections = table.data[ids, : 3 * columns].reshape(len(ids), 3, columns)
-    shared, residual, state = sections[:, 0], sections[:, 1], sections[:, 2]
+    sections = [table.data[:, n * columns : (n + 1) * columns] for n in range(3)]
+    shared, residual, state = (section[ids] for section in sections)
     last = table.data.view(np.int32)[:, 3 * columns]
     steps = (rule.step - last[ids].astype(np.int64)).astype(np.float32)[:, None]
     last[ids] = rule.step
@@ -189,7 +189,8 @@ def change_rows(
         else:
             residual += change
         sent = publish(ids, shared, residual, threshold, mode, out)
-    table.data[ids, : 3 * columns] = sections.reshape(len(ids), 3 * columns)
+    for section, rows in zip(sections, (shared, residual, state), strict=True):
+        section[ids] = rows
     return sent
 
 

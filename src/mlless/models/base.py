@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from mlless.job import Adagrad, Nesterov
-from mlless.kernels.arrays import ClicksArrays, Floats, Outbox, RatingsArrays, Sent
+from mlless.kernels.arrays import ClicksArrays, Floats, Ids, Outbox, RatingsArrays, Sent
 from mlless.messages import Sums
 from mlless.replica import Replica, TableShape
 
@@ -65,6 +65,31 @@ class Model(Protocol):
 
         Returns the loss before the step, summed over the batch (squared error in rating units, or
         log loss), and what was sent. ValueError if the batch does not fit the tables.
+        """
+        ...
+
+    def gradient(
+        self, replica: Replica, batch: BatchArrays, optimizer: Adagrad | Nesterov, publish: Filter
+    ) -> tuple[float, tuple[Sent, ...]]:
+        """Add to the residual, which is zero, the direction in which ``step`` would go along; no L2 of clicks.
+
+        The first half of a step, for who does not keep the model. The rest is as in ``step``; a threshold of
+        infinity publishes nothing.
+        """
+        ...
+
+    def move(
+        self,
+        replica: Replica,
+        directions: Sequence[tuple[Ids, Floats]],
+        optimizer: Adagrad | Nesterov,
+        moment: Moment,
+        samples: int,
+    ) -> bool:
+        """Move ``shared`` along directions, each for some rows of a table; return whether all is finite.
+
+        The other half of a step: after the ``gradient`` of a mini-batch of so many samples it comes to the
+        same bits as ``step`` and a merge of all that it publishes, where nobody else takes part.
         """
         ...
 

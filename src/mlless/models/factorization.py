@@ -7,16 +7,16 @@ filtered and shared like everything else.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from mlless import kernels
 from mlless.job import Adagrad, Factorization, Nesterov
-from mlless.kernels.arrays import Floats, RatingsArrays, Sent
+from mlless.kernels.arrays import Floats, Ids, RatingsArrays, Rule, Sent
 from mlless.messages import Sums
 from mlless.models.base import BatchArrays, Filter, Moment
-from mlless.models.optimizers import rule_of
+from mlless.models.optimizers import ITSELF, move_rows, rule_of
 from mlless.replica import Replica, TableShape
 
 
@@ -62,6 +62,41 @@ class FactorizationModel:
         The gradient of the mean squared error has a factor of 2, and so has the published one. Damping of
         items, which all members train, is divided by the square root of the members, as measured.
         """
+        return self._step(replica, batch, optimizer, self._rules(optimizer, moment), publish)
+
+    def gradient(
+        self, replica: Replica, batch: BatchArrays, optimizer: Adagrad | Nesterov, publish: Filter
+    ) -> tuple[float, tuple[Sent, ...]]:
+        """Leave the direction of a step as the residual of the rows that the batch names."""
+        return self._step(replica, batch, optimizer, (ITSELF, ITSELF), publish)
+
+    def move(
+        self,
+        replica: Replica,
+        directions: Sequence[tuple[Ids, Floats]],
+        optimizer: Adagrad | Nesterov,
+        moment: Moment,
+        samples: int,
+    ) -> bool:
+        """Move users and items along directions."""
+        parts = zip(replica.tables, directions, self._rules(optimizer, moment), strict=True)
+        return all([move_rows(table, *direction, rule) for table, direction, rule in parts])
+
+    def _rules(self, optimizer: Adagrad | Nesterov, moment: Moment) -> tuple[Rule, Rule]:
+        """Return how users and items move: damping of items is shared by the members, as measured."""
+        return (
+            rule_of(optimizer, moment, damping=1.0),
+            rule_of(optimizer, moment, damping=1.0 / math.sqrt(moment.members)),
+        )
+
+    def _step(
+        self,
+        replica: Replica,
+        batch: BatchArrays,
+        optimizer: Adagrad | Nesterov,
+        rules: tuple[Rule, Rule],
+        publish: Filter,
+    ) -> tuple[float, tuple[Sent, ...]]:
         assert isinstance(batch, RatingsArrays)
         spec, (users, items) = self.spec, replica.tables
         mean = isinstance(optimizer, Nesterov)
@@ -74,8 +109,7 @@ class FactorizationModel:
             1.0 / spec.deviation,
             spec.l2,
             2.0 / len(batch.ratings) if mean else 1.0,
-            rule_of(optimizer, moment, damping=1.0),
-            rule_of(optimizer, moment, damping=1.0 / math.sqrt(moment.members)),
+            *rules,
             publish.threshold,
             publish.mode,
             *publish.outboxes,

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from mlless import kernels
 from mlless.job import Adagrad, Logistic, Nesterov
-from mlless.kernels.arrays import ClicksArrays, Floats, Rule, Sent
+from mlless.kernels.arrays import ClicksArrays, Floats, Ids, Rule, Sent
 from mlless.messages import Sums
 from mlless.models.base import BatchArrays, Filter, Moment
-from mlless.models.optimizers import rule_of, settle_decay
+from mlless.models.optimizers import ITSELF, move_rows, rule_of, settle_decay
 from mlless.replica import Replica, TableShape
 
 # Scores are counted in bins of log-odds, which leave the histogram's AUC within 1e-5 of the exact one.
@@ -52,13 +52,37 @@ class LogisticModel:
         publish: Filter,
     ) -> tuple[float, tuple[Sent, ...]]:
         """Step along the batch's mean gradient; L2 in proximal form for the steps a row has missed."""
+        return self._step(replica, batch, self._rule(optimizer, moment, batch.samples), publish)
+
+    def gradient(
+        self, replica: Replica, batch: BatchArrays, optimizer: Adagrad | Nesterov, publish: Filter
+    ) -> tuple[float, tuple[Sent, ...]]:
+        """Leave the mean gradient's direction as the residual of the rows that the batch names."""
+        return self._step(replica, batch, ITSELF, publish)
+
+    def move(
+        self,
+        replica: Replica,
+        directions: Sequence[tuple[Ids, Floats]],
+        optimizer: Adagrad | Nesterov,
+        moment: Moment,
+        samples: int,
+    ) -> bool:
+        """Move features and intercept along directions, L2 included."""
+        rule = self._rule(optimizer, moment, samples)
+        parts = zip(replica.tables, directions, (rule, rule._replace(decay=0.0)), strict=True)
+        return all([move_rows(table, *direction, own) for table, direction, own in parts])
+
+    def _step(
+        self, replica: Replica, batch: BatchArrays, rule: Rule, publish: Filter
+    ) -> tuple[float, tuple[Sent, ...]]:
         assert isinstance(batch, ClicksArrays)
         features, intercept = replica.tables
         loss, *sent = kernels.logistic_step(
             features.rows,
             intercept.rows,
             batch,
-            self._rule(optimizer, moment, len(batch.labels)),
+            rule,
             publish.threshold,
             publish.mode,
             *publish.outboxes,

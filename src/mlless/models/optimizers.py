@@ -7,10 +7,13 @@ import math
 import numpy as np
 
 from mlless.job import Adagrad, Nesterov
-from mlless.kernels.arrays import Rule
-from mlless.kernels.twin import ADAGRAD, NESTEROV
+from mlless.kernels.arrays import Floats, Ids, Outbox, Rule
+from mlless.kernels.twin import ADAGRAD, MERGED, NESTEROV, change_rows
 from mlless.models.base import Moment
 from mlless.replica import Table
+
+ITSELF = Rule(NESTEROV, 1.0, 0.0, 0.0, 0.0, 0)  # moves a row along its direction as it is
+_NOTHING = Outbox(np.empty(0, np.uint32), np.empty((0, 1), np.uint8), np.empty(1, np.float32), 0)
 
 
 def rule_of(optimizer: Adagrad | Nesterov, moment: Moment, *, damping: float, decay: float = 0.0) -> Rule:
@@ -41,3 +44,9 @@ def settle_decay(table: Table, rule: Rule) -> None:
     shrink = np.float32(1) + eta * np.float32(rule.decay) * missed
     table.residual[:] = (table.shared + table.residual) / shrink - table.shared
     table.last[:] = rule.step
+
+
+def move_rows(table: Table, rows: Ids, direction: Floats, rule: Rule) -> bool:
+    """Move the ``shared`` of rows along a direction; return whether all of it is finite."""
+    shape = table.shape
+    return bool(change_rows(table.rows, shape.columns, rows, direction, rule, 0.0, MERGED, _NOTHING).finite)
