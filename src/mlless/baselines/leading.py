@@ -146,12 +146,7 @@ class Stage:
                 if one.code == 0:
                     done[one.worker] = me
                     continue
-                error = self.error_of(one, f"{what} {one.worker}")
-                repeats = one.code in losses.REPEATS
-                if repeats or self._losses.add(one.worker, self.clock.now()):
-                    raise error
-                self.closing.note_loss(f"{error.what}, and was started anew")
-                running |= set(self.start({one.worker: tasks[one.worker]}))
+                running.add(self.replace(one, what, tasks[one.worker]))
             waited = self.clock.now() - began
             if waited > within:
                 self.session.runtime.end(running)
@@ -160,8 +155,20 @@ class Stage:
                 self.clock.pause(min(max(_SOONEST, _LATE * waited), _LATEST))
         return done
 
-    def receive(self) -> FromWorker:
-        """Return the next message of a function; the error of one that has failed or died."""
+    def replace(self, ended: Ended, what: str, task: msgspec.Struct) -> FunctionId:
+        """Start a lost function anew, with a task; raise its error if that would be of no use."""
+        error = self.error_of(ended, f"{what} {ended.worker}")
+        if ended.code in losses.REPEATS or self._losses.add(ended.worker, self.clock.now()):
+            raise error
+        self.closing.note_loss(f"{error.what}, and was started anew")
+        (function,) = self.start({ended.worker: task})
+        return function
+
+    def receive(self, lost: Callable[[Ended], object] | None = None) -> FromWorker:
+        """Return the next message of a function.
+
+        Who has failed or died is ``lost``, or without that its error is raised.
+        """
         until = self.clock.now() + self.spec.deadlines.commit
         while self.clock.now() < until:
             message = self.session.hub.receive(_LATEST)
@@ -170,8 +177,10 @@ class Stage:
             if message is not None:
                 return message
             for one in self.ended():
-                if one.code:
+                if one.code and lost is None:
                     raise self.error_of(one, f"worker {one.worker}")
+                if one.code and lost is not None:
+                    lost(one)
         raise DeadlineExceeded(f"no function was heard for {self.spec.deadlines.commit:g} s")
 
     def use(self, usage: Usage) -> None:

@@ -4,53 +4,23 @@ from __future__ import annotations
 
 import selectors
 import socket
-import struct
 import time
 from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
 
+from mlless.channels.framing import Frames, framed
 from mlless.channels.receipt import heard, message_of
-from mlless.errors import CodecError, DeadlineExceeded, Disconnected
+from mlless.errors import DeadlineExceeded, Disconnected
 from mlless.messages import FromWorker, FunctionId, ToWorker, decode_to_worker, encode
 
 _SOCKET = "bus"
-_LENGTH = struct.Struct("<I")
 _LARGEST = 16 << 20  # bytes a message may have
 _SEND_DEADLINE = 60.0  # seconds a supervisor may leave a full socket unread
 
 
-class _Frames:
-    """Cuts a stream of bytes into length-prefixed messages."""
-
-    def __init__(self) -> None:
-        self._buffer = bytearray()
-
-    def feed(self, data: bytes, where: str) -> list[bytes]:
-        """Return the messages completed by ``data``; CodecError if one is too long."""
-        self._buffer += data
-        done, at = [], 0
-        while len(self._buffer) - at >= _LENGTH.size:
-            (length,) = _LENGTH.unpack_from(self._buffer, at)
-            if length > _LARGEST:
-                raise CodecError(
-                    "message too long",
-                    where=where,
-                    expected=f"at most {_LARGEST:,} bytes",
-                    found=f"{length:,}",
-                )
-            if len(self._buffer) - at - _LENGTH.size < length:
-                break
-            at += _LENGTH.size
-            done.append(bytes(self._buffer[at : at + length]))
-            at += length
-        del self._buffer[:at]
-        return done
-
-
 def _framed(message: FromWorker | ToWorker) -> bytes:
-    data = encode(message)
-    return _LENGTH.pack(len(data)) + data
+    return framed(encode(message))
 
 
 class _Peer:
@@ -58,7 +28,7 @@ class _Peer:
 
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
-        self.frames = _Frames()
+        self.frames = Frames(_LARGEST)
         self.unsent = bytearray()
         self.has_rest = False
         self.who: FunctionId | None = None
@@ -166,7 +136,7 @@ class EmbeddedLink:
 
     def __init__(self, folder: Path) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._frames = _Frames()
+        self._frames = Frames(_LARGEST)
         self._queue: deque[bytes] = deque()
         try:
             self._socket.connect(str(folder / _SOCKET))

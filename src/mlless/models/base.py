@@ -71,10 +71,10 @@ class Model(Protocol):
     def gradient(
         self, replica: Replica, batch: BatchArrays, optimizer: Adagrad | Nesterov, publish: Filter
     ) -> tuple[float, tuple[Sent, ...]]:
-        """Add to the residual, which is zero, the direction in which ``step`` would go along; no L2 of clicks.
+        """Add to the residual, which is zero, the direction along which ``step`` would move.
 
-        The first half of a step, for who does not keep the model. The rest is as in ``step``; a threshold of
-        infinity publishes nothing.
+        The first half of a step, for who does not keep the model; L2 that is no part of the gradient comes
+        with the other half. The rest is as in ``step``: a threshold of infinity publishes nothing.
         """
         ...
 

@@ -80,7 +80,8 @@ class FactorizationModel:
     ) -> bool:
         """Move users and items along directions."""
         parts = zip(replica.tables, directions, self._rules(optimizer, moment), strict=True)
-        return all([move_rows(table, *direction, rule) for table, direction, rule in parts])
+        finite = [move_rows(table, *direction, rule) for table, direction, rule in parts]
+        return all(finite)
 
     def _rules(self, optimizer: Adagrad | Nesterov, moment: Moment) -> tuple[Rule, Rule]:
         """Return how users and items move: damping of items is shared by the members, as measured."""

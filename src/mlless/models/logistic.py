@@ -71,7 +71,8 @@ class LogisticModel:
         """Move features and intercept along directions, L2 included."""
         rule = self._rule(optimizer, moment, samples)
         parts = zip(replica.tables, directions, (rule, rule._replace(decay=0.0)), strict=True)
-        return all([move_rows(table, *direction, own) for table, direction, own in parts])
+        finite = [move_rows(table, *direction, own) for table, direction, own in parts]
+        return all(finite)
 
     def _step(
         self, replica: Replica, batch: BatchArrays, rule: Rule, publish: Filter

@@ -12,7 +12,7 @@ from mlless.baselines.contract import System
 from mlless.data.dataset import Dataset
 from mlless.wishes import Wishes
 
-LIGHT = ["mlless.baselines.pywren", "mlless.baselines.single"]
+LIGHT = ["mlless.baselines.cirrus", "mlless.baselines.pywren", "mlless.baselines.single"]
 
 
 @pytest.mark.parametrize("module", LIGHT)

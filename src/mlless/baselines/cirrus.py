@@ -1,0 +1,269 @@
+"""Cirrus: a parameter server on a machine of its own, and functions that never wait for one another.
+
+After Carreira et al., *Cirrus: a Serverless Framework for End-to-end ML Workflows* (SoCC 2019). A worker
+pulls the rows that its mini-batch needs, takes the gradient, and pushes what of it, summed over the
+mini-batch, is at least 1e-5. The server moves the model at once, with the job's optimizer: each push is a
+step of its own. So one worker takes the very steps of a single process, but for what is too small to be
+pushed. Who leads the job scores the model after each epoch, while the others go on.
+
+Where it differs: an epoch uses each row once, by the worker that owns it, as in MLLess; Cirrus' workers take
+mini-batches from the object store as they come. There is one server, not several.
+
+A worker that is lost is started anew, and goes on with the first mini-batch of which nobody has heard; if
+that has been pushed, the server does not take it twice. A job whose server is lost ends: nobody else has the
+model.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from contextlib import AbstractContextManager, closing
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+import mlless
+from mlless.baselines import parameters as ps
+from mlless.baselines.contract import Function, System, Tables, run_function
+from mlless.baselines.gradients import Gradients
+from mlless.baselines.judging import Judge
+from mlless.baselines.parameter_process import Place, connect, open_server
+from mlless.data.dataset import Dataset
+from mlless.data.holding import Holding
+from mlless.deployment import Deployment
+from mlless.errors import ChannelError, JobError, UsageError
+from mlless.job import JobSpec
+from mlless.membership import groups_of
+from mlless.messages import PROTOCOL, Begin, Evaluation, FunctionId, Hello, Origin, Plan, Report, Times
+from mlless.models import model_of
+from mlless.runtimes.ports import Ended
+from mlless.stepping import Laps
+from mlless.stopping import Choice
+from mlless.wishes import Wishes
+
+if TYPE_CHECKING:
+    from mlless.baselines.leading import Stage
+
+LEAST = 1e-5  # of an entry of a gradient, to be pushed
+
+
+class Task(msgspec.Struct, frozen=True):
+    """Where a worker finds the server, and what an entry of a gradient has to be at least."""
+
+    place: Place
+    least: float
+
+
+def main(payload: bytes) -> None:
+    """Be the worker that ``payload`` describes."""
+    run_function(payload, work)
+
+
+def work(function: Function, connect: Callable[[Place, JobSpec], ps.Asks] = connect) -> None:
+    """Pull, take the gradient, and push, mini-batch after mini-batch, until there are no more."""
+    spec, (worker, generation) = function.launch.job, function.launch.me
+    task = msgspec.json.decode(function.launch.task, type=Task)
+    function.link.send(Hello(worker, generation, 0, PROTOCOL, mlless.__version__))
+    begin = function.link.receive(spec.deadlines.commit)
+    if not isinstance(begin, Begin):
+        raise JobError("a message that does not fit", expected="Begin", found=type(begin).__name__)
+    (plan,) = begin.plans
+    with closing(connect(task.place, spec)) as way:
+        descent = _Descent(function, way, plan, task.least)
+        for number in range(begin.origin.step, plan.parts * spec.stop.epochs):
+            report = descent.step(number)
+            if report is None:
+                return
+            function.link.send(report)
+
+
+class _Descent:
+    """A worker's way: it holds its rows, and of the model what one mini-batch needs."""
+
+    def __init__(self, function: Function, way: ps.Asks, plan: Plan, least: float) -> None:
+        self._me, self._spec, self._way = function.launch.me, function.launch.job, way
+        self._parts, self._least, self._clock = plan.parts, least, function.clock
+        self._laps, self._gradients = Laps(function.clock), Gradients(self._spec)
+        self._shapes = model_of(self._spec.model).shapes
+        self._holding = Holding(function.dataset, self._spec.seed)
+        self._holding.own(groups_of(plan.owners, self._me[0]))
+
+    def step(self, number: int) -> Report | None:
+        """Take a step on the mini-batch of a number, all epochs counted; None if the job is over."""
+        epoch, part = divmod(number, self._parts)
+        batch = self._holding.batch(epoch, self._parts, part)
+        training, _ = self._holding.take_reads()
+        self._clock.work("fetch", training.bytes)
+        self._laps.lap("fetch")
+        push, loss, entries, pulled = ps.Push(self._me[0], number, 0, ()), 0.0, 0, 0
+        if batch is not None:
+            values, sent, size = ps.ask(self._way, ps.Pull(tuple(rows.tobytes() for rows in batch.named)))
+            self._laps.lap("merge")
+            if not isinstance(values, ps.Values):
+                return None
+            directions, loss = self._gradients.at(ps.arrays(values, self._shapes), batch)
+            self._clock.work("compute", batch.samples)
+            self._laps.lap("compute")
+            least = self._least / (batch.samples if self._gradients.mean else 1)
+            named = zip(batch.named, directions, strict=True)
+            parts, counts = zip(*(ps.part_of(*one, least) for one in named), strict=True)
+            push = ps.Push(self._me[0], number, batch.samples, parts)
+            entries, pulled = sum(counts), sent + size
+            self._laps.lap("filter")
+        moved, sent, size = ps.ask(self._way, push)
+        self._laps.lap("publish")
+        if not isinstance(moved, ps.Moved):
+            return None
+        return Report(
+            *self._me, number, push.samples, loss, entries > 0, moved.finite, entries, sent + size, pulled,
+            training.files, training.bytes, self._laps.take(),
+        )  # fmt: skip
+
+
+class Served(Protocol):
+    """A parameter server, as the one sees it that leads the job."""
+
+    @property
+    def place(self) -> Place:
+        """Where workers find it."""
+        ...
+
+    @property
+    def way(self) -> ps.Asks:
+        """The way to it of who leads the job."""
+        ...
+
+    def fate(self) -> str:
+        """Return what has become of it, in words, once it does not answer."""
+        ...
+
+
+OpenServer = Callable[[JobSpec, int, str], AbstractContextManager[Served]]
+
+
+def lead(stage: Stage, least: float = LEAST, open_server: OpenServer = open_server) -> tuple[Tables, Choice]:
+    """Lead a job; return the better of its best and its last model."""
+    plan = stage.schedule.first(stage.spec.workers)
+    with open_server(stage.spec, plan.parts * stage.spec.workers, stage.session.addresses.job) as server:
+        leader = _Leader(stage, server, plan, Task(server.place, least))
+        leader.begin()
+        ending = stage.steps(leader.take, leader.read)
+        leader.read(-1)  # the end of the training, for all that are still at work
+        return ending
+
+
+class _Leader:
+    def __init__(self, stage: Stage, server: Served, plan: Plan, task: Task) -> None:
+        self._stage, self._server, self._plan, self._task = stage, server, plan, task
+        self._shapes = model_of(stage.spec.model).shapes
+        self._judge = Judge(stage.spec, stage.dataset, stage.clock)
+        self._functions, self._there = set[FunctionId](), set[FunctionId]()
+        self._heard, self._began = Counter[int](), False
+        self._models: dict[int, Tables] = {}  # that of the newest evaluation, and -1 for the last
+
+    def begin(self) -> None:
+        """Start the workers, and let them begin together."""
+        self._functions = set(self._stage.start(dict.fromkeys(self._plan.members, self._task)))
+        while self._functions - self._there:
+            self._hear()
+        self._stage.begin()
+        self._began = True
+        for function in sorted(self._functions):
+            self._send_off(function)
+
+    def take(self, plan: Plan) -> list[Report]:
+        """Wait for as many reports as there are workers, whoever they are from."""
+        evaluation, seconds = self._score(plan) if plan.evaluate else (None, 0.0)
+        reports: list[Report] = []
+        while len(reports) < len(plan.trainers):
+            reports += self._hear()
+        if not reports:  # the end, before which each push has been the server's at once
+            self.read(-1)
+            reports = [Report(0, 0, plan.step, 0, 0.0, False, True, 0, 0, 0, 0, 0, Times())]
+        times = msgspec.structs.replace(reports[0].times, evaluate=seconds)
+        return [msgspec.structs.replace(reports[0], times=times, evaluation=evaluation), *reports[1:]]
+
+    def read(self, step: int) -> Tables:
+        """Return the model before a step that has been scored, or else that with which the training ends."""
+        if step not in self._models and -1 not in self._models:
+            self._models[-1] = self._tables(ps.Finish())
+        return self._models[step if step in self._models else -1]
+
+    def _score(self, plan: Plan) -> tuple[Evaluation, float]:
+        if not plan.last:
+            self._models = {plan.step: self._tables(ps.Read(plan.step * self._stage.spec.workers))}
+        return self._judge.score(self.read(plan.step))
+
+    def _tables(self, request: ps.Read | ps.Finish) -> Tables:
+        answer = self._ask(request)
+        assert isinstance(answer, ps.Values)
+        arrays = ps.arrays(answer, self._shapes)
+        return {shape.name: table for shape, table in zip(self._shapes, arrays, strict=True)}
+
+    def _ask(self, request: ps.Request) -> Any:
+        try:
+            return ps.ask(self._server.way, request)[0]
+        except ChannelError as error:
+            what = "the parameter server is lost, and the model with it"
+            raise JobError(what, found=f"{self._server.fate()}: {error}") from error
+
+    def _hear(self) -> list[Report]:
+        """Take in a message; return it if it is the next report of its worker."""
+        message = self._stage.receive(self._lost)
+        who = message.worker, message.generation
+        if who in self._functions and isinstance(message, Hello):
+            self._there.add(who)
+            if self._began:
+                self._send_off(who)
+        elif who in self._functions and isinstance(message, Report):
+            assert message.step == self._heard[message.worker], "a worker is out of step"
+            self._heard[message.worker] += 1
+            return [message]
+        return []  # of one that has been replaced
+
+    def _send_off(self, function: FunctionId) -> None:
+        """Tell a worker from which of its mini-batches on it has to go."""
+        begin = Begin(Origin("", self._heard[function[0]], ""), (self._plan,))
+        self._stage.session.hub.broadcast(begin, [function])
+
+    def _lost(self, ended: Ended) -> None:
+        """Start a worker anew, unless it is the server that is lost."""
+        self._ask(ps.Pull(tuple(b"" for _ in self._shapes)))
+        self._functions.discard((ended.worker, ended.generation))
+        self._functions.add(self._stage.replace(ended, "worker", self._task))
+
+
+class _Cirrus(System):
+    def plan(self, wishes: Wishes, dataset: Dataset) -> JobSpec:
+        """Return a job with the server's price on its bill: that of the tariff's first."""
+        spec = super().plan(wishes, dataset)
+        if spec.tariff is None:
+            return spec
+        if not spec.tariff.servers:
+            raise UsageError(
+                "no price for a parameter server", where=spec.tariff.name, cure="give the tariff [[servers]]"
+            )
+        first = spec.tariff.servers[0]
+        server = msgspec.structs.replace(first, name=f"parameter server, as {first.name}")
+        return msgspec.structs.replace(spec, tariff=msgspec.structs.replace(spec.tariff, servers=(server,)))
+
+    def run(self, *arguments: Any, deployment: Deployment, **more: Any) -> Any:
+        """Run where the server is reached: on this machine."""
+        if deployment.runtime != "processes":
+            raise UsageError(
+                "the parameter server of cirrus listens on this machine alone",
+                expected="--runtime processes",
+                found=f"--runtime {deployment.runtime}",
+            )
+        return super().run(*arguments, deployment=deployment, **more)
+
+
+SYSTEMS = {
+    "cirrus": _Cirrus(
+        about="a parameter server on a VM; workers pull rows and push sparse gradients, asynchronously",
+        wishes={"sync": "bsp"},
+        entry="mlless.baselines.cirrus:main",
+        lead=lead,
+    )
+}
