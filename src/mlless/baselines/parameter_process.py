@@ -20,6 +20,7 @@ from mlless.baselines.parameters import ParameterServer, largest
 from mlless.channels.answering import LOOPBACK, Asking, listen, serve
 from mlless.errors import DeadlineExceeded, JobError
 from mlless.job import JobSpec
+from mlless.local import begin
 from mlless.models import model_of
 from mlless.runtimes.hosted import module_command
 from mlless.runtimes.strays import TAG
@@ -125,7 +126,8 @@ def _port(process: subprocess.Popen[bytes], told: Told) -> int:
 def main() -> None:
     """Serve as standard input tells, until it is closed."""
     told = msgspec.json.decode(sys.stdin.buffer.readline(), type=Told)
-    server, listener = ParameterServer(told.spec, told.epoch), listen()
+    replica = begin(told.spec.model, told.spec.seed).replica
+    server, listener = ParameterServer(told.spec, replica, told.epoch), listen()
     print(listener.getsockname()[1], flush=True)
     room = largest(model_of(told.spec.model).shapes)
     serve(listener, told.token.encode(), room, server.answer, sys.stdin.fileno())

@@ -19,10 +19,9 @@ from mlless.errors import CodecError
 from mlless.exchange.filter import SignificanceFilter
 from mlless.job import JobSpec
 from mlless.kernels.arrays import Floats, Ids
-from mlless.local import begin
 from mlless.models import model_of
 from mlless.models.base import Moment
-from mlless.replica import Table, TableShape
+from mlless.replica import Replica, Table, TableShape
 
 _SPARE = 4096  # bytes of a message beside its arrays
 
@@ -137,11 +136,10 @@ def _mask(columns: int) -> int:
 
 
 class ParameterServer:
-    """The model of a job, of whose pushes an epoch has so many."""
+    """The model of a job, which is at its start in ``replica``; an ``epoch`` has so many pushes."""
 
-    def __init__(self, spec: JobSpec, epoch: int) -> None:
-        self._spec, self._epoch, self._model = spec, epoch, model_of(spec.model)
-        self._replica = begin(spec.model, spec.seed).replica
+    def __init__(self, spec: JobSpec, replica: Replica, epoch: int) -> None:
+        self._spec, self._epoch, self._model, self._replica = spec, epoch, model_of(spec.model), replica
         self._pushes, self._samples, self._over = 0, 1, False
         self._numbers: dict[int, int] = {}
         self._kept = {0: self._whole()}  # models at the end of an epoch, until they are read

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from mlless.baselines import parameters as ps
 from mlless.errors import CodecError
 from mlless.job import Adagrad, JobSpec, Logistic, Stop, Sync
+from mlless.local import begin
 
 SPEC = JobSpec(
     dataset="none", fingerprint="0", groups=2, rows=60, held_out=0, batch_size=10,
@@ -24,7 +25,7 @@ class Way:
     """The way to a server that is here."""
 
     def __init__(self) -> None:
-        self.server = ps.ParameterServer(SPEC, epoch=4)
+        self.server = ps.ParameterServer(SPEC, begin(SPEC.model, SPEC.seed).replica, epoch=4)
 
     def ask(self, request: bytes) -> bytes:
         return self.server.answer(request)
