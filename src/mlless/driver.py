@@ -139,6 +139,8 @@ def run_job(
     keeps: bool = True,
     detached: Detached | None = None,
     left: Left | None = None,
+    entry: str = ENTRY,
+    system: str = "mlless",
 ) -> Run:
     """Run a job where ``deployment`` says; ``out`` then holds model, history, summary.
 
@@ -146,6 +148,7 @@ def run_job(
     put into ``out``, unless ``keeps`` is False. With ``left`` the run that left it is resumed. A Ctrl-C, or a
     request to stop, ends the job in order, with the model so far; a second Ctrl-C at once. Whatever happens,
     nothing of the job is left behind but the run's files. ``detached`` says how it runs without a terminal.
+    Functions start at the dotted name ``entry``. ``system`` names what trains.
     """
     check_two_classes(dataset.manifest, dataset.location)
     place = place_of(out)
@@ -160,6 +163,7 @@ def run_job(
             left=left,
             deployment=deployment,
             detached=detached,
+            system=system,
         ) as files,
         heeding(place, interrupts.request) as looks,
     ):
@@ -171,7 +175,7 @@ def run_job(
         make_way(files.lost, deployment)
         schedule = Schedule([file.rows for file in dataset.manifest.train], spec.batch_size, spec.stop.epochs)
         start = left.start(spec, schedule) if left else fresh(spec, schedule)
-        job = _Job(spec, dataset, schedule, start, deployment, detached, hear, interrupts, files)
+        job = _Job(spec, dataset, schedule, start, deployment, detached, hear, interrupts, files, entry)
         if leavers is nobody and job.is_for_here:
             return Run(place, _run_here(job))
         return Run(place, _run_by_functions(job, leavers, looks))
@@ -190,11 +194,13 @@ class _Job:
     hear: Listener
     interrupts: Interrupts
     files: RunFiles
+    entry: str
 
     @property
     def is_for_here(self) -> bool:
         """Whether this process trains by itself: one worker that nothing asks to be elsewhere."""
-        return self.spec.workers == 1 and self.deployment == LOCAL and self.spec.tariff is None
+        alone = self.spec.workers == 1 and self.spec.tariff is None
+        return alone and self.deployment == LOCAL and self.entry == ENTRY
 
     @property
     def needed(self) -> int:
@@ -241,7 +247,7 @@ def _run_by_functions(job: _Job, leavers: Leavers, looks: Looks) -> Summary:
     spec, files, start, clock = job.spec, job.files, job.start, SystemClock()
     check_servers(job.deployment)
     with (
-        open_session(job.deployment, ENTRY, expiry=spec.deadlines.expiry, needed=job.needed) as session,
+        open_session(job.deployment, job.entry, expiry=spec.deadlines.expiry, needed=job.needed) as session,
         files.failing(),  # on an error the best model is to be saved before the store goes
     ):
         job.begin(session.addresses)

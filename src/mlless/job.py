@@ -214,7 +214,8 @@ class JobSpec(_Value, frozen=True, kw_only=True):
     The data set has its rows in ``groups``, of which each worker owns some; ``held_out`` rows are not
     trained on. Updates move by the ``pattern``. With a ``tariff`` the job is metered by it, wherever it runs.
     ``on_loss``: who is lost is launched anew, or the others go on without, or the job fails.
-    ``checkpoint_every`` so many seconds a checkpoint is made at least, whatever that takes.
+    ``checkpoint_every`` so many seconds a checkpoint is made at least, whatever that takes. With
+    ``local_steps`` a worker takes its rows of a step as so many mini-batches, and publishes once, the whole.
     """
 
     dataset: str
@@ -235,8 +236,12 @@ class JobSpec(_Value, frozen=True, kw_only=True):
     scaling: Scaling = Scaling()
     pattern: PatternName = "broadcast"
     checkpoint_every: float | None = None
+    local_steps: int | None = None
 
     def __post_init__(self) -> None:
+        if self.local_steps is not None:
+            _require(self.local_steps >= 1, "local steps", "at least 1", self.local_steps)
+            _require(not self.sync.significance, "local steps", "BSP", f"v = {self.sync.significance:g}")
         every = self.checkpoint_every
         _require(
             every is None or _finite(every, least=0), "time between checkpoints", "seconds from 0", every

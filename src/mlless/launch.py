@@ -19,6 +19,7 @@ from mlless.deployment import Addresses
 from mlless.errors import DatasetError, JobError
 from mlless.job import JobSpec
 from mlless.messages import PROTOCOL, failure_of
+from mlless.stepping import Stepper
 from mlless.worker import Identity, Worker
 
 ENTRY = "mlless.launch:main"
@@ -71,8 +72,8 @@ def check_sender(payload: bytes) -> None:
         )
 
 
-def main(payload: bytes, left: float | None = None) -> None:
-    """Run the worker that ``payload`` describes, until its part is done.
+def main(payload: bytes, left: float | None = None, stepper: type[Stepper] = Stepper) -> None:
+    """Run the worker that ``payload`` describes, until its part is done; its ``stepper`` takes its steps.
 
     It has so many seconds ``left``, or else the limit that the payload tells.
     """
@@ -84,7 +85,7 @@ def main(payload: bytes, left: float | None = None) -> None:
     until = None if left is None else began + left
     link = open_link(launch.addresses, launch.worker, launch.generation)
     try:
-        _worker(launch, link, clock, until).run()
+        _worker(launch, link, clock, until, stepper).run()
     finally:
         link.close()
 
@@ -112,12 +113,21 @@ def dataset_of(job: JobSpec) -> Dataset:
     return dataset
 
 
-def _worker(launch: Launch, link: Link, clock: Clock, until: float | None) -> Worker:
+def _worker(launch: Launch, link: Link, clock: Clock, until: float | None, stepper: type[Stepper]) -> Worker:
     me = Identity(launch.worker, launch.generation, os.getpid(), mlless.__version__)
     try:
         dataset = dataset_of(launch.job)
         store = open_store(launch.addresses, launch.job.deadlines.expiry)
-        return Worker(launch.job, me, store=store, link=link, dataset=dataset, clock=clock, until=until)
+        return Worker(
+            launch.job,
+            me,
+            store=store,
+            link=link,
+            dataset=dataset,
+            clock=clock,
+            until=until,
+            stepper=stepper,
+        )
     except Exception as error:  # whatever it is, the user is to see it
         link.send(failure_of(launch.worker, launch.generation, -1, error))
         raise

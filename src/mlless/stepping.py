@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import msgspec
@@ -18,7 +19,7 @@ from mlless.job import JobSpec
 from mlless.membership import groups_of
 from mlless.messages import Evaluation, FunctionId, Plan, Report, Sums, Times
 from mlless.models import model_of
-from mlless.models.base import BatchArrays, Moment, add
+from mlless.models.base import BatchArrays, Filter, Moment, add
 from mlless.replica import Replica
 
 
@@ -169,12 +170,17 @@ class Stepper:
         """Take a worker's step on the part of its groups that the plan names; it may hold no row."""
         if worker not in plan.trainers:
             return Taken()
+        if self._spec.local_steps:
+            return self._train_locally(plan)
         batch = self.holding.batch(plan.epoch, plan.parts, plan.part)
         self._laps.lap("fetch")
         if batch is None:
             return Taken()
-        publish = self._filter.prepare(plan.step, batch.touched)
         moment = Moment(plan.step, plan.epoch, len(plan.trainers))
+        return self._step(batch, moment, self._filter.prepare(plan.step, batch.touched))
+
+    def _step(self, batch: BatchArrays, moment: Moment, publish: Filter) -> Taken:
+        """Move the replica along a mini-batch."""
         loss, sent = self._model.step(self._replica, batch, self._spec.optimizer, moment, publish)
         self._samples = batch.samples
         self._clock.work("compute", batch.samples)
@@ -184,8 +190,48 @@ class Stepper:
         except NotFinite:
             return Taken(batch.samples, loss, finite=False)
 
+    def _train_locally(self, plan: Plan) -> Taken:
+        """Move the replica by itself along the mini-batches of a part, and publish what that comes to."""
+        return self._published(self._walk(plan, plan.epoch))
+
+    def _walk(
+        self, plan: Plan, epoch: int, then: Callable[[Moment, int], object] = lambda moment, samples: None
+    ) -> Taken:
+        """Take the mini-batches of a part in the order that they have in an ``epoch``; publish nothing yet.
+
+        ``then`` hears of the moment and the samples of each. In the end nothing is pending.
+        """
+        steps, total = self._spec.local_steps or 1, Taken()
+        for table in self._replica.tables:
+            table.last[:] = -1  # nothing was pending before
+        for number in range(steps):
+            batch = self.holding.batch(epoch, plan.parts * steps, plan.part * steps + number)
+            self._laps.lap("fetch")
+            if batch is None:
+                continue
+            moment = Moment(number, plan.epoch, 1)
+            publish = self._filter.prepare(plan.step, batch.touched)._replace(threshold=math.inf)
+            taken = self._step(batch, moment, publish)
+            total = Taken(total.samples + taken.samples, total.loss + taken.loss, taken.finite)
+            if not taken.finite:
+                return total
+            then(moment, taken.samples)
+        end = Moment(steps - 1, plan.epoch, 1)
+        self._model.settle(self._replica, self._spec.optimizer, end, self._samples)
+        self._laps.lap("compute")
+        return total
+
+    def _published(self, taken: Taken) -> Taken:
+        """Return what was taken with all that has changed, to be published."""
+        try:
+            return replace(taken, update=self._filter.flush()) if taken.finite else taken
+        except NotFinite:
+            return replace(taken, finite=False)
+
     def flush(self, plan: Plan) -> Taken:
         """Settle what is pending and publish the whole residual."""
+        if self._spec.local_steps:
+            return self._published(Taken())
         epoch = plan.epoch if plan.part else max(plan.epoch - 1, 0)
         moment = Moment(plan.step - 1, epoch, len(plan.members))
         moved = self._model.settle(self._replica, self._spec.optimizer, moment, self._samples)

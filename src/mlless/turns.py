@@ -22,7 +22,7 @@ from typing import Any
 
 import msgspec
 
-from mlless.baselines import cirrus, itself, pywren, single
+from mlless.baselines import cirrus, itself, lambdaml, pywren, single
 from mlless.baselines.contract import System
 from mlless.channels.opening import open_objects
 from mlless.data.dataset import Dataset, open_dataset
@@ -37,7 +37,13 @@ from mlless.report.standing import Standing, median_run, standing
 from mlless.runtimes.hosted import module_command
 from mlless.wishes import Wishes
 
-SYSTEMS: Mapping[str, System] = {**itself.SYSTEMS, **pywren.SYSTEMS, **cirrus.SYSTEMS, **single.SYSTEMS}
+SYSTEMS: Mapping[str, System] = {
+    **itself.SYSTEMS,
+    **lambdaml.SYSTEMS,
+    **cirrus.SYSTEMS,
+    **pywren.SYSTEMS,
+    **single.SYSTEMS,
+}
 PLAN = "plan.json"
 INTERRUPTED = 130  # as shells report it
 _OVER = ("failed", "running", "interrupted")  # of runs that are to be made again

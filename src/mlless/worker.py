@@ -66,7 +66,10 @@ class Identity:
 
 
 class Worker:
-    """One worker of a job, whose function is ended when the clock shows ``until``, if ever."""
+    """One worker of a job, whose function is ended when the clock shows ``until``, if ever.
+
+    Its ``stepper`` takes its steps.
+    """
 
     def __init__(
         self,
@@ -78,6 +81,7 @@ class Worker:
         dataset: Dataset,
         clock: Clock,
         until: float | None = None,
+        stepper: type[Stepper] = Stepper,
     ) -> None:
         self._until = until
         self._spec, self._me, self._store, self._link, self._clock = spec, me, store, link, clock
@@ -87,7 +91,7 @@ class Worker:
         self._pattern = open_pattern(spec, reader, me.function)
         self._merger = Merger(reader, spec.sync, me.function)
         self._laps = Laps(clock)
-        self._stepper = Stepper(spec, Holding(dataset, spec.seed), self._replica, clock, self._laps)
+        self._stepper = stepper(spec, Holding(dataset, spec.seed), self._replica, clock, self._laps)
         self._step = -1
         self._bytes_kept = 0  # of models, since the last report
 
@@ -210,7 +214,7 @@ class Worker:
     def _substitute(self, plan: Plan, who: FunctionId) -> None:
         """Take the part of a lost worker in a step, with its rows and this replica."""
         holding = Holding(self._dataset, self._spec.seed)
-        stepper = Stepper(self._spec, holding, self._replica, self._clock, self._laps)
+        stepper = type(self._stepper)(self._spec, holding, self._replica, self._clock, self._laps)
         stepper.memory = self._stepper.memory
         pattern = open_pattern(self._spec, Reader(self._store, self._replica), who)
         report = self._take_part(stepper, pattern, plan, who, 0)

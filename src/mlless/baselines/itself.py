@@ -10,12 +10,15 @@ from mlless.closing import Listener
 from mlless.data.dataset import Dataset
 from mlless.deployment import Deployment
 from mlless.job import JobSpec
+from mlless.launch import ENTRY
 from mlless.locations import Place
 from mlless.records import Summary
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Itself(System):
+class Itself(System):
+    """MLLess' own driver and supervisor; its own worker, too, unless functions start at another ``entry``."""
+
     keeps: Sequence[str] = ()
 
     def run(
@@ -31,23 +34,32 @@ class _Itself(System):
         """Run a job as ``mlless train`` does."""
         from mlless.driver import run_job
 
-        return run_job(spec, dataset, out, overwrite=True, listen=listen, deployment=deployment).summary
+        return run_job(
+            spec,
+            dataset,
+            out,
+            overwrite=True,
+            listen=listen,
+            deployment=deployment,
+            entry=self.entry or ENTRY,
+            system=name if self.entry else "mlless",
+        ).summary
 
 
 SYSTEMS: dict[str, System] = {
-    "mlless-bsp": _Itself(about="every change published", wishes={"sync": "bsp"}),
-    "mlless-isp": _Itself(about="only significant changes published", wishes={"sync": "isp"}),
-    "mlless-published": _Itself(
+    "mlless-bsp": Itself(about="every change published", wishes={"sync": "bsp"}),
+    "mlless-isp": Itself(about="only significant changes published", wishes={"sync": "isp"}),
+    "mlless-published": Itself(
         about="significant changes, and the published tuner lets workers go",
         wishes={"sync": "isp", "tuner": "published"},
         packages={"scipy": "scipy"},
     ),
-    "mlless-economy": _Itself(
+    "mlless-economy": Itself(
         about="significant changes, and workers leave who cost more than they help",
         wishes={"sync": "isp", "tuner": "economy"},
         priced=True,
     ),
-    "mlless-alone": _Itself(
+    "mlless-alone": Itself(
         about="one worker, without functions unless there is a tariff", wishes={"workers": 1}
     ),
 }

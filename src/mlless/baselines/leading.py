@@ -75,7 +75,7 @@ class Stage:
         size = sum(shape.rows * shape.columns for shape in model.shapes)
         self._meter, self._costing, self._keep = meter, Costing(spec, meter, parameters=size), keep
         progress = Progress(spec.stop, model.null_loss)
-        self.opened = self.began = clock.now()
+        self.opened = self.began = self._look = clock.now()
         self.closing = Closing(
             spec, self.schedule, progress, start=self.opened, costing=self._costing, listen=listen
         )
@@ -170,17 +170,19 @@ class Stage:
         Who has failed or died is ``lost``, or without that its error is raised.
         """
         until = self.clock.now() + self.spec.deadlines.commit
-        while self.clock.now() < until:
+        while (now := self.clock.now()) < until:
+            if now >= self._look:  # also where others are heard all the time
+                self._look = now + _LATEST
+                for one in self.ended():
+                    if one.code and lost is None:
+                        raise self.error_of(one, f"worker {one.worker}")
+                    if one.code and lost is not None:
+                        lost(one)
             message = self.session.hub.receive(_LATEST)
             if isinstance(message, Failure):
                 raise losses.failed(message, f"worker {message.worker} failed")
             if message is not None:
                 return message
-            for one in self.ended():
-                if one.code and lost is None:
-                    raise self.error_of(one, f"worker {one.worker}")
-                if one.code and lost is not None:
-                    lost(one)
         raise DeadlineExceeded(f"no function was heard for {self.spec.deadlines.commit:g} s")
 
     def use(self, usage: Usage) -> None:

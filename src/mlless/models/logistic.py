@@ -52,7 +52,7 @@ class LogisticModel:
         publish: Filter,
     ) -> tuple[float, tuple[Sent, ...]]:
         """Step along the batch's mean gradient; L2 in proximal form for the steps a row has missed."""
-        return self._step(replica, batch, self._rule(optimizer, moment, batch.samples), publish)
+        return self._step(replica, batch, self.rule(optimizer, moment, batch.samples), publish)
 
     def gradient(
         self, replica: Replica, batch: BatchArrays, optimizer: Adagrad | Nesterov, publish: Filter
@@ -69,7 +69,7 @@ class LogisticModel:
         samples: int,
     ) -> bool:
         """Move features and intercept along directions, L2 included."""
-        rule = self._rule(optimizer, moment, samples)
+        rule = self.rule(optimizer, moment, samples)
         parts = zip(replica.tables, directions, (rule, rule._replace(decay=0.0)), strict=True)
         finite = [move_rows(table, *direction, own) for table, direction, own in parts]
         return all(finite)
@@ -93,10 +93,10 @@ class LogisticModel:
     def settle(self, replica: Replica, optimizer: Adagrad | Nesterov, moment: Moment, samples: int) -> bool:
         """Apply the L2 pull of the steps that passed a row by."""
         if self.spec.l2 > 0:
-            settle_decay(replica.tables[0], self._rule(optimizer, moment, samples))
+            settle_decay(replica.tables[0], self.rule(optimizer, moment, samples))
         return self.spec.l2 > 0
 
-    def _rule(self, optimizer: Adagrad | Nesterov, moment: Moment, samples: int) -> Rule:
+    def rule(self, optimizer: Adagrad | Nesterov, moment: Moment, samples: int) -> Rule:
         """Return the kernel's rule; damping grows as measured: with members^(1/4), of the mean gradient."""
         return rule_of(optimizer, moment, damping=moment.members**0.25 / samples, decay=self.spec.l2)
 

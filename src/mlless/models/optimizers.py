@@ -30,18 +30,21 @@ def rule_of(optimizer: Adagrad | Nesterov, moment: Moment, *, damping: float, de
     return Rule(ADAGRAD, rate, optimizer.damping * damping, 0.0, decay, moment.step)
 
 
+def step_sizes(table: Table, rule: Rule) -> Floats:
+    """Return by how much each entry would move along a gradient of 1; 0 where none was ever seen."""
+    if rule.kind != ADAGRAD:
+        return np.full_like(table.state, rule.rate)
+    root = np.sqrt(table.state) + np.float32(rule.epsilon)
+    return np.divide(np.float32(rule.rate), root, out=np.zeros_like(root), where=root > 0)
+
+
 def settle_decay(table: Table, rule: Rule) -> None:
     """Apply the L2 pull that each row has missed since it was last touched, up to ``rule.step``.
 
     What a zero gradient would do to every row, without touching the optimizer's state.
     """
     missed = (rule.step - table.last).astype(np.float32)[:, None]
-    if rule.kind == ADAGRAD:
-        root = np.sqrt(table.state) + np.float32(rule.epsilon)
-        eta = np.divide(np.float32(rule.rate), root, out=np.zeros_like(root), where=root > 0)
-    else:
-        eta = np.full_like(table.state, rule.rate)
-    shrink = np.float32(1) + eta * np.float32(rule.decay) * missed
+    shrink = np.float32(1) + step_sizes(table, rule) * np.float32(rule.decay) * missed
     table.residual[:] = (table.shared + table.residual) / shrink - table.shared
     table.last[:] = rule.step
 

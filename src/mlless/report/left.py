@@ -217,6 +217,13 @@ def _read(place: Place) -> Left:
             found=_model_there(place, summary, MODEL in names),
             cure=_again(place, summary, MODEL in names),
         )
+    if summary.system != "mlless":
+        raise UsageError(
+            "only a run of MLLess itself can be resumed",
+            where=str(place),
+            found=f"a run of {summary.system}",
+            cure="give the command of its comparison again",
+        )
     if CHECKPOINT not in names:
         return Left(place, summary, None, b"", history, records, None, None)
     data = objects.get(CHECKPOINT)

@@ -28,6 +28,7 @@ from mlless.simulation.functions import VirtualRuntime
 from mlless.simulation.ports import Beside, Hub, Link, Objects, Store
 from mlless.simulation.roles import LONGEST, MOST_TURNS, Role, Roles
 from mlless.simulation.trace import Trace
+from mlless.stepping import Stepper
 from mlless.supervisor import Outcome, Safe, Supervisor, final_bill
 from mlless.worker import Identity, Worker
 
@@ -35,8 +36,10 @@ _VERSION = "virtual"
 _NOWHERE = Addresses("virtual", ("",), "")
 
 
-def worker_in(roles: Roles, dataset: Dataset) -> Callable[[Role, bytes], None]:
-    """Return what a function of MLLess does in a world."""
+def worker_in(
+    roles: Roles, dataset: Dataset, stepper: type[Stepper] = Stepper
+) -> Callable[[Role, bytes], None]:
+    """Return what a function of MLLess does in a world; its ``stepper`` takes its steps."""
 
     def run(role: Role, payload: bytes) -> None:
         launch = msgspec.json.decode(payload, type=Launch)
@@ -48,6 +51,7 @@ def worker_in(roles: Roles, dataset: Dataset) -> Callable[[Role, bytes], None]:
             dataset=replace(dataset, objects=Objects(roles, role, dataset.objects)),
             clock=role,
             until=None if launch.limit is None else role.began + launch.limit,
+            stepper=stepper,
         ).run()
 
     return run
@@ -117,18 +121,19 @@ def simulate(
     safe: Callable[[Role, KeyValueStore], Safe] | None = None,
     most_turns: float = MOST_TURNS,
     longest: float = LONGEST,
+    stepper: type[Stepper] = Stepper,
 ) -> Simulation:
     """Run a job with its real roles and real gradients on a virtual clock.
 
     ``faults`` befall it, each at its time: the same ones make the same job. What came and went is added to
     the ``trace``. Functions are ended after ``limit`` virtual seconds. Stuck if it does not come to an end;
     Killed if its supervisor is. The job goes on from a ``start``, if given. ``safe`` is given the supervisor
-    and a way to the store for what runs beside it.
+    and a way to the store for what runs beside it. The ``stepper`` of each worker takes its steps.
     """
     roles = Roles(conditions, faults, [] if trace is None else trace, most_turns=most_turns, longest=longest)
     role = roles.join(SUPERVISOR, 0.0)
     store, records = Store(roles, role), list[StepRecord]()
-    runtime = VirtualRuntime(roles, worker_in(roles, dataset), limit)
+    runtime = VirtualRuntime(roles, worker_in(roles, dataset, stepper), limit)
     schedule = Schedule([file.rows for file in dataset.manifest.train], spec.batch_size, spec.stop.epochs)
     start = start or fresh(spec, schedule)
     start.put(store)

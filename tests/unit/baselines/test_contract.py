@@ -12,7 +12,7 @@ from mlless.baselines.contract import System
 from mlless.data.dataset import Dataset
 from mlless.wishes import Wishes
 
-LIGHT = ["mlless.baselines.cirrus", "mlless.baselines.pywren", "mlless.baselines.single"]
+LIGHT = [f"mlless.baselines.{name}" for name in ("cirrus", "lambdaml", "pywren", "single")]
 
 
 @pytest.mark.parametrize("module", LIGHT)

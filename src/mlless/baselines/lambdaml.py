@@ -1,0 +1,274 @@
+"""LambdaML: functions that average gradients or models, agree by ADMM, or wait for nobody.
+
+After Jiang et al., *Towards Demystifying Serverless Machine Learning Training* (SIGMOD 2021). Its workers
+merge what all have computed by AllReduce, where one leader adds for all, or by ScatterReduce, where each
+adds a share of the rows. These are MLLess' own patterns of movement, with its merge rule ``mean`` and
+without a filter: so the systems that wait for one another are MLLess' driver, supervisor and worker. What is
+theirs is what a worker does between two exchanges:
+
+- ``lambdaml-allreduce`` and ``lambdaml-scatter``: a mini-batch. Its change is averaged.
+- ``lambdaml-averaging``: an epoch of local steps from the common model. The models are averaged.
+- ``lambdaml-admm``: ten epochs of the local problem of consensus ADMM, of logistic regression alone.
+
+In ``lambdaml-async`` one model lies in the object store. Each worker reads it, takes a mini-batch, and
+writes it back, without a look at the others: it overwrites what they have written meanwhile. So it goes
+through all rows that it owns, epoch by epoch.
+
+Where it differs: a supervisor tells that all have published, while LambdaML's workers list the channel. Only
+changed entries move, not whole vectors, and optimizers are MLLess'. Of the channels that LambdaML has for
+all, systems that wait have the key-value store, and the last one the object store. A worker that is lost is
+replaced as in MLLess. Its dual in ADMM begins at zero again, from which ADMM comes to the same model. A job
+of ``lambdaml-async`` fails then.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import msgspec
+import safetensors.numpy
+
+import mlless
+from mlless import launch
+from mlless.baselines.contract import Function, System, Tables, run_function
+from mlless.baselines.itself import Itself
+from mlless.billing.meter import Usage
+from mlless.clock import Clock
+from mlless.data.dataset import Dataset
+from mlless.data.holding import Holding
+from mlless.errors import DeadlineExceeded, UsageError
+from mlless.job import JobSpec, Logistic
+from mlless.kernels.arrays import Floats
+from mlless.local import begin
+from mlless.membership import parts_of
+from mlless.messages import PROTOCOL, Commit, Hello, Plan, Report, ToWorker
+from mlless.models import model_of
+from mlless.models.base import Moment
+from mlless.models.logistic import LogisticModel
+from mlless.models.optimizers import step_sizes
+from mlless.replica import Replica
+from mlless.stepping import Laps, Rows, Stepper, Taken
+from mlless.stopping import Choice
+from mlless.wishes import Wishes
+
+if TYPE_CHECKING:
+    from mlless.baselines.leading import Stage
+
+RHO, PASSES = 0.01, 10  # of ADMM: penalty, and local epochs a round; as in the published programs
+_AVERAGED = {"sync": "bsp", "merge": "mean"}
+_MODEL = "model"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Locally(Itself):
+    """Exchanges once an epoch: by AllReduce, or by ScatterReduce if that is wished."""
+
+    def plan(self, wishes: Wishes, dataset: Dataset) -> JobSpec:
+        """Return a job in which a step is an epoch of local steps."""
+        spec = super().plan(wishes, dataset)
+        if spec.workers == 1:
+            raise UsageError("one worker has no models to average", cure="use --workers 2, or more")
+        steps = parts_of(spec.rows, spec.batch_size, spec.workers)
+        pattern = "allreduce" if spec.pattern == "broadcast" else spec.pattern
+        return msgspec.structs.replace(spec, pattern=pattern, batch_size=spec.rows, local_steps=steps)
+
+
+class Consensus(Stepper):
+    """One worker's part in consensus ADMM (Boyd et al., 2011, sections 7.1 and 8.2), in scaled form.
+
+    A worker's x is to minimise its mean loss plus ``RHO`` / 2 times the squared distance to z - u. It takes
+    mini-batches with the job's optimizer; after each comes the proximal step of that distance, in O(model).
+    z minimises L2 plus ``RHO`` / 2 times the squared distances to all x + u: it is their mean, shrunk. So all
+    publish their shrunk x + u less z, and what the rule ``mean`` makes of these is the next z. The intercept
+    is not shrunk. Workers own about as many rows, and their mean losses count alike.
+    """
+
+    def __init__(self, spec: JobSpec, holding: Rows, replica: Replica, clock: Clock, laps: Laps) -> None:
+        super().__init__(spec, holding, replica, clock, laps)
+        assert isinstance(spec.model, Logistic)
+        self._model: LogisticModel = LogisticModel(msgspec.structs.replace(spec.model, l2=0.0))
+        self._shrink = RHO / (RHO + spec.model.l2), 1.0
+        self._sums: list[Floats] = []  # x + u of the round before
+
+    def _train_locally(self, plan: Plan) -> Taken:
+        tables = self._replica.tables
+        common = [table.shared.copy() for table in tables]
+        duals = [s - z for s, z in zip(self._sums or common, common, strict=True)]
+        centres = [z - u for z, u in zip(common, duals, strict=True)]
+        for table in tables:
+            table.state[:] = 0  # a new problem
+
+        def pull(moment: Moment, samples: int) -> None:
+            rule = self._model.rule(self._spec.optimizer, moment, samples)
+            for table, centre in zip(tables, centres, strict=True):
+                apart = table.shared + table.residual - centre
+                table.residual[:] = centre + apart / (1 + RHO * step_sizes(table, rule)) - table.shared
+
+        total = Taken()
+        for number in range(PASSES):
+            taken = self._walk(plan, plan.epoch * PASSES + number, pull)
+            total = Taken(total.samples + taken.samples, total.loss + taken.loss, taken.finite)
+            if not taken.finite:
+                return total
+        self._sums = [table.shared + table.residual + u for table, u in zip(tables, duals, strict=True)]
+        for table, own, shrink in zip(tables, self._sums, self._shrink, strict=True):
+            table.residual[:] = own * shrink - table.shared
+        return self._published(total)
+
+
+def admm(payload: bytes, left: float | None = None) -> None:
+    """Run the worker that ``payload`` describes, as one of ADMM."""
+    launch.main(payload, left, Consensus)
+
+
+class Task(msgspec.Struct, frozen=True):
+    """What a function is to do that waits for nobody: nothing but its job."""
+
+
+def main(payload: bytes) -> None:
+    """Run the function that ``payload`` describes, which waits for nobody."""
+    run_function(payload, work)
+
+
+def work(function: Function) -> None:
+    """Read the model, move it along a mini-batch, write it back: for all epochs, or until it is over."""
+    free, link = _Free(function), function.link
+    job = function.launch.job
+    link.send(Hello(*function.launch.me, os.getpid(), PROTOCOL, mlless.__version__))
+    plan: Plan | None = None
+    while True:
+        at_work = plan is not None and plan.trainers and free.turns < plan.parts * job.stop.epochs
+        message: ToWorker | None = None
+        try:
+            message = link.receive(0.0 if at_work else job.deadlines.commit)
+        except DeadlineExceeded:
+            if not at_work:
+                raise
+        if isinstance(message, Commit):
+            if message.end:
+                return
+            (plan,) = message.plans
+            if plan.evaluate or not plan.trainers:
+                link.send(free.score(plan))
+        elif plan is not None:
+            link.send(free.turn(plan))
+
+
+class _Free:
+    """A function's replica, which is the model in the store as it was last read; and its ``turns`` so far."""
+
+    def __init__(self, function: Function) -> None:
+        job, clock = function.launch.job, function.clock
+        self._me, self._objects, self._clock = function.launch.me, function.objects, clock
+        self._replica, self._laps = Replica(model_of(job.model).shapes), Laps(clock)
+        alone = msgspec.structs.replace(job, workers=1)  # each change goes straight into the model
+        holding = Holding(function.dataset, job.seed)
+        self._stepper = Stepper(alone, holding, self._replica, clock, self._laps)
+        self.turns = 0
+
+    def score(self, plan: Plan) -> Report:
+        """Return the report on the model that is to be scored, if one is, before a step."""
+        size = self._load(_copy(plan.step)) if plan.evaluate else 0
+        report, _ = self._stepper.take_part(msgspec.structs.replace(plan, flush=(), last=True), self._me)
+        reads = report.reads + plan.evaluate
+        return msgspec.structs.replace(report, reads=reads, bytes_in=size, times=self._laps.take())
+
+    def turn(self, plan: Plan) -> Report:
+        """Take the next mini-batch; return the report."""
+        (epoch, part), size = divmod(self.turns, plan.parts), self._load(_MODEL)
+        own = msgspec.structs.replace(plan, step=self.turns, epoch=epoch, part=part, evaluate=False)
+        self.turns += 1
+        report, _ = self._stepper.take_part(own, self._me)
+        self._stepper.flush(msgspec.structs.replace(own, step=self.turns))
+        data = safetensors.numpy.save(self._replica.snapshot())
+        self._objects.put(_MODEL, data)
+        self._clock.work("encode", len(data))
+        self._laps.lap("publish")
+        return msgspec.structs.replace(
+            report,
+            published=True,
+            reads=report.reads + 1,
+            bytes_in=size,
+            bytes_out=len(data),
+            times=self._laps.take(),
+        )
+
+    def _load(self, name: str) -> int:
+        data = self._objects.get(name)
+        self._replica.restore(safetensors.numpy.load(data))
+        self._clock.work("merge", len(data))
+        self._laps.lap("merge")
+        return len(data)
+
+
+def lead(stage: Stage) -> tuple[Tables, Choice]:
+    """Let functions train that wait for nobody; return the better of the best and the last model.
+
+    A step is closed when as many mini-batches have been taken as there are workers, whoever took them. Where
+    the model is to be scored, a copy of it is set aside for all; the last one once all have stopped.
+    """
+    objects, hub, turns = stage.objects, stage.session.hub, list[Report]()
+    start = begin(stage.spec.model, stage.spec.seed).replica.snapshot()
+    objects.put(_MODEL, safetensors.numpy.save(start))
+    workers = stage.start(dict.fromkeys(range(stage.spec.workers), Task()))
+    for _ in workers:
+        assert isinstance(stage.receive(), Hello)
+    stage.begin()
+
+    def take(plan: Plan) -> Sequence[Report]:
+        answers = list[Report]()
+        asked = len(workers) if plan.evaluate or not plan.trainers else 0
+        if asked:
+            objects.put(_copy(plan.step), objects.get(_MODEL))
+            stage.use(Usage(reads=1, writes=1))
+            hub.broadcast(Commit(plan.step - 1, (), (plan,)), workers)
+        while len(answers) < asked or len(turns) < len(plan.trainers):
+            report = stage.receive()
+            assert isinstance(report, Report)
+            (turns if report.published else answers).append(report)
+        taken = turns[: len(plan.trainers)] if plan.trainers else turns[:]
+        del turns[: len(taken)]
+        stage.use(Usage(writes=len(taken)))
+        return [*taken, *answers]
+
+    def read(step: int) -> Tables:
+        return safetensors.numpy.load(objects.get(_copy(step)))
+
+    ending = stage.steps(take, read)
+    hub.broadcast(Commit(-1, (), (), end=True), workers)
+    return ending
+
+
+def _copy(step: int) -> str:
+    return f"{_MODEL}-{step}"
+
+
+SYSTEMS: dict[str, System] = {
+    "lambdaml-allreduce": Itself(
+        about="LambdaML: gradients averaged by AllReduce",
+        wishes={**_AVERAGED, "pattern": "allreduce"},
+        keeps=("pattern",),
+    ),
+    "lambdaml-scatter": Itself(
+        about="LambdaML: gradients averaged by ScatterReduce",
+        wishes={**_AVERAGED, "pattern": "scatter"},
+        keeps=("pattern",),
+    ),
+    "lambdaml-averaging": _Locally(about="LambdaML: models averaged once an epoch", wishes=_AVERAGED),
+    "lambdaml-admm": _Locally(
+        about="LambdaML: consensus ADMM, an exchange every ten epochs",
+        kinds=("lr",),
+        wishes=_AVERAGED,
+        entry="mlless.baselines.lambdaml:admm",
+    ),
+    "lambdaml-async": System(
+        about="LambdaML: one model in the object store, and nobody waits",
+        kinds=("lr",),
+        wishes={"sync": "bsp"},
+        entry="mlless.baselines.lambdaml:main",
+        lead=lead,
+    ),
+}
