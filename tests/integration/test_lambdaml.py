@@ -7,7 +7,6 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from mlless.testing.virtual import Durations, simulate
 from servers.rabbitmq import Broker
 from servers.redis import Server
 
@@ -22,6 +21,8 @@ from mlless.locations import place_of
 from mlless.recipes import job_of
 from mlless.records import StepRecord, Summary
 from mlless.report.history import read_history
+from mlless.simulation.conditions import Durations
+from mlless.simulation.jobs import simulate
 from mlless.stepping import Stepper
 from mlless.wishes import Wishes
 
