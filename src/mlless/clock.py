@@ -14,7 +14,7 @@ class Clock(Protocol):
         ...
 
     def work(self, activity: str, units: int) -> None:
-        """Say that ``units`` (rows, bytes; members of a ``step``) of an activity were done.
+        """Say that ``units`` (rows, bytes; members of a ``step``) of an activity were just done.
 
         Nothing happens in real time, where the work itself took time; a virtual clock moves on by
         what its table of durations says.

@@ -59,7 +59,12 @@ class Taken:
 
 
 class Rows(Protocol):
-    """The rows of one worker, as ``data.holding.Holding`` keeps them."""
+    """The rows of one worker, as ``data.holding.Holding`` keeps them.
+
+    ``assembled`` is how many rows were put together for the newest mini-batch; 0 if it had been kept.
+    """
+
+    assembled: int
 
     def expect(self, groups: Iterable[int]) -> None:
         """Take in that ``groups`` will be owned soon."""
@@ -137,6 +142,7 @@ class Stepper:
         taken = self.flush(plan) if worker in plan.flush else self._train(plan, worker)
         training, scoring = self.holding.take_reads()
         self._clock.work("fetch", training.bytes + scoring.bytes)
+        self._laps.lap("fetch")
         if evaluation is not None:
             evaluation = msgspec.structs.replace(evaluation, reads=scoring.files, bytes=scoring.bytes)
         report = Report(
@@ -173,6 +179,7 @@ class Stepper:
         if self._spec.local_steps:
             return self._train_locally(plan)
         batch = self.holding.batch(plan.epoch, plan.parts, plan.part)
+        self._clock.work("assemble", self.holding.assembled)
         self._laps.lap("fetch")
         if batch is None:
             return Taken()

@@ -167,7 +167,7 @@ class Worker:
         report, update = stepper.take_part(plan, who)
         pieces = pattern.encode(plan.step, update)
         size = sum(map(len, pieces.values()))
-        self._clock.work("encode", size)
+        self._clock.work("cut" if self._spec.shards > 1 else "encode", size)
         self._laps.lap("filter")
         if pieces:
             self._store.put_all(pieces)
@@ -205,7 +205,7 @@ class Worker:
     def _merge(self, order: Merge, members: int) -> None:
         """Merge a shard for all."""
         merged, size = self._merger.merge(order, members)
-        self._clock.work("merge", size)
+        self._clock.work("sum", size)
         self._store.put_all(merged)
         self._laps.lap("merge")
         written = sum(map(len, merged.values()))

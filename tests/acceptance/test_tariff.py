@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from mlless.billing.tariff import load_tariff, tariff_names
+from mlless.billing.tariff import TARIFFS, load_tariff
 
 
 def test_the_list_and_one_of_it(mlless, tmp_path):
     done = mlless("tariff")
-    assert [line.split()[0] for line in done.stdout.splitlines()] == tariff_names()
+    assert [line.split()[0] for line in done.stdout.splitlines()] == TARIFFS.names()
     done = mlless("tariff", "aws-lambda-x86")
     assert "source = " in done.stdout
     (tmp_path / "ours.toml").write_text(done.stdout.replace("0.0000166667", "0.00001"))

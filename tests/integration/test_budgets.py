@@ -15,7 +15,7 @@ from integration.jobs import job
 from integration.money import DURATIONS, ENDLESS, dollars, own_tariff
 
 from mlless import driver
-from mlless.billing.tariff import tariff_names
+from mlless.billing.tariff import TARIFFS
 from mlless.clock import SystemClock
 from mlless.data.dataset import Dataset
 from mlless.driver import run_job
@@ -35,7 +35,7 @@ def taking(seconds: Callable[[int], float]) -> Durations:
     return Durations(work={"step": lambda _: seconds(next(reports) // WORKERS)}, message=1e-3)
 
 
-@pytest.mark.parametrize("tariff", tariff_names())
+@pytest.mark.parametrize("tariff", TARIFFS.names())
 @pytest.mark.parametrize("budget", [0.02, 0.035])
 def test_a_budget_is_used_up_and_holds(ratings: Dataset, tariff: str, budget: float) -> None:
     spec = job(ratings, workers=6, epochs=ENDLESS, max_cost=budget, tariff=tariff)

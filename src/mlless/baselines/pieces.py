@@ -64,6 +64,7 @@ class Pieces:
     def __init__(self, objects: ObjectStore, seed: int, worker: int, shape: Ratings | Clicks) -> None:
         self._objects, self._seed, self._worker, self._shape = objects, seed, worker, shape
         self._training, self._scoring = Reads(), Reads()
+        self.assembled = 0
 
     def expect(self, groups: Iterable[int]) -> None:
         """Do nothing: an object is read when it is needed."""
@@ -73,7 +74,9 @@ class Pieces:
 
     def batch(self, epoch: int, parts: int, step: int) -> BatchArrays | None:
         """Return the mini-batch of a step of an epoch; None if it has no rows."""
-        return self._read(_batch(self._worker, order_of(self._seed, epoch, parts)[step]), self._training)
+        batch = self._read(_batch(self._worker, order_of(self._seed, epoch, parts)[step]), self._training)
+        self.assembled = 0 if batch is None else batch.samples
+        return batch
 
     def held_out(self) -> Iterable[BatchArrays]:
         """Return the held-out rows as one mini-batch, if there are any."""

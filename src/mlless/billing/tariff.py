@@ -7,10 +7,10 @@ its path. Every entry says where its figure is from and on which day it was righ
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import msgspec
 
+from mlless.book import Book
 from mlless.errors import UsageError
 
 
@@ -92,38 +92,13 @@ def _prices(**values: float) -> None:
             raise ValueError(f"{name} is to be a number from 0, not {value}")
 
 
-def _book() -> dict[str, str]:
-    from importlib import resources  # here, for a cold worker knows tariffs, too, but never looks one up
-
-    folder = resources.files("mlless.billing") / "tariffs"
-    files = (file for file in folder.iterdir() if file.name.endswith(".toml"))
-    return {file.name.removesuffix(".toml"): file.read_text("utf-8") for file in files}
-
-
-def tariff_names() -> list[str]:
-    """Return the names of the tariffs that come with the package."""
-    return sorted(_book())
-
-
-def tariff_text(name: str) -> str:
-    """Return the TOML of a tariff of the package, or of the file ``name``; UsageError if it is neither."""
-    book = _book()
-    if name in book:
-        return book[name]
-    try:
-        return Path(name).read_text("utf-8")
-    except UnicodeDecodeError as error:
-        raise UsageError("not a tariff", where=name, expected="text in TOML", found="other bytes") from error
-    except OSError as error:
-        raise UsageError(
-            "no such tariff", expected=f"{', '.join(sorted(book))}, or a TOML file", found=name
-        ) from error
+TARIFFS = Book("tariff", "mlless.billing", "tariffs")
 
 
 def load_tariff(name: str) -> Tariff:
     """Return a tariff of the package by its name, or the one in the TOML file ``name``."""
     try:
-        return msgspec.toml.decode(tariff_text(name), type=Tariff)
+        return msgspec.toml.decode(TARIFFS.text(name), type=Tariff)
     except msgspec.DecodeError as error:
         cure = "mlless tariff aws-lambda-x86 prints one to start from"
         raise UsageError(f"not a tariff: {error}", where=name, cure=cure) from error

@@ -30,6 +30,7 @@ from mlless.cli import (
     synthesize,
     tariff,
     train,
+    world,
 )
 from mlless.cli.codes import BROKEN_PIPE, INTERRUPTED
 from mlless.errors import MLLessError
@@ -117,9 +118,10 @@ _COMMANDS = {
         (config.config, config.EXAMPLES),
         (doctor.doctor, doctor.EXAMPLES),
         (tariff.tariff, tariff.EXAMPLES),
+        (world.world, world.EXAMPLES),
     ),
 }
-_NEED_NOTHING = (config.config, doctor.doctor, tariff.tariff)
+_NEED_NOTHING = (config.config, doctor.doctor, tariff.tariff, world.world)
 for _panel, _commands in _COMMANDS.items():
     for _command, _examples in _commands:
         # What a training has come to is in its files: it goes on if no one reads what it prints.

@@ -24,14 +24,14 @@ def tariff(
     ] = None,
 ) -> None:
     """List the tariffs, or print one as a file: to check its sources and dates, or to write your own."""
-    from mlless.billing.tariff import load_tariff, tariff_names, tariff_text
+    from mlless.billing.tariff import TARIFFS, load_tariff
     from mlless.cli.console import console, say
 
     if name is None:
-        say(console(), [(one, _summary(load_tariff(one))) for one in tariff_names()], width=20)
+        say(console(), [(one, _summary(load_tariff(one))) for one in TARIFFS.names()], width=20)
         return
     load_tariff(name)  # or the error it is
-    typer.echo(tariff_text(name), nl=False)
+    typer.echo(TARIFFS.text(name), nl=False)
 
 
 def _summary(tariff: Tariff) -> str:

@@ -24,7 +24,7 @@ from mlless.models.base import BatchArrays
 
 ROOM = 512 << 20  # bytes of training rows that a worker keeps in memory, and
 ROOM_HELD_OUT = 64 << 20  # of held-out ones
-_AT_ONCE = 8  # files asked of a distant store: hides the way to it
+AT_ONCE = 8  # files asked of a distant store: hides the way to it
 _SCORED = 25_000  # held-out rows that are scored in one call
 
 
@@ -47,7 +47,7 @@ class Holding:
 
     def __init__(self, dataset: Dataset, seed: int, room: int = ROOM, room_held_out: int = ROOM_HELD_OUT):
         self._dataset, self._seed, self._room, self._room_held_out = dataset, seed, room, room_held_out
-        self._pool = ThreadPoolExecutor(_AT_ONCE, "fetch") if dataset.objects.distant else None
+        self._pool = ThreadPoolExecutor(AT_ONCE, "fetch") if dataset.objects.distant else None
         self._coming: dict[int, Future[Group]] = {}
         self._groups: tuple[int, ...] = ()
         self._fits = True
@@ -59,6 +59,7 @@ class Holding:
         self._scored: dict[int, Group] = {}  # the held-out rows of the groups, if they fit,
         self._held_out: list[BatchArrays] | None = None  # and mini-batches of them
         self._for_training, self._for_scoring = Reads(), Reads()
+        self.assembled = 0
 
     def expect(self, groups: Iterable[int]) -> None:
         """Say that ``groups`` will be owned soon: a distant store is asked for them now."""
@@ -85,6 +86,7 @@ class Holding:
 
     def batch(self, epoch: int, parts: int, step: int) -> BatchArrays | None:
         """Return the mini-batch of a step of an epoch in so many parts; None if it has no rows."""
+        self.assembled = 0
         if parts != self._parts:
             self._forget()
             self._parts = parts
@@ -99,6 +101,7 @@ class Holding:
         if rows is None or not (ends > begins).any():
             return None
         batch = assemble(rows, begins, ends, self._dataset.manifest.shape)
+        self.assembled = batch.samples
         if batch.nbytes <= self._free:
             self._free -= batch.nbytes
             self._made[part] = batch
@@ -151,7 +154,11 @@ class Holding:
         if order[step] not in self._cut:
             self._cut_out(order, step)
         pieces = [piece for piece in self._cut.pop(order[step]) if len(piece)]
-        return self._whole(pieces) if pieces else None
+        if not pieces:
+            return None
+        batch = self._whole(pieces)
+        self.assembled = batch.samples
+        return batch
 
     def _cut_out(self, order: tuple[int, ...], step: int) -> None:
         """Read all groups and keep the rows of the next steps' parts, as many as fit."""

@@ -15,9 +15,8 @@ Spells = Iterable[Spell]  # one after the other
 class Conditions(Protocol):
     """What things take, and what is shared meanwhile."""
 
-    @property
-    def capacities(self) -> Mapping[str, float]:
-        """What each link carries a second."""
+    def capacity(self, link: str) -> float:
+        """Return what a link carries a second."""
         ...
 
     @property
@@ -33,12 +32,20 @@ class Conditions(Protocol):
         """Return what a request to the key-value store takes that moves so many bytes."""
         ...
 
-    def at_objects(self, who: FunctionId, sent: int, received: int) -> Spells:
-        """Return what a request to the object store takes that moves so many bytes."""
+    def deleting(self, who: FunctionId) -> Spells:
+        """Return what it takes to have the key-value store forget keys."""
         ...
 
-    def talking(self, who: FunctionId, messages: int) -> Spells:
-        """Return what it takes a role to send, or to take in, so many messages."""
+    def at_objects(self, who: FunctionId, sent: int, received: int, at_once: int) -> Spells:
+        """Return what one of so many requests ``at_once`` takes that moves so many bytes."""
+        ...
+
+    def sending(self, who: FunctionId, messages: int) -> Spells:
+        """Return what it takes a role to send so many messages."""
+        ...
+
+    def hearing(self, who: FunctionId) -> Spells:
+        """Return what it takes a role to take in a message."""
         ...
 
     def on_its_way(self, size: int) -> float:
@@ -62,8 +69,9 @@ class Conditions(Protocol):
 class Durations:
     """Conditions in which nobody is in anybody's way: what things take, in seconds.
 
-    ``work`` is per unit of an activity of ``Clock.work`` (``compute``: a row, ``fetch``, ``encode``
-    and ``merge``: a byte, ``evaluate``: a row, ``step``: a member), or gives it for so many units.
+    ``work`` is per unit of an activity of ``Clock.work`` (``assemble``, ``compute`` and ``evaluate``: a row;
+    ``fetch``, ``encode``, ``cut``, ``sum``, ``merge`` and ``keep``: a byte; ``step``: a member), or gives it
+    for so many units.
     ``message`` is a message's way, ``request`` a request to the store, ``byte`` each byte that one moves,
     ``fit`` what the tuner takes to come to a decision, ``start`` a function until it runs.
     """
@@ -77,10 +85,9 @@ class Durations:
 
     memory = None
 
-    @property
-    def capacities(self) -> Mapping[str, float]:
-        """Nothing is shared."""
-        return {}
+    def capacity(self, link: str) -> float:
+        """Return the nothing that a link carries: none is used."""
+        return 0.0
 
     def working(self, who: FunctionId, activity: str, units: int) -> Spells:
         """Return the activity's duration."""
@@ -91,12 +98,20 @@ class Durations:
         """Return what the request and its bytes take."""
         return (Spell(self.request + self.byte * (sent + received)),)
 
-    def at_objects(self, who: FunctionId, sent: int, received: int) -> Spells:
+    def deleting(self, who: FunctionId) -> Spells:
+        """Return nothing."""
+        return ()
+
+    def at_objects(self, who: FunctionId, sent: int, received: int, at_once: int) -> Spells:
         """Return nothing: ``fetch`` tells of the bytes."""
         return ()
 
-    def talking(self, who: FunctionId, messages: int) -> Spells:
+    def sending(self, who: FunctionId, messages: int) -> Spells:
         """Return nothing: a message's way is all that it takes."""
+        return ()
+
+    def hearing(self, who: FunctionId) -> Spells:
+        """Return nothing, either."""
         return ()
 
     def on_its_way(self, size: int) -> float:

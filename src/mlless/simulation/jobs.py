@@ -14,6 +14,7 @@ from mlless.billing.meter import MEMORY, Bill, Meter
 from mlless.channels.ports import KeyValueStore
 from mlless.closing import Leavers, nobody
 from mlless.data.dataset import Dataset
+from mlless.data.holding import AT_ONCE
 from mlless.deployment import Addresses
 from mlless.job import JobSpec
 from mlless.kernels.arrays import Floats
@@ -48,7 +49,7 @@ def worker_in(
             Identity(launch.worker, launch.generation, 0, _VERSION),
             store=Store(roles, role),
             link=Link(roles, role),
-            dataset=replace(dataset, objects=Objects(roles, role, dataset.objects)),
+            dataset=replace(dataset, objects=Objects(roles, role, dataset.objects, AT_ONCE)),
             clock=role,
             until=None if launch.limit is None else role.began + launch.limit,
             stepper=stepper,

@@ -55,8 +55,9 @@ class Store:
         return values
 
     def delete(self, keys: Iterable[str]) -> None:
-        """Remove keys, which nobody waits for."""
+        """Remove keys."""
         with self._calling():
+            self._role.spend(self._roles.conditions.deleting(self._role.number))
             for key in keys:
                 self._roles.values.pop(key, None)
 
@@ -89,14 +90,19 @@ class Beside(Store):
     def _charge(self, sent: int = 0, received: int = 0) -> None:
         pass
 
+    def delete(self, keys: Iterable[str]) -> None:
+        """Remove keys."""
+        for key in keys:
+            self._roles.values.pop(key, None)
+
 
 class Objects:
-    """Objects, such as the files of a data set. A role asks for one at a time, so there is no distance."""
+    """Objects of a place, of which a role would ask for several ``at_once``; here it does so one by one."""
 
     distant = False
 
-    def __init__(self, roles: Roles, role: Role, objects: ObjectStore) -> None:
-        self._roles, self._role, self._objects = roles, role, objects
+    def __init__(self, roles: Roles, role: Role, objects: ObjectStore, at_once: int = 1) -> None:
+        self._roles, self._role, self._objects, self._at_once = roles, role, objects, at_once
 
     def get(self, path: str) -> bytes:
         """Return an object, as it was when it was asked for."""
@@ -123,7 +129,7 @@ class Objects:
             return self._objects.names()
 
     def _charge(self, sent: int = 0, received: int = 0) -> None:
-        self._role.spend(self._roles.conditions.at_objects(self._role.number, sent, received))
+        self._role.spend(self._roles.conditions.at_objects(self._role.number, sent, received, self._at_once))
 
 
 class Hub:
@@ -147,7 +153,7 @@ class Hub:
         message = decode_from_worker(data)
         self._roles.note(Heard(message))
         with self._role.acting():
-            self._role.spend(self._roles.conditions.talking(self._role.number, 1))
+            self._role.spend(self._roles.conditions.hearing(self._role.number))
             return message
 
     def admit(self, functions: Iterable[FunctionId]) -> None:
@@ -158,7 +164,7 @@ class Hub:
         data, functions = encode(message), tuple(functions)
         self._roles.note(Sent(message, functions))
         with self._role.acting():
-            self._role.spend(self._roles.conditions.talking(self._role.number, len(functions)))
+            self._role.spend(self._roles.conditions.sending(self._role.number, len(functions)))
             for function in functions:
                 self._roles.send(self._role, function, data)
 
@@ -180,7 +186,7 @@ class Link:
     def send(self, message: FromWorker) -> None:
         """Send to the supervisor."""
         with self._role.calling():
-            self._role.spend(self._roles.conditions.talking(self._role.number, 1))
+            self._role.spend(self._roles.conditions.sending(self._role.number, 1))
             self._roles.send(self._role, SUPERVISOR, encode(message))
 
     def receive(self, timeout: float) -> ToWorker:
@@ -189,7 +195,7 @@ class Link:
             message = self._role.wait(timeout)
         if message is None:
             raise DeadlineExceeded(f"no message from the supervisor for {timeout:g} s")
-        self._role.spend(self._roles.conditions.talking(self._role.number, 1))
+        self._role.spend(self._roles.conditions.hearing(self._role.number))
         return decode_to_worker(message)
 
     def close(self) -> None:

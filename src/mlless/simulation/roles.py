@@ -146,7 +146,7 @@ class Roles:
     ) -> None:
         self.conditions, self.faults, self.trace = conditions, faults, trace
         self._most_turns, self._longest = most_turns, longest
-        self.sharing = Sharing(conditions.capacities)
+        self.sharing = Sharing(conditions.capacity)
         self.roles: dict[FunctionId, Role] = {}
         self.values: dict[str, bytes] = {}
         self.broken = False

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -40,14 +41,14 @@ class Flow:
 
 
 class Sharing:
-    """All flows of a world; ``capacities`` tells what each link carries a second.
+    """All flows of a world; ``capacity`` tells what a link carries a second.
 
     It is told of times in order.
     """
 
-    def __init__(self, capacities: Mapping[str, float]) -> None:
-        self._capacities = capacities
-        self._on: dict[str, dict[int, Flow]] = {link: {} for link in capacities}
+    def __init__(self, capacity: Callable[[str], float]) -> None:
+        self._capacity = capacity
+        self._on: dict[str, dict[int, Flow]] = defaultdict(dict)
         self._ends: list[tuple[float, int, int, Flow]] = []
         self._begun = 0
 
@@ -105,7 +106,7 @@ class Sharing:
 
     def _fill(self, flows: list[Flow], links: list[str]) -> None:
         """Give every flow its fair share of the links, which nobody else uses."""
-        free = {link: self._capacities[link] for link in links}
+        free = {link: self._capacity(link) for link in links}
         growing = {link: len(self._on[link]) for link in links}
         rest = sorted(flows, key=_most)
         while rest:

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from mlless.billing.tariff import Tariff, load_tariff, tariff_names
+from mlless.billing.tariff import TARIFFS, Tariff, load_tariff
 from mlless.errors import UsageError
 
 OWN = """
@@ -23,10 +23,10 @@ date = "2026-01-01"
 
 
 def test_the_book() -> None:
-    assert tariff_names() == ["aws-lambda-arm", "aws-lambda-x86", "google-cloud-run", "published-ibm"]
+    assert TARIFFS.names() == ["aws-lambda-arm", "aws-lambda-x86", "google-cloud-run", "published-ibm"]
 
 
-@pytest.mark.parametrize("name", tariff_names())
+@pytest.mark.parametrize("name", TARIFFS.names())
 def test_every_entry_says_where_it_is_from_and_when(name: str) -> None:
     tariff = load_tariff(name)
     entries = [tariff.function, *tariff.servers, *filter(None, (tariff.requests, tariff.traffic))]

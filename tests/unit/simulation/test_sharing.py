@@ -11,7 +11,7 @@ from mlless.simulation.sharing import Flow, Sharing, Spell
 
 def ends(capacities: dict[str, float], begins: list[tuple[float, Spell]]) -> list[tuple[float, int]]:
     """Return when flows end that begin at such times, in order of ends, by their place in ``begins``."""
-    sharing, found, flows = Sharing(capacities), [], list[Flow]()
+    sharing, found, flows = Sharing(capacities.__getitem__), [], list[Flow]()
     waiting = sorted(begins, key=lambda one: one[0])
     while waiting or sharing.next_end():
         following = sharing.next_end()
@@ -60,7 +60,7 @@ def test_a_chain_of_links_is_shared_link_by_link() -> None:
 
 
 def test_who_is_broken_off_makes_room() -> None:
-    sharing = Sharing({"link": 10.0})
+    sharing = Sharing({"link": 10.0}.__getitem__)
     first, second = (sharing.begin(Spell(100.0, 99.0, ("link",)), 0.0) for _ in range(2))
     sharing.end(first, 4.0)
     assert sharing.next_end() == (12.0, second)
@@ -83,7 +83,7 @@ flows = st.tuples(
 )
 def test_rates_are_fair_and_no_link_carries_more_than_it_can(capacities, begins) -> None:
     """Each flow is as quick as it can be, or goes through a full link in which nobody is quicker."""
-    sharing, live = Sharing(capacities), list[Flow]()
+    sharing, live = Sharing(capacities.__getitem__), list[Flow]()
     for begin, spell in sorted(begins, key=lambda one: one[0]):
         while (following := sharing.next_end()) and following[0] <= begin:
             sharing.end(following[1], following[0])
