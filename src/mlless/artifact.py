@@ -68,8 +68,8 @@ class Artifact:
     notes: str = ""
 
 
-def write_artifact(run: Place, artifact: Artifact) -> None:
-    """Write the model file of a run, whole or not at all."""
+def write_artifact(run: Place, artifact: Artifact) -> int:
+    """Write the model file of a run, whole or not at all; return its bytes."""
     arrays: dict[str, NDArray[np.generic]] = dict(artifact.tables)
     if artifact.ids is not None:
         arrays |= pack("user_ids", artifact.ids.users) | pack("item_ids", artifact.ids.items)
@@ -77,7 +77,9 @@ def write_artifact(run: Place, artifact: Artifact) -> None:
     metadata = {_KEY: msgspec.json.encode(artifact.description).decode()}
     if artifact.notes:
         metadata[_NOTES] = artifact.notes
-    open_objects(run).put(MODEL, safetensors.numpy.save(arrays, metadata))
+    data = safetensors.numpy.save(arrays, metadata)
+    open_objects(run).put(MODEL, data)
+    return len(data)
 
 
 def read_artifact(run: Place) -> Artifact:

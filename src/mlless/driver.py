@@ -281,7 +281,7 @@ def _run_by_functions(job: _Job, leavers: Leavers, looks: Looks) -> Summary:
         stopped = session.runtime.stop(0.0 if outcome.given_up else _GRACE)
         outcome.ended += stopped
         if costs:
-            costs.use(Usage(reads=looks.made + files.hold.writes, writes=files.hold.writes))
+            costs.use(Usage(reads=looks.made + files.hold.writes, writes=files.writes))
             if job.detached:
                 costs.end(SUPERVISOR, clock.now())
         # Functions have long ended while files are written.

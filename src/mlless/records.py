@@ -64,14 +64,18 @@ class StepRecord(msgspec.Struct, frozen=True):
 class Checkpoints(msgspec.Struct, frozen=True):
     """The checkpoints of a job: how many, and the seconds that they took, a ``share`` of the job's.
 
-    These are a worker's seconds, best models that were stored with a checkpoint included. From the one of
-    ``step``, the newest in the run's place, the run can be resumed as long as it has not ended.
+    These are a worker's seconds, best models that were stored with a checkpoint included. To put them into
+    the run's place took so many ``bytes``, those of the history included, and ``writes``, which are requests
+    to an object store, 0 in a folder. From the one of ``step``, the newest in the run's place, the run can be
+    resumed as long as it has not ended.
     """
 
     count: int = 0
     seconds: float = 0.0
     share: float = 0.0
     step: int | None = None
+    bytes: int = 0
+    writes: int = 0
 
 
 class WorkerSummary(msgspec.Struct, frozen=True):

@@ -24,6 +24,7 @@ from integration.jobs import PATIENCE, job
 from servers.s3 import S3Server
 
 import mlless
+from mlless.billing.budget import WRITES
 from mlless.channels.opening import open_objects
 from mlless.channels.ports import Bytes
 from mlless.data import destination as destinations
@@ -131,6 +132,26 @@ def test_a_run_that_fails_says_so_and_makes_way(ratings: Dataset, bucket: str, s
     assert (summary.stop_reason, summary.model_step) == ("failed", 0)
     assert "not a data set" in str(summary.error)
     run_job(job(ratings, workers=2, epochs=1), ratings, f"s3://{bucket}/run")
+
+
+def test_what_is_put_into_the_bucket_meanwhile_is_on_the_bill(ratings: Dataset, bucket: str) -> None:
+    run = mlless.train(
+        ratings,
+        out=f"s3://{bucket}/run",
+        workers=2,
+        epochs=2,
+        checkpoint_every=0.01,
+        tariff="aws-lambda-x86",
+        verbose=False,
+    )
+    assert run.bill is not None
+    (billed,) = (item.quantity for item in run.bill.items if item.what == "object store, writes")
+    kept = run.summary.checkpoints
+    assert kept.count > 0
+    assert 0 < kept.writes <= 2 * kept.count
+    assert billed >= kept.writes + WRITES
+    model = sum(4 * 21 * len(ids) for ids in (run.model().artifact.ids.users, run.model().artifact.ids.items))
+    assert kept.bytes > model
 
 
 @pytest.mark.parametrize("workers", [1, 2])

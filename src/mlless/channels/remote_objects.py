@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -80,6 +81,11 @@ _INCAPABLE = {  # what some servers do not do
     "Range request not supported": "the server does not serve parts of the file",
     "Received non-partial response": "the server does not serve parts of the file",
 }
+
+
+def writes_of(size: int) -> int:
+    """Return how many requests it takes to store so many bytes."""
+    return 1 if size <= _PART else 2 + math.ceil(size / _PART)
 
 
 class RemoteObjects:

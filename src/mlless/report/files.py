@@ -62,6 +62,7 @@ from mlless.supervisor import Outcome
 Tables = dict[str, Floats]
 
 _PATIENCE = 300.0  # seconds for the write under way, and for the last one of a job that has failed
+_SHORT = 1  # bytes, or some more: a summary takes one request
 _AT_ONCE = 2.0  # or that is stopped at once
 
 
@@ -96,6 +97,9 @@ class RunFiles:
         self.resumed = tuple[int, ...]()
         self.hold = left.hold if left else Hold()
         self._made, self._making = 0, 0.0  # checkpoints, and the seconds that they took
+        self._put = self._puts = 0  # bytes and requests that put them away
+        self._before = 0  # of these, before this job resumed the run
+        self._others = 0  # other requests to an object store: models, summaries
         self._marked: int | None = None  # the step of the one that is in the run's place
         self._keeper = Keeper(self._write_best)
         self._scores: dict[int, Score] = {}
@@ -156,6 +160,8 @@ class RunFiles:
         if left.stand is not None:
             before = left.stand.checkpoints
             self._made, self._making, self._marked = before.count, before.seconds, left.step
+            self._put, self._puts = before.bytes, before.writes
+            self._before = before.writes
         self.resumed = (*(left.stand.resumed if left.stand else left.summary.resumed), left.step)
         for record in left.records:
             self._totals.add(record)
@@ -210,9 +216,11 @@ class RunFiles:
             checkpoints=self._checkpoints(seconds),
             resumed=self.resumed,
         )
-        self._history.store()
-        open_objects(self._place).put(CHECKPOINT, with_stand(data, stand))
+        lines, whole = self._history.store(), with_stand(data, stand)
+        open_objects(self._place).put(CHECKPOINT, whole)
         self._marked = mark.plan.step
+        self._put += lines + len(whole)
+        self._puts += self._writes_of(lines, len(whole))
 
     def end(self, outcome: Outcome, tables: Tables) -> None:
         """Write the model with which the job has ended; what its clean-up may lose is written then."""
@@ -224,7 +232,7 @@ class RunFiles:
             self._artifact(tables, score)
         )  # who is killed now leaves one that may yet be the best
         self._over, self._marked = True, None
-        self._history.store()
+        self._history.store(whole=True)
         write_summary(self._place, self._summary(outcome, self.bill()))
         open_objects(self._place).delete([CHECKPOINT])  # not before: until then the run can be resumed
 
@@ -252,14 +260,28 @@ class RunFiles:
         text, code = hidden(str(error)) or type(error).__name__, getattr(error, "exit_code", 1)
         summary = self._so_far(FAILED, self._keeper.step, text, code)
         if summary.model_step or not self._replaces:
-            self._history.store()
+            self._history.store(whole=True)
             with contextlib.suppress(MLLessError):  # there is an error to tell already
                 write_summary(self._place, summary)
         for note in left_by(summary, self._place):
             error.add_note(note)
 
     def _checkpoints(self, seconds: float) -> Checkpoints:
-        return Checkpoints(self._made, self._making, self._making / seconds if seconds else 0.0, self._marked)
+        share = self._making / seconds if seconds else 0.0
+        return Checkpoints(self._made, self._making, share, self._marked, self._put, self._puts)
+
+    @property
+    def writes(self) -> int:
+        """How many requests to an object store this job has made so far, its end not included."""
+        return self.hold.writes + self._others + self._puts - self._before
+
+    def _writes_of(self, *sizes: int) -> int:
+        """Return how many requests to an object store put objects of so many bytes, none for no bytes."""
+        if isinstance(self._place, Directory):
+            return 0
+        from mlless.channels.remote_objects import writes_of
+
+        return sum(writes_of(size) for size in sizes if size)
 
     def _finish(self, within: float, *, last: bool) -> None:
         self._keeper.finish(within, last=last)
@@ -272,8 +294,8 @@ class RunFiles:
         tables, step = self._read()
         if self._replaces:
             self._own()
-        write_artifact(self._place, self._artifact(tables, self._scores.get(step)))
-        self._history.store()
+        size = write_artifact(self._place, self._artifact(tables, self._scores.get(step)))
+        self._others += self._writes_of(size, self._history.store(), _SHORT)
         write_summary(self._place, self._so_far(RUNNING, step))
         self._replaces = False
         return step
@@ -349,7 +371,7 @@ def check_run_folder(out: Place, overwrite: bool) -> None:
             "the run's folder exists", where=str(out), cure="choose another --out, or add --overwrite"
         )
     passing = (HISTORY, LEASE, CHECKPOINT, LOCK, GUARD, UNDERWAY, STOP, LOG)
-    others = {name for name in found if name not in passing and not name.startswith(PART)}
+    others = {name for name in found if name not in passing and not name.startswith((PART, f"{HISTORY}."))}
     if others and MODEL not in found and not (others == {SUMMARY} and not is_finished(out)):
         raise UsageError("not a run's folder, so nothing is written to it", where=str(out))
     if not isinstance(out, Directory):

@@ -16,6 +16,7 @@ from types import TracebackType
 import msgspec
 
 from mlless.channels.opening import open_objects
+from mlless.channels.ports import ObjectStore
 from mlless.errors import ChannelError, DatasetError, MissingObject
 from mlless.locations import Directory, Place
 from mlless.records import FAILED, RUNNING, StepRecord, StepTimes, Summary
@@ -24,6 +25,7 @@ HISTORY = "history.jsonl"
 SUMMARY = "summary.json"
 CHECKPOINT = "checkpoint.safetensors"  # of a job that has not come to its end
 PART = ".part-"  # how the name of a file begins that is being written
+_TRIES = 5
 _GATHERED, _APART = 8 << 10, 1.0  # bytes, or seconds, that lines are gathered at most
 _ROOM = 16 << 10  # bytes that a history leaves where a disk is full
 _ACTIVITIES = StepTimes.__struct_fields__
@@ -69,15 +71,19 @@ class HistoryFile:
     """Writes a run's history as it goes; where it ``replaces`` another one, that stays until ``store``.
 
     It begins with the lines of ``before``. In a folder it can be read as it grows. On the way to an object
-    store it is in a temporary file. Where it cannot be written, say on a full disk, it ends with the steps
-    that it has: that must not end a training.
+    store it is in a temporary file; what is new goes there in a piece of its own. Where it cannot be written,
+    say on a full disk, it ends with the steps that it has: that must not end a training.
     """
 
     def __init__(self, run: Place, *, replaces: bool = False, before: bytes = b"") -> None:
         self._run, self._objects = run, open_objects(run)
         self._name = f"{PART}{HISTORY}" if replaces else HISTORY
+        if not before and not replaces:
+            self._drop_pieces()
         # Before a long training: can it be written there? If not, this says so.
         self._objects.put(self._name, before)
+        if before:  # it has all that was in them
+            self._drop_pieces()
         self._file = (
             (run.path / self._name).open("r+b", buffering=0)
             if isinstance(run, Directory)
@@ -90,7 +96,8 @@ class HistoryFile:
             self._file.write(before)
         self._gathered, self._size, self._written = bytearray(), len(before), time.monotonic()
         self._broken = False
-        self._lock = threading.Lock()
+        self._stored, self._pieces = len(before), [0]
+        self._lock, self._storing = threading.Lock(), threading.Lock()
 
     def __enter__(self) -> HistoryFile:
         return self
@@ -112,17 +119,45 @@ class HistoryFile:
         if len(self._gathered) >= _GATHERED or time.monotonic() - self._written >= _APART:
             self._write()
 
-    def store(self) -> None:
-        """Put what there is in its place, as far as that is possible. Threads may call it."""
+    def store(self, *, whole: bool = False) -> int:
+        """Put what there is in its place, as far as that is possible. Threads may call it.
+
+        In an object store it is ``whole`` at the end, and in pieces until then, so that no line is put more
+        often than the logarithm of their number. Returns the bytes that were put there with a request.
+        """
         self._write()
         try:
             if isinstance(self._run, Directory):
                 os.replace(self._run.path / self._name, self._run.path / HISTORY)
                 self._name = HISTORY
             else:
-                self._objects.put(HISTORY, os.pread(self._file.fileno(), self._size, 0))
+                with self._storing:
+                    return self._put(whole)
         except (ChannelError, OSError) as error:
             _tell(f"{HISTORY} is not stored: {error}")
+        return 0
+
+    def _put(self, whole: bool) -> int:
+        """Put what is new, together with the pieces before it that are no larger; these go."""
+        replaces, start, end, kept = self._name != HISTORY, self._stored, self._size, [*self._pieces]
+        if start == end and not replaces and not (whole and len(kept) > 1):
+            return 0
+        if replaces:
+            self._drop_pieces()  # those of the other run
+        while kept and (whole or start - kept[-1] <= end - start):
+            start = kept.pop()
+        data = os.pread(self._file.fileno(), end - start, start)
+        self._objects.put(_piece(start), data)
+        self._objects.delete([_piece(one) for one in self._pieces if one > start])
+        self._stored, self._pieces = end, [*kept, start]
+        if replaces:
+            self._objects.delete([self._name])
+            self._name = HISTORY
+        return len(data)
+
+    def _drop_pieces(self) -> None:
+        if not isinstance(self._run, Directory):
+            self._objects.delete([_piece(start) for start in _starts(self._objects.names()) if start])
 
     def _write(self) -> None:
         self._written = time.monotonic()
@@ -181,7 +216,7 @@ class Following:
         for name in self._names:
             with contextlib.suppress(MissingObject, FileNotFoundError):
                 if not isinstance(self._run, Directory):
-                    return self._objects.get(name)[at:]
+                    return _stored(self._objects, at) if name == HISTORY else self._objects.get(name)[at:]
                 with (self._run.path / name).open("rb") as file:
                     file.seek(at)
                     return file.read()
@@ -190,7 +225,43 @@ class Following:
 
 def read_history(run: Place) -> list[StepRecord]:
     """Return the record of every step of a run, but for those that it has gone back behind."""
-    return that_count(decoded(open_objects(run).get(HISTORY)))
+    return that_count(decoded(read_lines(run)))
+
+
+def read_lines(run: Place) -> bytes:
+    """Return the whole lines of a run's history, also of steps that are taken again."""
+    return whole_lines(_stored(open_objects(run)))
+
+
+def _piece(start: int) -> str:
+    """Return the name of a part of a history that begins at so many bytes."""
+    return f"{HISTORY}.{start}" if start else HISTORY
+
+
+def _starts(names: Iterable[str]) -> list[int]:
+    """Return at which bytes the parts of a history begin."""
+    found = (name.removeprefix(f"{HISTORY}.") for name in names if name.startswith(f"{HISTORY}."))
+    return [0, *sorted(int(text) for text in found if text.isdecimal())]
+
+
+def _stored(objects: ObjectStore, at: int = 0) -> bytes:
+    """Return a history from so many bytes on, of which the newest part may be in pieces of their own."""
+    for _ in range(_TRIES - 1):
+        with contextlib.suppress(MissingObject):  # one was put together with others meanwhile
+            return _joined(objects, at)
+    return _joined(objects, at)
+
+
+def _joined(objects: ObjectStore, at: int) -> bytes:
+    starts = _starts(objects.names())
+    begin = end = max(start for start in starts if start <= at)
+    data = b""
+    for start in starts:
+        if begin <= start <= end:  # what is behind a gap is of no use
+            piece = objects.get(_piece(start))
+            data += piece[end - start :]
+            end = max(end, start + len(piece))
+    return data[at - begin :]
 
 
 @contextmanager

@@ -39,9 +39,9 @@ from mlless.report.history import (
     decoded,
     is_finished,
     no_run,
+    read_lines,
     read_summary,
     that_count,
-    whole_lines,
 )
 from mlless.report.lease import Hold
 from mlless.report.lock import locked
@@ -201,7 +201,7 @@ def _read(place: Place) -> Left:
     names = objects.names()
     try:
         summary = read_summary(place) if SUMMARY in names else None
-        history = whole_lines(objects.get(HISTORY)) if HISTORY in names else b""
+        history = read_lines(place) if HISTORY in names else b""
         records = decoded(history)
     except msgspec.DecodeError as error:
         raise UsageError(

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import contextlib
 import json
 
 import msgspec
 import pytest
 
-from mlless.locations import Directory
+from mlless.data.memory import MemoryObjects
+from mlless.locations import Directory, Prefix
 from mlless.records import StepRecord
 from mlless.report.history import (
     HISTORY,
@@ -13,6 +15,8 @@ from mlless.report.history import (
     Following,
     HistoryFile,
     Totals,
+    read_history,
+    read_lines,
     read_summary,
     that_count,
     write_summary,
@@ -80,6 +84,128 @@ def test_of_a_job_that_replaces_a_run_its_own_history_is_followed(tmp_path, step
         history.add(step(1))
         assert following.read() == [step(0)]
     assert following.read() == [step(1)]
+
+
+class Puts(MemoryObjects):
+    """An object store that counts what is put; ``at`` is called before each request."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.distant = True
+        self.lines = 0
+        self.at = lambda path: None
+
+    def put(self, path, data):
+        self.at(path)
+        self.lines += bytes(data).count(b"\n")
+        super().put(path, data)
+
+    def get(self, path):
+        self.at(path)
+        return super().get(path)
+
+
+@pytest.fixture
+def bucket(monkeypatch):
+    """A run in an object store, and that store."""
+    objects = Puts()
+    monkeypatch.setattr("mlless.report.history.open_objects", lambda place: objects)
+    return Prefix("s3", "bucket", "run"), objects
+
+
+def pieces(objects) -> set[str]:
+    return {name for name in objects.names() if name.startswith(HISTORY)}
+
+
+def test_in_an_object_store_no_line_is_put_often(bucket, step):
+    run, objects = bucket
+    following, seen = Following(run, under_way=True), []
+    with HistoryFile(run) as history:
+        for number in range(1000):
+            history.add(step(number))
+            assert history.store() > 0
+            assert len(pieces(objects)) <= 12
+            if number % 37 == 0:
+                seen += following.read()
+        assert history.store() == 0  # there is nothing new
+        assert objects.lines < 12_000  # of 500,500, were it whole each time
+        assert [record.step for record in read_history(run)] == list(range(1000))
+        assert history.store(whole=True) > 0
+        assert history.store(whole=True) == 0
+    assert pieces(objects) == {HISTORY}
+    assert [record.step for record in seen + following.read()] == list(range(1000))
+
+
+@pytest.mark.parametrize("until", range(1, 40))
+def test_a_history_is_whole_whenever_its_writer_is_killed(bucket, step, until):
+    run, objects = bucket
+    stored, requests = 0, iter(range(10**6))
+
+    def killed(path):
+        if next(requests) == until:
+            raise KeyboardInterrupt
+
+    objects.at = killed
+    with contextlib.suppress(KeyboardInterrupt), HistoryFile(run) as history:
+        for number in range(20):
+            history.add(step(number))
+            history.store()
+            stored = number + 1
+        history.store(whole=True)
+    objects.at = lambda path: None
+    assert stored >= min(until - 1, 20)
+    assert len(read_history(run)) >= stored
+    before = read_lines(run)
+    with HistoryFile(run, before=before) as history:  # it is resumed
+        assert pieces(objects) == {HISTORY}
+        history.add(step(99))
+        history.store()
+    assert read_lines(run).startswith(before)
+    assert read_history(run)[-1].step == 99
+    with HistoryFile(run):  # and replaced
+        assert pieces(objects) == {HISTORY}
+        assert read_lines(run) == b""
+
+
+def test_what_is_put_together_while_it_is_read_is_read_again(bucket, step):
+    run, objects = bucket
+    with HistoryFile(run) as history:
+        for number in range(5):
+            history.add(step(number))
+            history.store()
+        assert len(pieces(objects)) > 1
+        last = max(pieces(objects))
+
+        def merge(path):
+            if path == last:
+                objects.at = lambda path: None
+                history.store(whole=True)
+
+        objects.at = merge
+        assert len(read_history(run)) == 5
+    assert pieces(objects) == {HISTORY}
+
+
+def test_a_run_in_an_object_store_that_is_replaced_stays_until_there_is_another(bucket, step):
+    run, objects = bucket
+    with HistoryFile(run) as history:
+        for number in range(3):
+            history.add(step(number))
+            history.store()
+    old = pieces(objects)
+    assert len(old) > 1
+    with HistoryFile(run, replaces=True) as history:
+        assert pieces(objects) == old
+        assert len(read_history(run)) == 3
+        history.add(step(7))
+        following = Following(run, under_way=True)
+        assert following.read() == []
+        history.store()
+        assert following.read() == read_history(run) == [step(7)]
+        history.add(step(8))
+        history.store()
+    assert objects.names() == pieces(objects)
+    assert read_history(run) == [step(7), step(8)]
 
 
 def test_steps_that_a_job_went_back_behind_do_not_count(step):
