@@ -12,6 +12,7 @@ from servers.redis import Server
 
 import mlless
 from mlless.baselines import lambdaml
+from mlless.baselines.contract import System
 from mlless.data.dataset import Dataset
 from mlless.deployment import Deployment
 from mlless.driver import run_job
@@ -106,25 +107,45 @@ def main(payload):
 def work(function):
     turn = lambdaml._Free.turn
 
-    def faulty(free, plan):
-        if function.launch.worker == 1 and free.turns == 3:
+    def faulty(free, number):
+        worker, generation = function.launch.me
+        if worker == 1 and number == 3 and generation < int(os.environ["DEATHS"]):
             os.kill(os.getpid(), signal.SIGKILL)
-        return turn(free, plan)
+        return turn(free, number)
 
     lambdaml._Free.turn = faulty
     lambdaml.work(function)
 """
 
 
-def test_a_killed_function_fails_a_job_in_which_nobody_waits(
-    clicks: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def faulty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> System:
+    """A system in which so many functions of worker 1 are killed at their fourth mini-batch: DEATHS."""
     (tmp_path / "faults").mkdir()
     (tmp_path / "faults" / "faulty_turns.py").write_text(FAULTY)
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'faults'}:{Path(mlless.__file__).parents[1]}")
-    system = replace(lambdaml.SYSTEMS["lambdaml-async"], entry="faulty_turns:main")
-    spec, place = planned("lambdaml-async", clicks, epochs=50), place_of(tmp_path / "run")
+    monkeypatch.setenv("DEATHS", "1")
+    return replace(lambdaml.SYSTEMS["lambdaml-async"], entry="faulty_turns:main")
+
+
+def test_a_killed_function_is_replaced_though_nobody_waits_for_it(
+    faulty: System, clicks: Dataset, tmp_path: Path
+) -> None:
+    told: list[StepRecord] = []
+    place, spec = place_of(tmp_path / "run"), planned("lambdaml-async", clicks)
+    faulty.run("it", spec, clicks, place, deployment=HERE, listen=told.append)
+    assert sum(record.samples for record in told) == spec.stop.epochs * spec.rows
+    (loss,) = [loss for record in told for loss in record.losses]
+    assert "worker 1 died" in loss
+    assert "started anew" in loss
+
+
+def test_functions_that_are_killed_again_and_again_fail_the_job(
+    faulty: System, clicks: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEATHS", "99")
+    place, spec = place_of(tmp_path / "run"), planned("lambdaml-async", clicks)
     with pytest.raises(WorkerLost, match="worker 1 died"):
-        system.run("lambdaml-async", spec, clicks, place, deployment=HERE, listen=lambda record: None)
+        faulty.run("lambdaml-async", spec, clicks, place, deployment=HERE, listen=lambda record: None)
     with pytest.raises(UsageError, match=r"only a run of MLLess itself.*found a run of lambdaml-async"):
         mlless.resume(tmp_path / "run")

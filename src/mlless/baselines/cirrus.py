@@ -16,7 +16,6 @@ model.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager, closing
 from typing import TYPE_CHECKING, Any, Protocol
@@ -25,9 +24,9 @@ import msgspec
 
 import mlless
 from mlless.baselines import parameters as ps
+from mlless.baselines.asynchronous import Leader
 from mlless.baselines.contract import Function, System, Tables, run_function
 from mlless.baselines.gradients import Gradients
-from mlless.baselines.judging import Judge
 from mlless.baselines.parameter_process import Place, connect, open_server
 from mlless.data.dataset import Dataset
 from mlless.data.holding import Holding
@@ -35,9 +34,8 @@ from mlless.deployment import Deployment
 from mlless.errors import ChannelError, JobError, UsageError
 from mlless.job import JobSpec
 from mlless.membership import groups_of
-from mlless.messages import PROTOCOL, Begin, Evaluation, FunctionId, Hello, Origin, Plan, Report, Times
+from mlless.messages import PROTOCOL, Begin, Hello, Plan, Report
 from mlless.models import model_of
-from mlless.runtimes.ports import Ended
 from mlless.stepping import Laps
 from mlless.stopping import Choice
 from mlless.wishes import Wishes
@@ -144,94 +142,27 @@ OpenServer = Callable[[JobSpec, int, str], AbstractContextManager[Served]]
 
 def lead(stage: Stage, least: float = LEAST, open_server: OpenServer = open_server) -> tuple[Tables, Choice]:
     """Lead a job; return the better of its best and its last model."""
-    plan = stage.schedule.first(stage.spec.workers)
-    with open_server(stage.spec, plan.parts * stage.spec.workers, stage.session.addresses.job) as server:
-        leader = _Leader(stage, server, plan, Task(server.place, least))
-        leader.begin()
-        ending = stage.steps(leader.take, leader.read)
-        leader.read(-1)  # the end of the training, for all that are still at work
-        return ending
+    spec, plan = stage.spec, stage.schedule.first(stage.spec.workers)
+    shapes = model_of(spec.model).shapes
+    with open_server(spec, plan.parts * spec.workers, stage.session.addresses.job) as server:
 
+        def ask(request: ps.Request) -> Any:
+            try:
+                return ps.ask(server.way, request)[0]
+            except ChannelError as error:
+                what = "the parameter server is lost, and the model with it"
+                raise JobError(what, found=f"{server.fate()}: {error}") from error
 
-class _Leader:
-    def __init__(self, stage: Stage, server: Served, plan: Plan, task: Task) -> None:
-        self._stage, self._server, self._plan, self._task = stage, server, plan, task
-        self._shapes = model_of(stage.spec.model).shapes
-        self._judge = Judge(stage.spec, stage.dataset, stage.clock)
-        self._functions, self._there = set[FunctionId](), set[FunctionId]()
-        self._heard, self._began = Counter[int](), False
-        self._models: dict[int, Tables] = {}  # that of the newest evaluation, and -1 for the last
+        def model(step: int | None) -> Tables:  # each push has been the server's at once
+            answer = ask(ps.Finish() if step is None else ps.Read(step * spec.workers))
+            assert isinstance(answer, ps.Values)
+            arrays = ps.arrays(answer, shapes)
+            return {shape.name: table for shape, table in zip(shapes, arrays, strict=True)}
 
-    def begin(self) -> None:
-        """Start the workers, and let them begin together."""
-        self._functions = set(self._stage.start(dict.fromkeys(self._plan.members, self._task)))
-        while self._functions - self._there:
-            self._hear()
-        self._stage.begin()
-        self._began = True
-        for function in sorted(self._functions):
-            self._send_off(function)
+        def check() -> None:
+            ask(ps.Pull(tuple(b"" for _ in shapes)))
 
-    def take(self, plan: Plan) -> list[Report]:
-        """Wait for as many reports as there are workers, whoever they are from."""
-        evaluation, seconds = self._score(plan) if plan.evaluate else (None, 0.0)
-        reports: list[Report] = []
-        while len(reports) < len(plan.trainers):
-            reports += self._hear()
-        if not reports:  # the end, before which each push has been the server's at once
-            self.read(-1)
-            reports = [Report(0, 0, plan.step, 0, 0.0, False, True, 0, 0, 0, 0, 0, Times())]
-        times = msgspec.structs.replace(reports[0].times, evaluate=seconds)
-        return [msgspec.structs.replace(reports[0], times=times, evaluation=evaluation), *reports[1:]]
-
-    def read(self, step: int) -> Tables:
-        """Return the model before a step that has been scored, or else that with which the training ends."""
-        if step not in self._models and -1 not in self._models:
-            self._models[-1] = self._tables(ps.Finish())
-        return self._models[step if step in self._models else -1]
-
-    def _score(self, plan: Plan) -> tuple[Evaluation, float]:
-        if not plan.last:
-            self._models = {plan.step: self._tables(ps.Read(plan.step * self._stage.spec.workers))}
-        return self._judge.score(self.read(plan.step))
-
-    def _tables(self, request: ps.Read | ps.Finish) -> Tables:
-        answer = self._ask(request)
-        assert isinstance(answer, ps.Values)
-        arrays = ps.arrays(answer, self._shapes)
-        return {shape.name: table for shape, table in zip(self._shapes, arrays, strict=True)}
-
-    def _ask(self, request: ps.Request) -> Any:
-        try:
-            return ps.ask(self._server.way, request)[0]
-        except ChannelError as error:
-            what = "the parameter server is lost, and the model with it"
-            raise JobError(what, found=f"{self._server.fate()}: {error}") from error
-
-    def _hear(self) -> list[Report]:
-        """Take in a message; return it if it is the next report of its worker."""
-        message = self._stage.receive(self._lost)
-        who = message.worker, message.generation
-        if who in self._functions and isinstance(message, Hello):
-            self._there.add(who)
-            if self._began:
-                self._send_off(who)
-        elif who in self._functions and isinstance(message, Report):
-            assert message.step == self._heard[message.worker], "a worker is out of step"
-            self._heard[message.worker] += 1
-            return [message]
-        return []  # of one that has been replaced
-
-    def _send_off(self, function: FunctionId) -> None:
-        """Tell a worker from which of its mini-batches on it has to go."""
-        begin = Begin(Origin("", self._heard[function[0]], ""), (self._plan,))
-        self._stage.session.hub.broadcast(begin, [function])
-
-    def _lost(self, ended: Ended) -> None:
-        """Start a worker anew, unless it is the server that is lost."""
-        self._ask(ps.Pull(tuple(b"" for _ in self._shapes)))
-        self._functions.discard((ended.worker, ended.generation))
-        self._functions.add(self._stage.replace(ended, "worker", self._task))
+        return Leader(stage, plan, Task(server.place, least), model, check=check).run()
 
 
 class _Cirrus(System):

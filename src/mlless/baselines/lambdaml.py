@@ -17,14 +17,13 @@ through all rows that it owns, epoch by epoch.
 Where it differs: a supervisor tells that all have published, while LambdaML's workers list the channel. Only
 changed entries move, not whole vectors, and optimizers are MLLess'. Of the channels that LambdaML has for
 all, systems that wait have the key-value store, and the last one the object store. A worker that is lost is
-replaced as in MLLess. Its dual in ADMM begins at zero again, from which ADMM comes to the same model. A job
-of ``lambdaml-async`` fails then.
+replaced, as in MLLess; its dual in ADMM begins at zero again, from which ADMM comes to the same model.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -33,18 +32,19 @@ import safetensors.numpy
 
 import mlless
 from mlless import launch
+from mlless.baselines.asynchronous import Leader
 from mlless.baselines.contract import Function, System, Tables, run_function
 from mlless.baselines.itself import Itself
 from mlless.billing.meter import Usage
 from mlless.clock import Clock
 from mlless.data.dataset import Dataset
 from mlless.data.holding import Holding
-from mlless.errors import DeadlineExceeded, UsageError
+from mlless.errors import DeadlineExceeded, JobError, UsageError
 from mlless.job import JobSpec, Logistic
 from mlless.kernels.arrays import Floats
 from mlless.local import begin
 from mlless.membership import parts_of
-from mlless.messages import PROTOCOL, Commit, Hello, Plan, Report, ToWorker
+from mlless.messages import PROTOCOL, Begin, Hello, Plan, Report
 from mlless.models import model_of
 from mlless.models.base import Moment
 from mlless.models.logistic import LogisticModel
@@ -135,54 +135,37 @@ def main(payload: bytes) -> None:
 
 def work(function: Function) -> None:
     """Read the model, move it along a mini-batch, write it back: for all epochs, or until it is over."""
-    free, link = _Free(function), function.link
-    job = function.launch.job
-    link.send(Hello(*function.launch.me, os.getpid(), PROTOCOL, mlless.__version__))
-    plan: Plan | None = None
-    while True:
-        at_work = plan is not None and plan.trainers and free.turns < plan.parts * job.stop.epochs
-        message: ToWorker | None = None
-        try:
-            message = link.receive(0.0 if at_work else job.deadlines.commit)
-        except DeadlineExceeded:
-            if not at_work:
-                raise
-        if isinstance(message, Commit):
-            if message.end:
-                return
-            (plan,) = message.plans
-            if plan.evaluate or not plan.trainers:
-                link.send(free.score(plan))
-        elif plan is not None:
-            link.send(free.turn(plan))
+    job, me, link = function.launch.job, function.launch.me, function.link
+    link.send(Hello(*me, os.getpid(), PROTOCOL, mlless.__version__))
+    begin = link.receive(job.deadlines.commit)
+    if not isinstance(begin, Begin):
+        raise JobError("a message that does not fit", expected="Begin", found=type(begin).__name__)
+    (plan,) = begin.plans
+    free = _Free(function, plan)
+    for number in range(begin.origin.step, plan.parts * job.stop.epochs):
+        link.send(free.turn(number))
+        with suppress(DeadlineExceeded):
+            link.receive(0.0)
+            return  # there is no other message than that it is over
 
 
 class _Free:
-    """A function's replica, which is the model in the store as it was last read; and its ``turns`` so far."""
+    """A function's replica, which is the model in the store as it was last read."""
 
-    def __init__(self, function: Function) -> None:
+    def __init__(self, function: Function, plan: Plan) -> None:
         job, clock = function.launch.job, function.clock
-        self._me, self._objects, self._clock = function.launch.me, function.objects, clock
+        self._me, self._plan, self._objects, self._clock = function.launch.me, plan, function.objects, clock
         self._replica, self._laps = Replica(model_of(job.model).shapes), Laps(clock)
         alone = msgspec.structs.replace(job, workers=1)  # each change goes straight into the model
         holding = Holding(function.dataset, job.seed)
         self._stepper = Stepper(alone, holding, self._replica, clock, self._laps)
-        self.turns = 0
 
-    def score(self, plan: Plan) -> Report:
-        """Return the report on the model that is to be scored, if one is, before a step."""
-        size = self._load(_copy(plan.step)) if plan.evaluate else 0
-        report, _ = self._stepper.take_part(msgspec.structs.replace(plan, flush=(), last=True), self._me)
-        reads = report.reads + plan.evaluate
-        return msgspec.structs.replace(report, reads=reads, bytes_in=size, times=self._laps.take())
-
-    def turn(self, plan: Plan) -> Report:
-        """Take the next mini-batch; return the report."""
-        (epoch, part), size = divmod(self.turns, plan.parts), self._load(_MODEL)
-        own = msgspec.structs.replace(plan, step=self.turns, epoch=epoch, part=part, evaluate=False)
-        self.turns += 1
-        report, _ = self._stepper.take_part(own, self._me)
-        self._stepper.flush(msgspec.structs.replace(own, step=self.turns))
+    def turn(self, number: int) -> Report:
+        """Take the mini-batch of a number, all epochs counted; return the report."""
+        (epoch, part), size = divmod(number, self._plan.parts), self._load()
+        plan = msgspec.structs.replace(self._plan, step=number, epoch=epoch, part=part, evaluate=False)
+        report, _ = self._stepper.take_part(plan, self._me)
+        self._stepper.flush(msgspec.structs.replace(plan, step=number + 1))  # L2 pulls at once, at all rows
         data = safetensors.numpy.save(self._replica.snapshot())
         self._objects.put(_MODEL, data)
         self._clock.work("encode", len(data))
@@ -196,8 +179,8 @@ class _Free:
             times=self._laps.take(),
         )
 
-    def _load(self, name: str) -> int:
-        data = self._objects.get(name)
+    def _load(self) -> int:
+        data = self._objects.get(_MODEL)
         self._replica.restore(safetensors.numpy.load(data))
         self._clock.work("merge", len(data))
         self._laps.lap("merge")
@@ -205,45 +188,16 @@ class _Free:
 
 
 def lead(stage: Stage) -> tuple[Tables, Choice]:
-    """Let functions train that wait for nobody; return the better of the best and the last model.
+    """Lead functions that wait for nobody; return the better of the best and the last model."""
+    spec, objects = stage.spec, stage.objects
+    objects.put(_MODEL, safetensors.numpy.save(begin(spec.model, spec.seed).replica.snapshot()))
 
-    A step is closed when as many mini-batches have been taken as there are workers, whoever took them. Where
-    the model is to be scored, a copy of it is set aside for all; the last one once all have stopped.
-    """
-    objects, hub, turns = stage.objects, stage.session.hub, list[Report]()
-    start = begin(stage.spec.model, stage.spec.seed).replica.snapshot()
-    objects.put(_MODEL, safetensors.numpy.save(start))
-    workers = stage.start(dict.fromkeys(range(stage.spec.workers), Task()))
-    for _ in workers:
-        assert isinstance(stage.receive(), Hello)
-    stage.begin()
+    def model(step: int | None) -> Tables:
+        stage.use(Usage(reads=1))
+        return safetensors.numpy.load(objects.get(_MODEL))
 
-    def take(plan: Plan) -> Sequence[Report]:
-        answers = list[Report]()
-        asked = len(workers) if plan.evaluate or not plan.trainers else 0
-        if asked:
-            objects.put(_copy(plan.step), objects.get(_MODEL))
-            stage.use(Usage(reads=1, writes=1))
-            hub.broadcast(Commit(plan.step - 1, (), (plan,)), workers)
-        while len(answers) < asked or len(turns) < len(plan.trainers):
-            report = stage.receive()
-            assert isinstance(report, Report)
-            (turns if report.published else answers).append(report)
-        taken = turns[: len(plan.trainers)] if plan.trainers else turns[:]
-        del turns[: len(taken)]
-        stage.use(Usage(writes=len(taken)))
-        return [*taken, *answers]
-
-    def read(step: int) -> Tables:
-        return safetensors.numpy.load(objects.get(_copy(step)))
-
-    ending = stage.steps(take, read)
-    hub.broadcast(Commit(-1, (), (), end=True), workers)
-    return ending
-
-
-def _copy(step: int) -> str:
-    return f"{_MODEL}-{step}"
+    first = stage.schedule.first(spec.workers)
+    return Leader(stage, first, Task(), model, each=Usage(writes=1)).run()
 
 
 SYSTEMS: dict[str, System] = {

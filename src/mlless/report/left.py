@@ -210,19 +210,19 @@ def _read(place: Place) -> Left:
             found=str(error),
             cure="resume it with the release with which it was begun",
         ) from error
+    if summary is not None and summary.system != "mlless":
+        raise UsageError(
+            "only a run of MLLess itself can be resumed",
+            where=str(place),
+            found=f"a run of {summary.system}",
+            cure="give the command of its comparison again",
+        )
     if summary is None or (CHECKPOINT not in names and MODEL in names):
         raise UsageError(
             "this run has no checkpoint to go on from",
             where=str(place),
             found=_model_there(place, summary, MODEL in names),
             cure=_again(place, summary, MODEL in names),
-        )
-    if summary.system != "mlless":
-        raise UsageError(
-            "only a run of MLLess itself can be resumed",
-            where=str(place),
-            found=f"a run of {summary.system}",
-            cure="give the command of its comparison again",
         )
     if CHECKPOINT not in names:
         return Left(place, summary, None, b"", history, records, None, None)
