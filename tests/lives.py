@@ -210,7 +210,7 @@ class History:
 
     def _resumed(self, life: Life, what: Left, workers: int | None) -> Left:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "one worker publishes nothing")
+            warnings.filterwarnings("ignore", "one worker (publishes nothing|waits for nobody)")
             options = {} if workers is None else {"workers": workers}
             plan = plan_resume(what, options, self._dataset)
         life.spec = plan.spec

@@ -36,7 +36,7 @@ from mlless.data.memory import MemoryObjects
 from mlless.data.partition import partition
 from mlless.data.synthetic import write_clicks, write_ratings
 from mlless.errors import DeadlineExceeded, MissingUpdate, MLLessError, WorkerFailed, WorkerLost
-from mlless.job import Deadlines, JobSpec
+from mlless.job import Deadlines, JobSpec, PatternName
 from mlless.losses import PER_WORKER, TRIES
 from mlless.membership import bounds_of, order_of
 from mlless.messages import Begin, Commit, Failure, FunctionId, Merged, Origin, Plan, Report, Substituted
@@ -55,6 +55,7 @@ DURATIONS = Durations(
     message=2e-3,
     request=1e-3,
 )
+PATTERNS: tuple[PatternName, ...] = ("broadcast", "allreduce", "scatter")
 BOUND = 0.15  # by which the held-out metric, of some forty rows, may be worse: a share of the undisturbed one
 
 
@@ -91,10 +92,15 @@ def dataset(kind: str) -> Dataset:
         else:
             write_clicks(folder / "source.svm", rows=400, features=60, per_row=6, seed=1)
             made = partition(folder / "source.svm", folder / "data")
-        objects = MemoryObjects()
-        for file in made.manifest.files:
-            objects.put(file.path, made.objects.get(file.path))
-    return replace(made, objects=objects, address=kind)
+        return in_memory(made, kind)
+
+
+def in_memory(made: Dataset, name: str) -> Dataset:
+    """Return a copy of a data set that is in no folder, under a name."""
+    objects = MemoryObjects()
+    for file in made.manifest.files:
+        objects.put(file.path, made.objects.get(file.path))
+    return replace(made, objects=objects, address=name)
 
 
 def trial_of(seed: int) -> Trial:
@@ -103,13 +109,13 @@ def trial_of(seed: int) -> Trial:
     limited = dice.random() < 0.4
     limit, start = (dice.uniform(4.0, 12.0), dice.uniform(0.0, 0.5)) if limited else (None, 0.0)
     epochs = dice.randint(3, 12) if limited else 3
-    pattern = random.Random(f"a pattern for {seed}").choice(("broadcast", "allreduce", "scatter"))
+    pattern, slack = exchange_of(seed)
     dice = random.Random(-1 - seed)
     kind = dice.choice(("mf", "lr"))
     workers = dice.randint(1, 5)
     exact = dice.random() < 0.6
     on_loss = dice.choices(("replace", "shrink", "fail"), (8, 3, 1))[0]
-    parts = dice.randint(2, 4)
+    parts = dice.randint(2, 4) + 2 * slack
     held = dataset(kind)
     rows = sum(file.rows for file in held.manifest.train)
     wishes = Wishes(
@@ -129,7 +135,7 @@ def trial_of(seed: int) -> Trial:
         model = msgspec.structs.replace(spec.model, l2=0.0)
         spec = msgspec.structs.replace(spec, optimizer=still, model=model)
     deadlines = Deadlines(start=20.0, step=20.0, commit=200.0)
-    spec = msgspec.structs.replace(spec, deadlines=deadlines, pattern=pattern)
+    spec = msgspec.structs.replace(spec, deadlines=deadlines, pattern=pattern, slack=slack)
     leaves = (
         (dice.randrange(epochs * parts), dice.randrange(1, workers))
         if workers > 1 and dice.random() < 0.2
@@ -141,10 +147,19 @@ def trial_of(seed: int) -> Trial:
         every = random.Random(f"checkpoints for {seed}").choice((None, 0.2, 1.0))
         spec = msgspec.structs.replace(spec, checkpoint_every=every, tariff=load_tariff("aws-lambda-x86"))
     if limit is not None:
-        # What is said of the time left is as old as that; a step with mergers has twice as many messages.
+        # What is said of the time left is as old as that; a step with mergers has twice as many messages, and
+        # with slack a hand-over waits for more of them.
         delay = max(one.delay for one in (fate.faults if fate else (faults,)))
-        limit += (20 if spec.shards else 10) * delay
+        limit += (20 if spec.shards else 10 + 5 * slack) * delay
     return Trial(seed, spec, exact and on_loss == "replace", leaves, faults, limit, start, fate)
+
+
+def exchange_of(seed: int) -> tuple[PatternName, int]:
+    """Return the pattern of movement of a seed's trial, and its slack."""
+    pattern = random.Random(f"a pattern for {seed}").choice(PATTERNS)
+    if pattern != "broadcast":
+        return pattern, 0
+    return pattern, random.Random(f"slack for {seed}").choice((0, 1, 2, 5))
 
 
 def run(trial: Trial, trace: Trace, records: list[StepRecord]) -> Simulation:
@@ -171,6 +186,7 @@ def undisturbed(trial: Trial, trained: int) -> Simulation:
 
     Everyone adds for itself in it: other patterns give the same bits.
     """
+    asked = trained - 2 - trial.spec.ahead
     stop = msgspec.structs.replace(trial.spec.stop, max_time=None)
     spec = msgspec.structs.replace(trial.spec, stop=stop, pattern="broadcast")
     return simulate(
@@ -178,7 +194,7 @@ def undisturbed(trial: Trial, trained: int) -> Simulation:
         dataset(spec.dataset),
         Durations(),
         leavers=trial.leavers,
-        listen=lambda record: record.step == trained - 2,
+        listen=lambda record: record.step == asked,
     )
 
 
@@ -205,8 +221,8 @@ def attempt(seed: int) -> tuple[str, list[str]]:
         *course_of(trial, [(trace, records)]),
         *committed(trial, trace),
         *ended_rightly(trial, trace, done),
-        *result_of(trial, trace, records, done, same=trial.exact or not lost(trace), lost=bool(lost(trace))),
-        *kept_clean(trace, done),
+        *result_of(trial, trace, records, done, same=same_bits(trial, [trace]), lost=bool(lost(trace))),
+        *kept_clean(trial, trace, done),
         *handed_over(trial, trace, records),
     ]
 
@@ -236,9 +252,10 @@ def attempt_lives(trial: Trial, fate: Fate) -> tuple[str, list[str]]:
     trace = [one for life in lives for one in life.trace]
     records = [one for life in lives for one in life.records]
     exact = trial.exact and all(workers is None for workers in fate.workers[: len(lives)])
+    exact = exact and same_bits(trial, [life.trace for life in lives])
     wrong += ended_rightly(part, trace, done)
     wrong += result_of(part, trace, records, done, same=exact, lost=True)
-    wrong += kept_clean(life.trace, done)
+    wrong += kept_clean(trial, life.trace, done)
     return f"{done.outcome.stop_reason} (resumed)" if len(lives) > 1 else done.outcome.stop_reason, wrong
 
 
@@ -328,6 +345,19 @@ def lost(trace: Trace) -> set[FunctionId]:
     """Return the functions that counted as lost and whose part was to be done by others."""
     gone = {who for _, one in trace if isinstance(one, Dismissed) for who in one.functions}
     return {who for who in gone if who in begun(trace) or who[1] == 0}
+
+
+def same_bits(trial: Trial, lives: Sequence[Trace]) -> bool:
+    """Return whether a job must come to the bits of the undisturbed one, or only to about the same.
+
+    With slack who takes another one's place, or goes on with a job, begins with a model that has more merged;
+    and when all wait for a hand-over depends on time.
+    """
+    if not trial.spec.ahead:
+        return trial.exact or not any(lost(trace) for trace in lives)
+    sent = (one.message for trace in lives for _, one in trace if isinstance(one, Sent))
+    drained = any(plan.drain for message in sent if isinstance(message, Commit) for plan in message.plans)
+    return len(lives) == 1 and not lost(lives[0]) and not drained
 
 
 def went_on(trial: Trial, trace: Trace, error: MLLessError | None = None) -> Iterator[str]:
@@ -514,7 +544,7 @@ def result_of(
             yield f"held-out {name} is {found}, undisturbed {value}"
 
 
-def kept_clean(trace: Trace, done: Simulation) -> Iterator[str]:
+def kept_clean(trial: Trial, trace: Trace, done: Simulation) -> Iterator[str]:
     """Complain of keys that nobody needs, unless a function has written them that no longer counts."""
     dismissed = {who for _, one in trace if isinstance(one, Dismissed) for who in one.functions}
     newest = dict(sorted(who for _, one in trace if isinstance(one, Launched) for who in one.functions))
@@ -536,7 +566,7 @@ def kept_clean(trace: Trace, done: Simulation) -> Iterator[str]:
             continue
         models[kind] += 1
         passing = keys.UPDATE, keys.MERGED, keys.DONATION, keys.HANDOVER
-        if kind in passing and int(step) < last - 1:
+        if kind in passing and int(step) < last - 1 - trial.spec.ahead:
             yield f"{key} is left after step {last}"
     for kind in (keys.BEST, keys.CHECKPOINT, keys.RESULT):
         if models[kind] > 2:

@@ -104,7 +104,7 @@ class Closing:
             return
         for record in records:
             self._tuner.recall(_recalled(record), record.decision)
-        ahead = [mark.plan, *([mark.following] if mark.following else [])]
+        ahead = (mark.plan, *mark.ahead)
         self._tuner.expect(who for plan in ahead if plan.trainers for who in plan.flush)
 
     def rewind(self, step: int, progress: Progress, stored: Score | None) -> None:
@@ -158,10 +158,12 @@ class Closing:
         now: float,
         *,
         handovers: int = 0,
+        further: Sequence[Plan] = (),
     ) -> Verdict:
         """Close a step that has been scored; tell of it, and decide what is to follow.
 
-        So many functions have handed over to their successors before it: ``handovers``.
+        So many functions have handed over to their successors before it: ``handovers``. With slack more is
+        settled than the ``following`` plan: that of ``further`` steps.
         """
         cost = self.costing.add_step(plan, reports, now)
         record = self._record(plan, reports, now, cost, handovers)
@@ -174,7 +176,7 @@ class Closing:
         if diverged:
             self.reason = "diverged"
         elif record.loss is not None and self.reason is None:
-            spent = self._spent(following, now)
+            spent = self._spent(() if following is None else (following, *further), now)
             self.reason = self._progress.reason(evaluated=plan.evaluate, spent=spent)
         leavers = () if self.reason else tuple(self._leavers(record))
         if record.decision is not None:
@@ -224,14 +226,14 @@ class Closing:
             lost=lost,
         )
 
-    def _spent(self, following: Plan | None, now: float) -> Literal["cost", "time"] | None:
-        """Return which budget allows for no step beyond the ``following``, if that makes a difference."""
-        if following is None or not self.costing.limited:
+    def _spent(self, ahead: Sequence[Plan], now: float) -> Literal["cost", "time"] | None:
+        """Return which budget allows for no step beyond those ``ahead``, if that makes a difference."""
+        if not ahead or not self.costing.limited:
             return None
-        later = self._schedule.after(following)
-        if later == self._schedule.after(following, end=True):
+        later = self._schedule.after(ahead[-1])
+        if later is None or later == self._schedule.after(ahead[-1], end=True):
             return None
-        return self.costing.spent(now, [plan for plan in (following, later) if plan is not None])
+        return self.costing.spent(now, [*ahead, later])
 
 
 def _observation(record: StepRecord, plan: Plan, reports: Sequence[Report]) -> Observation:

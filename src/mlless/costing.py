@@ -29,7 +29,9 @@ class Costing:
             meter.check_budget(stop.max_cost, spec.workers, used, seconds=GRACE)
         # Four bytes a value; a mask of bits and row numbers are within a fifth of that.
         merged = spec.shards > 0
-        self._budget = Budget(meter, stop.max_cost, flush=5 * parameters, grace=grace, merged=merged)
+        self._budget = Budget(
+            meter, stop.max_cost, flush=5 * parameters, grace=grace, merged=merged, more=spec.ahead
+        )
         self._spec, self._meter, self._start = spec, meter, 0.0
         self._cold = True
 
@@ -99,7 +101,7 @@ class Costing:
 
     def spent(self, now: float, ahead: Sequence[Plan]) -> Literal["cost", "time"] | None:
         """Return which budget allows for no step beyond those ``ahead``, if any."""
-        return self._budget.spent(now, evaluate=any(one.evaluate for one in ahead))
+        return self._budget.spent(now, evaluate=min(sum(one.evaluate for one in ahead), 1 + self._spec.ahead))
 
     def _use(self, usage: Usage) -> None:
         if self._meter is not None:

@@ -71,13 +71,15 @@ class Started:
 class Close:
     """Instruction: all reports on a step are in; decide what is to follow, and answer with a Verdict.
 
-    So many functions have handed over to their successors before it: ``handovers``.
+    So many functions have handed over to their successors before it: ``handovers``. With slack ``further``
+    steps than the following one are planned.
     """
 
     plan: Plan
     following: Plan | None
     reports: tuple[Report, ...]
     handovers: int = 0
+    further: tuple[Plan, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ MergeRule = Literal["sum", "mean", "sqrt-members", "sqrt-publishers"]
 Compression = Literal["none", "zstd"]
 OnLoss = Literal["replace", "shrink", "fail"]
 PatternName = Literal["broadcast", "allreduce", "scatter"]
+MOST_SLACK = 32  # steps; what is decided takes effect two steps later than that
 _MOST_SHARDS = 8  # each costs whoever publishes a piece more, and everyone a sum more to read
 MOST_ROWS = 2**32 - 1  # of a mini-batch: they are numbered in 32 bits
 
@@ -212,10 +213,11 @@ class JobSpec(_Value, frozen=True, kw_only=True):
     """One job, whole. Each worker takes about ``batch_size`` of the ``rows`` to train on in a step.
 
     The data set has its rows in ``groups``, of which each worker owns some; ``held_out`` rows are not
-    trained on. Updates move by the ``pattern``. With a ``tariff`` the job is metered by it, wherever it runs.
-    ``on_loss``: who is lost is launched anew, or the others go on without, or the job fails.
-    ``checkpoint_every`` so many seconds a checkpoint is made at least, whatever that takes. With
-    ``local_steps`` a worker takes its rows of a step as so many mini-batches, and publishes once, the whole.
+    trained on. Updates move by the ``pattern``, and are merged ``slack`` steps late. With a ``tariff`` the
+    job is metered by it, wherever it runs. ``on_loss``: who is lost is launched anew, or the others go on
+    without, or the job fails. ``checkpoint_every`` so many seconds a checkpoint is made at least, whatever
+    that takes. With ``local_steps`` a worker takes its rows of a step as so many mini-batches, and publishes
+    once, the whole.
     """
 
     dataset: str
@@ -237,11 +239,20 @@ class JobSpec(_Value, frozen=True, kw_only=True):
     pattern: PatternName = "broadcast"
     checkpoint_every: float | None = None
     local_steps: int | None = None
+    slack: int = 0
 
     def __post_init__(self) -> None:
         if self.local_steps is not None:
             _require(self.local_steps >= 1, "local steps", "at least 1", self.local_steps)
             _require(not self.sync.significance, "local steps", "BSP", f"v = {self.sync.significance:g}")
+        _require(0 <= self.slack <= MOST_SLACK, "slack", f"0 to {MOST_SLACK} steps", self.slack)
+        if self.slack and self.pattern != "broadcast":
+            raise UsageError(
+                "slack needs a pattern in which each merges for itself: workers are in different steps",
+                expected="--slack 0, or --pattern broadcast",
+                found=f"--slack {self.slack} --pattern {self.pattern}",
+                cure="leave one of the two out",
+            )
         every = self.checkpoint_every
         _require(
             every is None or _finite(every, least=0), "time between checkpoints", "seconds from 0", every
@@ -277,6 +288,11 @@ class JobSpec(_Value, frozen=True, kw_only=True):
         if self.pattern == "broadcast" or self.workers == 1:
             return 0
         return 1 if self.pattern == "allreduce" else min(self.workers, _MOST_SHARDS)
+
+    @property
+    def ahead(self) -> int:
+        """How many steps a worker may be ahead of the slowest one; 0 for one that is alone."""
+        return self.slack if self.workers > 1 else 0
 
     @property
     def batches(self) -> int:

@@ -1,7 +1,7 @@
 """PURE: which models a job keeps in its store: the best so far, and the checkpoint to which it can go back.
 
-A member is asked to store one with a commit. It has done so once it has reported the next step: before that
-nothing relies on it.
+A member is asked to store one with a commit. It has done so once it has reported a step for which it had to
+merge that one, without slack the next: before that nothing relies on it.
 """
 
 from __future__ import annotations
@@ -32,13 +32,14 @@ class Keeping:
         self._next_best: Score | None = None  # what the keeper was asked for,
         self._next_key = ""  # under this name
         self._next_mark: Mark | None = None
+        self._asked = 0  # with the commit of this step
         self.rhythm = Rhythm(every)
 
     def ask(
         self,
         keeper: FunctionId | None,
         plan: Plan,
-        ahead: tuple[Plan, Plan | None],
+        ahead: tuple[Plan, ...],
         verdict: Verdict,
         now: float,
     ) -> tuple[FunctionId | None, FunctionId | None]:
@@ -46,8 +47,10 @@ class Keeping:
 
         The ``keeper``, who can be asked, is the same for both; ``ahead`` are the plans of the steps to come.
         """
-        following, later = ahead
-        self._keeper, self._next_best, self._next_mark = keeper, None, None
+        if self._next_best is not None or self._next_mark is not None:
+            return None, None  # it has not come so far yet, with slack; it has by an evaluation
+        following, *later = ahead
+        self._keeper, self._asked = keeper, plan.step
         if keeper is None:
             return None, None
         if verdict.best:
@@ -58,12 +61,18 @@ class Keeping:
             self.rhythm.make(now)
             key = model_key(keys.CHECKPOINT, following.step, keeper)
             # Its digest is known once it is made; who starts from it has read it whole.
-            self._next_mark = Mark(following, later, Origin(key, following.step, ""), verdict.progress)
+            origin = Origin(key, following.step, "")
+            self._next_mark = Mark(
+                following, later[0] if later else None, origin, verdict.progress, tuple(later[1:])
+            )
         return keeper if self._next_best else None, keeper if self._next_mark else None
 
-    def hear(self, report: Report) -> Iterator[Instruction]:
-        """Take in a report: what its worker was asked for is in the store, and takes the place of older."""
-        if self._keeper != (report.worker, report.generation):
+    def hear(self, report: Report, merged: int) -> Iterator[Instruction]:
+        """Take in a report of a worker that had so many steps merged.
+
+        What it was asked for by then is in the store, and takes the place of older.
+        """
+        if self._keeper != (report.worker, report.generation) or merged <= self._asked:
             return
         if self._next_best is not None:
             if self.best is not None:

@@ -53,13 +53,13 @@ from mlless.messages import (
     Hello,
     Merged,
     Origin,
-    Plan,
     Report,
     Substitute,
     Substituted,
     Times,
 )
 from mlless.pace import Pace
+from mlless.steps import Steps
 from mlless.succession import Succession
 from mlless.updates import Updates
 
@@ -79,26 +79,25 @@ class Ledger:
     pace: Pace = field(init=False)
 
     def __post_init__(self) -> None:
-        self.pace = Pace(self.spec.deadlines)
-        self._plan, self._following = self.mark.plan, self.mark.following
+        self.pace = Pace(self.spec.deadlines, self.spec.ahead)
+        self._steps = Steps(self.schedule, self.spec.ahead, self.mark)
         self._keeping = Keeping(self.mark, self.best_key, self.spec.checkpoint_every)
         self._origin: Origin | None = self.mark.origin
         self._donor: FunctionId | None = None
         self._members = Members()  # those of the open step
-        self._reports: dict[int, Report] = {}
         self._opened = self._heard = self._asked_donor = 0.0
         self._disturbed = False  # by a loss or a hand-over: the open step tells nothing of the usual pace
         self._updates = Updates(self.spec.shards)
         self._losses = Losses(self.spec.workers)
         self._trouble: MLLessError = JobError("no worker is left")  # the newest
-        self._succession = Succession(self.pace, self.spec.workers)
+        self._succession = Succession(self.pace, self.spec.workers, self.spec.ahead)
         self._handovers = 0  # that the open step has begun with
         self._started = self._ended = False
 
     @property
     def step(self) -> int:
         """The open step."""
-        return self._plan.step
+        return self._steps.plan.step
 
     @property
     def functions(self) -> tuple[FunctionId, ...]:
@@ -117,7 +116,7 @@ class Ledger:
         """Return how the job begins."""
         self._opened = self._heard = now
         self._keeping.rhythm.begin(now)
-        return list(self._launch(self._plan.members, now))
+        return list(self._launch(self._steps.plan.members, now))
 
     def handle(self, event: Event, now: float) -> list[Instruction]:
         """Take in an event; return what is to be done, in order."""
@@ -174,7 +173,7 @@ class Ledger:
                 self._succession.receive(message, now)
                 self._keeping.pass_on(who, (message.worker, self._members[message.worker].generation))
             case _ if who in self._succession.functions:
-                yield from self._succession.hear(message, self._ahead, now)
+                yield from self._succession.hear(message, self._steps.planned, now)
             case Hello() if self._members[message.worker].stage is Stage.LAUNCHED:
                 self._succession.greet(self._members[message.worker], message, now)
             case Donated():
@@ -192,7 +191,7 @@ class Ledger:
 
     def _fence_off(self, message: FromWorker) -> Iterator[Instruction]:
         """Send a function home whose place another one has, and clear away what it has written."""
-        self._updates.fence_off(message, self._reports)
+        self._updates.fence_off(message, self._steps.reports_on)
         if isinstance(message, Donated | HandedOver):
             yield from self._decline(message.origin)
         if not isinstance(message, Failure):
@@ -206,15 +205,15 @@ class Ledger:
 
     def _take(self, report: Report, now: float) -> Iterator[Instruction]:
         """Take in a report of a member, or of another one in its name."""
-        if report.step > self.step:
+        plan = self._steps.under_way(report.step)
+        if plan is None and report.step > self.step:
             yield Fail(out_of_step(report, self.step))
-            return
-        if report.step < self.step or report.worker in self._reports:
+        if plan is None or report.worker in self._steps.reports_on(report.step):
             return
         member = self._members[report.worker]
-        self._reports[report.worker] = self._succession.take(member, report, now)
+        self._steps.take(self._succession.take(member, report, now))
         member.fresh = False
-        yield from self._keeping.hear(report)
+        yield from self._keeping.hear(report, self._steps.merged(plan))
 
     def _launch(self, workers: tuple[int, ...], now: float) -> Iterator[Instruction]:
         yield Launch(tuple(self._members.renew(worker, Stage.LAUNCHED, now) for worker in workers))
@@ -232,12 +231,12 @@ class Ledger:
             return
         self._disturbed = True
         self._updates.lose(self.step, who)
-        if worker not in self._reports:
-            self._updates.discard(self.step, who)
+        if (step := self._steps.untold(worker)) is not None:
+            self._updates.discard(step, who)
         if self._donor == who:
             self._donor = None
         for part, other in self._members.items():
-            if other.substitute == worker and part not in self._reports:
+            if other.substitute == worker and part in self._steps.missing:
                 # What it may have written, or may yet write, is not what the next one writes.
                 self._updates.discard(self.step, (part, other.generation))
                 other.generation, other.substitute = self._members.next_generation(part), None
@@ -253,23 +252,19 @@ class Ledger:
 
         That is so of the policy ``shrink``, and of who takes no mini-batch any more, if anyone is left.
         """
-        ahead = self._following or self._plan
-        others = set(ahead.trainers or ahead.members) - {worker}
-        dispensable = self.spec.on_loss == "shrink" or worker not in self._plan.trainers
+        newest = self._steps.planned[-1]
+        others = set(newest.trainers or newest.members) - {worker}
+        dispensable = self.spec.on_loss == "shrink" or worker not in self._steps.plan.trainers
         return dispensable and not others.isdisjoint(self._members.at_work)
-
-    @property
-    def _missing(self) -> list[int]:
-        """The members whose reports on the open step are not there."""
-        return [worker for worker in self._plan.members if worker not in self._reports]
 
     def _mend(self, now: float) -> Iterator[Instruction]:
         """See to it that all members without a report are at work, or another one in their place."""
         if not self._members.are_any_at_work:
-            can_begin = self._origin is not None or self._succession.feeds(self._missing)
-            if not (self._missing and can_begin):  # nobody is missing if all have reported and died
+            missing = self._steps.missing
+            can_begin = self._origin is not None or self._succession.feeds(missing)
+            if not (missing and can_begin):  # nobody is missing if all have reported and died
                 yield from self._rewind(now)
-        for worker in self._missing:
+        for worker in self._steps.missing:
             member = self._members[worker]
             if member.stage is Stage.THERE and not self._succession.is_awaited(worker):
                 yield from self._begin(worker, member, now)
@@ -282,8 +277,9 @@ class Ledger:
             self._started, self._opened = True, now
             self._keeping.rhythm.begin(now)
             yield Started()
-        if len(self._reports) == len(self._plan.members):
-            reports = [self._reports[worker] for worker in self._plan.members]
+        plan, told = self._steps.plan, self._steps.reports
+        if len(told) == len(plan.members):
+            reports = [told[worker] for worker in plan.members]
             yield from self._updates.merge(self.step, reports, tuple(self._members.at_work.items()), now)
             if self._updates.are_merged:
                 yield from self._close(now)
@@ -297,25 +293,21 @@ class Ledger:
                 yield Send(Donate(self.step), (donor,))
             return
         member.stage, member.since = Stage.AT_WORK, now
-        yield Send(Begin(origin, self._ahead), ((worker, member.generation),))
-
-    @property
-    def _ahead(self) -> tuple[Plan, ...]:
-        return (self._plan,) if self._following is None else (self._plan, self._following)
+        yield Send(Begin(origin, self._steps.planned), ((worker, member.generation),))
 
     def _reported(self) -> FunctionId | None:
         """Return a member that waits for the commit of the open step, the lowest one."""
-        return next((who for who in self._members.at_work.items() if who[0] in self._reports), None)
+        return next((who for who in self._members.at_work.items() if who[0] in self._steps.reports), None)
 
     def _substitute(self, worker: int, member: Member, now: float) -> Iterator[Instruction]:
         """Find someone who takes a lost worker's part; the flush of one that is lost is empty."""
-        if worker in self._plan.flush:  # such a step is never one with an evaluation
+        if worker in self._steps.plan.flush:  # such a step is never one with an evaluation
             report = Report(worker, member.generation, self.step, 0, 0.0, False, True, 0, 0, 0, 0, 0, Times())
             yield from self._take(report, now)
         elif (other := self._reported()) is not None:
             member.substitute, member.since = other[0], now
             yield Send(Substitute(self.step, worker, member.generation), (other,))
-        elif self._reports.keys() | set(self._members.substituted) >= set(self._plan.members):
+        elif set(self._steps.missing) <= set(self._members.substituted):
             # All who could have are lost as well; there is an origin, or the job would have gone back.
             yield from self._launch((worker,), now)
 
@@ -325,50 +317,54 @@ class Ledger:
         if self._losses.add_return(mark.plan.step):
             yield Fail(self._trouble)
             return
-        self._updates.rewind(self.step, self._reports.values())
-        self._plan, self._following, self._origin = mark.plan, mark.following, mark.origin
-        self._reports, self._donor, self._handovers = {}, None, 0
+        self._updates.rewind(self.step, self._steps.taken)
+        self._steps.go_back(mark)
+        self._origin, self._donor, self._handovers = mark.origin, None, 0
         self._succession.forget_handovers()
         yield Rewind(mark, self._keeping.best)
-        self._members.retain(set(self._plan.members) - set(self._members.substituted))
-        missing = tuple(worker for worker in self._plan.members if worker not in self._members)
+        members = self._steps.plan.members
+        self._members.retain(set(members) - set(self._members.substituted))
+        missing = tuple(worker for worker in members if worker not in self._members)
         if missing:
             yield from self._launch(missing, now)
 
     def _close(self, now: float) -> Iterator[Instruction]:
-        reports = tuple(self._updates.whole(self._reports[worker]) for worker in self._plan.members)
+        plan, told, ahead = self._steps.plan, self._steps.reports, self._steps.ahead
+        reports = tuple(self._updates.whole(told[worker]) for worker in plan.members)
         if not self._disturbed:
-            self.pace.add(self._plan, now - self._opened, max(one.times.evaluate for one in reports))
-        yield Close(self._plan, self._following, reports, self._handovers)
+            self.pace.add(plan, now - self._opened, max(one.times.evaluate for one in reports))
+        yield Close(plan, self._steps.following, reports, self._handovers, ahead[1:])
 
     def _commit(self, verdict: Verdict, now: float) -> Iterator[Instruction]:
         """Close the open step and open the next one."""
-        plan, following = self._plan, self._following
+        plan = self._steps.plan
         published, mergers = self._updates.published, self._updates.mergers  # before these are closed
-        done, at_work = self._updates.close(plan.step), self._members.at_work
+        done = self._updates.close(plan.step, self._steps.merged(plan))
+        at_work = self._members.at_work
         if plan.last:
             yield Send(Commit(plan.step, published, (), end=True), tuple(at_work.items()))
             yield from self._succession.send_home()
-            first = self._reports[plan.lowest]
+            first = self._steps.reports[plan.lowest]
             result = model_key(keys.RESULT, plan.step, (first.worker, first.generation))
             yield Done(plan.step, result, self._keeping.best, self._keeping.best_key)
             return
-        assert following is not None, "only the last step has none after it"
-        following = self.schedule.abandoned(plan) if verdict.diverged else following
-        lost, leavers = self._members.substituted, verdict.leavers
-        following, later = self.schedule.onward(following, lost, leavers, end=verdict.stop)
-        keeper = next(((one, at_work[one]) for one in following.members if one in at_work), None)
-        asked = self._keeping.ask(keeper, plan, (following, later), verdict, now)
-        plans = told(plan.owners, tuple(one for one in (following, later) if one is not None))
+        self._steps.close(verdict, self._members.substituted)
+        following, ahead = self._steps.plan, self._steps.ahead
+        later = ahead[-1] if ahead else None
         handing, soon = self._succession.handing_over(self._members, following, later, now)
+        if handing and not self._steps.is_drained:
+            self._steps.drain()
+            handing = ()  # later, when nobody is ahead
+        keeper = next(((one, at_work[one]) for one in following.members if one in at_work), None)
+        asked = self._keeping.ask(keeper, plan, self._steps.planned, verdict, now)
+        plans = told(plan.owners, self._steps.planned)
         commit = Commit(plan.step, published, plans, *asked, handing, mergers=mergers)
         yield Send(commit, tuple(at_work.items()))
         yield Delete(done)
         if verdict.best and keeper is None:
             yield Forget(self._keeping.best)
         self._members.retain(following.members)
-        self._plan, self._following = following, later
-        self._reports, self._origin, self._donor = {}, None, None
+        self._origin = self._donor = None
         self._losses.go_on()
         self._opened, self._disturbed, self._handovers = now, bool(handing), len(handing)
         self._updates.litter += [model_key(keys.HANDOVER, following.step, who) for who in handing]
@@ -390,9 +386,9 @@ class Ledger:
 
     def _silent(self, now: float) -> dict[FunctionId, MLLessError]:
         """Return the functions whose time is over, each with its error."""
-        usual, cold = self.pace.patience(self._plan), self.pace.cold
+        usual, cold = self.pace.patience(self._steps.plan), self.pace.cold
         patience = Patience(self.step, usual, cold, self.spec.deadlines.start)
-        late = dict(self._members.overdue(self._reports, self._opened, patience, now))
+        late = dict(self._members.overdue(self._steps.reports, self._opened, patience, now))
         if self._donor is not None and now - self._asked_donor > usual:
             late[self._donor] = silent(self._donor[0], self.step)
         late |= dict(self._updates.overdue(self.step, usual, now))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 
 from mlless.job import JobSpec
 from mlless.membership import Schedule
@@ -20,12 +21,21 @@ from mlless.stopping import Progress, Score
 
 @dataclass(frozen=True)
 class Mark:
-    """A step from which a job can go on: its plans, from where replicas start, and how the job stood."""
+    """A step from which a job can go on: its plans, from where replicas start, and how the job stood.
+
+    With slack there are plans of ``further`` steps.
+    """
 
     plan: Plan
     following: Plan | None
     origin: Origin
     progress: Progress
+    further: tuple[Plan, ...] = ()
+
+    @property
+    def ahead(self) -> tuple[Plan, ...]:
+        """The plans of the steps after the first one, as far as there are any."""
+        return () if self.following is None else (self.following, *self.further)
 
 
 # A checkpoint is made at an evaluation after so many seconds, at any step after so many, and takes at most
@@ -78,10 +88,11 @@ def resumed(spec: JobSpec, schedule: Schedule, mark: Mark, workers: int | None, 
     It has so many ``workers``, or None for those it had. ``best`` is the best model that is left.
     """
     plan = mark.plan if workers is None else schedule.dealt(mark.plan, workers)
-    following = mark.following
-    if plan is not mark.plan or following is None or not following.trainers:
-        following = schedule.after(plan)  # an end that was decided on is to be decided on anew
-    return Mark(plan, following, mark.origin, replace(mark.progress, rules=spec.stop, best=best))
+    # An end that was decided on is to be decided on anew.
+    ahead = tuple(takewhile(lambda one: one.trainers, mark.ahead if plan is mark.plan else ()))
+    following, *further = ahead or (schedule.after(plan),)
+    progress = replace(mark.progress, rules=spec.stop, best=best)
+    return Mark(plan, following, mark.origin, progress, tuple(further))
 
 
 def beginning(spec: JobSpec, schedule: Schedule, origin: Origin) -> Mark:

@@ -79,9 +79,11 @@ class Members(dict[int, Member]):
         return self.is_newest(*who) and self[who[0]].fresh
 
     def retain(self, workers: Container[int]) -> None:
-        """Let go of all but these."""
+        """Let go of all but these; who is to take the part of one that is lost is an open question again."""
         for worker in [one for one in self if one not in workers]:
             del self[worker]
+        for one in self.values():
+            one.substitute = None
 
     @property
     def functions(self) -> tuple[FunctionId, ...]:

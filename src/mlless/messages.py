@@ -13,7 +13,7 @@ import msgspec
 from mlless.errors import CodecError, MLLessError
 from mlless.memory import memory_limit, peak_memory, shortage
 
-PROTOCOL = 5
+PROTOCOL = 6
 
 FunctionId = tuple[int, int]  # worker, generation
 
@@ -195,6 +195,7 @@ class Plan(_Message, frozen=True):
     Members that do not flush train on part ``part`` of ``parts``, in the order of the epoch, of the groups
     that they own. ``owners`` is what ``membership.deal`` returns, empty on its way where it is that of
     the step before. ``evaluate`` asks for an evaluation first. In the ``last`` step nobody trains.
+    ``drain``: all steps before it are merged first, whatever the slack.
     """
 
     step: int
@@ -206,6 +207,16 @@ class Plan(_Message, frozen=True):
     flush: tuple[int, ...] = ()
     evaluate: bool = False
     last: bool = False
+    drain: bool = False
+
+    def due(self, slack: int) -> int:
+        """Return how many steps a member has merged, from step 0 on, before it takes its part in this one.
+
+        All before it if ``slack`` is 0. Else so many are left out, but where something depends on the model
+        that all have in common: it is scored, whole residuals are merged, or functions hand over.
+        """
+        whole = self.drain or self.evaluate or self.last or self.flush
+        return self.step if whole else max(self.step - slack, 0)
 
     @property
     def trainers(self) -> tuple[int, ...]:
@@ -228,7 +239,7 @@ class Plan(_Message, frozen=True):
 
 
 class Begin(_Message, frozen=True, tag="begin"):
-    """What a worker is told that is there: from where it starts, and the next two steps."""
+    """What a worker is told that is there: from where it starts, and the next two steps; more with slack."""
 
     origin: Origin
     plans: tuple[Plan, ...]
@@ -241,7 +252,7 @@ class Prepare(_Message, frozen=True, tag="prepare"):
 
 
 class Commit(_Message, frozen=True, tag="commit"):
-    """Closes a step and names the next two.
+    """Closes a step and names the next two, and with slack so many more.
 
     ``published`` lists (worker, generation) in order of worker id, ``mergers`` who has merged the shards, in
     their order, where the pattern has any. The function ``best`` stores the model

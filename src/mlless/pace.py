@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from statistics import median
+from statistics import fmean, median
 
 from mlless.job import Deadlines
 from mlless.messages import Plan
@@ -18,11 +18,13 @@ _LEAST = 3  # of them; the first ones are cold
 class Pace:
     """The usual length of a step, and of an evaluation, of one job.
 
-    ``launching`` is how long its runtime took to launch the newest functions: meanwhile no step ends.
+    ``launching`` is how long its runtime took to launch the newest functions: meanwhile no step ends. With
+    ``slack`` several steps may be closed at once when a slow worker catches up: what counts is their mean.
     """
 
-    def __init__(self, deadlines: Deadlines) -> None:
+    def __init__(self, deadlines: Deadlines, slack: int = 0) -> None:
         self._deadlines, self.launching = deadlines, 0.0
+        self._newest: deque[float] = deque(maxlen=slack + 1)
         self._steps: deque[float] = deque(maxlen=_RECENT)
         self._evaluations: deque[float] = deque(maxlen=_RECENT)
 
@@ -31,7 +33,8 @@ class Pace:
         if plan.evaluate:
             self._evaluations.append(evaluating)
         if plan.trainers:
-            self._steps.append(max(seconds - evaluating, 0.0))
+            self._newest.append(max(seconds - evaluating, 0.0))
+            self._steps.append(fmean(self._newest))
 
     @property
     def usual(self) -> float:

@@ -130,6 +130,7 @@ def job_of(
         scaling=_scaling(wishes),
         pattern=wishes.pattern,
         checkpoint_every=wishes.checkpoint_every,
+        slack=wishes.slack,
     )
     return _moving(spec)
 
@@ -155,9 +156,11 @@ def changed(spec: JobSpec, wishes: Mapping[str, Any]) -> JobSpec:
 
 
 def _moving(spec: JobSpec) -> JobSpec:
-    """Return a job, having told of a pattern of movement where nothing moves."""
+    """Return a job, having told of what has no effect where nothing moves and nobody waits."""
     if spec.workers == 1 and spec.pattern != "broadcast":
         warn("one worker publishes nothing: the pattern has no effect")
+    if spec.workers == 1 and spec.slack:
+        warn("one worker waits for nobody: slack has no effect")
     return spec
 
 

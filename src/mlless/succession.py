@@ -43,8 +43,8 @@ _HURRY = 1.5  # usual steps: who has less time left does not begin another one
 class Succession:
     """The successors of one job's members, and those who hand over in the open step."""
 
-    def __init__(self, pace: Pace, workers: int) -> None:
-        self._pace = pace
+    def __init__(self, pace: Pace, workers: int, slack: int = 0) -> None:
+        self._pace, self._slack = pace, slack
         self._successors: dict[int, Member] = {}
         self._leaving: dict[int, tuple[FunctionId, float]] = {}  # who hands over, and since when
         self._origins: dict[int, Origin] = {}  # what was handed to members of the open step
@@ -65,8 +65,13 @@ class Succession:
     def lead(self) -> float:
         """How many seconds before its end a function's successor is launched."""
         parts = (self._starts, self._warming, self._handing)
-        took = sum(max(seconds, default=0.0) for seconds in parts) + self._pace.whole + self._pace.launching
+        took = sum(max(seconds, default=0.0) for seconds in parts) + self._pace.launching + self._longest
         return _SAFETY * took + max(_FLOOR, _SHARE * self._limit)
+
+    @property
+    def _longest(self) -> float:
+        """How many seconds it may take until the next commit that can ask for a hand-over."""
+        return self._pace.whole + self._slack * self._pace.usual
 
     def is_successor(self, who: FunctionId) -> bool:
         """Return whether a function is to be a member, and is none yet."""
@@ -150,7 +155,7 @@ class Succession:
             return (), ()
         handing, soon = [], []
         lead, training = self.lead, later.trainers if later else ()
-        hurry = _HURRY * self._pace.whole + max(self._handing, default=0.0) + self._pace.launching
+        hurry = _HURRY * self._longest + max(self._handing, default=0.0) + self._pace.launching
         for worker in following.members:
             one, successor = members.get(worker), self._successors.get(worker)
             if one is None or one.stage is not Stage.AT_WORK:

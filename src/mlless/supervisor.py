@@ -243,7 +243,12 @@ class Supervisor:
         }
         self._closing.score(step.plan, evaluations)
         verdict = self._closing.close(
-            step.plan, step.following, step.reports, self._clock.now(), handovers=step.handovers
+            step.plan,
+            step.following,
+            step.reports,
+            self._clock.now(),
+            handovers=step.handovers,
+            further=step.further,
         )
         self._feed(verdict)
 

@@ -26,6 +26,7 @@ class TrainOptions(TypedDict, total=False):
     merge: Literal["sum", "mean", "sqrt-members", "sqrt-publishers"] | None
     compression: Literal["none", "zstd"] | None
     pattern: Literal["broadcast", "allreduce", "scatter"] | None
+    slack: int | None
     epochs: int | None
     patience: int | None
     target: str | None

@@ -8,19 +8,20 @@ there, the commit names them. Pieces stay until then: the heir of a merger that 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from itertools import chain
 
 import msgspec
 
 from mlless.errors import MLLessError
 from mlless.instructions import Instruction, Send
-from mlless.keys import merged_key, pieces
+from mlless.keys import merged_key, pieces, update_key
 from mlless.losses import silent
 from mlless.messages import FromWorker, FunctionId, Merge, Merged, Report, Substituted
 
 
 class Updates:
-    """The updates of the open step and the one before, each cut into ``shards``; 0: nobody merges for others.
+    """The updates of the open step and those before, each cut into ``shards``; 0: nobody merges for others.
 
     ``litter`` are keys that nobody needs once the open step is closed.
     """
@@ -28,7 +29,7 @@ class Updates:
     def __init__(self, shards: int) -> None:
         self._shards = shards
         self.litter: list[str] = []
-        self._before: list[str] = []  # keys of the step before, which may still be read
+        self._before: dict[int, list[str]] = {}  # keys of steps before, which may still be read
         self._asked: dict[int, tuple[FunctionId, float]] = {}  # by shard who merges it, and since when,
         self._merged: dict[int, Merged] = {}  # and of those that are merged who has done so
         self.published: tuple[FunctionId, ...] = ()  # the functions with an update, once all have reported
@@ -78,13 +79,18 @@ class Updates:
         """Take in that what a function has published in a step, or may yet publish, is nothing to anybody."""
         self.litter += pieces(step, who, self._shards)
 
-    def fence_off(self, message: FromWorker, reports: Mapping[int, Report]) -> None:
-        """Discard what a function tells of that no longer counts, unless it has told so before in time."""
+    def fence_off(self, message: FromWorker, reports: Callable[[int], Mapping[int, Report]]) -> None:
+        """Discard what a function tells of that no longer counts, unless it has told so before in time.
+
+        ``reports`` tells those that were taken on a step.
+        """
         report = message.report if isinstance(message, Substituted) else message
         if isinstance(report, Report):
-            taken = reports.get(report.worker)
-            if taken is None or (taken.generation, taken.step) != (report.generation, report.step):
-                self.discard(report.step, (report.worker, report.generation))
+            who = report.worker, report.generation
+            taken = reports(report.step).get(report.worker)
+            used = taken is not None and taken.generation == report.generation
+            if not used and update_key(report.step, who) not in self._before.get(report.step, ()):
+                self.discard(report.step, who)
         elif isinstance(report, Merged) and self._merged.get(report.shard) != report:
             self.litter.append(merged_key(report.step, (report.worker, report.generation), report.shard))
 
@@ -94,22 +100,27 @@ class Updates:
             del self._asked[shard]
             self.litter.append(merged_key(step, who, shard))
 
-    def close(self, step: int) -> tuple[str, ...]:
-        """Return what nobody needs any more, as the open step is closed."""
-        done = (*self._before, *self.litter)
-        self._before = [key for who in self.published for key in pieces(step, who, self._shards)]
-        self._before += [merged_key(step, who, shard) for shard, who in enumerate(self.mergers)]
+    def close(self, step: int, merged: int) -> tuple[str, ...]:
+        """Return what nobody needs any more, as the open step is closed.
+
+        Before they took their part in it all had merged so many steps.
+        """
+        over = [one for one in self._before if one < merged]
+        done = (*chain.from_iterable(self._before.pop(one) for one in over), *self.litter)
+        used = [key for who in self.published for key in pieces(step, who, self._shards)]
+        used += [merged_key(step, who, shard) for shard, who in enumerate(self.mergers)]
+        self._before[step] = used
         self.litter, self._asked, self._merged, self.published = [], {}, {}, ()
         return done
 
     def rewind(self, step: int, reports: Iterable[Report]) -> None:
-        """Take in that the open step is given up, and all that there is with it."""
+        """Take in that the open step is given up, and all that there is with it: these ``reports``."""
         given_up = [
-            key for one in reports for key in pieces(step, (one.worker, one.generation), self._shards)
+            key for one in reports for key in pieces(one.step, (one.worker, one.generation), self._shards)
         ]
         summed = [merged_key(step, (one.worker, one.generation), s) for s, one in self._merged.items()]
-        self.litter += [*self._before, *given_up, *summed]
-        self._before, self._asked, self._merged, self.published = [], {}, {}, ()
+        self.litter += [*chain.from_iterable(self._before.values()), *given_up, *summed]
+        self._before, self._asked, self._merged, self.published = {}, {}, {}, ()
 
     def overdue(self, step: int, patience: float, now: float) -> Iterator[tuple[FunctionId, MLLessError]]:
         """Yield the mergers whose time is over, each with its error."""

@@ -74,6 +74,14 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
             anew=True,
         ),
     ] = "broadcast"
+    slack: Annotated[
+        int,
+        Option(
+            _SYNC,
+            "Steps that a worker may be ahead of the slowest one; updates are merged that much later.",
+            metavar="STEPS",
+        ),
+    ] = 0
     epochs: Annotated[int | None, Option(_STOP, "Passes over the data, in all.", "at most 20", anew=True)] = (
         None
     )

@@ -1,7 +1,8 @@
 """The training loop of one function.
 
 A worker holds a full replica, trains on its own mini-batches, publishes what is significant,
-waits until the supervisor has closed the step, and merges what everyone published. ``run`` is that
+waits until the supervisor has closed the step, and merges what everyone published. With slack it merges some
+steps later, in the same order, and so takes the next ones while others are behind. ``run`` is that
 loop, to be read from top to bottom; what moves bytes or waits is behind a port.
 """
 
@@ -18,8 +19,10 @@ from mlless.data.dataset import Dataset
 from mlless.data.holding import Holding
 from mlless.errors import Disconnected, JobError
 from mlless.exchange.pattern import Pattern, open_pattern
+from mlless.exchange.pending import Pending
 from mlless.exchange.reading import Reader
 from mlless.exchange.reduction import Merger
+from mlless.exchange.update import Update
 from mlless.job import JobSpec
 from mlless.keys import model_key
 from mlless.membership import groups_of, understood
@@ -90,9 +93,12 @@ class Worker:
         reader = Reader(store, self._replica)
         self._pattern = open_pattern(spec, reader, me.function)
         self._merger = Merger(reader, spec.sync, me.function)
+        self._pending = Pending(reader, self._replica, spec.sync, me.function)
         self._laps = Laps(clock)
         self._stepper = stepper(spec, Holding(dataset, spec.seed), self._replica, clock, self._laps)
         self._step = -1
+        self._plans: dict[int, Plan] = {}  # of the steps that are not merged, as far as they are known
+        self._merged = 0  # steps from step 0 on
         self._bytes_kept = 0  # of models, since the last report
 
     def run(self) -> None:
@@ -118,36 +124,56 @@ class Worker:
         if not isinstance(begin, Begin):
             raise self._out_of_step(begin, "a beginning")
         self._begin(begin.origin)
-        plans, owners, bytes_in = begin.plans, b"", 0
+        self._plans = {plan.step: plan for plan in understood(b"", begin.plans)}
+        step = self._merged = begin.plans[0].step
+        bytes_in = 0
         while True:
-            plan, *later = understood(owners, plans)
-            owners, self._step = plan.owners, plan.step
-            for one in later:
-                self._stepper.holding.expect(groups_of(one.owners, me[0]))
+            plan, self._step = self._plans[step], step
+            for one in self._plans.values():
+                if one.step > step:
+                    self._stepper.holding.expect(groups_of(one.owners, me[0]))
             # A step alone moves ``shared`` itself, and what may be kept is the model before it.
             before = self._replica.snapshot() if plan.evaluate and self._stepper.alone else None
-            report = self._take_part(self._stepper, self._pattern, plan, me, bytes_in)
+            report, update = self._take_part(self._stepper, self._pattern, plan, me, bytes_in)
             self._clock.work("step", len(plan.members))
             self._link.send(report)
 
-            commit = self._await_commit(plan)
-            if commit.best == me:
-                best = before or self._replica.snapshot()
-                key = model_key(keys.BEST, plan.step, me)
-                self._account(checkpoint.save_snapshot(self._store, key, best, plan.step))
-            # After a flush of all everyone stays, to score the finished model.
-            if commit.end or (me[0] in plan.flush and plan.trainers):
-                return
-            bytes_in = self._pattern.merge(commit, len(plan.members))
-            self._clock.work("merge", bytes_in)
-            self._laps.lap("merge")
-            if commit.checkpoint == me:
-                self._save_origin(keys.CHECKPOINT, plan.step + 1)
-            if me in commit.handover:
-                origin = self._save_origin(keys.HANDOVER, plan.step + 1, whole=True)
-                self._link.send(HandedOver(*me, origin, bytes_in, self._bytes_kept, self._laps.take()))
-                return
-            plans = commit.plans
+            if self._spec.ahead:
+                self._pending.add(plan.step, len(plan.members), update)
+            step, bytes_in = step + 1, 0
+            while self._merged < self._due(step):  # once, without slack
+                self._pending.lift()
+                plan = self._plans[self._merged]
+                commit = self._await_commit(plan)
+                if commit.best == me:
+                    best = before or self._replica.snapshot()
+                    key = model_key(keys.BEST, plan.step, me)
+                    self._account(checkpoint.save_snapshot(self._store, key, best, plan.step))
+                # After a flush of all everyone stays, to score the finished model.
+                if commit.end or (me[0] in plan.flush and plan.trainers):
+                    return
+                size = self._pattern.merge(commit, len(plan.members))
+                self._clock.work("merge", size)
+                self._laps.lap("merge")
+                self._pending.forget(plan.step)
+                self._merged, bytes_in = plan.step + 1, bytes_in + size
+                if commit.checkpoint == me:
+                    self._save_origin(keys.CHECKPOINT, self._merged)
+                if me in commit.handover:
+                    origin = self._save_origin(keys.HANDOVER, self._merged, whole=True)
+                    self._link.send(HandedOver(*me, origin, bytes_in, self._bytes_kept, self._laps.take()))
+                    return
+                self._plans = {one.step: one for one in understood(plan.owners, commit.plans)}
+            if self._spec.ahead:
+                self._pending.lay()
+                self._laps.lap("merge")
+
+    def _due(self, step: int) -> int:
+        """Return how many steps this worker merges before a step; who has no part in it waits for its end."""
+        plan = self._plans.get(step)
+        if plan is None or self._me.worker not in plan.members:
+            return step
+        return plan.due(self._spec.ahead)
 
     def _prepare(self, plans: tuple[Plan, ...]) -> None:
         """Make ready for what the function before this one still does."""
@@ -162,8 +188,8 @@ class Worker:
 
     def _take_part(
         self, stepper: Stepper, pattern: Pattern, plan: Plan, who: FunctionId, bytes_in: int
-    ) -> Report:
-        """Take the part of ``who`` in a step, publish it, and return the report on it."""
+    ) -> tuple[Report, Update]:
+        """Take the part of ``who`` in a step and publish it; return the report on it, and the update."""
         report, update = stepper.take_part(plan, who)
         pieces = pattern.encode(plan.step, update)
         size = sum(map(len, pieces.values()))
@@ -176,7 +202,7 @@ class Worker:
             key = model_key(keys.RESULT, plan.step, who)
             self._account(checkpoint.save_snapshot(self._store, key, self._replica.snapshot(), plan.step))
         kept, self._bytes_kept = self._bytes_kept, 0
-        return msgspec.structs.replace(
+        report = msgspec.structs.replace(
             report,
             published=bool(pieces),
             bytes_out=size,
@@ -185,6 +211,7 @@ class Worker:
             times=self._laps.take(),
             left=self._left(),
         )
+        return report, update
 
     def _await_commit(self, plan: Plan) -> Commit:
         """Wait until the step is closed; meanwhile help where others are lost."""
@@ -217,7 +244,7 @@ class Worker:
         stepper = type(self._stepper)(self._spec, holding, self._replica, self._clock, self._laps)
         stepper.memory = self._stepper.memory
         pattern = open_pattern(self._spec, Reader(self._store, self._replica), who)
-        report = self._take_part(stepper, pattern, plan, who, 0)
+        report, _ = self._take_part(stepper, pattern, plan, who, 0)
         self._link.send(Substituted(*self._me.function, report))
 
     def _save_origin(self, kind: str, step: int, *, whole: bool = False) -> Origin:

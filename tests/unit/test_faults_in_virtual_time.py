@@ -111,10 +111,10 @@ def test_a_lost_part_that_counts_as_done_is_noticed(monkeypatch):
     def skipped(self, who, error, now) -> Iterator[Instruction]:
         yield from lose(self, who, error, now)
         worker, _ = who
-        if worker in self._plan.members and worker not in self._reports:
+        if worker in self._steps.plan.members and worker not in self._steps.reports:
             generation = self._members[worker].generation
             nothing = Report(worker, generation, self.step, 0, 0.0, False, True, 0, 0, 0, 0, 0, Times())
-            self._reports[worker] = nothing
+            self._steps.reports[worker] = nothing
 
     monkeypatch.setattr(Ledger, "_lose", skipped)
     assert "rows instead of" in complaint()

@@ -51,7 +51,13 @@ START = Origin("initial", 0, "d")
 SCORE = Score(0, {"rmse": 1.0}, 1.0)
 
 
-def spec(workers: int = 3, on_loss: str = "replace", epochs: int = 2, pattern: str = "broadcast") -> JobSpec:
+def spec(
+    workers: int = 3,
+    on_loss: str = "replace",
+    epochs: int = 2,
+    pattern: str = "broadcast",
+    slack: int = 0,
+) -> JobSpec:
     return JobSpec(
         dataset="data",
         fingerprint="f",
@@ -70,6 +76,7 @@ def spec(workers: int = 3, on_loss: str = "replace", epochs: int = 2, pattern: s
         deadlines=Deadlines(),
         on_loss=on_loss,  # type: ignore[arg-type]
         pattern=pattern,  # type: ignore[arg-type]
+        slack=slack,
     )
 
 
@@ -84,8 +91,9 @@ class Game:
         mark: Mark | None = None,
         best_key: str = "",
         pattern: str = "broadcast",
+        slack: int = 0,
     ) -> None:
-        self.spec = spec(workers, on_loss, epochs, pattern)
+        self.spec = spec(workers, on_loss, epochs, pattern, slack)
         schedule = Schedule([10] * 12, self.spec.batch_size, epochs)
         self.mark = mark or beginning(self.spec, schedule, START)
         self.ledger = Ledger(self.spec, schedule, "1.0", self.mark, best_key)

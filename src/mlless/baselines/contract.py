@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     from mlless.records import Summary
 
 Tables = dict[str, Floats]
-MLLESS_ALONE = ("pattern", "worker_timeout", "on_loss", "checkpoint_every")  # options for MLLess' supervisor
+# Options for MLLess' supervisor.
+MLLESS_ALONE = ("pattern", "slack", "worker_timeout", "on_loss", "checkpoint_every")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from mlless.baselines.leading import Stage
 
 RHO, PASSES = 0.01, 10  # of ADMM: penalty, and local epochs a round; as in the published programs
-_AVERAGED = {"sync": "bsp", "merge": "mean"}
+_AVERAGED = {"sync": "bsp", "merge": "mean", "slack": 0}
 _MODEL = "model"
 
 
@@ -204,18 +204,21 @@ SYSTEMS: dict[str, System] = {
     "lambdaml-allreduce": Itself(
         about="LambdaML: gradients averaged by AllReduce",
         wishes={**_AVERAGED, "pattern": "allreduce"},
-        keeps=("pattern",),
+        keeps=("pattern", "slack"),
     ),
     "lambdaml-scatter": Itself(
         about="LambdaML: gradients averaged by ScatterReduce",
         wishes={**_AVERAGED, "pattern": "scatter"},
-        keeps=("pattern",),
+        keeps=("pattern", "slack"),
     ),
-    "lambdaml-averaging": _Locally(about="LambdaML: models averaged once an epoch", wishes=_AVERAGED),
+    "lambdaml-averaging": _Locally(
+        about="LambdaML: models averaged once an epoch", wishes=_AVERAGED, keeps=("slack",)
+    ),
     "lambdaml-admm": _Locally(
         about="LambdaML: consensus ADMM, an exchange every ten epochs",
         kinds=("lr",),
         wishes=_AVERAGED,
+        keeps=("slack",),
         entry="mlless.baselines.lambdaml:admm",
     ),
     "lambdaml-async": System(

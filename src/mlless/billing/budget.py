@@ -1,8 +1,8 @@
 """When to stop so that a job never goes over its budget of money or time: by a forecast of its ending.
 
 A decision to stop takes effect in two steps: one more is under way when it is taken, and in the next
-everyone flushes. Then all merge and score the finished model on their held-out rows, and one stores it. A
-step that stalls for longer than any lately cannot be foreseen.
+everyone flushes. With slack more are under way. Then all merge and score the finished model on their
+held-out rows, and one stores it. A step that stalls for longer than any lately cannot be foreseen.
 """
 
 from __future__ import annotations
@@ -61,6 +61,7 @@ class Budget:
 
     ``flush`` is the most bytes that a worker's flush has; all read it, or it is ``merged`` by one for all.
     ``grace`` are the seconds for what no step shows: for all functions to exit, and for storing the model.
+    So many steps ``more`` than without slack are under way when a decision is taken.
     """
 
     meter: Meter | None = None
@@ -69,6 +70,7 @@ class Budget:
     flush: int = 0
     grace: float = GRACE
     merged: bool = False
+    more: int = 0
     _closed: float = field(default=0.0, init=False)
     _steps: int = field(default=0, init=False)
     _slowest: float = field(default=0.0, init=False)
@@ -99,28 +101,31 @@ class Budget:
             self._slowest = max(seconds, self._slowest * keep)
             self._typical += _NEWEST * (seconds - self._typical)
 
-    def ending(self, now: float, *, evaluate: bool) -> float:
+    def ending(self, now: float, *, evaluate: int) -> float:
         """Return when all functions will have ended if the job goes on for another step before it ends.
 
-        ``evaluate`` says that one of the steps to come evaluates.
+        So many of the steps to come ``evaluate``.
         """
         large, scoring = self._largest, self._scoring.longest
-        first = self._slowest + (scoring if evaluate else 0.0)
+        first = self._slowest + scoring * evaluate
         flushing = large.publishing * self.flush / large.published if large.published else 0.0
         flushed = self.flush * self._last.workers
         merging = max(self._slowest, large.merging * flushed / large.read if large.read else 0.0)
-        return now + first + (_STEPS - 1) * self._typical + flushing + merging + scoring + self.grace
+        return (
+            now + first + (_STEPS - 1 + self.more) * self._typical + flushing + merging + scoring + self.grace
+        )
 
-    def cost(self, now: float, *, evaluate: bool) -> float:
+    def cost(self, now: float, *, evaluate: int) -> float:
         """Return what the job will have cost with that ending."""
         assert self.meter is not None, "a job without a tariff"
         workers = self._last.workers
         times = 3 * workers - 1 if self.merged else workers**2  # that a flush is written or read
         flushes = Usage(writes=WRITES, exchanged=self.flush * times)
-        more = flushes.plus(self._last.used, _STEPS).plus(self._scoring.used, _EVALUATIONS)
+        more = flushes.plus(self._last.used, _STEPS + self.more)
+        more = more.plus(self._scoring.used, max(_EVALUATIONS, evaluate + 1))
         return self.meter.bill(self.ending(now, evaluate=evaluate), more=more).total
 
-    def spent(self, now: float, *, evaluate: bool) -> Literal["cost", "time"] | None:
+    def spent(self, now: float, *, evaluate: int) -> Literal["cost", "time"] | None:
         """Return what the job is about to run out of, if anything: then it has to end now."""
         if self.dollars is not None and self.cost(now, evaluate=evaluate) > self.dollars:
             return "cost"

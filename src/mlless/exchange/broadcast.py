@@ -18,7 +18,6 @@ class Broadcast:
 
     def encode(self, step: int, update: Update) -> dict[str, Bytes]:
         """Return the update under the function's key."""
-        self._reader.own = {}
         if not entries(update):
             return {}
         return self._reader.sealed({update_key(step, self._me): update}, self._sync.compression)
@@ -26,4 +25,6 @@ class Broadcast:
     def merge(self, commit: Commit, members: int) -> int:
         """Merge the updates in order of worker id, one's own among them."""
         keys = [update_key(commit.step, who) for who in commit.published]
-        return self._reader.merge(keys, self._sync.merge, members)
+        size = self._reader.merge(keys, self._sync.merge, members)
+        self._reader.own.pop(update_key(commit.step, self._me), None)
+        return size

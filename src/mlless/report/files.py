@@ -215,6 +215,7 @@ class RunFiles:
             cost=max((last and last.cost) or 0.0, left.cost if left else 0.0),
             checkpoints=self._checkpoints(seconds),
             resumed=self.resumed,
+            further=mark.further,
         )
         lines, whole = self._history.store(), with_stand(data, stand)
         open_objects(self._place).put(CHECKPOINT, whole)

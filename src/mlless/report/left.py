@@ -66,6 +66,7 @@ class Stand(msgspec.Struct, frozen=True):
     cost: float
     checkpoints: Checkpoints
     resumed: tuple[int, ...]  # at which steps it was resumed before
+    further: tuple[Plan, ...] = ()  # what was to follow after that
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,8 @@ class Left:
             replica, metadata = start.course.replica, checkpoint.metadata_of(self.checkpoint)
             checkpoint.start_from(safetensors.numpy.load(self.checkpoint), self.step, replica)
             origin = Origin(keys.INITIAL, self.step, replica.digest())
-            mark = Mark(self.stand.plan, self.stand.following, origin, self.stand.progress)
+            stand = self.stand
+            mark = Mark(stand.plan, stand.following, origin, stand.progress, stand.further)
             course = Course(self.step, replica, memory=checkpoint.memory_of(metadata))
             start = Start(mark, self.checkpoint, course)
         past = Past(

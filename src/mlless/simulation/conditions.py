@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -128,3 +129,20 @@ class Durations:
     def deciding(self) -> float:
         """Return what every decision takes."""
         return self.fit
+
+
+@dataclass(frozen=True)
+class Uneven(Durations):
+    """Durations of one job in which a worker may take its mini-batches, counted from 0, many times ``slower``."""
+
+    slower: Callable[[int, int], float] = lambda worker, number: 1.0
+    _taken: Counter[int] = field(default_factory=Counter)
+
+    def working(self, who: FunctionId, activity: str, units: int) -> Spells:
+        """Return the activity's duration, a longer one for a mini-batch of who is slow."""
+        spells = super().working(who, activity, units)
+        if activity != "compute":
+            return spells
+        worker, number = who[0], self._taken[who[0]]
+        self._taken[worker] += 1
+        return tuple(Spell(one.seconds * self.slower(worker, number)) for one in spells)

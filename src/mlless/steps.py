@@ -1,0 +1,108 @@
+"""PURE: the steps of a job that are under way: the open one, and those that some have begun before it closes.
+
+Without slack nobody begins a step before the one before is closed. With a slack of s a step needs the commit
+of s + 1 steps before, so plans are settled s steps further ahead, and what is reported of a step waits until
+that is the open one. Steps are still closed one by one, in order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import msgspec
+
+from mlless.closing import Verdict
+from mlless.mark import Mark
+from mlless.membership import Schedule
+from mlless.messages import Plan, Report
+
+
+class Steps:
+    """The plan of the open step and those ``ahead`` of it, and the reports on them; it begins at a mark."""
+
+    def __init__(self, schedule: Schedule, slack: int, mark: Mark) -> None:
+        self._schedule, self.slack = schedule, slack
+        self.go_back(mark)
+
+    def go_back(self, mark: Mark) -> None:
+        """Begin anew at a mark."""
+        self.plan = mark.plan
+        self.reports: dict[int, Report] = {}  # on the open step, by worker,
+        self._early: dict[int, dict[int, Report]] = {}  # and on later ones, by step
+        ahead = [*mark.ahead[: self.slack + 1]]
+        while len(ahead) <= self.slack and (later := self._schedule.after(ahead[-1] if ahead else self.plan)):
+            ahead.append(later)
+        self.ahead = tuple(ahead)
+
+    @property
+    def planned(self) -> tuple[Plan, ...]:
+        """The plans of all these steps. All but the newest are settled once the step before opens."""
+        return (self.plan, *self.ahead)
+
+    @property
+    def following(self) -> Plan | None:
+        """The plan of the next step, None in the last one."""
+        return self.ahead[0] if self.ahead else None
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether nobody could begin the open step before the one before was closed."""
+        return self.merged(self.plan) == self.plan.step
+
+    @property
+    def missing(self) -> list[int]:
+        """The members whose reports on the open step are not there."""
+        return [worker for worker in self.plan.members if worker not in self.reports]
+
+    def merged(self, plan: Plan) -> int:
+        """Return how many steps a member has merged when it takes its part in one."""
+        return plan.due(self.slack)
+
+    def under_way(self, step: int) -> Plan | None:
+        """Return the plan of a step that may have begun, None if it cannot."""
+        if step == self.plan.step:
+            return self.plan
+        plan = next((one for one in self.ahead if one.step == step), None)
+        return plan if plan is not None and self.merged(plan) <= self.plan.step else None
+
+    def reports_on(self, step: int) -> Mapping[int, Report]:
+        """Return the reports on a step that are there, by worker."""
+        return self.reports if step == self.plan.step else self._early.get(step, {})
+
+    def take(self, report: Report) -> None:
+        """Take in a report on a step that is under way."""
+        taken = self.reports if report.step == self.plan.step else self._early.setdefault(report.step, {})
+        taken[report.worker] = report
+
+    @property
+    def taken(self) -> list[Report]:
+        """All reports that are there."""
+        return [one for step in (self.reports, *self._early.values()) for one in step.values()]
+
+    def untold(self, worker: int) -> int | None:
+        """Return the step that a worker may be at work on, the first without its report; None if none is."""
+        step = self.plan.step
+        while worker in self.reports_on(step):
+            step += 1
+        return step if self.under_way(step) else None
+
+    def close(self, verdict: Verdict, lost: Collection[int]) -> None:
+        """Close the open step, which is not the last one, and open the next one.
+
+        Nobody takes the place of members that are ``lost``. No plan changes that some may have begun.
+        """
+        settled, newest = self.ahead[: self.slack], self.ahead[self.slack :]
+        for planned in newest:  # none where the last step is settled
+            before = settled[-1] if settled else self.plan
+            planned = self._schedule.abandoned(before) if verdict.diverged else planned
+            planned, later = self._schedule.onward(planned, lost, verdict.leavers, end=verdict.stop)
+            settled = (*settled, planned, *(() if later is None else (later,)))
+        self.plan, *ahead = settled
+        self.ahead = tuple(ahead)
+        self.reports = self._early.pop(self.plan.step, {})
+
+    def drain(self) -> None:
+        """See to it that before long a step begins with all before it merged."""
+        if all(self.merged(plan) < plan.step for plan in self.ahead):
+            *settled, newest = self.ahead
+            self.ahead = (*settled, msgspec.structs.replace(newest, drain=True))
