@@ -18,6 +18,7 @@ import trials
 from mlless import checkpoint, keys, succession
 from mlless.closing import Closing
 from mlless.errors import MLLessError
+from mlless.exchange.pending import Pending
 from mlless.exchange.reading import Reader
 from mlless.instructions import Delete, Instruction
 from mlless.ledger import Ledger
@@ -27,9 +28,11 @@ from mlless.messages import Merged, Report, Times
 from mlless.report import left
 from mlless.report.history import HistoryFile
 from mlless.report.left import Left
+from mlless.steps import Steps
 from mlless.succession import Succession
 from mlless.supervisor import Supervisor
 from mlless.updates import Updates
+from mlless.worker import Worker
 
 SEEDS = 300
 
@@ -138,8 +141,43 @@ def test_keys_that_nobody_removes_are_noticed(monkeypatch):
 
 def test_an_update_that_a_second_report_on_it_removes_is_noticed(monkeypatch):
     fence_off = Updates.fence_off
-    monkeypatch.setattr(Updates, "fence_off", lambda self, message, reports: fence_off(self, message, {}))
+    monkeypatch.setattr(
+        Updates, "fence_off", lambda self, message, reports: fence_off(self, message, lambda step: {})
+    )
     assert "counted as lost" in complaint(first=949)
+
+
+def test_an_update_that_is_removed_before_those_who_are_behind_have_merged_it_is_noticed(monkeypatch):
+    close = Updates.close
+    monkeypatch.setattr(Updates, "close", lambda self, step, merged: close(self, step, merged + 1))
+    assert "counted as lost" in complaint()
+
+
+def test_changes_of_its_own_that_a_worker_leaves_in_what_all_share_are_noticed(monkeypatch):
+    monkeypatch.setattr(Pending, "lift", lambda self: None)
+    assert "ReplicasDiffer" in complaint()
+
+
+def test_reports_from_before_a_job_went_back_that_count_after_it_are_noticed(monkeypatch):
+    go_back = Steps.go_back
+
+    def kept(self, mark) -> None:
+        early = getattr(self, "_early", {})
+        go_back(self, mark)
+        self._early |= early
+
+    monkeypatch.setattr(Steps, "go_back", kept)
+    assert re.search("counted as lost|rows instead of|MissingUpdate", complaint(first=80))
+
+
+def test_a_worker_that_merges_more_or_less_as_it_happens_to_be_time_is_noticed(monkeypatch):
+    due = Worker._due
+
+    def by_time(self, step) -> int:
+        return step if int(10 * self._clock.now()) % 2 else due(self, step)
+
+    monkeypatch.setattr(Worker, "_due", by_time)
+    assert "differs by" in complaint(first=90)
 
 
 def test_shards_of_a_lost_merger_that_nobody_merges_are_noticed(monkeypatch):
@@ -196,7 +234,7 @@ def test_a_hand_over_that_lacks_something_is_noticed(monkeypatch, section):
         return loaded
 
     monkeypatch.setattr(checkpoint, "load_origin", load_origin)
-    assert re.match("table .* differs by|the model is of step", complaint())
+    assert re.match("table .* differs by|the model is of step", complaint(first=50))
 
 
 def test_a_hand_over_with_other_exponents_is_noticed(monkeypatch):
@@ -208,7 +246,7 @@ def test_a_hand_over_with_other_exponents_is_noticed(monkeypatch):
         return (changed if origin.key.startswith(keys.HANDOVER) else loaded), size
 
     monkeypatch.setattr(checkpoint, "load_origin", load_origin)
-    assert "differs by" in complaint()
+    assert "differs by" in complaint(first=90)
 
 
 def test_what_is_handed_over_and_never_removed_is_noticed(monkeypatch):
