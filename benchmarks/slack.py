@@ -17,7 +17,8 @@ from typing import Any
 from mlless.data.partition import partition
 from mlless.data.synthetic import write_clicks, write_ratings
 from mlless.recipes import job_of
-from mlless.testing.virtual import Durations, simulate
+from mlless.simulation.conditions import Uneven
+from mlless.simulation.jobs import simulate
 from mlless.wishes import Wishes
 
 
@@ -36,7 +37,6 @@ def main() -> None:
     def slower(worker: int, step: int) -> float:
         return asked.factor if random.Random(step).randrange(asked.workers) == worker else 1.0
 
-    durations = Durations(work={"compute": 1e-3, "evaluate": 1e-5}, message=1e-3, slower=slower)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_ratings(folder / "ratings.csv", users=300, items=120, rows=16_000, factors=3, seed=1)
@@ -50,6 +50,7 @@ def main() -> None:
                     "sync": asked.sync,
                 }
                 job = job_of(Wishes(**wishes, slack=slack, batch_size=100), dataset.manifest, "generated")
+                durations = Uneven(work={"compute": 1e-3, "evaluate": 1e-5}, message=1e-3, slower=slower)
                 done = simulate(job, dataset, durations)
                 metrics = ", ".join(
                     f"{name} {value:.4f}" for name, value in done.outcome.model.heldout.items()

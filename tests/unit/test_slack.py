@@ -33,12 +33,11 @@ from mlless.simulation.jobs import Simulation, simulate
 from mlless.simulation.trace import Dismissed, Heard, Sent, Struck, Trace
 from mlless.wishes import Wishes
 
+
 def uneven() -> Uneven:
     """Return durations in which one worker after another is slow for six steps in a row."""
     durations = {"work": trials.DURATIONS.work, "message": 2e-3, "request": 1e-3}
     return Uneven(**durations, slower=lambda worker, number: 7.0 if number // 6 % 4 == worker else 1.0)  # type: ignore[arg-type]
-
-
 
 
 def job(kind: str, workers: int = 4, parts: int = 9, **wishes: object) -> JobSpec:

@@ -133,7 +133,7 @@ class Durations:
 
 @dataclass(frozen=True)
 class Uneven(Durations):
-    """Durations of one job in which a worker may take its mini-batches, counted from 0, many times ``slower``."""
+    """Durations of one job. A worker takes a mini-batch, its n-th from 0, so many times ``slower``."""
 
     slower: Callable[[int, int], float] = lambda worker, number: 1.0
     _taken: Counter[int] = field(default_factory=Counter)
@@ -145,4 +145,4 @@ class Uneven(Durations):
             return spells
         worker, number = who[0], self._taken[who[0]]
         self._taken[worker] += 1
-        return tuple(Spell(one.seconds * self.slower(worker, number)) for one in spells)
+        return tuple(one._replace(amount=one.amount * self.slower(worker, number)) for one in spells)
