@@ -36,4 +36,4 @@ def merged_key(step: int, function: FunctionId, shard: int) -> str:
 
 def pieces(step: int, function: FunctionId, shards: int) -> list[str]:
     """Return all keys that an update may have which is cut into so many shards."""
-    return [update_key(step, function), *(piece_key(step, function, shard) for shard in range(shards))]
+    return [update_key(step, function), *[piece_key(step, function, shard) for shard in range(shards)]]

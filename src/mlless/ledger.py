@@ -205,13 +205,14 @@ class Ledger:
 
     def _take(self, report: Report, now: float) -> Iterator[Instruction]:
         """Take in a report of a member, or of another one in its name."""
-        plan = self._steps.under_way(report.step)
-        if plan is None and report.step > self.step:
+        found = self._steps.under_way(report.step)
+        if found is None and report.step > self.step:
             yield Fail(out_of_step(report, self.step))
-        if plan is None or report.worker in self._steps.reports_on(report.step):
+        if found is None or report.worker in found[1]:
             return
+        plan, told = found
         member = self._members[report.worker]
-        self._steps.take(self._succession.take(member, report, now))
+        told[report.worker] = self._succession.take(member, report, now)
         member.fresh = False
         yield from self._keeping.hear(report, self._steps.merged(plan))
 

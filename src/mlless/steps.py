@@ -58,21 +58,18 @@ class Steps:
         """Return how many steps a member has merged when it takes its part in one."""
         return plan.due(self.slack)
 
-    def under_way(self, step: int) -> Plan | None:
-        """Return the plan of a step that may have begun, None if it cannot."""
+    def under_way(self, step: int) -> tuple[Plan, dict[int, Report]] | None:
+        """Return the plan of a step, and the reports on it to add to; None if it cannot have begun."""
         if step == self.plan.step:
-            return self.plan
-        plan = next((one for one in self.ahead if one.step == step), None)
-        return plan if plan is not None and self.merged(plan) <= self.plan.step else None
+            return self.plan, self.reports
+        for plan in self.ahead:
+            if plan.step == step and self.merged(plan) <= self.plan.step:
+                return plan, self._early.setdefault(step, {})
+        return None
 
     def reports_on(self, step: int) -> Mapping[int, Report]:
         """Return the reports on a step that are there, by worker."""
         return self.reports if step == self.plan.step else self._early.get(step, {})
-
-    def take(self, report: Report) -> None:
-        """Take in a report on a step that is under way."""
-        taken = self.reports if report.step == self.plan.step else self._early.setdefault(report.step, {})
-        taken[report.worker] = report
 
     @property
     def taken(self) -> list[Report]:

@@ -101,6 +101,22 @@ def test_an_end_that_was_decided_on_is_decided_on_anew() -> None:
     assert again.following.trainers == (0, 1, 2)
 
 
+def test_steps_that_were_planned_further_ahead_stay_planned_up_to_the_end() -> None:
+    mark = mark_at(2)
+    plans = [mark.plan]
+    for leavers, end in (((1,), False), ((), False), ((), True)):
+        later = SCHEDULE.after(plans[-1], leavers, end=end)
+        assert later is not None
+        plans.append(later)
+    mark = dataclasses.replace(mark, following=plans[1], further=(plans[2], plans[3]))
+    assert mark.ahead == tuple(plans[1:])
+    again = resumed(SPEC, SCHEDULE, mark, None, None)
+    assert again.ahead == (plans[1], plans[2])
+    assert plans[1].flush == (1,)
+    other = resumed(spec_of(2), SCHEDULE, mark, 2, None)
+    assert other.ahead == (SCHEDULE.after(other.plan),)
+
+
 def test_more_epochs_take_the_end_back() -> None:
     mark = mark_at(7)
     assert mark.following is not None

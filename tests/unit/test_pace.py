@@ -33,6 +33,14 @@ def test_it_is_ten_times_the_usual_step_within_limits() -> None:
     assert paced(*[50.0] * 10, *[2.0] * 50).patience(PLAIN) == 20.0  # what was long ago is forgotten
 
 
+def test_steps_that_close_together_where_a_slow_worker_catches_up_count_by_their_mean() -> None:
+    pace = Pace(LIMITS, slack=2)
+    for seconds in (6.0, 0.0, 0.0) * 4:
+        pace.add(PLAIN, seconds, 0.0)
+    assert pace.usual == pytest.approx(2.0)
+    assert pace.patience(PLAIN) == pytest.approx(20.0)
+
+
 def test_an_evaluation_has_time_of_its_own() -> None:
     pace = paced(2.0, 2.0, 2.0)
     pace.add(EVALUATING, 7.0, 5.0)

@@ -9,9 +9,11 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import trials
+from lives import Fate, History
 
 from mlless.channels.embedded_store import EmbeddedStore
 from mlless.data.dataset import Dataset
@@ -27,8 +29,9 @@ from mlless.messages import Commit, Plan, Report
 from mlless.recipes import changed, job_of
 from mlless.records import StepRecord
 from mlless.replica import Replica, TableShape
+from mlless.report.history import that_count
 from mlless.simulation.conditions import Durations, Uneven
-from mlless.simulation.faults import Blow, Faults
+from mlless.simulation.faults import SUPERVISOR, Blow, Faults
 from mlless.simulation.jobs import Simulation, simulate
 from mlless.simulation.trace import Dismissed, Heard, Sent, Struck, Trace
 from mlless.wishes import Wishes
@@ -228,3 +231,16 @@ def test_what_is_pending_is_seen_and_leaves_no_trace(merge: str, tmp_path: Path)
     pending.lift()
     pending.lift()
     assert bits(replica) == below
+
+
+@pytest.mark.parametrize("call", range(67, 90, 7))
+def test_who_was_to_leave_in_some_steps_still_leaves_where_the_job_is_resumed(call: int) -> None:
+    """A checkpoint is made at each step; the supervisor dies somewhere near the one in which that is decided."""
+    spec = msgspec.structs.replace(job("mf", slack=5), checkpoint_every=0.0)
+    dead = Faults(blows={SUPERVISOR: Blow("kill", call, after=False)})
+    history = History(Fate((dead, Faults()), (None, None), 0.0), trials.dataset("mf"), trials.DURATIONS, None)
+    done = history.run(spec, lambda record: (1,) if record.step == 3 else ())
+    assert len(history.lives) == 2
+    assert [record.workers for record in done.records[-2:]] == [3, 3]
+    counted = that_count(history.written)
+    assert {record.step for record in counted if record.workers == 3} == {*range(11, len(counted))}

@@ -49,6 +49,16 @@ def test_three_steps_the_grace_and_the_last_merge_are_to_come() -> None:
     assert ending(found, now) == pytest.approx(2 * (now + 4 * 1.0 + GRACE), abs=1e-4)
 
 
+def test_with_slack_more_steps_are_to_come_and_several_may_evaluate() -> None:
+    found = budget()
+    found.more = 3
+    now = after(found, 1, 1, 1, 1, 1)
+    assert ending(found, now) == pytest.approx(2 * (now + 7 * 1.0 + GRACE), abs=1e-4)
+    now = after(found, 1 + 2, scoring=Scoring(longest=2.0))
+    without = ending(found, now)
+    assert found.cost(now, evaluate=2) == pytest.approx(without + 2 * 2 * 2.0, abs=1e-4)
+
+
 def test_the_first_step_is_cold_and_says_little_of_the_others() -> None:
     found = budget()
     now = after(found, 8.0)
