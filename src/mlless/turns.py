@@ -31,10 +31,13 @@ from mlless.errors import DatasetError, MissingObject, MLLessError, UsageError
 from mlless.locations import Location, place_of
 from mlless.options import declared, nearest
 from mlless.recipes import workers_of
+from mlless.records import StepRecord
 from mlless.report.history import read_history, read_summary
 from mlless.report.recorded import Recorded
 from mlless.report.standing import Standing, median_run, standing
 from mlless.runtimes.hosted import module_command
+from mlless.simulation.running import run_in_world
+from mlless.simulation.world import World
 from mlless.wishes import Wishes
 
 SYSTEMS: Mapping[str, System] = {
@@ -58,13 +61,14 @@ class Contestant(msgspec.Struct, frozen=True):
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """A comparison: on which data, who takes part, where, how many times each."""
+    """A comparison: on which data, who takes part, where, how many times; for real without a ``world``."""
 
     dataset: str
     fingerprint: str
     deployment: Deployment
     contestants: tuple[Contestant, ...]
     repetitions: int
+    world: World | None = None
 
 
 class Turn(msgspec.Struct, frozen=True):
@@ -75,6 +79,7 @@ class Turn(msgspec.Struct, frozen=True):
     dataset: str
     deployment: Deployment
     out: str
+    world: World | None = None
 
 
 class Failed(msgspec.Struct, frozen=True):
@@ -84,11 +89,17 @@ class Failed(msgspec.Struct, frozen=True):
 
 
 def contestants(
-    wishes: Wishes, dataset: Dataset, names: Sequence[str] = (), plan: Path | None = None
+    wishes: Wishes,
+    dataset: Dataset,
+    names: Sequence[str] = (),
+    plan: Path | None = None,
+    *,
+    virtual: bool = False,
 ) -> tuple[list[Contestant], list[str]]:
     """Return who takes part, and what is to be said of those who do not.
 
-    Without names, or a plan in TOML with a table a contestant, all systems that train on such data.
+    Without names, or a plan in TOML with a table a contestant, all systems that train on such data. Those
+    that are real alone have no part in a virtual comparison.
     """
     wishes = msgspec.structs.replace(wishes, workers=workers_of(wishes, dataset.manifest))
     kind = "mf" if dataset.manifest.kind == "ratings" else "lr"
@@ -107,6 +118,8 @@ def contestants(
         missing = [pip for module, pip in system.packages.items() if not importlib.util.find_spec(module)]
         if kind not in system.kinds:
             why = f"it does not train on {dataset.manifest.kind}"
+        elif virtual and system.real:
+            why = f"it runs for real alone: {system.real}"
         elif missing:
             why = f"not installed: pip install {' '.join(missing)}"
         elif system.priced and one.wishes.tariff is None:
@@ -195,11 +208,13 @@ def _check_plan(plan: Plan, out: str, overwrite: bool) -> None:
     if before is not None and not overwrite:
         wishes = {one.name: one for one in before.contestants}
         other = [one.name for one in plan.contestants if wishes.get(one.name, one) != one]
-        if other or (before.fingerprint, before.deployment) != (plan.fingerprint, plan.deployment.bare()):
+        there = before.fingerprint, before.deployment, before.world
+        if other or there != (plan.fingerprint, plan.deployment.bare(), plan.world):
+            elsewhere = "another data set, deployment or world"
             raise UsageError(
                 "another comparison is here",
                 where=out,
-                found=f"other settings of {', '.join(other)}" if other else "another data set or deployment",
+                found=f"other settings of {', '.join(other)}" if other else elsewhere,
                 cure="choose another --out, or add --overwrite",
             )
     kept = msgspec.structs.replace(plan, deployment=plan.deployment.bare())
@@ -211,7 +226,7 @@ def _turns(plan: Plan, out: str) -> Iterator[Turn]:
         first = (repetition - 1) % len(plan.contestants)
         for one in (*plan.contestants[first:], *plan.contestants[:first]):
             run = f"{out}/runs/{one.name}-{repetition}"
-            yield Turn(one, repetition, plan.dataset, plan.deployment, run)
+            yield Turn(one, repetition, plan.dataset, plan.deployment, run, plan.world)
 
 
 def _recorded(turn: Turn) -> Recorded | None:
@@ -263,12 +278,14 @@ def main() -> None:
 
 def _run(turn: Turn) -> None:
     one, dataset = turn.contestant, open_dataset(turn.dataset)
-    system = SYSTEMS[one.system]
-    system.run(
-        one.system,
-        system.plan(one.wishes, dataset),
-        dataset,
-        place_of(turn.out),
-        deployment=turn.deployment,
-        listen=lambda record: None,
-    )
+    system, deployment, out = SYSTEMS[one.system], turn.deployment, place_of(turn.out)
+    spec = system.plan(one.wishes, dataset)
+
+    def listen(record: StepRecord) -> None:
+        pass
+
+    if turn.world is None:
+        system.run(one.system, spec, dataset, out, deployment=deployment, listen=listen)
+        return
+    play = system.play(spec, dataset, deployment)
+    run_in_world(play, one.system, spec, dataset, out, world=turn.world, deployment=deployment, listen=listen)

@@ -119,3 +119,21 @@ def test_a_system_that_fails_does_not_end_the_others(mlless, ratings, tmp_path: 
     )  # fmt: skip
     assert "note      broke, repetition 1: the budget is below the minimum charge" in done.stdout
     assert "quickest: fine" in done.stdout
+
+
+def test_in_a_virtual_world_times_are_virtual_and_the_same_again(mlless, ratings, tmp_path) -> None:
+    (tmp_path / "slow.toml").write_text(mlless("world", "lan").stdout.replace("median = 0.5", "median = 60"))
+
+    def compare(world: str, out: str, *more: object, code: int = 0) -> subprocess.CompletedProcess[str]:
+        what = ("--workers", 2, "--epochs", 1, "--batch-size", 600, "--systems", "mlless-isp,cirrus", *more)
+        where = ("--world", world, "--out", out)
+        return mlless("compare", ratings.dataset, *what, *where, cwd=tmp_path, code=code)
+
+    first, second = compare("slow.toml", "one"), compare("slow.toml", "two")
+    assert first.stdout.splitlines()[:2] == second.stdout.splitlines()[:2]
+    assert "left out cirrus: it runs for real alone" in first.stderr
+    (line,) = csv.DictReader((tmp_path / "one/comparison.csv").read_text().splitlines())
+    assert float(line["seconds"]) > 40  # of which functions take most to start
+    assert "another comparison is here" in compare("lan", "one", code=2).stderr
+    there = compare("lan", "three", "--store", "redis://there", code=2)
+    assert "a world has a store of its own" in there.stderr

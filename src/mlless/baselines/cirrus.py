@@ -195,6 +195,7 @@ SYSTEMS = {
         about="a parameter server on a VM; workers pull rows and push sparse gradients, asynchronously",
         wishes={"sync": "bsp"},
         entry="mlless.baselines.cirrus:main",
+        real="its parameter server is a process",
         lead=lead,
     )
 }

@@ -37,6 +37,7 @@ from mlless.wishes import Wishes
 if TYPE_CHECKING:
     from mlless.baselines.leading import Stage
     from mlless.records import Summary
+    from mlless.simulation.running import Play
 
 Tables = dict[str, Floats]
 # Options for MLLess' supervisor.
@@ -51,7 +52,8 @@ class System:
     of a user. ``packages`` have to be there: by what they are imported as, what is to be installed.
     ``priced``: it needs a tariff. ``served``: its functions meet over servers, which then are on its bill.
     ``talks``: they use the bus. ``keeps``: options of a training that have no effect on it.
-    Functions start at the dotted name ``entry``, which calls ``run_function``.
+    Functions start at the dotted name ``entry``, which calls ``run_function`` with its module's ``work``.
+    ``real`` says why it cannot run in a virtual world: what of it is not over ports and a clock.
     """
 
     about: str
@@ -63,6 +65,7 @@ class System:
     talks: bool = True
     keeps: Sequence[str] = MLLESS_ALONE
     entry: str = ""
+    real: str = ""
     lead: Callable[[Stage], tuple[Tables, Choice]] | None = None
 
     def plan(self, wishes: Wishes, dataset: Dataset) -> JobSpec:
@@ -88,6 +91,12 @@ class System:
         from mlless.baselines.leading import run_led
 
         return run_led(self, name, spec, dataset, out, deployment=deployment, listen=listen)
+
+    def play(self, spec: JobSpec, dataset: Dataset, deployment: Deployment) -> Play:
+        """Return how a job is played in a virtual world."""
+        from mlless.baselines.playing import play_led
+
+        return play_led(self, spec, dataset, deployment)
 
 
 class Launch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

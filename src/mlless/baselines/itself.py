@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from mlless.baselines.contract import System
 from mlless.closing import Listener
@@ -13,13 +14,21 @@ from mlless.job import JobSpec
 from mlless.launch import ENTRY
 from mlless.locations import Place
 from mlless.records import Summary
+from mlless.stepping import Stepper
+
+if TYPE_CHECKING:
+    from mlless.simulation.running import Play
 
 
 @dataclass(frozen=True, kw_only=True)
 class Itself(System):
-    """MLLess' own driver and supervisor; its own worker, too, unless functions start at another ``entry``."""
+    """MLLess' own driver and supervisor; its own worker, too, unless functions start at another ``entry``.
+
+    There the ``stepper`` takes the steps.
+    """
 
     keeps: Sequence[str] = ()
+    stepper: type[Stepper] = Stepper
 
     def run(
         self,
@@ -44,6 +53,12 @@ class Itself(System):
             entry=self.entry or ENTRY,
             system=name if self.entry else "mlless",
         ).summary
+
+    def play(self, spec: JobSpec, dataset: Dataset, deployment: Deployment) -> Play:
+        """Return how a job is played in a virtual world: one worker is a function there, too."""
+        from mlless.simulation.running import play_mlless
+
+        return play_mlless(spec, dataset, deployment, self.stepper)
 
 
 SYSTEMS: dict[str, System] = {

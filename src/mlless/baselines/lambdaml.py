@@ -220,6 +220,7 @@ SYSTEMS: dict[str, System] = {
         wishes=_AVERAGED,
         keeps=("slack",),
         entry="mlless.baselines.lambdaml:admm",
+        stepper=Consensus,
     ),
     "lambdaml-async": System(
         about="LambdaML: one model in the object store, and nobody waits",

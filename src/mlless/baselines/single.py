@@ -247,6 +247,7 @@ def _single(learner: str, about: str, kind: Literal["mf", "lr"], package: str, *
         served=False,
         keeps=(*MLLESS_ALONE, "optimizer", "learning_rate", "l2", "batch_size"),
         entry="mlless.baselines.single:main",
+        real="what its library takes is not known",
         lead=partial(lead, learner=learner),
     )
 

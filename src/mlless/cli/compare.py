@@ -1,4 +1,4 @@
-"""``mlless compare``: systems of the field side by side, on the same data, for real."""
+"""``mlless compare``: systems of the field side by side, on the same data, for real or in a virtual world."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ EXAMPLES = """[bold]Examples[/bold]
 
 [cyan]mlless compare data/ratings --plan plan.toml --repetitions 5 --out compared[/cyan]
 
+[cyan]mlless compare data/ratings --world aws-lambda --workers 24 --out compared[/cyan]
+
 The same command goes on with a comparison that was stopped."""
 
 # What makes the difference between contestants is theirs, or a plan's.
@@ -46,28 +48,41 @@ def compare(
         Path | None,
         typer.Option(metavar="FILE", help="Contestants in TOML: a table each, with its system and settings."),
     ] = None,
-    repetitions: Annotated[int, typer.Option(min=1, help="Runs of each, interleaved.")] = 3,
+    world: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Run in a virtual world: one of mlless world, or a TOML file."),
+    ] = None,
+    repetitions: Annotated[
+        int | None,
+        typer.Option(min=1, help="Runs of each, interleaved.", show_default="3, in a virtual world 1"),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Make all runs anew.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print what came of it as JSON, and only it.")] = False,
 ) -> None:
     """Train with several systems in turns, and say which is the quickest and the cheapest.
 
-    All run for real: on the same mini-batches, kernels, meter and prices. Without --target, what counts is to
-    come within 1 % of the best held-out metric of all.
+    All run for real: on the same mini-batches, kernels, meter and prices. With --world gradients are real and
+    times virtual. Without --target, what counts is to come within 1 % of the best held-out metric of all.
     """
     from mlless.cli.console import console, print_json, say
     from mlless.data.dataset import open_dataset
     from mlless.report.standing import verdict
+    from mlless.simulation.running import check_deployment
+    from mlless.simulation.world import load_world
     from mlless.turns import Plan, contestants
     from mlless.turns import compare as take_turns
 
+    deployment, where = settings.deployment(), load_world(world) if world else None
+    if where is not None:
+        check_deployment(deployment)
     data = open_dataset(dataset)
     names = [name.strip() for name in systems.split(",") if name.strip()]
-    taking, notes = contestants(settings.wishes(), data, names, plan)
+    taking, notes = contestants(settings.wishes(), data, names, plan, virtual=where is not None)
     to = console(stderr=True)
     say(to, [("note", note) for note in notes])
     manifest = data.manifest
-    job = Plan(data.address, manifest.fingerprint, settings.deployment(), tuple(taking), repetitions)
+    times = repetitions or (3 if where is None else 1)
+    job = Plan(data.address, manifest.fingerprint, deployment, tuple(taking), times, where)
 
     def tell(turn: Turn, number: int, turns: int, came: str | None) -> None:
         what = f"{number} of {turns}: {turn.contestant.name}, repetition {turn.repetition}"

@@ -93,7 +93,7 @@ class Durations:
     def working(self, who: FunctionId, activity: str, units: int) -> Spells:
         """Return the activity's duration."""
         duration = self.work.get(activity, 0.0)
-        return (Spell(duration(units) if callable(duration) else duration * units),)
+        return (Spell(duration(units) if callable(duration) else duration * units, busy=True),)
 
     def at_store(self, who: FunctionId, sent: int, received: int) -> Spells:
         """Return what the request and its bytes take."""

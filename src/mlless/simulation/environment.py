@@ -126,7 +126,7 @@ class Environment:
             seconds /= functions.speed
             if functions.whole_core is not None and self.memory is not None:
                 most = min(most, self.memory / functions.whole_core)
-        return (Spell(seconds, most, (f"{place} cores",) if place in self._shared else ()),)
+        return (Spell(seconds, most, (f"{place} cores",) if place in self._shared else (), busy=True),)
 
     def _served(self, seconds: float) -> Spells:
         place = self._world.store.host

@@ -15,6 +15,7 @@ from mlless.simulation.faults import SUPERVISOR
 from mlless.simulation.roles import Killed, Role, Roles
 from mlless.simulation.trace import Dismissed, Launched
 
+_LOOK = 0.05  # virtual seconds between two looks at whether functions are over
 Run = Callable[[Role, bytes], None]  # what a function does with its payload
 
 
@@ -55,6 +56,13 @@ class VirtualRuntime:
         """Return the functions that ended since the last call, once their last words have arrived."""
         return self._until(self._roles.roles[SUPERVISOR].time)
 
+    def finish(self, grace: float) -> None:
+        """Let functions come to their end by themselves, in so many virtual seconds at most."""
+        supervisor = self._roles.roles[SUPERVISOR]
+        until = supervisor.time + grace
+        while self._roles.others and supervisor.time < until:
+            supervisor.pause(_LOOK)
+
     def stop(self, grace: float) -> list[Ended]:
         """End the world and every thread in it; ``grace`` is in real seconds."""
         self._roles.end()
@@ -80,7 +88,7 @@ class VirtualRuntime:
             code, cause = 1, traceback.format_exc()
         finally:
             seconds = role.time - role.began
-            ended = Ended(*role.number, code, cpu_seconds=seconds, cause=cause, seconds=seconds)
+            ended = Ended(*role.number, code, cpu_seconds=role.busy, cause=cause, seconds=seconds)
             conditions = self._roles.conditions
             noticed = role.time + conditions.on_its_way(0) + self._roles.faults.notice
             self._ended.append((noticed, ended))

@@ -34,7 +34,8 @@ from mlless.supervisor import Outcome, Safe, Supervisor, final_bill
 from mlless.worker import Identity, Worker
 
 _VERSION = "virtual"
-_NOWHERE = Addresses("virtual", ("",), "")
+GRACE = 10.0  # virtual seconds for functions to exit once the model is there, and real ones for their threads
+NOWHERE = Addresses("virtual", ("",), "")
 
 
 def worker_in(
@@ -97,12 +98,17 @@ class _Fits:
 
 @dataclass(frozen=True)
 class Simulation:
-    """What a simulated job came to; ``seconds`` are virtual, ``left`` the keys that it left in the store."""
+    """What a simulated job came to.
+
+    ``seconds`` are virtual; a core has worked so many of them for its supervisor (``busy``). ``left`` are the
+    keys that are in the store in the end.
+    """
 
     outcome: Outcome
     tables: dict[str, Floats]
     records: list[StepRecord]
     seconds: float
+    busy: float
     bill: Bill | None
     left: frozenset[str]
 
@@ -156,7 +162,7 @@ def simulate(
         version=_VERSION,
         mark=start.mark,
         past=start.past,
-        payload=lambda function: launch_of(spec, _NOWHERE, *function, limit),
+        payload=lambda function: launch_of(spec, NOWHERE, *function, limit),
         listen=hear,
         leavers=leavers,
         safe=safe(role, Beside(roles, role)) if safe else _Copies(store, start.origin),
@@ -167,7 +173,10 @@ def simulate(
     try:
         outcome = supervisor.run()
         tables, _ = checkpoint.read_snapshot(store, outcome.snapshot)
-        bill = final_bill(meter, runtime.stop(10.0), now=role.time, done=role.time)
-        return Simulation(outcome, tables, records, role.time, bill, frozenset(roles.values))
+        seconds = role.time
+        runtime.finish(0.0 if outcome.given_up else GRACE)
+        outcome.ended += (stopped := runtime.stop(GRACE))
+        bill = final_bill(meter, stopped, now=role.time, done=seconds)
+        return Simulation(outcome, tables, records, seconds, role.busy, bill, frozenset(roles.values))
     finally:
-        runtime.stop(10.0)
+        runtime.stop(GRACE)

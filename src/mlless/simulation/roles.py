@@ -44,7 +44,7 @@ class Role:
         self.flow: Flow | None = None  # that it waits for
         self.stopped = 0.0  # until then
         self.killed = self.limit = math.inf  # at these times
-        self.calls = 0
+        self.calls, self.busy = 0, 0.0  # seconds that a core has worked for it
         self.done = False
         self.baton = threading.Semaphore(0)
 
@@ -67,6 +67,7 @@ class Role:
         Where nothing is shared that is known at once, and others need not take their turns meanwhile.
         """
         for spell in spells:
+            self.busy += spell.amount if spell.busy else 0.0
             if not spell.links:
                 self.time += spell.amount / spell.most
             elif spell.amount > 0.0:
@@ -163,6 +164,11 @@ class Roles:
         role = self.roles[number] = Role(self, number, time)
         self._live.append(role)
         return role
+
+    @property
+    def others(self) -> bool:
+        """Whether any role is left but the supervisor."""
+        return len(self._live) > 1
 
     def note(self, event: Traced) -> None:
         """Add to the trace."""

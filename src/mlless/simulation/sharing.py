@@ -19,12 +19,14 @@ from typing import NamedTuple
 class Spell(NamedTuple):
     """Something that takes time: an ``amount``, of which at most so much is done a second, through links.
 
-    Without links nobody is in its way. So many seconds of waiting are ``Spell(seconds)``.
+    Without links nobody is in its way. So many seconds of waiting are ``Spell(seconds)``. With ``busy`` the
+    amount is seconds of a core that works for its role.
     """
 
     amount: float
     most: float = 1.0
     links: tuple[str, ...] = ()
+    busy: bool = False
 
 
 @dataclass(eq=False)
