@@ -7,17 +7,21 @@ RIE := aws-sam-cli==1.170.0  # only for the emulator of AWS Lambda that lies in 
 
 SEED ?= $(shell date +%s)  # of make explore, with the number of its rounds
 ROUNDS ?= 10
+PAIR := --numprocesses=2 --dist=loadfile  # many tests wait for functions to start or to end
 
-.PHONY: demo test quick explore trials check lint types imports build clean
+.PHONY: demo test coverage quick explore trials check lint types imports build clean
 
 demo: .venv/demo  ## train on generated ratings and show the result
 	$(RUN)/python examples/demo.py
 
-test: .venv/dev  ## run all tests
-	$(RUN)/pytest --cov --cov-report=term
+test: .venv/dev  ## run all tests, two files at a time
+	$(RUN)/pytest $(PAIR)
+
+coverage: .venv/dev  ## run all tests, and tell which lines they miss
+	$(RUN)/pytest $(PAIR) --cov --cov-report=term
 
 quick: .venv/dev  ## unit tests and contracts that need no server, in a minute or so
-	$(RUN)/pytest -q -m "not slow" tests/unit tests/contract/test_embedded.py tests/contract/test_folder.py \
+	$(RUN)/pytest $(PAIR) -q -m "not slow" tests/unit tests/contract/test_embedded.py tests/contract/test_folder.py \
 		tests/contract/test_processes.py
 
 explore: .venv/dev  ## other examples for the property tests, as a nightly run
