@@ -390,7 +390,8 @@ class Ledger:
         usual, cold = self.pace.patience(self._steps.plan), self.pace.cold
         patience = Patience(self.step, usual, cold, self.spec.deadlines.start)
         late = dict(self._members.overdue(self._steps.reports, self._opened, patience, now))
-        if self._donor is not None and now - self._asked_donor > usual:
+        # A donor that is ahead reads that it is asked once it waits: some steps later.
+        if self._donor is not None and now - self._asked_donor > usual * (1 + self._steps.slack):
             late[self._donor] = silent(self._donor[0], self.step)
         late |= dict(self._updates.overdue(self.step, usual, now))
         return late | dict(self._succession.overdue(patience, now))

@@ -235,7 +235,7 @@ def test_what_is_pending_is_seen_and_leaves_no_trace(merge: str, tmp_path: Path)
 
 @pytest.mark.parametrize("call", range(67, 90, 7))
 def test_who_was_to_leave_in_some_steps_still_leaves_where_the_job_is_resumed(call: int) -> None:
-    """A checkpoint is made at each step; the supervisor dies somewhere near the one in which that is decided."""
+    """A checkpoint is made at each step; the supervisor dies near the one in which that is decided."""
     spec = msgspec.structs.replace(job("mf", slack=5), checkpoint_every=0.0)
     dead = Faults(blows={SUPERVISOR: Blow("kill", call, after=False)})
     history = History(Fate((dead, Faults()), (None, None), 0.0), trials.dataset("mf"), trials.DURATIONS, None)
@@ -244,3 +244,11 @@ def test_who_was_to_leave_in_some_steps_still_leaves_where_the_job_is_resumed(ca
     assert [record.workers for record in done.records[-2:]] == [3, 3]
     counted = that_count(history.written)
     assert {record.step for record in counted if record.workers == 3} == {*range(11, len(counted))}
+
+
+@pytest.mark.parametrize("slack", [0, 3])
+def test_a_model_that_diverges_ends_the_job_after_the_steps_that_are_settled(slack: int) -> None:
+    done = run(job("lr", slack=slack, optimizer="nesterov", learning_rate=1e30, sync="bsp"))
+    assert done.outcome.stop_reason == "diverged"
+    assert len(done.records) <= 6 + slack
+    assert all(np.isfinite(table).all() for table in done.tables.values())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from tests.unit.test_ledger import START, Game, kinds, sent, spec
 
-from mlless.instructions import Close, Delete, Dismiss, Fail, Instruction, Kept, Launch, Rewind, Send
+from mlless.instructions import Close, Delete, Dismiss, Fail, Instruction, Kept, Launch, Passed, Rewind, Send
 from mlless.mark import Mark, beginning
 from mlless.membership import Schedule
 from mlless.messages import Begin, Commit, Donate, Donated, Origin, Plan, Substitute
@@ -133,6 +133,19 @@ def test_what_a_lost_worker_has_reported_ahead_counts_and_its_successor_begins_a
     [(begin, to)] = sent(game.tell(Donated(1, 0, Origin("donation/2/1.0", 2, "x"))))
     assert isinstance(begin, Begin)
     assert ([plan.step for plan in begin.plans], to) == ([2, 3, 4, 5], ((0, 1),))
+
+
+def test_a_donor_that_is_ahead_has_time_to_come_to_the_question() -> None:
+    game = Loose().go_to(5)
+    game.dies(0)
+    game.hello(0, 1)
+    assert sent(game.report(1)) == [(Donate(5), ((1, 0),))]
+    game.reports(2, 5)
+    usual = game.ledger.pace.patience(game.ledger._steps.plan)
+    game.now += 3 * usual
+    assert game.tell(Passed()) == []
+    game.now += 0.1
+    assert kinds(game.tell(Passed()))[:2] == ["Dismiss", "Launch"]
 
 
 def test_a_word_of_a_lost_worker_that_comes_again_removes_nothing_that_is_needed() -> None:
