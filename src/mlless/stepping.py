@@ -239,10 +239,14 @@ class Stepper:
         """Settle what is pending and publish the whole residual."""
         if self._spec.local_steps:
             return self._published(Taken())
-        epoch = plan.epoch if plan.part else max(plan.epoch - 1, 0)
-        moment = Moment(plan.step - 1, epoch, len(plan.members))
-        moved = self._model.settle(self._replica, self._spec.optimizer, moment, self._samples)
+        moved = self._model.settle(self._replica, self._spec.optimizer, moment_before(plan), self._samples)
         try:
             return Taken(update=self._filter.flush(moved))
         except NotFinite:
             return Taken(finite=False)
+
+
+def moment_before(plan: Plan) -> Moment:
+    """Return the moment of the step before one in which members flush: up to it they settle."""
+    epoch = plan.epoch if plan.part else max(plan.epoch - 1, 0)
+    return Moment(plan.step - 1, epoch, len(plan.members))

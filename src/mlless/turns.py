@@ -22,7 +22,7 @@ from typing import Any
 
 import msgspec
 
-from mlless.baselines import cirrus, itself, lambdaml, pywren, single
+from mlless.baselines import cirrus, itself, lambdaml, pytorch, pywren, single
 from mlless.baselines.contract import System
 from mlless.channels.opening import open_objects
 from mlless.data.dataset import Dataset, open_dataset
@@ -44,6 +44,7 @@ SYSTEMS: Mapping[str, System] = {
     **itself.SYSTEMS,
     **lambdaml.SYSTEMS,
     **cirrus.SYSTEMS,
+    **pytorch.SYSTEMS,
     **pywren.SYSTEMS,
     **single.SYSTEMS,
 }

@@ -253,6 +253,23 @@ def test_scikit_learn_learns_as_by_itself(tmp_path: Path) -> None:
     assert found["intercept"].item() == pytest.approx(own.intercept_.item(), rel=1e-6)
 
 
+def test_vowpal_wabbit_learns_as_by_itself(tmp_path: Path) -> None:
+    vw = pytest.importorskip("vowpalwabbit")
+    write_clicks(tmp_path / "c.svm", rows=2000, features=500, per_row=12, seed=1)
+    found, rows, _ = alone("vowpal-wabbit", tmp_path, tmp_path / "c.svm", epochs=3)
+    source = tmp_path / "rows.vw"
+    with source.open("w") as file:
+        for label, begin, end in zip(rows.labels, rows.starts, rows.starts[1:], strict=False):
+            file.write(f"{2 * int(label) - 1} | {' '.join(map(str, rows.indices[begin:end]))}\n")
+    # Its own constant falls upon no feature with so many bits.
+    options = f"-d {source} --cache_file {tmp_path}/cache --passes 3 --holdout_off -b 20 --quiet"
+    own = vw.Workspace(f"--loss_function logistic {options}")
+    expected = [own.get_weight(index) for index in range(len(found["features"]))]
+    assert found["features"][:, 0] == pytest.approx(np.array(expected), rel=1e-4, abs=1e-6)
+    assert found["intercept"].item() == pytest.approx(own.get_weight(11650396 % (1 << 20)), rel=1e-4)
+    own.finish()
+
+
 def predicted(found: Tables, rows: Any, spec: JobSpec) -> np.ndarray:
     p, q = found["users"][rows.users].astype(float), found["items"][rows.items].astype(float)
     standardised = (p[:, :-1] * q[:, :-1]).sum(axis=1) + p[:, -1] + q[:, -1]

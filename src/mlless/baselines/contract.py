@@ -51,7 +51,8 @@ class System:
     ``about`` says in a line what it is. It trains models of these ``kinds``. Its own ``wishes`` go over those
     of a user. ``packages`` have to be there: by what they are imported as, what is to be installed.
     ``priced``: it needs a tariff. ``served``: its functions meet over servers, which then are on its bill.
-    ``talks``: they use the bus. ``keeps``: options of a training that have no effect on it.
+    ``talks``: they use the bus. ``here``: they run on this machine, whatever the deployment.
+    ``keeps``: options of a training that have no effect on it.
     Functions start at the dotted name ``entry``, which calls ``run_function`` with its module's ``work``.
     ``real`` says why it cannot run in a virtual world: what of it is not over ports and a clock.
     """
@@ -63,6 +64,7 @@ class System:
     priced: bool = False
     served: bool = True
     talks: bool = True
+    here: bool = False
     keeps: Sequence[str] = MLLESS_ALONE
     entry: str = ""
     real: str = ""
@@ -90,7 +92,8 @@ class System:
         # Not above: functions import this module, too, and need nothing of what leads a job.
         from mlless.baselines.leading import run_led
 
-        return run_led(self, name, spec, dataset, out, deployment=deployment, listen=listen)
+        where = Deployment() if self.here else deployment
+        return run_led(self, name, spec, dataset, out, deployment=where, listen=listen)
 
     def play(self, spec: JobSpec, dataset: Dataset, deployment: Deployment) -> Play:
         """Return how a job is played in a virtual world."""

@@ -102,7 +102,7 @@ class Consensus(Stepper):
             table.state[:] = 0  # a new problem
 
         def pull(moment: Moment, samples: int) -> None:
-            rule = self._model.rule(self._spec.optimizer, moment, samples)
+            rule, _ = self._model.rules(self._spec.optimizer, moment, samples)
             for table, centre in zip(tables, centres, strict=True):
                 apart = table.shared + table.residual - centre
                 table.residual[:] = centre + apart / (1 + RHO * step_sizes(table, rule)) - table.shared

@@ -51,7 +51,8 @@ class Stage:
     """What a system has to lead a job: ports, the schedule of its steps, and the books.
 
     ``objects`` at ``place`` are the job's own. Who leads starts functions with ``start`` or ``call``, closes
-    each step with ``close``, or leaves all steps to ``steps``. ``keep`` hears of every best model.
+    each step with ``close``, or leaves all steps to ``steps``. While those are taken, ``following`` is the
+    step after the one that is being taken. ``keep`` hears of every best model.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Stage:
         self._generations: dict[int, int] = {}
         self._ended: dict[int, Ended] = {}
         self._begun = self._closed = False
+        self.following: Plan | None = None
 
     def start(self, tasks: Mapping[int, msgspec.Struct]) -> tuple[FunctionId, ...]:
         """Start a function for each of these workers, its next generation, with its task."""
@@ -213,6 +215,7 @@ class Stage:
         assert plan is not None
         following, best = self.schedule.after(plan), dict[int, Tables]()
         while True:
+            self.following = following
             verdict = self.close(plan, following, take(plan))
             if verdict.best:
                 best = {plan.step: read(plan.step)}

@@ -1,8 +1,8 @@
 """One machine: the tools that one would use there, each in a process of its own, on one thread.
 
-scikit-learn's ``SGDClassifier``, cornac's ``MF`` and surprise's ``SVD`` (both biased SGD: Koren, Bell and
-Volinsky, 2009), all with their own default settings. Their models are written as ours, and scored by our
-kernels.
+scikit-learn's ``SGDClassifier``, Vowpal Wabbit, and by biased SGD (Koren, Bell and Volinsky, 2009) cornac's
+``MF`` and surprise's ``SVD``, all with their own default settings. Their models are written as ours, and
+scored by our kernels.
 
 A step is an epoch over all rows, so that early stopping works as for everyone; surprise cannot go on with a
 fit, so that all of one is a step. The training loss is that of the first rows alone. To import a library does
@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import importlib
 import os
+import tempfile
 import warnings
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import msgspec
@@ -27,7 +29,6 @@ from mlless.data.assembly import assemble
 from mlless.data.dataset import Dataset
 from mlless.data.groups import joined
 from mlless.data.holding import Holding
-from mlless.deployment import Deployment
 from mlless.job import Factorization, JobSpec, Logistic
 from mlless.local import begin
 from mlless.messages import (
@@ -80,6 +81,43 @@ class _Sgd:
     def tables(self) -> Tables:
         weights, intercept = self._model.coef_.T, self._model.intercept_.reshape(1, 1)
         return {"features": weights.astype(np.float32), "intercept": intercept.astype(np.float32)}
+
+
+class _Vowpal:
+    """Vowpal Wabbit over a file of its own format, from which it makes its cache in the first epoch."""
+
+    def __init__(self, spec: JobSpec, rows: Any) -> None:
+        assert isinstance(spec.model, Logistic)
+        self._features, self._used = spec.model.features, np.unique(rows.indices)
+        self._folder = tempfile.TemporaryDirectory(prefix="mlless-vw-")
+        self._data, self._model = (Path(self._folder.name) / name for name in ("rows.txt", "model"))
+        bits = self._features.bit_length()  # one weight more than features: that of the constant
+        self._options = f"--loss_function logistic -b {bits} --noconstant --holdout_off --quiet"
+        values = np.ones(len(rows.indices), np.float32) if rows.values is None else rows.values
+        weights = np.ones(len(rows), np.float32) if rows.weights is None else rows.weights
+        entries = [f"{index}:{value:.9g}" for index, value in zip(rows.indices, values, strict=True)]
+        starts = rows.starts.tolist()
+        with self._data.open("w") as file:
+            for row, (label, weight) in enumerate(zip(rows.labels, weights, strict=True)):
+                told = " ".join(entries[starts[row] : starts[row + 1]])
+                file.write(f"{1 if label else -1} {weight:.9g} | {self._features}:1 {told}\n")
+
+    def epoch(self) -> None:
+        from vowpalwabbit import Workspace
+
+        before = f"-i {self._model}" if self._model.exists() else ""
+        files = f"-d {self._data} --cache_file {self._data}.cache -f {self._model} {before}"
+        Workspace(f"{self._options} {files}").finish()
+
+    def tables(self) -> Tables:
+        from vowpalwabbit import Workspace
+
+        found = Workspace(f"-i {self._model} --quiet")
+        weights = np.zeros((self._features, 1), np.float32)
+        weights[self._used, 0] = [found.get_weight(index) for index in self._used.tolist()]
+        intercept = np.array([[found.get_weight(self._features)]], np.float32)
+        found.finish()
+        return {"features": weights, "intercept": intercept}
 
 
 class _Cornac:
@@ -137,6 +175,7 @@ def _standardised(spec: Factorization, mean: float, p: Any, p_bias: Any, q: Any,
 
 LEARNERS: dict[str, tuple[str, type[Learner]]] = {
     "sklearn-sgd": ("sklearn.linear_model", _Sgd),
+    "vowpal-wabbit": ("vowpalwabbit", _Vowpal),
     "cornac": ("cornac.models", _Cornac),
     "surprise": ("surprise", _Surprise),
 }
@@ -233,10 +272,6 @@ class _Single(System):
         spec = super().plan(wishes, dataset)
         return msgspec.structs.replace(spec, batch_size=spec.rows)
 
-    def run(self, *arguments: Any, deployment: Deployment, **more: Any) -> Any:
-        """Run on this machine, whatever the deployment."""
-        return super().run(*arguments, deployment=Deployment(), **more)
-
 
 def _single(learner: str, about: str, kind: Literal["mf", "lr"], package: str, **wishes: object) -> System:
     return _Single(
@@ -245,6 +280,7 @@ def _single(learner: str, about: str, kind: Literal["mf", "lr"], package: str, *
         wishes={"workers": 1, "sync": "bsp", **wishes},
         packages={LEARNERS[learner][0].partition(".")[0]: package},
         served=False,
+        here=True,
         keeps=(*MLLESS_ALONE, "optimizer", "learning_rate", "l2", "batch_size"),
         entry="mlless.baselines.single:main",
         real="what its library takes is not known",
@@ -254,6 +290,7 @@ def _single(learner: str, about: str, kind: Literal["mf", "lr"], package: str, *
 
 SYSTEMS = {
     "sklearn-sgd": _single("sklearn-sgd", "scikit-learn's SGDClassifier on one thread", "lr", "scikit-learn"),
+    "vowpal-wabbit": _single("vowpal-wabbit", "Vowpal Wabbit on one thread", "lr", "vowpalwabbit"),
     "cornac": _single("cornac", "cornac's MF on one thread", "mf", "cornac"),
     "surprise": _single("surprise", "surprise's SVD on one thread", "mf", "scikit-surprise", epochs=1),
 }

@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from mlless.job import Adagrad, Nesterov
-from mlless.kernels.arrays import ClicksArrays, Floats, Ids, Outbox, RatingsArrays, Sent
+from mlless.kernels.arrays import ClicksArrays, Floats, Ids, Outbox, RatingsArrays, Rule, Sent
 from mlless.messages import Sums
 from mlless.replica import Replica, TableShape
 
@@ -51,6 +51,10 @@ class Model(Protocol):
         self, generator: np.random.Generator, rows: Mapping[str, int] | None = None
     ) -> dict[str, Floats]:
         """Return x_0, table by table: of all rows, or as that of so many further ``rows``."""
+        ...
+
+    def rules(self, optimizer: Adagrad | Nesterov, moment: Moment, samples: int) -> tuple[Rule, Rule]:
+        """Return how the rows of each table move in a step on so many samples."""
         ...
 
     def step(

@@ -49,6 +49,14 @@ class FactorizationModel:
             arrays[shape.name] = array
         return arrays
 
+    def rules(self, optimizer: Adagrad | Nesterov, moment: Moment, samples: int) -> tuple[Rule, Rule]:
+        """Return how users and items move.
+
+        Damping of items, which all members train, is divided by the square root of the members, as measured.
+        """
+        together = 1.0 / math.sqrt(moment.members)
+        return rule_of(optimizer, moment, damping=1.0), rule_of(optimizer, moment, damping=together)
+
     def step(
         self,
         replica: Replica,
@@ -59,10 +67,9 @@ class FactorizationModel:
     ) -> tuple[float, tuple[Sent, ...]]:
         """Step along the batch's gradient: summed for Adagrad, which has no scale; else of the mean.
 
-        The gradient of the mean squared error has a factor of 2, and so has the published one. Damping of
-        items, which all members train, is divided by the square root of the members, as measured.
+        The gradient of the mean squared error has a factor of 2, and so has the published one.
         """
-        return self._step(replica, batch, optimizer, self._rules(optimizer, moment), publish)
+        return self._step(replica, batch, optimizer, self.rules(optimizer, moment, batch.samples), publish)
 
     def gradient(
         self, replica: Replica, batch: BatchArrays, optimizer: Adagrad | Nesterov, publish: Filter
@@ -79,16 +86,9 @@ class FactorizationModel:
         samples: int,
     ) -> bool:
         """Move users and items along directions."""
-        parts = zip(replica.tables, directions, self._rules(optimizer, moment), strict=True)
+        parts = zip(replica.tables, directions, self.rules(optimizer, moment, samples), strict=True)
         finite = [move_rows(table, *direction, rule) for table, direction, rule in parts]
         return all(finite)
-
-    def _rules(self, optimizer: Adagrad | Nesterov, moment: Moment) -> tuple[Rule, Rule]:
-        """Return how users and items move: damping of items is shared by the members, as measured."""
-        return (
-            rule_of(optimizer, moment, damping=1.0),
-            rule_of(optimizer, moment, damping=1.0 / math.sqrt(moment.members)),
-        )
 
     def _step(
         self,

@@ -43,6 +43,15 @@ class LogisticModel:
             "intercept": np.full((intercept, 1), self.spec.intercept, np.float32),
         }
 
+    def rules(self, optimizer: Adagrad | Nesterov, moment: Moment, samples: int) -> tuple[Rule, Rule]:
+        """Return how features move, and the intercept, which is free of L2.
+
+        Damping grows as measured: with members^(1/4), of the mean gradient.
+        """
+        damping = moment.members**0.25 / samples
+        rule = rule_of(optimizer, moment, damping=damping, decay=self.spec.l2)
+        return rule, rule._replace(decay=0.0)
+
     def step(
         self,
         replica: Replica,
@@ -52,7 +61,7 @@ class LogisticModel:
         publish: Filter,
     ) -> tuple[float, tuple[Sent, ...]]:
         """Step along the batch's mean gradient; L2 in proximal form for the steps a row has missed."""
-        return self._step(replica, batch, self.rule(optimizer, moment, batch.samples), publish)
+        return self._step(replica, batch, self.rules(optimizer, moment, batch.samples)[0], publish)
 
     def gradient(
         self, replica: Replica, batch: BatchArrays, optimizer: Adagrad | Nesterov, publish: Filter
@@ -69,8 +78,7 @@ class LogisticModel:
         samples: int,
     ) -> bool:
         """Move features and intercept along directions, L2 included."""
-        rule = self.rule(optimizer, moment, samples)
-        parts = zip(replica.tables, directions, (rule, rule._replace(decay=0.0)), strict=True)
+        parts = zip(replica.tables, directions, self.rules(optimizer, moment, samples), strict=True)
         finite = [move_rows(table, *direction, own) for table, direction, own in parts]
         return all(finite)
 
@@ -93,12 +101,8 @@ class LogisticModel:
     def settle(self, replica: Replica, optimizer: Adagrad | Nesterov, moment: Moment, samples: int) -> bool:
         """Apply the L2 pull of the steps that passed a row by."""
         if self.spec.l2 > 0:
-            settle_decay(replica.tables[0], self.rule(optimizer, moment, samples))
+            settle_decay(replica.tables[0], self.rules(optimizer, moment, samples)[0])
         return self.spec.l2 > 0
-
-    def rule(self, optimizer: Adagrad | Nesterov, moment: Moment, samples: int) -> Rule:
-        """Return the kernel's rule; damping grows as measured: with members^(1/4), of the mean gradient."""
-        return rule_of(optimizer, moment, damping=moment.members**0.25 / samples, decay=self.spec.l2)
 
     def evaluate(self, replica: Replica, batch: BatchArrays) -> Sums:
         """Return log loss (weighted) and the histograms of scores."""
