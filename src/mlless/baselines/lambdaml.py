@@ -57,7 +57,7 @@ from mlless.wishes import Wishes
 if TYPE_CHECKING:
     from mlless.baselines.leading import Stage
 
-RHO, PASSES = 0.01, 10  # of ADMM: penalty, and local epochs a round; as in the published programs
+RHO, PASSES = 24.0, 10  # of ADMM: penalty times rows, and local epochs a round
 _AVERAGED = {"sync": "bsp", "merge": "mean", "slack": 0}
 _MODEL = "model"
 
@@ -79,9 +79,9 @@ class _Locally(Itself):
 class Consensus(Stepper):
     """One worker's part in consensus ADMM (Boyd et al., 2011, sections 7.1 and 8.2), in scaled form.
 
-    A worker's x is to minimise its mean loss plus ``RHO`` / 2 times the squared distance to z - u. It takes
+    A worker's x is to minimise its mean loss plus rho / 2 times the squared distance to z - u. It takes
     mini-batches with the job's optimizer; after each comes the proximal step of that distance, in O(model).
-    z minimises L2 plus ``RHO`` / 2 times the squared distances to all x + u: it is their mean, shrunk. So all
+    z minimises L2 plus rho / 2 times the squared distances to all x + u: it is their mean, shrunk. So all
     publish their shrunk x + u less z, and what the rule ``mean`` makes of these is the next z. The intercept
     is not shrunk. Workers own about as many rows, and their mean losses count alike.
     """
@@ -90,7 +90,8 @@ class Consensus(Stepper):
         super().__init__(spec, holding, replica, clock, laps)
         assert isinstance(spec.model, Logistic)
         self._model: LogisticModel = LogisticModel(msgspec.structs.replace(spec.model, l2=0.0))
-        self._shrink = RHO / (RHO + spec.model.l2), 1.0
+        self._rho = RHO / spec.rows
+        self._shrink = self._rho / (self._rho + spec.model.l2), 1.0
         self._sums: list[Floats] = []  # x + u of the round before
 
     def _train_locally(self, plan: Plan) -> Taken:
@@ -105,7 +106,7 @@ class Consensus(Stepper):
             rule, _ = self._model.rules(self._spec.optimizer, moment, samples)
             for table, centre in zip(tables, centres, strict=True):
                 apart = table.shared + table.residual - centre
-                table.residual[:] = centre + apart / (1 + RHO * step_sizes(table, rule)) - table.shared
+                table.residual[:] = centre + apart / (1 + self._rho * step_sizes(table, rule)) - table.shared
 
         total = Taken()
         for number in range(PASSES):

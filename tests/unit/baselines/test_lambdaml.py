@@ -186,6 +186,14 @@ def test_a_worker_that_is_killed_is_replaced(
     assert loss - least < 1.2 * (expected - least) + 1e-3
 
 
+def test_who_hands_over_between_local_steps_leaves_the_same_bits() -> None:
+    dataset = trials.dataset("lr")
+    spec = planned("lambdaml-averaging", dataset, epochs=12)
+    limited = simulate(spec, dataset, trials.DURATIONS, limit=5.0)
+    assert sum(record.handovers for record in limited.records) >= 3
+    assert bits(limited.tables) == bits(simulate(spec, dataset, trials.DURATIONS).tables)
+
+
 def test_one_worker_has_nobody_to_agree_with() -> None:
     for name in ("lambdaml-averaging", "lambdaml-admm"):
         with pytest.raises(UsageError, match="one worker has no models to average"):
