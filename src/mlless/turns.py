@@ -22,7 +22,7 @@ from typing import Any
 
 import msgspec
 
-from mlless.baselines import cirrus, itself, lambdaml, pytorch, pywren, single
+from mlless.baselines import cirrus, itself, lambdaml, pytorch, pywren, single, siren
 from mlless.baselines.contract import System
 from mlless.channels.opening import open_objects
 from mlless.data.dataset import Dataset, open_dataset
@@ -45,6 +45,7 @@ SYSTEMS: Mapping[str, System] = {
     **lambdaml.SYSTEMS,
     **cirrus.SYSTEMS,
     **pytorch.SYSTEMS,
+    **siren.SYSTEMS,
     **pywren.SYSTEMS,
     **single.SYSTEMS,
 }

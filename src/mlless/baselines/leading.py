@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 
 import msgspec
 
@@ -134,12 +133,15 @@ class Stage:
         assert isinstance(failure, Failure)
         return losses.failed(failure, f"{what} failed")
 
-    def call(self, tasks: Mapping[int, msgspec.Struct], what: str) -> dict[int, FunctionId]:
+    def call(
+        self, tasks: Mapping[int, msgspec.Struct], what: str, seconds: float | None = None
+    ) -> dict[int, FunctionId]:
         """Start functions and return, by worker, those that have done their task, once all have.
 
-        Who is lost is started anew, as long as that does not happen too often.
+        Who is lost is started anew, as long as that does not happen too often. Those that have not done it
+        within so many ``seconds`` are ended, and left out.
         """
-        began, within = self.clock.now(), self.spec.deadlines.commit
+        began, within, late = self.clock.now(), self.spec.deadlines.commit, False
         running, done = set(self.start(tasks)), dict[int, FunctionId]()
         while running:
             for one in self.ended():
@@ -147,9 +149,12 @@ class Stage:
                 running.discard(me)
                 if one.code == 0:
                     done[one.worker] = me
-                    continue
-                running.add(self.replace(one, what, tasks[one.worker]))
+                elif not late:
+                    running.add(self.replace(one, what, tasks[one.worker]))
             waited = self.clock.now() - began
+            if seconds is not None and waited > seconds and not late:
+                late = True
+                self.session.runtime.end(running)
             if waited > within:
                 self.session.runtime.end(running)
                 raise DeadlineExceeded(f"{what}: {len(running)} functions are not done within {within:g} s")
@@ -187,6 +192,15 @@ class Stage:
                 return message
         raise DeadlineExceeded(f"no function was heard for {self.spec.deadlines.commit:g} s")
 
+    def keep(self, step: int, tables: Tables) -> None:
+        """Let the run's files have the model before a step, which is the best so far."""
+        assert self.closing.best is not None
+        self._keep(self.closing.best, lambda: (tables, step))
+
+    def cost(self) -> float:
+        """Return the dollars that the job has cost so far; nothing without a tariff."""
+        return 0.0 if self._meter is None else self._meter.cost(self.clock.now())
+
     def use(self, usage: Usage) -> None:
         """Put requests and traffic on the bill that no report tells of."""
         if self._meter is not None:
@@ -219,8 +233,7 @@ class Stage:
             verdict = self.close(plan, following, take(plan))
             if verdict.best:
                 best = {plan.step: read(plan.step)}
-                assert self.closing.best is not None
-                self._keep(self.closing.best, partial(_newest, best))
+                self.keep(plan.step, best[plan.step])
             if following is None:
                 chosen = self.closing.chosen(plan.step)
                 return best[chosen.step] if chosen.restored else read(plan.step), chosen
@@ -240,11 +253,6 @@ class Stage:
             pids,
             list(self._ended.values()),
         )
-
-
-def _newest(best: dict[int, Tables]) -> tuple[Tables, int]:
-    ((step, tables),) = best.items()
-    return tables, step
 
 
 def _both(before: Ended, now: Ended) -> Ended:
