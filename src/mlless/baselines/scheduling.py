@@ -85,7 +85,8 @@ class Fixed:
 class PolicyGradient:
     """REINFORCE (Williams, 1992) with a linear softmax over the state.
 
-    The baseline is the mean return so far. Returns are taken as they are: in units of a deviation known from a few of them, some seeds never learnt.
+    The baseline is the mean return so far. Returns are taken as they are: in units of a deviation known from
+    a few of them, some seeds never learnt.
     """
 
     def __init__(self, actions: int, generator: np.random.Generator, rate: float = 0.1) -> None:
