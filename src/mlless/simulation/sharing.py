@@ -82,16 +82,14 @@ class Sharing:
     def _share(self, changed: Flow, now: float) -> None:
         """Find the rates of all flows that one which has begun or ended has to do with."""
         flows, links = self._together(changed)
-        for flow in flows:
-            flow.left = max(0.0, flow.left - flow.rate * (now - flow.since))
-            flow.since = now
         before = [flow.rate for flow in flows]
         self._fill(flows, links)
         for flow, rate in zip(flows, before, strict=True):
             if flow.rate != rate or flow is changed:
+                flow.left = max(0.0, flow.left - rate * (now - flow.since))
+                flow.since = now
                 flow.version += 1
-                end = now + flow.left / flow.rate if flow.rate else math.inf
-                heapq.heappush(self._ends, (end, flow.number, flow.version, flow))
+                heapq.heappush(self._ends, (now + flow.left / flow.rate, flow.number, flow.version, flow))
 
     def _together(self, one: Flow) -> tuple[list[Flow], list[str]]:
         """Return the flows that share a link with it, or with those that do, and so on; and their links."""
@@ -101,13 +99,20 @@ class Sharing:
             for number, flow in self._on[waiting.pop()].items():
                 if number not in flows:
                     flows[number] = flow
-                    new = [link for link in flow.spell.links if link not in links]
-                    links.update(dict.fromkeys(new))
-                    waiting += new
-        return [flows[number] for number in sorted(flows)], list(links)
+                    if len(flow.spell.links) > 1:
+                        new = [link for link in flow.spell.links if link not in links]
+                        links.update(dict.fromkeys(new))
+                        waiting += new
+        return list(flows.values()), list(links)
 
     def _fill(self, flows: list[Flow], links: list[str]) -> None:
         """Give every flow its fair share of the links, which nobody else uses."""
+        if len(links) == 1 and flows:  # as of a store's card, through which all go
+            share = self._capacity(links[0]) / len(flows)
+            if all(flow.spell.most >= share for flow in flows):
+                for flow in flows:
+                    flow.rate = share
+                return
         free = {link: self._capacity(link) for link in links}
         growing = {link: len(self._on[link]) for link in links}
         rest = sorted(flows, key=_most)
