@@ -34,7 +34,7 @@ from mlless.diagnosis import (
     versions_finding,
 )
 from mlless.errors import CodecError, DeadlineExceeded, MLLessError, hidden
-from mlless.instructions import Ended
+from mlless.instructions import Exited
 from mlless.interrupts import interruptible
 from mlless.job import Deadlines
 from mlless.locations import Directory, place_of
@@ -227,7 +227,7 @@ def gather(
                         hub.broadcast(_ANSWER, [(event.worker, 0)])
                 case Failure():
                     raise failed(event, f"function {event.worker} failed")
-                case Ended() if len(times) <= ROUNDS:
+                case Exited() if len(times) <= ROUNDS:
                     raise died(event, f"function {event.worker} ended before it had reported")
         if not events and now >= deadline:
             raise DeadlineExceeded(

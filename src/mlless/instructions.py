@@ -12,7 +12,7 @@ from mlless.stopping import Score
 
 
 @dataclass(frozen=True)
-class Ended:
+class Exited:
     """Event: a function is over. ``killed`` by a signal, or for what ``cause`` the runtime knows.
 
     ``peak``: the bytes of memory that it had at most, where the runtime knows. ``done``: it has come to its
@@ -36,7 +36,7 @@ class Passed:
     late: bool = False
 
 
-Event = FromWorker | Ended | Passed | Verdict
+Event = FromWorker | Exited | Passed | Verdict
 
 
 @dataclass(frozen=True)

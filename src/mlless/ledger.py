@@ -22,8 +22,8 @@ from mlless.instructions import (
     Delete,
     Dismiss,
     Done,
-    Ended,
     Event,
+    Exited,
     Fail,
     Forget,
     Instruction,
@@ -136,7 +136,7 @@ class Ledger:
                 yield from self._commit(event, now)
             case Passed():
                 yield from self._pass(event, now)
-            case Ended():
+            case Exited():
                 who = event.worker, event.generation
                 if self._counts(who) and not (event.done and self._succession.is_leaving(who)):
                     error = died(event, f"worker {event.worker} died in step {self.step}")

@@ -13,7 +13,7 @@ from mlless.errors import (
     WorkerFailed,
     WorkerLost,
 )
-from mlless.instructions import Ended
+from mlless.instructions import Exited
 from mlless.memory import megabytes
 from mlless.messages import PROTOCOL, Failure, Hello, Report
 
@@ -59,7 +59,7 @@ def failed(failure: Failure, what: str) -> WorkerFailed:
     return error
 
 
-def died(ended: Ended, what: str) -> WorkerLost:
+def died(ended: Exited, what: str) -> WorkerLost:
     """Return the error of a function that is over without a word; ``what`` names it."""
     if "\n" in ended.cause:
         *_, last = ended.cause.splitlines()

@@ -38,14 +38,14 @@ class Reception:
             self._slept += stalled
         return now - self._slept
 
-    def next(self) -> list[FromWorker | instructions.Ended]:
+    def next(self) -> list[FromWorker | instructions.Exited]:
         """Return what comes next, in order; nothing if it takes a while."""
         message = self._receive()
         if message is not None:
             return [message]
         self.hear_of_ends()
         ended, self._fresh = self._fresh, []
-        words: list[FromWorker | instructions.Ended] = []
+        words: list[FromWorker | instructions.Exited] = []
         while ended and (message := self._hub.receive(0.0)) is not None:  # their last words come first
             words.append(message)
         return [*words, *map(event_of, ended)]
@@ -70,8 +70,8 @@ class Reception:
         return message
 
 
-def event_of(one: Ended) -> instructions.Ended:
+def event_of(one: Ended) -> instructions.Exited:
     """Return what the ledger is told of a function that is over."""
-    return instructions.Ended(
+    return instructions.Exited(
         one.worker, one.generation, one.code < 0, one.describe(), one.cause, one.peak, one.code == 0
     )

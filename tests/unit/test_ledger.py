@@ -11,8 +11,8 @@ from mlless.instructions import (
     Delete,
     Dismiss,
     Done,
-    Ended,
     Event,
+    Exited,
     Fail,
     Forget,
     Instruction,
@@ -124,7 +124,7 @@ class Game:
         return Report(worker, generation, step, 5, 1.0, published, True, 1, 1, 0, 0, 0, Times(keep=keep))
 
     def dies(self, worker: int, generation: int = 0) -> list[Instruction]:
-        return self.tell(Ended(worker, generation, True, "signal SIGKILL"))
+        return self.tell(Exited(worker, generation, True, "signal SIGKILL"))
 
     def verdict(
         self,

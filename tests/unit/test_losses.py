@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mlless.errors import WorkerFailed, WorkerLost
-from mlless.instructions import Ended
+from mlless.instructions import Exited
 from mlless.losses import LEAST, PER_WORKER, TRIES, WINDOW, Losses, died, failed
 from mlless.messages import Failure
 
@@ -16,26 +16,26 @@ CRASH = "Traceback (most recent call last):\n  ...\nMemoryError: no more"
     ("ended", "told"),
     [
         (
-            Ended(1, 0, True, "signal SIGKILL"),
+            Exited(1, 0, True, "signal SIGKILL"),
             "it died: found signal SIGKILL. Was it out of memory, or killed from outside?",
         ),
         (
-            Ended(1, 0, True, "signal SIGKILL", peak=70 << 20),
+            Exited(1, 0, True, "signal SIGKILL", peak=70 << 20),
             "it died: found signal SIGKILL. It had 70 MB of memory at most: was it out of memory, or killed "
             "from outside?",
         ),
         (
-            Ended(1, 0, False, "exit code 1"),
+            Exited(1, 0, False, "exit code 1"),
             "it died: found exit code 1. Set MLLESS_DEBUG=1 to see its own traceback",
         ),
-        (Ended(1, 0, False, "exit code 1", "it ran out of time"), "it died: it ran out of time"),
+        (Exited(1, 0, False, "exit code 1", "it ran out of time"), "it died: it ran out of time"),
         (
-            Ended(1, 0, False, "exit code 1", CRASH),
+            Exited(1, 0, False, "exit code 1", CRASH),
             f"it died: MemoryError: no more. Its traceback:\n{CRASH}",
         ),
     ],
 )
-def test_a_death_is_told_with_what_is_known_of_it(ended: Ended, told: str) -> None:
+def test_a_death_is_told_with_what_is_known_of_it(ended: Exited, told: str) -> None:
     error = died(ended, "it died")
     assert isinstance(error, WorkerLost)
     assert str(error) == told

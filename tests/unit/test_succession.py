@@ -12,8 +12,8 @@ from mlless.instructions import (
     Delete,
     Dismiss,
     Done,
-    Ended,
     Event,
+    Exited,
     Fail,
     Forget,
     Instruction,
@@ -168,9 +168,9 @@ def test_all_may_hand_over_at_once() -> None:
 def test_a_function_that_exits_before_its_last_word_comes_is_not_lost() -> None:
     game = Limited()
     game.handing(1)
-    assert game.tell(Ended(1, 0, False, "exit code 0", done=True)) == []
+    assert game.tell(Exited(1, 0, False, "exit code 0", done=True)) == []
     assert kinds(game.tell(game.handed(1))) == ["Begin"]
-    assert game.tell(Ended(1, 0, False, "exit code 0", done=True)) == []
+    assert game.tell(Exited(1, 0, False, "exit code 0", done=True)) == []
 
 
 def test_what_the_old_one_says_again_changes_nothing() -> None:
@@ -187,7 +187,7 @@ def test_what_the_old_one_says_again_changes_nothing() -> None:
 
 @pytest.mark.parametrize(
     "end",
-    [Ended(1, 0, True, "signal SIGALRM"), Failure(1, 0, 1, "cannot write", 7, "")],
+    [Exited(1, 0, True, "signal SIGALRM"), Failure(1, 0, 1, "cannot write", 7, "")],
     ids=["killed", "failed"],
 )
 def test_where_the_old_one_is_lost_its_successor_starts_from_a_donation(end: Event) -> None:

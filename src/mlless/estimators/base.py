@@ -70,7 +70,7 @@ def dataset_in(data: Data, y: Any = None) -> Dataset | None:
     return data if isinstance(data, Dataset) else open_dataset(data)
 
 
-class Ended(NamedTuple):
+class FitEnd(NamedTuple):
     """How one training ended, after so many epochs, and with which model."""
 
     stop_reason: str
@@ -162,13 +162,13 @@ class Trained(CallbackSupportMixin, Parameters):
         )
         return spec, dataset
 
-    def _train_here(self, spec: JobSpec, dataset: Dataset, goes_on: bool, hear: Hear) -> Ended:
+    def _train_here(self, spec: JobSpec, dataset: Dataset, goes_on: bool, hear: Hear) -> FitEnd:
         course = grow(self._course, spec.model, spec.seed) if goes_on else begin(spec.model, spec.seed)
         self._course, self._model = course, spec.model
         ending = train_here(spec, dataset, course, clock=SystemClock(), listen=hear)
-        return Ended(ending.stop_reason, ending.last.epoch, ending.model)
+        return FitEnd(ending.stop_reason, ending.last.epoch, ending.model)
 
-    def _train_elsewhere(self, spec: JobSpec, dataset: Dataset, goes_on: bool, hear: Hear) -> Ended:
+    def _train_elsewhere(self, spec: JobSpec, dataset: Dataset, goes_on: bool, hear: Hear) -> FitEnd:
         """Train with worker processes; a data set in memory is put into a temporary folder for them."""
         with tempfile.TemporaryDirectory(prefix="mlless-") as folder, as_value_error():
             if dataset.location == IN_MEMORY:
@@ -179,7 +179,7 @@ class Trained(CallbackSupportMixin, Parameters):
         summary = run.summary
         # The last step moves nothing.
         self._course, self._model = resume(spec.model, summary.steps - 1, tables), spec.model
-        return Ended(
+        return FitEnd(
             summary.stop_reason, summary.epochs, Choice(summary.model_step, summary.heldout, summary.restored)
         )
 
