@@ -179,13 +179,13 @@ class Supervisor:
             self._costing.check_start(now)
         if self._ledger.is_silent(self._reception.awake()):
             # It waits for a store that is away, and ``awake`` takes that off the time that counts.
-            self._store.keep(self._kept)
+            self._store.renew(self._kept)
         late = self._costing.late(now)
         if late:
             self._closing.ask("time")
         self._feed(Passed(asked=self._asked, late=late))
         if now - self._renewed > self._spec.deadlines.expiry / 8:
-            self._store.keep(self._kept)  # by themselves they expire, as all keys do
+            self._store.renew(self._kept)  # by themselves they expire, as all keys do
             self._renewed = now
 
     def _carry_out(self, instructions: Sequence[Instruction]) -> None:

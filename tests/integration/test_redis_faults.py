@@ -188,7 +188,7 @@ class TestStore:
         for name in names:
             assert 0 < client.pttl(name) <= EXPIRY * 1000
             client.pexpire(name, 100_000)
-        store.keep(["small", "large", "absent"])
+        store.renew(["small", "large", "absent"])
         assert all(client.pttl(name) > 100_000 for name in names)
 
     @pytest.mark.usefixtures("small_parts")
@@ -745,7 +745,7 @@ class TestTold:
         client.execute_command("ACL", "SETUSER", "limited", *allowed)
         store = RedisStore((url,), job, EXPIRY, PATIENCE)
         store.put("key", [bytes(2 << 20)])
-        store.keep(["key"])
+        store.renew(["key"])
         assert len(store.get(["key"])[0]) == 2 << 20
         store.destroy()
         hub = RedisHub(url, job, EXPIRY, PATIENCE)

@@ -175,7 +175,7 @@ class EmbeddedStore:
                 else:
                     os.rename(path, self._spare(key))
 
-    def keep(self, keys: Iterable[str]) -> None:
+    def renew(self, keys: Iterable[str]) -> None:
         """Do nothing: files stay until the job's folder is removed."""
 
     def destroy(self) -> None:

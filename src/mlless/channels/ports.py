@@ -78,7 +78,7 @@ class KeyValueStore(Protocol):
     A value may be read by anyone as soon as ``put`` has returned, whole or not at all. What
     ``get`` returns stays valid when the key is deleted or replaced afterwards. A job's driver
     deletes all of the job's keys at its end with ``destroy``. Should it not come to that, keys expire where
-    the adapter's servers can do so: ``expiry`` seconds after they were put or kept. Threads may share a
+    the adapter's servers can do so: ``expiry`` seconds after they were put or renewed. Threads may share a
     store.
     """
 
@@ -98,7 +98,7 @@ class KeyValueStore(Protocol):
         """Remove the keys; those that are absent are passed over."""
         ...
 
-    def keep(self, keys: Iterable[str]) -> None:
+    def renew(self, keys: Iterable[str]) -> None:
         """Put off the expiry of keys that are needed for longer; those that are absent are passed over."""
         ...
 

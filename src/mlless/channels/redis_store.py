@@ -125,7 +125,7 @@ class RedisStore:
         """Remove the keys, in one round trip unless there are parts to remove as well."""
         self._with_parts(list(keys), ("UNLINK",))
 
-    def keep(self, keys: Iterable[str]) -> None:
+    def renew(self, keys: Iterable[str]) -> None:
         """Put off the expiry of the keys and their parts."""
         self._with_parts(list(keys), ("PEXPIRE",), (self._expiry,))
 

@@ -61,7 +61,7 @@ class Store:
             for key in keys:
                 self._roles.values.pop(key, None)
 
-    def keep(self, keys: Iterable[str]) -> None:
+    def renew(self, keys: Iterable[str]) -> None:
         """Do nothing: no key expires."""
         with self._calling():
             pass

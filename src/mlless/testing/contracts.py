@@ -180,7 +180,7 @@ class KeyValueStoreContract:
                 own, shared = store.get([f"of/{n}", "shared"])
                 assert bytes(own) == _sized(1000 * turn, n)
                 assert bytes(shared) == _sized(100_000)
-            store.keep([f"of/{n}"])
+            store.renew([f"of/{n}"])
             store.delete([f"of/{n}"])
 
         with ThreadPoolExecutor(4) as threads:
