@@ -28,7 +28,7 @@ from mlless.membership import Schedule
 from mlless.records import StepRecord
 from mlless.report import files, left, safe
 from mlless.report.files import RunFiles
-from mlless.report.history import CHECKPOINT, HISTORY, SUMMARY, decoded, is_finished, whole_lines
+from mlless.report.history import CHECKPOINT, SUMMARY, decoded, is_finished, stored_history, whole_lines
 from mlless.report.keeper import APART, SHARE, Keeper
 from mlless.report.lease import Hold
 from mlless.report.left import Left, fresh, resuming
@@ -267,4 +267,4 @@ class History:
     @property
     def written(self) -> list[StepRecord]:
         """The records of the history in the run's place, also of steps that were taken again."""
-        return decoded(whole_lines(self.objects.get(HISTORY)))
+        return decoded(whole_lines(stored_history(self.objects)))

@@ -41,7 +41,8 @@ class Verdict:
     """What is to follow on a closed step.
 
     ``best``: the model before it is the best so far. ``leavers`` are to go. ``stop`` asks for the end,
-    ``diverged`` for one without another mini-batch. ``progress`` is how the job stands.
+    ``diverged`` for one without another mini-batch. ``progress`` is how the job stands. ``mark`` asks for a
+    checkpoint now.
     """
 
     best: bool
@@ -49,6 +50,7 @@ class Verdict:
     stop: bool
     diverged: bool
     progress: Progress
+    mark: bool = False
 
 
 class Closing:

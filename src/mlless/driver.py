@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,7 +32,7 @@ from mlless.locations import Location, Place, place_of
 from mlless.membership import Schedule
 from mlless.memory import peak_memory
 from mlless.recipes import changed, job_of
-from mlless.records import StepRecord, Summary
+from mlless.records import RUNNING, StepRecord, Summary
 from mlless.report.files import RunFiles
 from mlless.report.left import Left, Start, fresh
 from mlless.report.leftover import make_way
@@ -139,6 +140,7 @@ def run_job(
     keeps: bool = True,
     detached: Detached | None = None,
     left: Left | None = None,
+    within: float | None = None,
     entry: str = ENTRY,
     system: str = "mlless",
 ) -> Run:
@@ -148,6 +150,8 @@ def run_job(
     put into ``out``, unless ``keeps`` is False. With ``left`` the run that left it is resumed. A Ctrl-C, or a
     request to stop, ends the job in order, with the model so far; a second Ctrl-C at once. Whatever happens,
     nothing of the job is left behind but the run's files. ``detached`` says how it runs without a terminal.
+    After ``within`` so many seconds a job of functions is suspended at its next checkpoint: the summary then
+    says ``running``, and the run is kept for the next supervisor of the same detached job.
     Functions start at the dotted name ``entry``. ``system`` names what trains.
     """
     check_two_classes(dataset.manifest, dataset.location)
@@ -178,7 +182,7 @@ def run_job(
         job = _Job(spec, dataset, schedule, start, deployment, detached, hear, interrupts, files, entry)
         if leavers is nobody and job.is_for_here:
             return Run(place, _run_here(job))
-        return Run(place, _run_by_functions(job, leavers, looks))
+        return Run(place, _run_by_functions(job, leavers, looks, within))
 
 
 @dataclass(frozen=True)
@@ -242,7 +246,7 @@ def _run_here(job: _Job) -> Summary:
     return job.files.close(outcome, started, None)
 
 
-def _run_by_functions(job: _Job, leavers: Leavers, looks: Looks) -> Summary:
+def _run_by_functions(job: _Job, leavers: Leavers, looks: Looks, within: float | None) -> Summary:
     """Start functions and lead them; return the summary of the run."""
     spec, files, start, clock = job.spec, job.files, job.start, SystemClock()
     check_servers(job.deployment)
@@ -272,7 +276,10 @@ def _run_by_functions(job: _Job, leavers: Leavers, looks: Looks) -> Summary:
         )
         job.interrupts.ask = lambda: supervisor.request_stop("interrupted")
         started = files.meter.wall()
-        outcome = supervisor.run()
+        with _suspending(supervisor, files, within):
+            outcome = supervisor.run()
+        if outcome.stop_reason == RUNNING:
+            return files.suspend()
         tables, _ = checkpoint.read_snapshot(session.store, outcome.snapshot)
         done = clock.now()  # no server is needed any more
         files.end(outcome, tables)  # first of all, for a slow clean-up may be broken off
@@ -287,6 +294,26 @@ def _run_by_functions(job: _Job, leavers: Leavers, looks: Looks) -> Summary:
         # Functions have long ended while files are written.
         bill = final_bill(costs, stopped, now=clock.now() - written, done=done)
         return files.close(outcome, started, bill)
+
+
+@contextmanager
+def _suspending(supervisor: Supervisor, files: RunFiles, within: float | None) -> Iterator[None]:
+    """Ask a supervisor to suspend its job after so many seconds, if any."""
+    if within is None:
+        yield
+        return
+
+    def ask() -> None:
+        files.claim()
+        supervisor.request_suspension()
+
+    timer = threading.Timer(max(within, 0.0), ask)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _meter(job: _Job, memory: int, clock: Clock) -> Meter | None:

@@ -57,7 +57,7 @@ class Keeping:
             self._next_best = verdict.progress.best
             assert self._next_best is not None, "a best model without a score"
             self._next_key = model_key(keys.BEST, self._next_best.step, keeper)
-        if following.trainers and self.rhythm.is_due(plan, now):
+        if following.trainers and (verdict.mark or self.rhythm.is_due(plan, now)):
             self.rhythm.make(now)
             key = model_key(keys.CHECKPOINT, following.step, keeper)
             # Its digest is known once it is made; who starts from it has read it whole.

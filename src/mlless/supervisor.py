@@ -7,7 +7,7 @@ or begins anew is the ledger's matter; what closed steps come to, and when to st
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mlless.autotuner.tuner import Tuner
 from mlless.billing.budget import WRITES
@@ -41,6 +41,7 @@ from mlless.membership import Schedule
 from mlless.messages import Abort, Evaluation, FunctionId, Hello
 from mlless.models import model_of
 from mlless.reception import Reception
+from mlless.records import RUNNING
 from mlless.runtimes.ports import Ended, Runtime
 from mlless.stopping import Choice, Score, finite
 
@@ -73,6 +74,8 @@ class Safe:
 @dataclass
 class Outcome:
     """How a job ended. ``stop_reason`` as in ``records.Summary``; ``seconds`` until the model was there.
+
+    One that is ``running`` is to be resumed: it was suspended, and has neither model nor snapshot.
 
     The model is in the store under the name ``snapshot``. ``given_up``: somebody was waited for in vain.
     """
@@ -139,7 +142,8 @@ class Supervisor:
         self._reception = Reception(hub, runtime, clock, notice=self._note_ends)
         self._pids: dict[FunctionId, int] = {}
         self._started_at = 0.0
-        self._launched = self._asked = False
+        self._launched = self._asked = self._suspending = False
+        self._wanted_mark = False  # with the open step
         self._outcome: Outcome | None = None
         self._kept = {mark.origin.key, self._past.best_key} - {""}
 
@@ -147,6 +151,13 @@ class Supervisor:
         """Ask for an orderly end after the step at hand. Safe to call from a signal handler."""
         self._closing.ask(reason)
         self._asked = True
+
+    def request_suspension(self) -> None:
+        """Ask for an end after the next checkpoint, from which another supervisor is to go on.
+
+        A job that comes to its end before does so. Safe to call from any thread.
+        """
+        self._suspending = True
 
     def run(self) -> Outcome:
         """Start the job's functions and lead it to its end; JobError or ChannelError if it fails."""
@@ -158,6 +169,8 @@ class Supervisor:
                     if isinstance(event, Hello):
                         self._pids[event.worker, event.generation] = event.pid
                     self._feed(event)
+                    if self._outcome is not None:
+                        break
                 if self._clock.now() - self._looked >= _LOOK:
                     self._look()
             return self._outcome
@@ -212,6 +225,9 @@ class Supervisor:
                 case Marked():
                     self._kept.add(one.mark.origin.key)
                     self._safe.mark(one.mark, one.seconds)
+                    if self._wanted_mark:
+                        self._suspend()
+                        return  # no step is closed any more
                 case Forget():
                     self._closing.forget_best(one.stored)
                 case Rewind():
@@ -250,7 +266,20 @@ class Supervisor:
             handovers=step.handovers,
             further=step.further,
         )
-        self._feed(verdict)
+        self._wanted_mark = self._suspending
+        self._feed(replace(verdict, mark=self._suspending))
+
+    def _suspend(self) -> None:
+        """Let go of a job that stands at a checkpoint."""
+        self._hub.broadcast(Abort("its supervisor hands over to another one"), self._ledger.functions)
+        self._outcome = Outcome(
+            RUNNING,
+            Choice(0, {}, restored=False),
+            self._started_at,
+            self._clock.now() - self._start,
+            self._pids,
+            self._reception.ended,
+        )
 
     def _rewind(self, back: Rewind) -> None:
         self._closing.rewind(back.mark.plan.step, back.mark.progress, back.stored)

@@ -30,8 +30,8 @@ Detach = Annotated[
     bool,
     typer.Option(
         "--detach",
-        help="Leave once the job is under way. It goes on without this terminal; its supervisor is a process "
-        "of this machine, also with --runtime lithops.",
+        help="Leave once the job is under way. It goes on without this terminal. With --runtime lithops and "
+        "--out in a bucket its supervisor is a function, too; else a process of this machine.",
     ),
 ]
 

@@ -9,6 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from mlless.detached.status import Status
+    from mlless.report.underway import Detached
 
 EXAMPLES = """[bold]Examples[/bold]
 
@@ -75,10 +76,16 @@ def _state(status: Status) -> str:
         if status.state == "lost":
             return "lost: its process was killed, and nothing else is left of it"
         return f"{status.state} ({status.stop_reason})" if status.state == "finished" else status.state
-    what = "detached process" if job.detached else "process"
+    what = _what(job.detached)
     if status.state == "lost":
         return f"lost: its {what} {job.pid} of {job.host} is gone"
     return f"{status.state}, {what} {job.pid} of {job.host}"
+
+
+def _what(detached: Detached | None) -> str:
+    if detached is None:
+        return "process"
+    return "detached process" if detached.guardian else f"function {detached.number}, process"
 
 
 def _next(status: Status) -> Iterator[str]:

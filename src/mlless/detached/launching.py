@@ -17,7 +17,7 @@ import msgspec
 from mlless.data.dataset import Dataset, open_dataset
 from mlless.data.findings import check_two_classes
 from mlless.deployment import Deployment
-from mlless.detached.order import Answer, Order
+from mlless.detached.order import Answer, Order, for_function
 from mlless.detached.status import Status, status
 from mlless.driver import plan_job
 from mlless.errors import DeadlineExceeded, JobError, MLLessError, UsageError
@@ -96,10 +96,10 @@ def launch(
             where=str(out),
             cure="choose another --out, or end that job with mlless stop",
         )
-    log = _log(out)
+    log = log_of(out)
     order = Order(
         out=out.address,
-        log=log,
+        log=str(out) + f"/{LOG}" if for_function(deployment, out) else log,
         deployment=deployment,
         job=job,
         overwrite=overwrite,
@@ -107,12 +107,19 @@ def launch(
         dataset=dataset,
         holder=new_holder(),
     )
-    within = patience(deployment, job.deadlines if job else Deadlines())
+    begin(order, patience(deployment, job.deadlines if job else Deadlines()), log)
+
+
+def begin(order: Order, within: float, log: str) -> None:
+    """Start the guardian of an order, which prints into ``log``; return once it says that all is well.
+
+    DeadlineExceeded if that takes more than ``within`` so many seconds, or the error that it tells.
+    """
     heard, told = os.pipe()
     try:
         with open(log, "ab") as file:
             process = subprocess.Popen(
-                module_command("mlless.detached.guardian", str(told)),
+                module_command("mlless.detached.guardian", str(told), log),
                 stdin=subprocess.PIPE,
                 stdout=file,
                 stderr=file,
@@ -137,7 +144,7 @@ def patience(deployment: Deployment, deadlines: Deadlines) -> float:
     return deploying + deadlines.start + _START
 
 
-def _log(out: Place) -> str:
+def log_of(out: Place) -> str:
     """Return the path of the job's log: in the run's folder, or on this machine as long as the job runs."""
     if isinstance(out, Directory):
         return str(out.path.resolve() / LOG)

@@ -1,4 +1,7 @@
-"""The process of a detached supervisor: it does what ``mlless train`` does, or ``resume``, and logs it."""
+"""A detached supervisor: it does what ``mlless train`` does, or ``resume``, and prints it.
+
+``main`` is that of its process. As a function of Lithops it is started by ``function.py``.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,10 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack, suppress
 
 import msgspec
-from rich.console import Console
 
 import mlless
 from mlless.data.dataset import open_dataset
@@ -18,12 +20,15 @@ from mlless.detached.order import Answer, Order
 from mlless.driver import plan_resume, run_job
 from mlless.errors import MLLessError, UsageError
 from mlless.locations import place_of
-from mlless.records import StepRecord
+from mlless.records import RUNNING, StepRecord
 from mlless.report.account import closing, opening
+from mlless.report.course import course_of, lines
 from mlless.report.left import Left, resuming
-from mlless.report.output import lasting_output, silenced
-from mlless.report.progress import progress
+from mlless.report.output import lasting_output
 from mlless.report.underway import Detached
+from mlless.run import Run
+
+Tell = Callable[[Answer], None]
 
 
 class _Ear:
@@ -49,21 +54,29 @@ def main(told: str) -> None:
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     ear = _Ear(int(told))
     with lasting_output():
-        try:
-            _run(order, ear)
-        except MLLessError as error:
-            text = "\n".join([str(error), *getattr(error, "__notes__", [])])
-            print(f"error: {text}")
-            ear.tell(Answer(error.exit_code, text))
-        except KeyboardInterrupt:
-            print("interrupted: stopped at once")
-            ear.tell(Answer(130, "stopped before it was under way"))
-        except Exception as error:
-            traceback.print_exc()
-            ear.tell(Answer(1, f"{type(error).__name__}: {error}. Its traceback is in {order.log}"))
+        supervise(
+            order, Detached(os.getppid(), order.log, order.losses, order.holder, order.number), ear.tell
+        )
 
 
-def _run(order: Order, ear: _Ear) -> None:
+def supervise(order: Order, detached: Detached, tell: Tell, within: float | None = None) -> bool:
+    """Lead the job to its end, of whatever kind; return whether it was suspended."""
+    try:
+        return _run(order, detached, tell, within).summary.stop_reason == RUNNING
+    except MLLessError as error:
+        text = "\n".join([str(error), *getattr(error, "__notes__", [])])
+        print(f"error: {text}")
+        tell(Answer(error.exit_code, text))
+    except KeyboardInterrupt:
+        print("interrupted: stopped at once")
+        tell(Answer(130, "stopped before it was under way"))
+    except Exception as error:
+        traceback.print_exc(file=sys.stdout)
+        tell(Answer(1, f"{type(error).__name__}: {error}. Its traceback is in {order.log}"))
+    return False
+
+
+def _run(order: Order, detached: Detached, tell: Tell, within: float | None) -> Run:
     print(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  mlless {mlless.__version__}, process {os.getpid()}")
     with ExitStack() as stack:
         left = _left(order, stack)
@@ -74,27 +87,29 @@ def _run(order: Order, ear: _Ear) -> None:
             assert order.job is not None, "neither a job nor a run to resume"
             spec, dataset = order.job, open_dataset(order.job.dataset)
         _say(opening(spec, order.deployment))
-        console = Console(
-            file=silenced(sys.stdout), highlight=False, force_terminal=False, force_jupyter=False
-        )
-        elapsed, earlier = (left.seconds, left.records) if left else (0.0, ())
-        display = stack.enter_context(progress(spec, console, elapsed=elapsed, earlier=earlier))
+        course = course_of(spec, left.seconds if left else 0.0, left.records if left else ())
 
         def hear(record: StepRecord) -> None:
-            ear.tell(Answer(0))
-            display(record)
+            tell(Answer(0))
+            for line in lines(course, record):
+                print(line)
 
         run = run_job(
             spec,
             dataset,
             place_of(order.out),
-            overwrite=order.overwrite or bool(order.losses),
+            overwrite=order.overwrite or order.number > 0,
             listen=hear,
             deployment=order.deployment,
-            detached=Detached(os.getppid(), order.log, order.losses, order.holder),
+            detached=detached,
             left=left,
+            within=within,
         )
-    _say(closing(run.summary, run.location))
+    if run.summary.stop_reason == RUNNING:
+        print(f"suspended after step {run.summary.steps - 1}: another supervisor goes on")
+    else:
+        _say(closing(run.summary, run.location))
+    return run
 
 
 def _left(order: Order, stack: ExitStack) -> Left | None:
@@ -102,7 +117,7 @@ def _left(order: Order, stack: ExitStack) -> Left | None:
 
     One whose checkpoint is gone, or damaged, starts anew.
     """
-    if order.job is not None and not order.losses:
+    if order.job is not None and not order.number:
         return None
     try:
         return stack.enter_context(resuming(order.out, holder=order.holder))

@@ -41,7 +41,7 @@ from mlless.report.history import (
     readable,
     write_summary,
 )
-from mlless.report.keeper import Keeper
+from mlless.report.keeper import Finish, Keeper
 from mlless.report.lease import LEASE, Hold
 from mlless.report.left import Left, Stand, with_stand
 from mlless.report.lock import ELSEWHERE, GUARD, LOCK, is_locked, locked
@@ -105,15 +105,15 @@ class RunFiles:
         self._scores: dict[int, Score] = {}
         self._read: Callable[[], tuple[Tables, int]] | None = None
         self._begun = self._over = False
-        self._closings: list[Callable[[float], None]] = []
+        self._closings: list[Finish] = []
 
     def begin(self, job: Underway) -> None:
         """Say where the job runs, until the run is closed."""
         self._begun = True
         write_underway(self._place, job)
 
-    def closing(self, finish: Callable[[float], None]) -> None:
-        """Have ``finish``, which waits so many seconds at most, called before the run is closed."""
+    def closing(self, finish: Finish) -> None:
+        """Have ``finish`` called before the run is closed."""
         self._closings.append(finish)
 
     def __enter__(self) -> RunFiles:
@@ -127,7 +127,7 @@ class RunFiles:
                 objects = open_objects(self._place)
             objects.delete([name for name in objects.names() if name.startswith(PART)])  # of who was killed
             self.lost = read_underway(self._place)
-            if not (self._detached and self._detached.losses):
+            if not (self._detached and self._detached.number):
                 objects.delete([STOP])  # it was for another job
             stack.callback(self._clear)
             # Now, for a data set may be replaced while the job runs.
@@ -147,7 +147,7 @@ class RunFiles:
         return self
 
     def _clear(self) -> None:
-        if not self.hold.lost:
+        if not self.hold.lost and not self.hold.passed_on:
             with contextlib.suppress(ChannelError):
                 open_objects(self._place).delete([UNDERWAY, STOP] if self._begun else [STOP])
 
@@ -223,6 +223,22 @@ class RunFiles:
         self._put += lines + len(whole)
         self._puts += self._writes_of(lines, len(whole))
 
+    def claim(self) -> None:
+        """Make the run's place this job's, even if it has no model yet to replace another run's by."""
+        if self._replaces:
+            open_objects(self._place).delete([MODEL, CHECKPOINT])
+            self._replaces = False
+
+    def suspend(self) -> Summary:
+        """Write what the next supervisor goes on with, leave the run to it; return the summary so far."""
+        self._finish(_PATIENCE, last=True)
+        self.hold.check()
+        self._over = self.hold.passed_on = True
+        self._history.store()
+        summary = self._so_far(RUNNING, self._keeper.step)
+        write_summary(self._place, summary)
+        return summary
+
     def end(self, outcome: Outcome, tables: Tables) -> None:
         """Write the model with which the job has ended; what its clean-up may lose is written then."""
         self._finish(_PATIENCE, last=False)
@@ -287,7 +303,7 @@ class RunFiles:
     def _finish(self, within: float, *, last: bool) -> None:
         self._keeper.finish(within, last=last)
         for finish in self._closings:
-            finish(within)
+            finish(within, last=last)
 
     def _write_best(self) -> int:
         """Put the newest best model into the run's place; return its step."""

@@ -193,7 +193,7 @@ class Following:
     def __init__(self, run: Place, *, under_way: bool) -> None:
         self._run, self._objects = run, open_objects(run)
         self._names = (f"{PART}{HISTORY}", HISTORY) if under_way else (HISTORY,)
-        self._at, self._last = 0, b""
+        self._at, self._first, self._last = 0, b"", b""
 
     def read(self) -> list[StepRecord]:
         """Return the records that have come, or all of another history that has taken the place of the one.
@@ -204,10 +204,15 @@ class Following:
         data = self._from(at)
         if data.startswith(self._last):
             data = data[len(self._last) :]
-        else:  # the job has started anew
-            self._at, data = 0, self._from(0)
+        else:
+            data = whole_lines(self._from(0))
+            if not data or (len(data) < self._at and data.startswith(self._first)):
+                return []  # it is just being put there again, or will have begun anew
+            self._at = 0
         data = whole_lines(data)
         if data:
+            if not self._at:
+                self._first = data[: data.find(b"\n") + 1]
             self._at += len(data)
             self._last = data[data[:-1].rfind(b"\n") + 1 :]
         return decoded(data)
@@ -216,7 +221,9 @@ class Following:
         for name in self._names:
             with contextlib.suppress(MissingObject, FileNotFoundError):
                 if not isinstance(self._run, Directory):
-                    return _stored(self._objects, at) if name == HISTORY else self._objects.get(name)[at:]
+                    return (
+                        stored_history(self._objects, at) if name == HISTORY else self._objects.get(name)[at:]
+                    )
                 with (self._run.path / name).open("rb") as file:
                     file.seek(at)
                     return file.read()
@@ -225,12 +232,12 @@ class Following:
 
 def read_history(run: Place) -> list[StepRecord]:
     """Return the record of every step of a run, but for those that it has gone back behind."""
-    return that_count(decoded(read_lines(run)))
+    return that_count(decoded(stored_history(open_objects(run))))
 
 
 def read_lines(run: Place) -> bytes:
     """Return the whole lines of a run's history, also of steps that are taken again."""
-    return whole_lines(_stored(open_objects(run)))
+    return whole_lines(stored_history(open_objects(run)))
 
 
 def _piece(start: int) -> str:
@@ -244,7 +251,7 @@ def _starts(names: Iterable[str]) -> list[int]:
     return [0, *sorted(int(text) for text in found if text.isdecimal())]
 
 
-def _stored(objects: ObjectStore, at: int = 0) -> bytes:
+def stored_history(objects: ObjectStore, at: int = 0) -> bytes:
     """Return a history from so many bytes on, of which the newest part may be in pieces of their own."""
     for _ in range(_TRIES - 1):
         with contextlib.suppress(MissingObject):  # one was put together with others meanwhile

@@ -6,11 +6,20 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
+from typing import Protocol
 
 from mlless.errors import MissingUpdate, hidden
 
 SHARE = 0.02  # of the time so far that may go into it
 APART = 1.0  # seconds from the start, and between two writes
+
+
+class Finish(Protocol):
+    """Waits for what is written beside the job."""
+
+    def __call__(self, within: float, *, last: bool) -> None:
+        """Wait at most so many seconds, with ``last`` also for what is still to be written."""
+        ...
 
 
 class Keeper:

@@ -27,6 +27,7 @@ from mlless.errors import ChannelError, JobError, MissingObject, UsageError
 from mlless.locations import Place
 
 LEASE = "lease.json"
+PASSING = 120.0  # seconds for a function to start that is to go on with it
 STALE = 20.0  # seconds after the last renewal until one counts as abandoned
 VARIABLE = "MLLESS_LEASE"  # names other seconds
 RENEWALS = 4  # within that time
@@ -45,6 +46,7 @@ class Hold:
 
     def __init__(self) -> None:
         self.lost, self.writes = False, 0
+        self.passed_on = False  # to the next one of the same name
 
     def check(self) -> None:
         """Raise JobError if another job has taken the run over."""
@@ -98,7 +100,7 @@ def leased(
         over.set()
         thread.join(stale / RENEWALS)
         with suppress(ChannelError):
-            lease.release()
+            (lease.pass_on if lease.hold.passed_on else lease.release)()
 
 
 def is_held(objects: ConditionalStore, *, wait: Wait = time.sleep) -> bool:
@@ -192,6 +194,11 @@ class _Lease:
         seen = _read(self._objects)
         if seen is not None and seen[0].holder == self._mine.holder:
             self._objects.delete([LEASE])
+
+    def pass_on(self) -> None:
+        """Leave the lease to the next one of the same name, who may take long to come."""
+        self._mine = msgspec.structs.replace(self._mine, stale=max(self._mine.stale, PASSING))
+        self.renew()
 
     def _wait_out(self, found: tuple[_Content, Version] | None) -> Version | None:
         """Return the version of an abandoned lease, None if it is gone; UsageError if it is renewed."""

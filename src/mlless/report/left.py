@@ -140,7 +140,8 @@ class Left:
     @property
     def cost(self) -> float:
         """Dollars that the job has cost, as far as that is known."""
-        return max([self.stand.cost if self.stand else 0.0, *(one.cost or 0.0 for one in self.records)])
+        told = self.summary.bill.total if self.summary.bill else 0.0
+        return max([told, self.stand.cost if self.stand else 0.0, *(one.cost or 0.0 for one in self.records)])
 
     def start(self, spec: JobSpec, schedule: Schedule) -> Start:
         """Return from where the job goes on, its rules being those of ``spec``."""

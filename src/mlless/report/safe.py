@@ -29,9 +29,9 @@ class Marks:
         self._keeper.want(mark.plan.step)
         self._keeper.go_on()
 
-    def finish(self, within: float) -> None:
-        """Wait at most so many seconds for the write under way."""
-        self._keeper.finish(within, last=False)
+    def finish(self, within: float, *, last: bool = False) -> None:
+        """Wait at most so many seconds for the write under way, with ``last`` for the newest one too."""
+        self._keeper.finish(within, last=last)
 
     def _write(self) -> int:
         assert self._newest is not None, "nothing is wanted before it is there"

@@ -33,13 +33,15 @@ _NEAR, _FAR = 1.0, 5.0  # seconds between two looks for a request: in a folder, 
 class Detached(msgspec.Struct, frozen=True):
     """How a job runs without a terminal: its guardian, its log, a line for each supervisor that was lost.
 
-    In an object store its supervisors hold the lease one after the other, as the same ``holder``.
+    Of a supervisor that is a function there is no ``guardian`` to be found, and it is 0. So many supervisors
+    were there before: ``number``. In an object store all hold the lease as the same ``holder``.
     """
 
     guardian: int
     log: str
     losses: tuple[str, ...] = ()
     holder: str = ""
+    number: int = 0
 
 
 class Underway(msgspec.Struct, frozen=True, kw_only=True):

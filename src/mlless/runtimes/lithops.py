@@ -24,6 +24,8 @@ from mlless.runtimes.ports import Ended
 from mlless.runtimes.wire import Wanted
 
 _READY_DEADLINE = 120.0  # to load Lithops and its clients
+# By these Lithops names what a function starts as a part of its own call, which is removed with that.
+_OF_A_CALL = ("__LITHOPS_SESSION_ID", "__LITHOPS_TOTAL_EXECUTORS")
 _TIDYING = 30.0  # for Lithops' clients to remove what it has stored: left alone, they try for minutes
 
 
@@ -54,7 +56,10 @@ class LithopsRuntime(HostedRuntime):
         super().__init__(
             "mlless.runtimes.lithops_host",
             [self._folder, str(_TIDYING)],
-            {**os.environ, "TMPDIR": self._folder},
+            {
+                **{name: value for name, value in os.environ.items() if name not in _OF_A_CALL},
+                "TMPDIR": self._folder,
+            },
         )
         try:
             self._say(Wanted(entry, memory, time_limit, dict(environment)))

@@ -21,8 +21,10 @@ from typing import Any
 import lithops
 import lithops.storage.storage
 import msgspec
-from lithops.config import default_config, load_config
-from lithops.constants import JOBS_PREFIX, LOCALHOST, SERVERLESS
+from lithops.config import default_config, extract_storage_config, load_config
+from lithops.constants import JOBS_PREFIX, LOCALHOST, SERVERLESS, SESSION_ID_ENV
+from lithops.storage import InternalStorage
+from lithops.storage.utils import data_key_suffix, func_key_suffix
 from lithops.utils import BackendType
 
 from mlless.errors import JobError, MLLessError, UsageError, hidden
@@ -225,6 +227,15 @@ class Host:
                 found=f"{wanted} workers",
                 cure="ask for fewer workers, or raise that limit",
             )
+
+
+def forget_call() -> None:
+    """Remove what Lithops has stored to call the function that this process is: it has been read by now."""
+    name = os.environ[SESSION_ID_ENV].rsplit("-", 2)[0]
+    storage = InternalStorage(extract_storage_config(default_config(config_data=load_config())))
+    keys = storage.storage.list_keys(storage.bucket, f"{JOBS_PREFIX}/{name}")
+    read = [key for key in keys if key.endswith((func_key_suffix, data_key_suffix))]
+    storage.storage.delete_objects(storage.bucket, read)
 
 
 def _stored(executor: Any) -> str:

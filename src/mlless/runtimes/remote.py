@@ -18,6 +18,9 @@ from mlless.runtimes.wire import function_of
 _LONGEST = 6000
 
 
+began = 0.0  # on the monotonic clock, when the call of this process began: before its entry was imported
+
+
 class Returned(msgspec.Struct, frozen=True):
     """How a function ended: exit code, seconds of CPU and in all, and if it failed its own traceback.
 
@@ -33,6 +36,7 @@ class Returned(msgspec.Struct, frozen=True):
 
 def run(entry: str, payload: str) -> str:
     """Call the function with the dotted name ``entry``; return a ``Returned`` as JSON, whatever happens."""
+    global began
     began, start = time.monotonic(), time.process_time()
     code, cause = 0, ""
     try:

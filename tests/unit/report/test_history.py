@@ -61,6 +61,19 @@ def test_a_history_is_followed_as_it_grows(tmp_path, step):
     assert [record.step for record in following.read()] == [4]
 
 
+def test_a_history_that_is_cut_off_for_a_moment_is_read_on(tmp_path, step):
+    run, path = Directory(tmp_path), tmp_path / HISTORY
+    lines = [msgspec.json.encode(step(number)) + b"\n" for number in range(6)]
+    following = Following(run, under_way=True)
+    path.write_bytes(b"".join(lines[:4]))
+    assert len(following.read()) == 4
+    for whole in (b"", b"".join(lines[:2]), lines[0][:10]):  # as while it is written again
+        path.write_bytes(whole)
+        assert following.read() == []
+    path.write_bytes(b"".join(lines))
+    assert following.read() == [step(4), step(5)]
+
+
 @pytest.mark.parametrize("first", [0, 7])
 @pytest.mark.parametrize("count", [1, 2, 9])
 def test_a_history_that_begins_anew_is_read_from_its_start(tmp_path, step, first, count):

@@ -14,7 +14,18 @@ from mlless.channels.ports import Bytes, Version
 from mlless.channels.remote_objects import RemoteObjects
 from mlless.errors import ChannelError, JobError, MissingObject, UsageError
 from mlless.locations import Prefix
-from mlless.report.lease import LEASE, RENEWALS, SETTLE, STALE, VARIABLE, _Lease, is_held, lasting, leased
+from mlless.report.lease import (
+    LEASE,
+    PASSING,
+    RENEWALS,
+    SETTLE,
+    STALE,
+    VARIABLE,
+    _Lease,
+    is_held,
+    lasting,
+    leased,
+)
 
 RUN = Prefix("s3", "bucket", "run")
 CURE = "wait until it has ended"
@@ -143,6 +154,19 @@ def test_who_was_taken_for_dead_has_no_successor(kind: type[Memory]) -> None:
     time.at = lambda now: other.renew()
     with pytest.raises(UsageError, match="another job writes to this run"):
         holder(store, time, "job").take()
+
+
+def test_a_lease_that_is_passed_on_waits_for_the_next_one() -> None:
+    store, time = Memory(), Time()
+    with leased(store, RUN, CURE, holder="job", wait=time.wait) as hold:
+        hold.passed_on = True
+    assert not is_held(store, wait=time.wait)
+    assert time.now == PASSING
+    with leased(store, RUN, CURE, holder="job", wait=time.wait):
+        assert time.now == PASSING
+        assert msgspec.json.decode(store.get(LEASE))["stale"] == STALE
+    with pytest.raises(MissingObject):
+        store.get_version(LEASE)
 
 
 def test_a_lease_says_when_it_is_abandoned() -> None:

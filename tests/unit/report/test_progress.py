@@ -10,7 +10,8 @@ from rich.console import Console
 from mlless.autotuner.decision import Decision
 from mlless.billing.tariff import load_tariff
 from mlless.job import Stop
-from mlless.report.progress import Course, progress
+from mlless.report.course import Course
+from mlless.report.progress import progress
 
 
 @pytest.fixture
