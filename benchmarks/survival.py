@@ -3,7 +3,7 @@
     python benchmarks/survival.py --before TREE [--after TREE] [--pairs 20] [--workers 4]
 
 TREE is a checkout whose package is built in place (its ``src``). Both train the published ML-1M job, as
-``pytorch_ddp.py`` does: 20 factors, mini-batches of 6,250, Nesterov's momentum of 0.8, BSP. Each run is a
+``pytorch.py`` does: 20 factors, mini-batches of 6,250, Nesterov's momentum of 0.8, BSP. Each run is a
 process of its own. Printed are the medians of wall and CPU seconds, of training alone and of the whole job,
 and the mean of the ratios after / before with its 95 % interval. The same tree twice tells the noise.
 """

@@ -18,7 +18,7 @@ import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -84,6 +84,19 @@ class Turn(msgspec.Struct, frozen=True):
     world: World | None = None
 
 
+class Told(NamedTuple):
+    """Where a comparison stands: at the turn of this ``number`` of all ``turns``, of which ``left`` follow.
+
+    ``came`` is None while the turn is taken, then its run, or why there is none.
+    """
+
+    turn: Turn
+    number: int
+    turns: int
+    left: int
+    came: Recorded | str | None
+
+
 class Failed(msgspec.Struct, frozen=True):
     """Why a turn has come to nothing."""
 
@@ -141,7 +154,11 @@ def _planned(path: Path, wishes: Wishes) -> Iterator[Contestant]:
     """Yield the contestants of a plan: tables with a ``system``, and the options that it changes."""
     try:
         tables: dict[str, Any] = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        what = "there is no such plan" if isinstance(error, FileNotFoundError) else "the plan cannot be read"
+        cure = "name a file in TOML, with a table for each contestant"
+        raise UsageError(what, where=str(path), cure=cure) from error
+    except ValueError as error:
         raise UsageError("not a plan in TOML", where=str(path), found=str(error)) from error
     options = {one.name: one for one in declared(Wishes)}
     for name, table in tables.items():
@@ -160,29 +177,30 @@ def _planned(path: Path, wishes: Wishes) -> Iterator[Contestant]:
 
 
 def compare(
-    plan: Plan, out: Location, *, overwrite: bool, tell: Callable[[Turn, int, int, str | None], object]
+    plan: Plan, out: Location, *, overwrite: bool, tell: Callable[[Told], object]
 ) -> tuple[Standing, list[Recorded]]:
     """Take all turns that are missing; return how the contestants stand, and of each the run in the middle.
 
-    ``tell`` hears of every turn, when it begins and, with what came of it in words, when it is over.
+    ``tell`` hears of every turn, when it begins and when it is over.
     """
     place = place_of(out)
     _check_plan(plan, str(place), overwrite)
     runs: dict[str, dict[int, Recorded]] = {}
     notes = []
     turns = list(_turns(plan, str(place)))
-    for number, turn in enumerate(turns, 1):
-        name = turn.contestant.name
-        done = None if overwrite else _recorded(turn)
+    there = [None if overwrite else _recorded(turn) for turn in turns]
+    for number, (turn, done) in enumerate(zip(turns, there, strict=True), 1):
+        name, came = turn.contestant.name, done
         if done is None:
-            tell(turn, number, len(turns), None)
+            told = Told(turn, number, len(turns), there[number:].count(None), None)
+            tell(told)
             error = _take(turn)
-            done = _recorded(turn)
-            if done is None:
+            came = _recorded(turn)
+            tell(told._replace(came=came or error or "it was interrupted"))
+            if came is None:
                 notes.append(f"{name}, repetition {turn.repetition}: {error or 'it was interrupted'}")
-            tell(turn, number, len(turns), notes[-1] if done is None else done.summary.stop_reason)
-        if done is not None:
-            runs.setdefault(name, {})[turn.repetition] = done
+        if came is not None:
+            runs.setdefault(name, {})[turn.repetition] = came
     if not runs:
         raise UsageError("no turn has come to its end", found="; ".join(notes))
     found = standing(runs, notes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -28,7 +29,8 @@ def compared(mlless, ratings, tmp_path_factory) -> tuple[Path, str]:
 def test_the_table_has_a_line_a_system(compared) -> None:
     _, printed = compared
     head, *lines = printed.splitlines()
-    assert head.split()[:3] == ["runs", "to", "rmse"]
+    assert head.split()[:4] == ["runs", "time", "to", "rmse"]
+    assert "money to rmse" in head
     assert {line.split()[0] for line in lines[:3]} == {"mlless-bsp", "pywren-updates", "pywren"}
     assert any(line.startswith("result    quickest: mlless-bsp") for line in lines)
     assert any(line.startswith("result    cheapest: mlless-bsp") for line in lines)
@@ -84,7 +86,7 @@ def test_a_comparison_that_was_killed_is_gone_on_with(mlless, command, ratings, 
     )
     assert process.stderr is not None
     for line in process.stderr:
-        if line.startswith("2 of 6: pywren-updates"):
+        if line.startswith("run 2 of 6: pywren-updates, repetition 1 of 2 ..."):
             break
     running = tmp_path / "out" / "runs" / "pywren-updates-1"
     deadline = time.monotonic() + 30
@@ -102,8 +104,9 @@ def test_a_comparison_that_was_killed_is_gone_on_with(mlless, command, ratings, 
     arguments[arguments.index("--systems") + 1] = "mlless-bsp,pywren-updates"
     arguments[arguments.index("--repetitions") + 1] = 1
     done = mlless(*arguments)
-    assert "1 of 2" not in done.stderr
-    assert "2 of 2: pywren-updates, repetition 1: epochs" in done.stderr
+    assert "run 1 of 2" not in done.stderr
+    (line,) = re.findall(r"^run 2 of 2: pywren-updates: (.*)$", done.stderr, re.MULTILINE)
+    assert re.fullmatch(r"rmse 0\.\d{4} in .* s and 40 epochs, ended by epochs; that was the last", line)
     assert (tmp_path / "out" / "runs" / "mlless-bsp-1" / "summary.json").read_bytes() == first
 
 

@@ -93,6 +93,11 @@ def test_what_is_wrong_with_a_plan_is_told(
         contestants(Wishes(), ratings, ["any"] if "2 times" in error else (), tmp_path / "plan.toml")
 
 
+def test_a_plan_that_is_not_there_is_told(systems, ratings: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"nope\.toml: there is no such plan\. Name a file in TOML"):
+        contestants(Wishes(), ratings, (), tmp_path / "nope.toml")
+
+
 def plan_of(*wishes: Wishes, repetitions: int = 2, **changes: object) -> Plan:
     taking = tuple(Contestant(f"c{number}", "any", one) for number, one in enumerate(wishes))
     plan = Plan("data", "12345678", Deployment(), taking, repetitions)

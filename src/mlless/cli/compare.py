@@ -15,7 +15,7 @@ from mlless.cli.settings import OPTIONS, Settings
 if TYPE_CHECKING:
     from mlless.report.recorded import Recorded
     from mlless.report.standing import Standing
-    from mlless.turns import Turn
+    from mlless.turns import Told
 
 EXAMPLES = """[bold]Examples[/bold]
 
@@ -63,10 +63,11 @@ def compare(
 
     All run for real: on the same mini-batches, kernels, meter and prices. With --world gradients are real and
     times virtual. Without --target, what counts is to come within 1 % of the best held-out metric of all.
+    --max-cost and --max-time bound each run: a budget for all systems alike.
     """
     from mlless.cli.console import console, print_json, say
     from mlless.data.dataset import open_dataset
-    from mlless.report.standing import verdict
+    from mlless.report.standing import counted, verdict
     from mlless.simulation.running import check_deployment
     from mlless.simulation.world import load_world
     from mlless.turns import Plan, contestants
@@ -84,9 +85,10 @@ def compare(
     times = repetitions or (3 if where is None else 1)
     job = Plan(data.address, manifest.fingerprint, deployment, tuple(taking), times, where)
 
-    def tell(turn: Turn, number: int, turns: int, came: str | None) -> None:
-        what = f"{number} of {turns}: {turn.contestant.name}, repetition {turn.repetition}"
-        to.print(what if came is None else f"{what}: {came}", soft_wrap=True)
+    metric = "rmse" if manifest.kind == "ratings" else "log_loss"
+
+    def tell(told: Told) -> None:
+        to.print(_line(told, times, metric), soft_wrap=True)
 
     try:
         found, middle = take_turns(job, out, overwrite=overwrite, tell=tell)
@@ -100,9 +102,28 @@ def compare(
         screen = console()
         for line in _table(found):
             screen.print(line, soft_wrap=True)
+        say(screen, [("result", counted(found))])
         say(screen, [("result", line) for line in verdict(found)])
         say(screen, [("note", note) for note in found.notes])
         say(screen, [("written", place) for place in written])
+
+
+def _line(told: Told, repetitions: int, metric: str) -> str:
+    """Return what is said of a turn when it begins, and when it is over."""
+    from mlless.report.wording import count, duration
+
+    turn, came = told.turn, told.came
+    what = f"run {told.number} of {told.turns}: {turn.contestant.name}"
+    what += f", repetition {turn.repetition} of {repetitions}" if repetitions > 1 else ""
+    if came is None:
+        return f"{what} ..."
+    left = f"{count(told.left)} to go" if told.left else "that was the last"
+    if isinstance(came, str):
+        return f"{what}: failed: {came}; {left}"
+    value = came.summary.heldout.get(metric)
+    reached = "nothing held out" if value is None else f"{metric} {value:.4f}"
+    took = f"{duration(came.seconds)} and {came.summary.epochs:.3g} epochs"
+    return f"{what}: {reached} in {took}, ended by {came.summary.stop_reason}; {left}"
 
 
 def _write(found: Standing, middle: list[Recorded], out: str) -> list[str]:
@@ -112,7 +133,7 @@ def _write(found: Standing, middle: list[Recorded], out: str) -> list[str]:
     from mlless.channels.opening import open_objects
     from mlless.errors import UsageError
     from mlless.locations import place_of
-    from mlless.report.standing import head, rows, table_csv, verdict
+    from mlless.report.standing import counted, head, rows, table_csv, verdict
 
     objects = open_objects(place_of(out))
     objects.put("comparison.json", msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
@@ -126,7 +147,7 @@ def _write(found: Standing, middle: list[Recorded], out: str) -> list[str]:
         return written
     section = Section(
         title="Who is the quickest, who the cheapest",
-        told=". ".join(verdict(found)),
+        told=". ".join((counted(found), *verdict(found))),
         head=head(found),
         rows=[*rows(found)],
     )

@@ -133,9 +133,14 @@ def median_run(outcomes: Sequence[Outcome]) -> Outcome:
 
 def head(standing: Standing) -> tuple[str, ...]:
     """Return the heads of the table's columns."""
-    to = f"to {standing.metric} {standing.value:.4f}"
+    to = f"{standing.metric} {standing.value:.4f}"
     whole = "whole run", "money", "CPU", "memory", "moved", "steps", standing.metric
-    return "", "runs", to, "money to it", *whole
+    return "", "runs", f"time to {to}", f"money to {to}", *whole
+
+
+def counted(standing: Standing) -> str:
+    """Return what counts in a comparison."""
+    return f"what counts is to come to a held-out {standing.metric} of {standing.value:.4f}"
 
 
 def rows(standing: Standing) -> Iterator[tuple[str, ...]]:

@@ -27,7 +27,7 @@ def test_what_counts_is_to_come_near_the_best_of_all(recorded):
     assert found.outcomes["one"][0].seconds_to is None
     assert found.outcomes["good"][0].seconds_to is not None
     table = {row[0]: dict(zip(head(found), row, strict=True)) for row in rows(found)}
-    assert table["one"]["to rmse 0.7396"] == "never, ended by epochs"
+    assert table["one"]["time to rmse 0.7396"] == "never, ended by epochs"
     assert table["one"]["whole run"].startswith("1 min 20 s")
 
 
