@@ -245,6 +245,7 @@ class JobSpec(_Value, frozen=True, kw_only=True):
         if self.local_steps is not None:
             _require(self.local_steps >= 1, "local steps", "at least 1", self.local_steps)
             _require(not self.sync.significance, "local steps", "BSP", f"v = {self.sync.significance:g}")
+            _require(not self.slack, "slack with local steps", "0", self.slack)
         _require(0 <= self.slack <= MOST_SLACK, "slack", f"0 to {MOST_SLACK} steps", self.slack)
         if self.slack and self.pattern != "broadcast":
             raise UsageError(

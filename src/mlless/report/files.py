@@ -245,9 +245,7 @@ class RunFiles:
         self.hold.check()
         model = outcome.model
         score = Score(model.step, model.heldout, next(iter(model.heldout.values()), math.inf))
-        self._write_model(
-            self._artifact(tables, score)
-        )  # who is killed now leaves one that may yet be the best
+        self._write_model(self._artifact(tables, score))  # who is killed now leaves a model
         self._over, self._marked = True, None
         self._history.store(whole=True)
         write_summary(self._place, self._summary(outcome, self.bill()))

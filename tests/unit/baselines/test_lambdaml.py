@@ -201,3 +201,5 @@ def test_one_worker_has_nobody_to_agree_with() -> None:
     spec = planned("lambdaml-averaging", trials.dataset("lr"))
     with pytest.raises(UsageError, match=r"local steps: expected BSP, found v = 0\.35"):
         msgspec.structs.replace(spec, sync=msgspec.structs.replace(spec.sync, significance=0.35))
+    with pytest.raises(UsageError, match="slack with local steps: expected 0, found 1"):
+        msgspec.structs.replace(spec, pattern="broadcast", slack=1)
