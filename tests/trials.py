@@ -148,9 +148,9 @@ def trial_of(seed: int) -> Trial:
         spec = msgspec.structs.replace(spec, checkpoint_every=every, tariff=load_tariff("aws-lambda-x86"))
     if limit is not None:
         # What is said of the time left is as old as that; a step with mergers has twice as many messages, and
-        # with slack a hand-over waits for more of them.
+        # with slack a hand-over waits until nobody is ahead.
         delay = max(one.delay for one in (fate.faults if fate else (faults,)))
-        limit += (20 if spec.shards else 10 + 5 * slack) * delay
+        limit += (20 if spec.shards or slack else 10) * delay
     return Trial(seed, spec, exact and on_loss == "replace", leaves, faults, limit, start, fate)
 
 

@@ -353,8 +353,9 @@ class Ledger:
         following, ahead = self._steps.plan, self._steps.ahead
         later = ahead[-1] if ahead else None
         handing, soon = self._succession.handing_over(self._members, following, later, now)
-        if handing and not self._steps.is_drained:
+        if handing or soon or self._succession.is_near:
             self._steps.drain()
+        if not self._steps.is_drained:
             handing = ()  # later, when nobody is ahead
         keeper = next(((one, at_work[one]) for one in following.members if one in at_work), None)
         asked = self._keeping.ask(keeper, plan, self._steps.planned, verdict, now)

@@ -99,7 +99,7 @@ class Steps:
         self.reports = self._early.pop(self.plan.step, {})
 
     def drain(self) -> None:
-        """See to it that before long a step begins with all before it merged."""
-        if all(self.merged(plan) < plan.step for plan in self.ahead):
+        """Have all steps merged before the newest one that is planned begins."""
+        if self.slack and self.ahead:
             *settled, newest = self.ahead
             self.ahead = (*settled, msgspec.structs.replace(newest, drain=True))

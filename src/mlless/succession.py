@@ -69,6 +69,11 @@ class Succession:
         return _SAFETY * took + max(_FLOOR, _SHARE * self._limit)
 
     @property
+    def is_near(self) -> bool:
+        """Whether somebody has a successor, and is to hand over before long."""
+        return bool(self._successors)
+
+    @property
     def _longest(self) -> float:
         """How many seconds it may take until the next commit that can ask for a hand-over."""
         return self._pace.whole + self._slack * self._pace.usual

@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 from tests.unit.test_ledger import START, Game, kinds, sent, spec
 
+from mlless.closing import Verdict
 from mlless.instructions import Close, Delete, Dismiss, Fail, Instruction, Kept, Launch, Passed, Rewind, Send
 from mlless.mark import Mark, beginning
 from mlless.membership import Schedule
 from mlless.messages import Begin, Commit, Donate, Donated, Origin, Plan, Substitute
 from mlless.steps import Steps
+from mlless.stopping import Progress
 
 SLACK = 2
 
@@ -212,14 +214,15 @@ def test_plans_of_a_mark_are_kept_as_far_as_the_slack_goes() -> None:
 
 
 @pytest.mark.parametrize("slack", [0, 1, 4])
-def test_a_drain_is_asked_for_where_none_is_near(slack: int) -> None:
+def test_a_drain_concerns_the_newest_plan_which_nobody_has_begun(slack: int) -> None:
     schedule = Schedule([10] * 120, 10, 2)  # 40 steps an epoch
     steps = Steps(schedule, slack, beginning(spec(), schedule, START))
     steps.drain()
     assert [plan.step for plan in steps.ahead if plan.drain] == ([] if slack == 0 else [slack + 1])
-    before = steps.ahead
+    steps.close(Verdict(False, (), False, False, Progress(spec().stop, 1.0)), ())
     steps.drain()
-    assert steps.ahead == before
+    drained = [plan.step for plan in steps.ahead if plan.drain]
+    assert drained == ([] if slack == 0 else [slack + 1, slack + 2])
 
 
 def test_how_many_steps_are_merged_before_one() -> None:
