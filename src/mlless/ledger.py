@@ -214,6 +214,8 @@ class Ledger:
         member = self._members[report.worker]
         told[report.worker] = self._succession.take(member, report, now)
         member.fresh = False
+        if self._donor == (report.worker, report.generation):
+            self._asked_donor = now  # it is ahead, and hears that it is asked once it waits
         yield from self._keeping.hear(report, self._steps.merged(plan))
 
     def _launch(self, workers: tuple[int, ...], now: float) -> Iterator[Instruction]:
@@ -391,8 +393,7 @@ class Ledger:
         usual, cold = self.pace.patience(self._steps.plan), self.pace.cold
         patience = Patience(self.step, usual, cold, self.spec.deadlines.start)
         late = dict(self._members.overdue(self._steps.reports, self._opened, patience, now))
-        # A donor that is ahead reads that it is asked once it waits: some steps later.
-        if self._donor is not None and now - self._asked_donor > usual * (1 + self._steps.slack):
+        if self._donor is not None and now - self._asked_donor > usual:
             late[self._donor] = silent(self._donor[0], self.step)
         late |= dict(self._updates.overdue(self.step, usual, now))
         return late | dict(self._succession.overdue(patience, now))

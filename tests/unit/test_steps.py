@@ -144,9 +144,11 @@ def test_a_donor_that_is_ahead_has_time_to_come_to_the_question() -> None:
     assert sent(game.report(1)) == [(Donate(5), ((1, 0),))]
     game.reports(2, 5)
     usual = game.ledger.pace.patience(game.ledger._steps.plan)
-    game.now += 3 * usual
+    game.now += 0.9 * usual
+    game.report(1, step=6)
+    game.now += 0.9 * usual
     assert game.tell(Passed()) == []
-    game.now += 0.1
+    game.now += 0.2 * usual
     assert kinds(game.tell(Passed()))[:2] == ["Dismiss", "Launch"]
 
 
