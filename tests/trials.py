@@ -39,7 +39,18 @@ from mlless.errors import DeadlineExceeded, MissingUpdate, MLLessError, WorkerFa
 from mlless.job import Deadlines, JobSpec, PatternName
 from mlless.losses import PER_WORKER, TRIES
 from mlless.membership import bounds_of, order_of
-from mlless.messages import Begin, Commit, Failure, FunctionId, Merged, Origin, Plan, Report, Substituted
+from mlless.messages import (
+    Begin,
+    Commit,
+    Failure,
+    FunctionId,
+    Merged,
+    Origin,
+    Plan,
+    Report,
+    Substitute,
+    Substituted,
+)
 from mlless.recipes import job_of
 from mlless.records import StepRecord
 from mlless.replica import Replica
@@ -547,6 +558,13 @@ def result_of(
 def kept_clean(trial: Trial, trace: Trace, done: Simulation) -> Iterator[str]:
     """Complain of keys that nobody needs, unless a function has written them that no longer counts."""
     dismissed = {who for _, one in trace if isinstance(one, Dismissed) for who in one.functions}
+    for _, one in trace:
+        if (
+            isinstance(one, Sent)
+            and isinstance(one.message, Substitute)
+            and dismissed.issuperset(one.functions)
+        ):
+            dismissed.add((one.message.worker, one.message.generation))  # in whose name it may write late
     newest = dict(sorted(who for _, one in trace if isinstance(one, Launched) for who in one.functions))
     last = 0
     for _, one in trace:
