@@ -5,6 +5,10 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 RUN := .venv/bin
 RIE := aws-sam-cli==1.170.0  # only for the emulator of AWS Lambda that lies in it
 
+OTHERS := cornac scikit-surprise torch vowpalwabbit  # that make compare compares with
+RATINGS ?=
+CLICKS ?=
+
 SEED ?= $(shell date +%s)  # of make explore, with the number of its rounds
 ROUNDS ?= 10
 PAIR := --numprocesses=2 --dist=loadfile  # many tests wait for functions to start or to end
@@ -13,6 +17,9 @@ PAIR := --numprocesses=2 --dist=loadfile  # many tests wait for functions to sta
 
 demo: .venv/demo  ## train on generated ratings and show the result
 	$(RUN)/python examples/demo.py
+
+compare: .venv/compare  ## MLLess beside other systems, on ratings and clicks, in a quarter of an hour
+	PATH="$(CURDIR)/$(RUN):$$PATH" examples/compare.sh "$(RATINGS)" "$(CLICKS)"
 
 test: .venv/dev  ## run all tests, two files at a time
 	$(RUN)/pytest $(PAIR)
@@ -64,5 +71,13 @@ ifneq ($(filter Linux-x86_64 Linux-aarch64,$(shell uname -sm | tr ' ' '-')),)
 endif
 	@touch $@ .venv/demo
 
+# What cannot be installed here is left out of the comparison, which says so.
+.venv/compare: .venv/demo
+	$(RUN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[report,sklearn,tuner]'
+	@for package in $(OTHERS); do \
+		$(RUN)/python -m pip install --quiet --disable-pip-version-check "$$package" \
+			|| echo "not installed: $$package"; done
+	@touch $@
+
 clean:
-	rm -rf .venv build dist demo .coverage .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv build dist compare demo .coverage .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

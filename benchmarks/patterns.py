@@ -1,6 +1,7 @@
 """Bytes that a worker reads in a step by each pattern of movement, measured beside predicted.
 
     python benchmarks/patterns.py [--ratings 4000000] [--clicks 300000] [--sync isp] [--workers 4 8 24]
+        [--picture docs/patterns.svg]
 
 Jobs of a few steps on generated data, by the real roles on the virtual clock: their updates are real. What
 is predicted follows from the updates of the broadcast alone: a worker's bytes of rows that are trained apart
@@ -27,6 +28,7 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
+from pictures import PALETTE, panels, save
 
 import mlless
 from mlless.data.dataset import Dataset, open_dataset
@@ -59,6 +61,9 @@ class Means:
     mean: float
     busiest: float
     cpu: float = 0.0
+
+
+Rows = dict[tuple[int, str], tuple[Means, Means]]
 
 
 @contextmanager
@@ -175,8 +180,9 @@ def updates_of(spec: JobSpec, dataset: Dataset) -> tuple[Means, dict[int, list[l
         return measured(spec, dataset, []), updates
 
 
-def table(title: str, dataset: Dataset, batch_size: int, asked: argparse.Namespace) -> None:
-    """Print what workers read on a data set."""
+def table(title: str, dataset: Dataset, batch_size: int, asked: argparse.Namespace) -> Rows:
+    """Print what workers read on a data set, and return it: measured and predicted."""
+    rows: Rows = {}
     print(
         f"\n{title}, mini-batches of {batch_size:,}, {asked.sync}; kB read a worker and step, (predicted)\n"
     )
@@ -194,12 +200,30 @@ def table(title: str, dataset: Dataset, batch_size: int, asked: argparse.Namespa
             else:
                 found = measured(spec, dataset, [])
             guess = predicted(spec, pattern, updates)
+            rows[workers, pattern] = found, guess
             print(
                 f"| {workers} | {pattern} | {found.mean / 1e3:,.0f} ({guess.mean / 1e3:,.0f}) "
                 f"| {found.busiest / 1e3:,.0f} ({guess.busiest / 1e3:,.0f}) "
                 f"| {workers * found.mean / 1e6:.1f} MB | {1e3 * found.cpu:.1f} ms |",
                 flush=True,
             )
+    return rows
+
+
+def draw(tables: dict[str, Rows], path: Path) -> None:
+    """Draw what the mean worker reads, with what was predicted as marks."""
+    figure, axes = panels([f"{name}: MB that a worker reads in a step" for name in tables])
+    for axis, rows in zip(axes, tables.values(), strict=True):
+        counts = sorted({workers for workers, _ in rows})
+        for number, pattern in enumerate(PATTERNS):
+            places = [place + 0.26 * (number - 1) for place in range(len(counts))]
+            found, guess = zip(*(rows[workers, pattern] for workers in counts), strict=True)
+            axis.bar(places, [one.mean / 1e6 for one in found], 0.24, label=pattern, color=PALETTE[number])
+            label = "predicted" if number == len(PATTERNS) - 1 else None
+            axis.plot(places, [one.mean / 1e6 for one in guess], "k_", markersize=12, label=label)
+        axis.set_xticks(range(len(counts)), [f"{workers} workers" for workers in counts])
+    axes[0].legend()
+    save(figure, path)
 
 
 def main() -> None:
@@ -209,6 +233,7 @@ def main() -> None:
     parser.add_argument("--clicks", type=int, default=300_000)
     parser.add_argument("--sync", choices=("isp", "bsp"), default="isp")
     parser.add_argument("--workers", type=int, nargs="+", default=[4, 8, 24])
+    parser.add_argument("--picture", type=Path, help="an SVG to draw the tables into")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -217,12 +242,14 @@ def main() -> None:
             folder / "ratings.csv", users=int(138_493 * root), items=int(26_744 * root), rows=asked.ratings
         )
         mlless.partition(folder / "ratings.csv", folder / "ratings")
-        table(f"mf, {asked.ratings:,} ratings, k = 20", open_dataset(str(folder / "ratings")), 6_250, asked)
+        title = f"mf, {asked.ratings:,} ratings, k = 20"
+        ratings = table(title, open_dataset(str(folder / "ratings")), 6_250, asked)
         write_clicks(folder / "clicks.svm", rows=asked.clicks, features=1 << 18, per_row=39)
         mlless.partition(folder / "clicks.svm", folder / "clicks")
-        table(
-            f"lr, {asked.clicks:,} clicks, 2^18 features", open_dataset(str(folder / "clicks")), 1_500, asked
-        )
+        title = f"lr, {asked.clicks:,} clicks, 2^18 features"
+        clicks = table(title, open_dataset(str(folder / "clicks")), 1_500, asked)
+    if asked.picture:
+        draw({"factorisation": ratings, "logistic regression": clicks}, asked.picture)
 
 
 if __name__ == "__main__":

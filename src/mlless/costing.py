@@ -41,8 +41,9 @@ class Costing:
         return self._budget.dollars is not None or self._budget.deadline is not None
 
     def open(self, now: float) -> None:
-        """Take in that functions have started: from now on time counts."""
+        """Take in that functions have started: from now on time counts, that of the first step, too."""
         self._start = now
+        self._budget.begin(now)
         if self._spec.stop.max_time is not None:
             self._budget.deadline = now + self._spec.stop.max_time
 

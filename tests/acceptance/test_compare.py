@@ -140,3 +140,27 @@ def test_in_a_virtual_world_times_are_virtual_and_the_same_again(mlless, ratings
     assert "another comparison is here" in compare("lan", "one", code=2).stderr
     there = compare("lan", "three", "--store", "redis://there", code=2)
     assert "a world has a store of its own" in there.stderr
+
+
+def test_the_example_compares_on_files_of_ratings_and_of_clicks(
+    ratings, clicks, command, tmp_path: Path
+) -> None:
+    script = Path(__file__).parents[2] / "examples" / "compare.sh"
+    program = tmp_path / "mlless"
+    program.write_text("#!/bin/sh\nexec " + " ".join(command) + ' "$@"\n')
+    program.chmod(0o755)
+    done = subprocess.run(
+        [script, ratings.raw, clicks.raw],
+        env={
+            **os.environ,
+            "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}",
+            "OUT": str(tmp_path / "out"),
+            "SYSTEMS": "mlless-alone",
+        },
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "MADE UP" not in done.stdout
+    assert done.stdout.count("quickest: mlless-alone") == 2

@@ -392,3 +392,11 @@ def test_metrics_without_a_value_are_left_out() -> None:
     job.close(rmse=math.nan)
     assert job.closing.heldout == {}
     assert job.records[0].heldout == {}
+
+
+def test_what_was_before_time_counts_is_no_part_of_the_first_step() -> None:
+    job = Job(max_time=30.0)
+    job.closing.begin(200.0)
+    job.closing.costing.open(200.0)  # all functions are there, a hundred seconds after they were started
+    job.now = 200.0
+    assert not job.close().stop

@@ -1,0 +1,82 @@
+"""Pictures of the documentation: two panels beside each other, small, the same bytes for the same data.
+
+    pip install '.[report]'
+    python benchmarks/pictures.py compare/ratings-compared compare/clicks-compared docs/comparison.svg
+
+draws how good the model of each system was after which time, from two comparisons of ``mlless compare``: the
+runs in the middle. ``patterns.py`` draws its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import matplotlib as mpl
+import msgspec
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mlless.locations import place_of
+from mlless.report.comparison.look import PALETTE, RULES, STYLES
+from mlless.report.history import read_history, read_summary
+from mlless.report.recorded import Recorded, points
+from mlless.report.standing import Standing, median_run
+
+__all__ = ["PALETTE", "panels", "save"]
+SAME = {"svg.fonttype": "none", "svg.hashsalt": "mlless"}
+
+
+def panels(titles: list[str]) -> tuple[Figure, list[Axes]]:
+    """Return a figure with a panel a title."""
+    with mpl.rc_context({**RULES, **SAME}):
+        figure = Figure(figsize=(4.8 * len(titles), 3.4), layout="constrained")
+        axes = figure.subplots(1, len(titles), squeeze=False)[0]
+        for axis, title in zip(axes, titles, strict=True):
+            axis.set_title(title)
+    return figure, list(axes)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as SVG, without a date."""
+    with mpl.rc_context({**RULES, **SAME}):
+        figure.savefig(path, format="svg", metadata={"Date": None})
+
+
+def course(axis: Axes, comparison: Path) -> None:
+    """Draw the held-out metric of each contestant over time."""
+    found = msgspec.json.decode((comparison / "comparison.json").read_bytes(), type=Standing)
+    lowest = highest = found.value
+    for number, (name, outcomes) in enumerate(found.outcomes.items()):
+        place = place_of(comparison / "runs" / f"{name}-{median_run(outcomes).repetition}")
+        run = Recorded(name, place.address, read_summary(place), read_history(place))
+        line = [(one.seconds, one.value) for one in points(run, found.metric) if one.seconds > 0]
+        style = STYLES[number // len(PALETTE) % len(STYLES)]
+        axis.plot(
+            *zip(*line, strict=True), style, marker=".", color=PALETTE[number % len(PALETTE)], label=name
+        )
+        lowest = min(lowest, *(value for _, value in line))
+        highest = max(highest, line[-1][1])
+    axis.axhline(found.value, color="k", linewidth=0.6)
+    axis.set(xscale="log", xlabel="seconds", ylabel=found.metric)
+    room = (highest - lowest) / 20
+    axis.set_ylim(lowest - room, min(highest, found.value + 12 * (found.value - lowest)) + room)
+    axis.legend(fontsize=6, ncols=2)
+
+
+def main() -> None:
+    """Draw two comparisons."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("comparisons", type=Path, nargs=2)
+    parser.add_argument("picture", type=Path)
+    asked = parser.parse_args()
+    figure, axes = panels(["factorisation", "logistic regression"])
+    for axis, comparison in zip(axes, asked.comparisons, strict=True):
+        course(axis, comparison)
+    save(figure, asked.picture)
+
+
+if __name__ == "__main__":
+    main()
