@@ -1,4 +1,4 @@
-"""The compiled kernels, and what a wheel needs beside the code; everything else stands in pyproject.toml.
+"""The compiled kernels, what a wheel needs beside the code, and an index's page; the rest: pyproject.toml.
 
 ``optional``: where they cannot be compiled the package installs without them and computes with NumPy;
 what the compiler said is left beside them. Contraction is off because the same seed must give the same
@@ -6,6 +6,7 @@ bits on every processor.
 """
 
 import os
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -66,7 +67,20 @@ class BuildCode(build_py):
                 copy(name, project)
 
 
+def page() -> str:
+    """Return the README for the page of an index, where a link to a file beside it leads nowhere."""
+    text = Path("README.md").read_text(encoding="utf-8")
+    named = re.sub(
+        r"\[([^]]*)\]\((?!\w+:)([^)#]*)[^)]*\)",
+        lambda link: f"`{link[2]}`" if link[1] in link[2] else f"{link[1]}: `{link[2]}`",
+        text,
+    )
+    return f"{named}\nThe files named here are in the source distribution.\n"
+
+
 setup(
+    long_description=page(),
+    long_description_content_type="text/markdown",
     ext_modules=[
         Extension(
             "mlless.kernels.native",

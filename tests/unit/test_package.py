@@ -1,7 +1,14 @@
-"""The package as a user meets it: its public names, and no others."""
+"""The package as a user meets it: its public names, and no others; what an index shows and hands out."""
 
 from __future__ import annotations
 
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tomllib
+from email import message_from_bytes
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +18,12 @@ import pytest
 import mlless
 from mlless.data.synthetic import write_ratings
 from mlless.errors import UsageError
+from mlless.function.build import PYTHONS
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+MADE = {".git", ".venv", "venv", "build", "compare", "demo", "dist"}  # in a checkout, by its use
+LINK = re.compile(r"\]\((?!\w+:)([^)#]*)[^)]*\)")  # to a file beside the page
 
 
 def test_only_public_names_are_listed():
@@ -65,3 +78,59 @@ def test_a_warning_is_at_the_line_of_who_called(tmp_path: Path) -> None:
             tmp_path / "data", out=tmp_path / "run", epochs=1, workers=1, significance=0.5, verbose=False
         )
     assert {one.filename for one in (*told, *more)} == {__file__}
+
+
+def test_the_version_is_written_once():
+    one = re.compile(rf"(?<![\d.]){re.escape(mlless.__version__)}(?![\d.])")
+    for name in ("pyproject.toml", "setup.py", "CITATION.cff", "README.md", "SECURITY.md"):
+        assert not one.search((ROOT / name).read_text()), name
+    latest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert latest
+    assert latest[1] == mlless.__version__
+
+
+def test_every_python_is_named_wherever_one_is():
+    prefix = "Programming Language :: Python :: "
+    named = [c.removeprefix(prefix) for c in PROJECT["project"]["classifiers"] if c.startswith(prefix)]
+    assert tuple(name for name in named if "." in name) == PYTHONS
+    assert PROJECT["project"]["requires-python"] == f">={PYTHONS[0]}"
+    workflow = (ROOT / ".github/workflows/ci.yml").read_text()
+    listed = ", ".join(f'"{python}"' for python in PYTHONS)
+    assert f"python: [{listed}]" in workflow
+    ends = [f"cp{python.replace('.', '')}" for python in (PYTHONS[0], PYTHONS[-1])]
+    assert PROJECT["tool"]["cibuildwheel"]["build"] == [f"{end}-*" for end in ends]
+    assert f'"py_limited_api": "{ends[0]}"' in (ROOT / "setup.py").read_text()
+
+
+def test_an_index_gets_all_documents_and_a_page_without_dead_links(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    for path in ROOT.iterdir():
+        if path.is_dir() and path.name not in MADE and not path.name.endswith("_cache"):
+            shutil.copytree(
+                path, tree / path.name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info")
+            )
+        elif path.is_file():
+            tree.mkdir(exist_ok=True)
+            shutil.copy(path, tree)
+    make = "from setuptools import build_meta; build_meta.build_sdist('made')"
+    done = subprocess.run([sys.executable, "-c", make], cwd=tree, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    top = f"mlless-{mlless.__version__}/"
+    with tarfile.open(tree / "made" / f"mlless-{mlless.__version__}.tar.gz") as archive:
+        names = {name.removeprefix(top) for name in archive.getnames()}
+        about = message_from_bytes(archive.extractfile(f"{top}PKG-INFO").read())
+    readme = (ROOT / "README.md").read_text()
+    linked = {link.rstrip("/") for link in LINK.findall(readme)}
+    wanted = {"CITATION.cff", "LICENSE", "SECURITY.md", "docs/guide.md", "requirements.lock"}
+    assert wanted | linked | {"tests/installed.py", "tests/unit/test_package.py"} <= names
+    assert not [name for name in names if name.endswith((".so", ".pyc"))]
+    page = about.get_payload(decode=True).decode()
+    assert readme.splitlines()[0] in page
+    assert "`docs/guide.md`: formats" in page
+    assert not LINK.search(page)
+    assert about["Description-Content-Type"] == "text/markdown"
+    assert about["Author"] == about["Maintainer"] == "The MLLess project"
+    licence = PROJECT["project"]["license"]
+    assert about["License-Expression"] == licence == "Apache-2.0"
+    assert f"\nlicense: {licence}\n" in (ROOT / "CITATION.cff").read_text()
+    assert re.search(r"Apache License\s+Version 2\.0", (ROOT / "LICENSE").read_text())
