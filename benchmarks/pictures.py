@@ -16,21 +16,24 @@ import matplotlib as mpl
 import msgspec
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import ScalarFormatter
 
 from mlless.locations import place_of
 from mlless.report.comparison.look import PALETTE, RULES, STYLES
 from mlless.report.history import read_history, read_summary
 from mlless.report.recorded import Recorded, points
 from mlless.report.standing import Standing, median_run
+from mlless.turns import SYSTEMS
 
 __all__ = ["PALETTE", "panels", "save"]
+ROOM = 0.1  # how much worse than what counts a model may be and still be on the picture
 SAME = {"svg.fonttype": "none", "svg.hashsalt": "mlless"}
 
 
-def panels(titles: list[str]) -> tuple[Figure, list[Axes]]:
-    """Return a figure with a panel a title."""
+def panels(titles: list[str], height: float = 3.4) -> tuple[Figure, list[Axes]]:
+    """Return a figure with a panel a title, so many inches high."""
     with mpl.rc_context({**RULES, **SAME}):
-        figure = Figure(figsize=(4.8 * len(titles), 3.4), layout="constrained")
+        figure = Figure(figsize=(4.8 * len(titles), height), layout="constrained")
         axes = figure.subplots(1, len(titles), squeeze=False)[0]
         for axis, title in zip(axes, titles, strict=True):
             axis.set_title(title)
@@ -44,24 +47,24 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def course(axis: Axes, comparison: Path) -> None:
-    """Draw the held-out metric of each contestant over time."""
+    """Draw the held-out metric of each contestant over time, as far as it is near to what counts."""
     found = msgspec.json.decode((comparison / "comparison.json").read_bytes(), type=Standing)
-    lowest = highest = found.value
-    for number, (name, outcomes) in enumerate(found.outcomes.items()):
+    most, lowest = found.value * (1 + ROOM), found.value
+    for name, outcomes in found.outcomes.items():
+        number = [*SYSTEMS, name].index(name)  # a system looks the same in all panels
         place = place_of(comparison / "runs" / f"{name}-{median_run(outcomes).repetition}")
         run = Recorded(name, place.address, read_summary(place), read_history(place))
         line = [(one.seconds, one.value) for one in points(run, found.metric) if one.seconds > 0]
+        first = max(0, next((n for n, (_, value) in enumerate(line) if value < most), len(line)) - 1)
         style = STYLES[number // len(PALETTE) % len(STYLES)]
-        axis.plot(
-            *zip(*line, strict=True), style, marker=".", color=PALETTE[number % len(PALETTE)], label=name
-        )
+        axis.plot(*zip(*line[first:], strict=True), style, color=PALETTE[number % len(PALETTE)], label=name)
         lowest = min(lowest, *(value for _, value in line))
-        highest = max(highest, line[-1][1])
     axis.axhline(found.value, color="k", linewidth=0.6)
-    axis.set(xscale="log", xlabel="seconds", ylabel=found.metric)
-    room = (highest - lowest) / 20
-    axis.set_ylim(lowest - room, min(highest, found.value + 12 * (found.value - lowest)) + room)
-    axis.legend(fontsize=6, ncols=2)
+    axis.set(
+        xscale="log", xlabel="seconds", ylabel=found.metric, ylim=(lowest - found.value * ROOM / 20, most)
+    )
+    axis.xaxis.set_major_formatter(ScalarFormatter())
+    axis.legend(fontsize=6.5, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.16), frameon=False)
 
 
 def main() -> None:
@@ -72,7 +75,7 @@ def main() -> None:
     parser.add_argument("comparisons", type=Path, nargs=2)
     parser.add_argument("picture", type=Path)
     asked = parser.parse_args()
-    figure, axes = panels(["factorisation", "logistic regression"])
+    figure, axes = panels(["factorisation", "logistic regression"], height=4.4)
     for axis, comparison in zip(axes, asked.comparisons, strict=True):
         course(axis, comparison)
     save(figure, asked.picture)
