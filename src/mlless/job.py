@@ -249,7 +249,7 @@ class JobSpec(_Value, frozen=True, kw_only=True):
         _require(0 <= self.slack <= MOST_SLACK, "slack", f"0 to {MOST_SLACK} steps", self.slack)
         if self.slack and self.pattern != "broadcast":
             raise UsageError(
-                "slack needs a pattern in which each merges for itself: workers are in different steps",
+                "--slack works with --pattern broadcast only, where each worker merges for itself",
                 expected="--slack 0, or --pattern broadcast",
                 found=f"--slack {self.slack} --pattern {self.pattern}",
                 cure="leave one of the two out",

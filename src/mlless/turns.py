@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import tomllib
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -125,7 +126,7 @@ def contestants(
         if times > 1 or not re.fullmatch(r"[\w.-]+", name):
             found = f"{name}, {times} times" if times > 1 else name
             raise UsageError("not a name for a contestant", expected="letters, digits, . and -", found=found)
-    taking, notes = [], []
+    taking, notes, unfit = [], [], list[UsageError]()
     for one in wanted:
         if one.system not in SYSTEMS:
             raise UsageError(f"no such system: {one.system}", cure=nearest(one.system, list(SYSTEMS)))
@@ -134,11 +135,14 @@ def contestants(
         if kind not in system.kinds:
             why = f"it does not train on {dataset.manifest.kind}"
         elif virtual and system.real:
-            why = f"it runs for real alone: {system.real}"
+            why = f"it has no part in a virtual world: {system.real}"
         elif missing:
             why = f"not installed: pip install {' '.join(missing)}"
         elif system.priced and one.wishes.tariff is None:
             why = "it needs prices: name a --tariff"
+        elif (error := _unfit(system, one.wishes, dataset)) is not None:
+            unfit.append(error)
+            why = str(error)
         else:
             taking.append(one)
             own = [name for name in system.keeps if getattr(one.wishes, name) != getattr(Wishes(), name)]
@@ -146,8 +150,19 @@ def contestants(
             continue
         notes.append(f"left out {one.name}: {why}")
     if not taking:
-        raise UsageError("no system can take part", found="; ".join(notes))
+        told = UsageError(f"no system can take part: {'; '.join(notes)}")
+        raise unfit[0] if len(unfit) == len(wanted) else told
     return taking, notes
+
+
+def _unfit(system: System, wishes: Wishes, dataset: Dataset) -> UsageError | None:
+    """Return why a system cannot do what it is asked for, before any turn is taken."""
+    with warnings.catch_warnings(action="ignore"):  # they come with the turn
+        try:
+            system.plan(wishes, dataset)
+        except UsageError as error:
+            return error
+    return None
 
 
 def _planned(path: Path, wishes: Wishes) -> Iterator[Contestant]:
@@ -186,7 +201,7 @@ def compare(
     place = place_of(out)
     _check_plan(plan, str(place), overwrite)
     runs: dict[str, dict[int, Recorded]] = {}
-    notes = []
+    notes = [f"times and money are virtual, those of the world {plan.world.name}"] if plan.world else []
     turns = list(_turns(plan, str(place)))
     there = [None if overwrite else _recorded(turn) for turn in turns]
     for number, (turn, done) in enumerate(zip(turns, there, strict=True), 1):

@@ -134,7 +134,9 @@ def test_in_a_virtual_world_times_are_virtual_and_the_same_again(mlless, ratings
 
     first, second = compare("slow.toml", "one"), compare("slow.toml", "two")
     assert first.stdout.splitlines()[:2] == second.stdout.splitlines()[:2]
-    assert "left out cirrus: it runs for real alone" in first.stderr
+    assert "left out cirrus: it has no part in a virtual world" in first.stderr
+    assert "of virtual time" in first.stderr
+    assert "times and money are virtual, those of the world" in first.stdout
     (line,) = csv.DictReader((tmp_path / "one/comparison.csv").read_text().splitlines())
     assert float(line["seconds"]) > 40  # of which functions take most to start
     assert "another comparison is here" in compare("lan", "one", code=2).stderr

@@ -64,7 +64,7 @@ def test_processes_have_the_limits_that_are_asked_for(mlless, channels):
     told = mlless("doctor", *limits, 512).stdout
     assert "each with 512 MB of memory, ended after 1 min 00 s;" in told
     told = mlless("doctor", *limits, 1, code=USAGE).stdout
-    assert "✗ functions  a worker has more memory than it may have before it has read anything" in told
+    assert "✗ functions  --memory is less than a worker takes with nothing read yet" in told
     assert "Raise --memory" in told
 
 

@@ -86,7 +86,7 @@ def test_a_job_on_this_machine(lose, run_folder: Path, stopped: bool) -> None:
     cleaned = mlless.status(run_folder)
     assert (cleaned.state, cleaned.job, cleaned.checkpoint) == ("lost", None, found.checkpoint)
     told = run_command("status", run_folder)
-    assert "lost: its process was killed, and nothing else is left of it" in told
+    assert "lost: its process was killed, and it holds no server or function any more" in told
     step = "its first step" if found.checkpoint is None else f"step {found.checkpoint}"
     assert f"it would go on from {step}\n" in told
     assert f"mlless resume {run_folder}\n" in told

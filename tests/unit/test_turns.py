@@ -51,6 +51,16 @@ def test_who_cannot_take_part_is_left_out_and_told_why(systems, ratings: Dataset
         contestants(PRICED, ratings, ["absent"])
 
 
+def test_what_does_not_fit_is_told_before_any_turn(systems, ratings: Dataset) -> None:
+    systems["halved"] = System(about="", wishes={"slack": 0})
+    wishes = Wishes(slack=3, pattern="scatter")
+    taking, notes = contestants(wishes, ratings, ["any", "halved"])
+    assert names(taking) == ["halved"]
+    assert notes[0].startswith("left out any: --slack works with --pattern broadcast only")
+    with pytest.raises(UsageError, match="--slack works with --pattern broadcast only"):
+        contestants(wishes, ratings, ["any"])
+
+
 def test_all_have_the_same_number_of_workers(systems, ratings: Dataset) -> None:
     taking, _ = contestants(Wishes(), ratings)
     assert {one.wishes.workers for one in taking} == {4}

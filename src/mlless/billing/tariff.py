@@ -100,5 +100,5 @@ def load_tariff(name: str) -> Tariff:
     try:
         return msgspec.toml.decode(TARIFFS.text(name), type=Tariff)
     except msgspec.DecodeError as error:
-        cure = "mlless tariff aws-lambda-x86 prints one to start from"
+        cure = "to start from one: mlless tariff aws-lambda-x86"
         raise UsageError(f"not a tariff: {error}", where=name, cure=cure) from error

@@ -122,7 +122,8 @@ def _line(told: Told, repetitions: int, metric: str) -> str:
         return f"{what}: failed: {came}; {left}"
     value = came.summary.heldout.get(metric)
     reached = "nothing held out" if value is None else f"{metric} {value:.4f}"
-    took = f"{duration(came.seconds)} and {came.summary.epochs:.3g} epochs"
+    virtual = " of virtual time" if turn.world else ""
+    took = f"{duration(came.seconds)}{virtual}, {came.summary.epochs:.3g} passes over the data"
     return f"{what}: {reached} in {took}, ended by {came.summary.stop_reason}; {left}"
 
 
@@ -147,7 +148,7 @@ def _write(found: Standing, middle: list[Recorded], out: str) -> list[str]:
         return written
     section = Section(
         title="Who is the quickest, who the cheapest",
-        told=". ".join((counted(found), *verdict(found))),
+        told=". ".join((counted(found), *verdict(found), *found.notes)),
         head=head(found),
         rows=[*rows(found)],
     )

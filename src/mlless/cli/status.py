@@ -74,7 +74,7 @@ def _state(status: Status) -> str:
     job = status.job
     if job is None:
         if status.state == "lost":
-            return "lost: its process was killed, and nothing else is left of it"
+            return "lost: its process was killed, and it holds no server or function any more"
         return f"{status.state} ({status.stop_reason})" if status.state == "finished" else status.state
     what = _what(job.detached)
     if status.state == "lost":

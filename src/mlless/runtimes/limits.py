@@ -45,7 +45,7 @@ class Limits(msgspec.Struct, frozen=True):
         if bare <= self._bytes:
             return None
         return UsageError(
-            "a worker has more memory than it may have before it has read anything",
+            "--memory is less than a worker takes with nothing read yet",
             expected=f"more than {megabytes(bare)} of memory for a worker",
             found=megabytes(self._bytes),
             cure="raise --memory",

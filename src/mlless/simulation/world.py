@@ -213,7 +213,7 @@ def load_world(name: str) -> World:
     try:
         world = msgspec.toml.decode(WORLDS.text(name), type=World)
     except msgspec.DecodeError as error:
-        cure = "mlless world lan prints one to start from"
+        cure = "to start from one: mlless world lan"
         raise UsageError(f"not a world: {error}", where=name, cure=cure) from error
     return world if world.rates is not None else msgspec.structs.replace(world, rates=usual_rates())
 
