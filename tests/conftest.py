@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -40,6 +43,14 @@ def clicks(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     folder = tmp_path_factory.mktemp("clicks")
     write_clicks(folder / "clicks.svm", rows=6_000, features=2_000, per_row=12, seed=1)
     return partition(folder / "clicks.svm", folder / "data")
+
+
+@pytest.fixture
+def channels() -> Iterator[Path]:
+    """A place for the folders of embedded channels: its path is short enough for local sockets in it."""
+    folder = Path(tempfile.mkdtemp(prefix="channels-", dir="/tmp"))
+    yield folder
+    shutil.rmtree(folder)
 
 
 @pytest.fixture

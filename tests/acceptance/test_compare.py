@@ -74,10 +74,10 @@ def test_the_same_command_makes_no_run_twice(mlless, compared, ratings) -> None:
     assert "another comparison is here" in other.stderr
 
 
-def test_a_comparison_that_was_killed_is_gone_on_with(mlless, command, ratings, tmp_path: Path) -> None:
+def test_a_comparison_that_was_killed_is_gone_on_with(
+    mlless, command, ratings, tmp_path: Path, channels: Path
+) -> None:
     arguments = ["compare", ratings.dataset, *ARGUMENTS, "--epochs", 40, "--out", tmp_path / "out"]
-    channels = tmp_path / "channels"
-    channels.mkdir()
     process = subprocess.Popen(
         [*command, *map(str, arguments)],
         stderr=subprocess.PIPE,
@@ -106,7 +106,9 @@ def test_a_comparison_that_was_killed_is_gone_on_with(mlless, command, ratings, 
     done = mlless(*arguments)
     assert "run 1 of 2" not in done.stderr
     (line,) = re.findall(r"^run 2 of 2: pywren-updates: (.*)$", done.stderr, re.MULTILINE)
-    assert re.fullmatch(r"rmse 0\.\d{4} in .* s and 40 epochs, ended by epochs; that was the last", line)
+    assert re.fullmatch(
+        r"rmse 0\.\d{4} in .* s, 40 passes over the data, ended by epochs; that was the last", line
+    )
     assert (tmp_path / "out" / "runs" / "mlless-bsp-1" / "summary.json").read_bytes() == first
 
 

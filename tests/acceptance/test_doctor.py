@@ -22,10 +22,10 @@ def _findings(done):
 
 
 @pytest.fixture
-def channels(tmp_path, monkeypatch):
+def channels(channels, monkeypatch):
     """The folder in which embedded channels make theirs."""
-    monkeypatch.setenv("MLLESS_CHANNEL_DIR", str(tmp_path))
-    return tmp_path
+    monkeypatch.setenv("MLLESS_CHANNEL_DIR", str(channels))
+    return channels
 
 
 def test_one_machine_is_well(mlless, ratings, channels):

@@ -27,12 +27,12 @@ LEFT = {MODEL, HISTORY, SUMMARY, CHECKPOINT}
 
 
 @pytest.fixture
-def lose(ratings: Dataset, run_folder: Path, tmp_path: Path) -> Iterator[object]:
+def lose(ratings: Dataset, run_folder: Path, channels: Path) -> Iterator[object]:
     """Return a function that runs a job and kills all of it; with ``stopped``, but for a stopped worker."""
     jobs: list[DriverProcess] = []
 
     def lose(*, stopped: bool = False, **places: str) -> DriverProcess:
-        process = DriverProcess(ratings, run_folder, tmp_path / "channels", **places)
+        process = DriverProcess(ratings, run_folder, channels, **places)
         jobs.append(process)
         eventually(lambda: mlless.status(run_folder).model_step > 0, "a best model")
         first, *others = process.workers
@@ -145,8 +145,8 @@ def test_passwords_are_given_anew(
         assert client.keys("*") == []
 
 
-def test_a_job_that_is_alive_is_left_alone(ratings: Dataset, run_folder: Path, tmp_path: Path) -> None:
-    driver = DriverProcess(ratings, run_folder, tmp_path / "channels")
+def test_a_job_that_is_alive_is_left_alone(ratings: Dataset, run_folder: Path, channels: Path) -> None:
+    driver = DriverProcess(ratings, run_folder, channels)
     try:
         with pytest.raises(UsageError, match=r"another job writes to this run.*mlless stop"):
             mlless.clean(run_folder)

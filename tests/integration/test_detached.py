@@ -43,8 +43,8 @@ def names(run: Path) -> set[str]:
 
 
 @pytest.fixture
-def detached(ratings: Dataset, run_folder: Path, tmp_path: Path) -> Iterator[DetachedJob]:
-    started = DetachedJob(ratings, run_folder, tmp_path / "channels", "--workers", "2")
+def detached(ratings: Dataset, run_folder: Path, channels: Path) -> Iterator[DetachedJob]:
+    started = DetachedJob(ratings, run_folder, channels, "--workers", "2")
     assert (started.done.returncode, started.done.stderr) == (0, "")
     started.look()
     yield started
@@ -53,9 +53,9 @@ def detached(ratings: Dataset, run_folder: Path, tmp_path: Path) -> Iterator[Det
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_detached_job_is_the_same_training(
-    ratings: Dataset, run_folder: Path, tmp_path: Path, workers: int
+    ratings: Dataset, run_folder: Path, tmp_path: Path, channels: Path, workers: int
 ) -> None:
-    started = DetachedJob(ratings, run_folder, tmp_path / "channels", "--workers", str(workers), epochs=3)
+    started = DetachedJob(ratings, run_folder, channels, "--workers", str(workers), epochs=3)
     assert (started.done.returncode, started.done.stderr) == (0, "")
     assert f"mlless attach {run_folder}" in started.done.stdout
     run = mlless.attach(run_folder, verbose=False)
@@ -82,15 +82,14 @@ def test_nothing_of_the_callers_holds_it(detached: DetachedJob) -> None:
 
 
 def test_a_terminal_that_is_closed_leaves_it_alone(
-    ratings: Dataset, run_folder: Path, tmp_path: Path
+    ratings: Dataset, run_folder: Path, channels: Path
 ) -> None:
     """A whole session with its terminal, from which it was started, goes away."""
-    (tmp_path / "channels").mkdir()
     command = [*COMMAND, "train", ratings.location, "--out", str(run_folder), "--epochs", "1000000"]
     command += ["--workers", "2", "--detach"]
     pid, terminal = pty.fork()
     if pid == 0:
-        os.environ["MLLESS_CHANNEL_DIR"] = str(tmp_path / "channels")
+        os.environ["MLLESS_CHANNEL_DIR"] = str(channels)
         shell = subprocess.list2cmdline(command)
         os.execv("/bin/sh", ["/bin/sh", "-c", f"{shell}; echo left with $?; read _"])
     shown = b""
@@ -151,10 +150,10 @@ def test_a_signal_to_the_guardian_ends_the_job_in_order(detached: DetachedJob) -
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_supervisor_that_is_killed_is_followed_by_another(
-    ratings: Dataset, run_folder: Path, tmp_path: Path, workers: int
+    ratings: Dataset, run_folder: Path, channels: Path, workers: int
 ) -> None:
     """It resumes the run."""
-    started = DetachedJob(ratings, run_folder, tmp_path / "channels", "--workers", str(workers))
+    started = DetachedJob(ratings, run_folder, channels, "--workers", str(workers))
     before = started.look()
     eventually(lambda: CHECKPOINT in names(run_folder), "a checkpoint")
     dead, everyone = started.supervisor, started.everyone[1:]
@@ -235,8 +234,8 @@ def open_data(detached: DetachedJob) -> Dataset:
     return mlless.open_dataset(read_summary(Directory(detached.run)).job.dataset)
 
 
-def test_errors_are_told_where_it_was_asked_for(ratings: Dataset, run_folder: Path, tmp_path: Path) -> None:
-    bad = DetachedJob(ratings, run_folder, tmp_path / "channels", "--workers", "100000")
+def test_errors_are_told_where_it_was_asked_for(ratings: Dataset, run_folder: Path, channels: Path) -> None:
+    bad = DetachedJob(ratings, run_folder, channels, "--workers", "100000")
     assert bad.done.returncode == 2
     assert bad.done.stderr.startswith("error: more workers than groups of rows")
     assert not run_folder.exists()
@@ -250,9 +249,9 @@ def test_errors_are_told_where_it_was_asked_for(ratings: Dataset, run_folder: Pa
 
 
 def test_a_job_that_fails_later_is_told_to_who_attaches(
-    ratings: Dataset, run_folder: Path, tmp_path: Path
+    ratings: Dataset, run_folder: Path, channels: Path
 ) -> None:
-    started = DetachedJob(ratings, run_folder, tmp_path / "channels", "--workers", "2", "--on-loss", "fail")
+    started = DetachedJob(ratings, run_folder, channels, "--workers", "2", "--on-loss", "fail")
     started.look()
     eventually(lambda: started.status.model_step > 0, "a best model")
     os.kill(started.everyone[-1], signal.SIGKILL)
@@ -320,12 +319,12 @@ def soon_abandoned(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("s3", "soon_abandoned")
 def test_a_run_in_a_bucket_is_seen_followed_and_stopped_from_another_machine(
-    ratings: Dataset, bucket: str, tmp_path: Path
+    ratings: Dataset, bucket: str, channels: Path
 ) -> None:
     """Also while one supervisor follows another."""
     run = f"s3://{bucket}/runs/far"
     place = place_of(run)
-    started = DetachedJob(ratings, run, tmp_path / "channels", "--workers", "2")
+    started = DetachedJob(ratings, run, channels, "--workers", "2")
     assert (started.done.returncode, started.done.stderr) == (0, "")
     before, dead = started.look(), started.supervisor
     log = Path(before.log)
@@ -363,9 +362,9 @@ def test_a_run_in_a_bucket_is_seen_followed_and_stopped_from_another_machine(
 @pytest.mark.slow
 @pytest.mark.usefixtures("s3", "soon_abandoned")
 def test_a_run_in_a_bucket_is_seen_to_be_lost_from_another_machine(
-    ratings: Dataset, bucket: str, tmp_path: Path
+    ratings: Dataset, bucket: str, channels: Path
 ) -> None:
-    started = DetachedJob(ratings, f"s3://{bucket}/runs/lost", tmp_path / "channels", "--workers", "2")
+    started = DetachedJob(ratings, f"s3://{bucket}/runs/lost", channels, "--workers", "2")
     started.look()
     guardian, supervisor, *_ = started.everyone
     watching = started.watch(ELSEWHERE)
@@ -384,4 +383,4 @@ def test_a_run_in_a_bucket_is_seen_to_be_lost_from_another_machine(
     assert f"lost: its detached process {supervisor} of {socket.gethostname()} is gone" in seen.stdout
     assert f"mlless resume {started.run} --detach\n" in seen.stdout
     mlless.clean(started.run)
-    eventually(lambda: not any((tmp_path / "channels").iterdir()), "channel files go")
+    eventually(lambda: not any(channels.iterdir()), "channel files go")

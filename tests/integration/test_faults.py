@@ -27,10 +27,10 @@ from mlless.report.history import read_history, read_summary
 
 @pytest.fixture
 def driver(
-    ratings: Dataset, run_folder: Path, tmp_path: Path, request: pytest.FixtureRequest
+    ratings: Dataset, run_folder: Path, channels: Path, request: pytest.FixtureRequest
 ) -> Iterator[DriverProcess]:
     pattern = getattr(request, "param", "broadcast")
-    process = DriverProcess(ratings, run_folder, tmp_path / "channels", pattern=pattern)
+    process = DriverProcess(ratings, run_folder, channels, pattern=pattern)
     yield process
     process.end()
 
@@ -72,9 +72,9 @@ def test_all_workers_killed_at_once_begin_anew(driver: DriverProcess, run_folder
 
 
 def test_a_killed_worker_ends_the_job_with_its_name(
-    ratings: Dataset, run_folder: Path, tmp_path: Path
+    ratings: Dataset, run_folder: Path, channels: Path
 ) -> None:
-    driver = DriverProcess(ratings, run_folder, tmp_path / "channels", on_loss="fail")
+    driver = DriverProcess(ratings, run_folder, channels, on_loss="fail")
     try:
         os.kill(driver.workers[1], signal.SIGKILL)
         _, errors = driver.output()

@@ -31,8 +31,8 @@ COMMAND = [sys.executable, "-m", "mlless"]
 
 
 @pytest.fixture
-def driver(ratings: Dataset, run_folder: Path, tmp_path: Path) -> Iterator[DriverProcess]:
-    process = DriverProcess(ratings, run_folder, tmp_path / "channels")
+def driver(ratings: Dataset, run_folder: Path, channels: Path) -> Iterator[DriverProcess]:
+    process = DriverProcess(ratings, run_folder, channels)
     yield process
     process.end()
 
@@ -85,8 +85,8 @@ def test_who_kills_everyone_leaves_the_best_model(
     assert {path.name for path in run_folder.iterdir()} == {MODEL, HISTORY, SUMMARY}
 
 
-def test_a_lost_worker_leaves_the_best_model(ratings: Dataset, run_folder: Path, tmp_path: Path) -> None:
-    driver = DriverProcess(ratings, run_folder, tmp_path / "channels", on_loss="fail")
+def test_a_lost_worker_leaves_the_best_model(ratings: Dataset, run_folder: Path, channels: Path) -> None:
+    driver = DriverProcess(ratings, run_folder, channels, on_loss="fail")
     eventually(lambda: best_is_kept(run_folder), "a best model")
     eventually((run_folder / CHECKPOINT).exists, "a checkpoint")
     os.kill(driver.workers[1], signal.SIGKILL)

@@ -226,7 +226,7 @@ class TestStore:
             if n % 2:
                 data = chance.randbytes(16 if n % 4 == 1 else 9) + bytes(0 if n % 4 == 1 else 7) + b"\1"
             client.set(f"{job}:key", data, px=60_000)
-            for act in (store.get, store.keep, store.delete):
+            for act in (store.get, store.renew, store.delete):
                 try:
                     found = act(["key"])
                 except (CodecError, MissingUpdate) as error:

@@ -66,8 +66,8 @@ def epochs_of(left: Left) -> int:
 
 
 @pytest.fixture
-def driver(ratings: Dataset, run_folder: Path, tmp_path: Path) -> Iterator[DriverProcess]:
-    process = DriverProcess(ratings, run_folder, tmp_path / "channels", checkpoint_every=0.0)
+def driver(ratings: Dataset, run_folder: Path, channels: Path) -> Iterator[DriverProcess]:
+    process = DriverProcess(ratings, run_folder, channels, checkpoint_every=0.0)
     yield process
     process.end()
 
@@ -357,11 +357,11 @@ def test_a_run_that_was_to_be_replaced_stays_what_it_was(ratings: Dataset, run_f
 
 
 def test_a_run_in_a_bucket_is_resumed_once_its_lease_is_abandoned(
-    ratings: Dataset, bucket: str, s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ratings: Dataset, bucket: str, s3: S3Server, channels: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, folder = f"s3://{bucket}/run", s3.folder / bucket / "run"
     monkeypatch.setenv(lease.VARIABLE, "4")
-    driver = DriverProcess(ratings, out, tmp_path / "channels", checkpoint_every=0.0)
+    driver = DriverProcess(ratings, out, channels, checkpoint_every=0.0)
     try:
         with pytest.raises(UsageError, match=r"another job writes to this run: found process \d+ of"):
             run_job(spec_of(ratings), ratings, out, overwrite=True)

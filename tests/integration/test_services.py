@@ -120,9 +120,9 @@ def test_the_server_holds_no_more_than_a_few_steps(
 
 @pytest.mark.parametrize("interrupts", [1, 2])
 def test_nothing_is_left_after_an_interrupt(
-    ratings: Dataset, run_folder: Path, tmp_path: Path, redis_with_others: Server, interrupts: int
+    ratings: Dataset, run_folder: Path, channels: Path, redis_with_others: Server, interrupts: int
 ) -> None:
-    driver = DriverProcess(ratings, run_folder, tmp_path / "channels", store=redis_with_others.url)
+    driver = DriverProcess(ratings, run_folder, channels, store=redis_with_others.url)
     try:
         if interrupts == 2:
             os.kill(driver.workers[0], signal.SIGSTOP)  # so that the orderly end cannot come
@@ -143,9 +143,9 @@ def test_nothing_is_left_after_an_interrupt(
 
 
 def test_a_killed_worker_is_replaced_and_nothing_left(
-    ratings: Dataset, run_folder: Path, tmp_path: Path, redis_with_others: Server
+    ratings: Dataset, run_folder: Path, channels: Path, redis_with_others: Server
 ) -> None:
-    driver = DriverProcess(ratings, run_folder, tmp_path / "channels", store=redis_with_others.url)
+    driver = DriverProcess(ratings, run_folder, channels, store=redis_with_others.url)
     try:
         os.kill(driver.workers[1], signal.SIGKILL)
         driver.wait_for_step(100)

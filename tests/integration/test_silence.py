@@ -24,12 +24,12 @@ Start = Callable[..., DriverProcess]
 
 
 @pytest.fixture
-def started(ratings: Dataset, run_folder: Path, tmp_path: Path) -> Iterator[Start]:
+def started(ratings: Dataset, run_folder: Path, channels: Path) -> Iterator[Start]:
     """Return a function that starts a driver; whatever is left of it is killed."""
     drivers = []
 
     def start(**options: object) -> DriverProcess:
-        drivers.append(DriverProcess(ratings, run_folder, tmp_path / "channels", **options))
+        drivers.append(DriverProcess(ratings, run_folder, channels, **options))
         return drivers[-1]
 
     yield start

@@ -26,8 +26,8 @@ FINISHED = {MODEL, HISTORY, SUMMARY}
 
 
 @pytest.fixture
-def driver(ratings: Dataset, run_folder: Path, tmp_path: Path) -> Iterator[DriverProcess]:
-    process = DriverProcess(ratings, run_folder, tmp_path / "channels")
+def driver(ratings: Dataset, run_folder: Path, channels: Path) -> Iterator[DriverProcess]:
+    process = DriverProcess(ratings, run_folder, channels)
     yield process
     process.end()
 
