@@ -46,7 +46,9 @@ def compare(
     ] = "",
     plan: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Contestants in TOML: a table each, with its system and settings."),
+        typer.Option(
+            metavar="FILE", help="More contestants, in TOML: a table each, with its system and settings."
+        ),
     ] = None,
     world: Annotated[
         str | None,

@@ -36,7 +36,7 @@ def opening(spec: JobSpec, deployment: Deployment) -> Iterator[Line]:
     else:
         yield "model", f"logistic regression: {count(model.features, 'feature')}"
     yield "optimizer", f"{_optimizer(spec)}, l2 {model.l2:.3g}"
-    yield "workers", f"{spec.workers}, {_sync(spec)}"
+    yield "workers", ", ".join((str(spec.workers), _sync(spec), *_exchange(spec)))
     if spec.scaling.policy != "off":
         least = count(spec.scaling.min_workers, "worker")
         yield "tuner", f"{spec.scaling.policy}: lets workers go, down to {least}"
@@ -65,6 +65,17 @@ def _sync(spec: JobSpec) -> str:
     if sync.significance == 0:
         return "bsp: every change is published"
     return f"isp: only changes above v = {sync.significance:g} are published"
+
+
+def _exchange(spec: JobSpec) -> Iterator[str]:
+    """Yield how updates move and what becomes of a lost worker, where that is not as usual."""
+    if spec.pattern != "broadcast":
+        yield f"updates move by {spec.pattern}"
+    if spec.ahead:
+        yield f"merged {count(spec.slack, 'step')} late"
+    if spec.on_loss != "replace":
+        shrinks = spec.on_loss == "shrink"
+        yield "the others go on without one that is lost" if shrinks else "a lost one ends the job"
 
 
 def _until(spec: JobSpec) -> str:

@@ -45,6 +45,13 @@ def test_opening_of_clicks(job, lr):
     assert told["until"] == "3 epochs, or auc = 0.8, or 2 evaluations without a better one, or 1 min 00 s"
 
 
+def test_what_is_unusual_about_the_exchange_is_told(job) -> None:
+    told = dict(opening(job(workers=4, slack=3, on_loss="shrink"), Deployment()))
+    assert told["workers"].endswith("merged 3 steps late, the others go on without one that is lost")
+    told = dict(opening(job(workers=4, pattern="scatter", on_loss="fail"), Deployment()))
+    assert told["workers"].endswith("updates move by scatter, a lost one ends the job")
+
+
 def test_closing(summary):
     told = dict(closing(summary(), "runs/r"))
     assert told["result"] == "rmse 0.8000 on 64 held-out ratings"
