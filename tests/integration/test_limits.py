@@ -103,7 +103,7 @@ def train(dataset: Dataset, folder: Path, memory: int | None, **wishes: object) 
 
 
 def test_a_job_whose_workers_are_out_of_memory_says_so(ratings: Dataset, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="before it has read anything") as refused:
+    with pytest.raises(UsageError, match="with nothing read yet") as refused:
         train(ratings, tmp_path / "refused", 1)
     bare = re.search(r"expected more than (\d+) MB of memory for a worker, found 1 MB", str(refused.value))
     assert bare
