@@ -70,7 +70,7 @@ def supervise(order: Order, detached: Detached, tell: Tell, within: float | None
     except KeyboardInterrupt:
         print("interrupted: stopped at once")
         tell(Answer(130, "stopped before it was under way"))
-    except Exception as error:
+    except Exception as error:  # whoever waits for the answer is to see it
         traceback.print_exc(file=sys.stdout)
         tell(Answer(1, f"{type(error).__name__}: {error}. Its traceback is in {order.log}"))
     return False

@@ -86,9 +86,7 @@ class FactorizationModel:
         samples: int,
     ) -> bool:
         """Move users and items along directions."""
-        parts = zip(replica.tables, directions, self.rules(optimizer, moment, samples), strict=True)
-        finite = [move_rows(table, *direction, rule) for table, direction, rule in parts]
-        return all(finite)
+        return move_rows(replica.tables, directions, self.rules(optimizer, moment, samples))
 
     def _step(
         self,

@@ -78,9 +78,7 @@ class LogisticModel:
         samples: int,
     ) -> bool:
         """Move features and intercept along directions, L2 included."""
-        parts = zip(replica.tables, directions, self.rules(optimizer, moment, samples), strict=True)
-        finite = [move_rows(table, *direction, own) for table, direction, own in parts]
-        return all(finite)
+        return move_rows(replica.tables, directions, self.rules(optimizer, moment, samples))
 
     def _step(
         self, replica: Replica, batch: BatchArrays, rule: Rule, publish: Filter

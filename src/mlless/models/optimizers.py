@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -49,7 +50,12 @@ def settle_decay(table: Table, rule: Rule) -> None:
     table.last[:] = rule.step
 
 
-def move_rows(table: Table, rows: Ids, direction: Floats, rule: Rule) -> bool:
-    """Move the ``shared`` of rows along a direction; return whether all of it is finite."""
-    shape = table.shape
-    return bool(change_rows(table.rows, shape.columns, rows, direction, rule, 0.0, MERGED, _NOTHING).finite)
+def move_rows(
+    tables: Iterable[Table], directions: Iterable[tuple[Ids, Floats]], rules: Iterable[Rule]
+) -> bool:
+    """Move the ``shared`` of rows of each table along a direction; return whether all of it is finite."""
+    moved = [
+        change_rows(table.rows, table.shape.columns, rows, direction, rule, 0.0, MERGED, _NOTHING)
+        for table, (rows, direction), rule in zip(tables, directions, rules, strict=True)
+    ]
+    return all(one.finite for one in moved)

@@ -78,7 +78,7 @@ class Keeper:
             self.step = self._write()
         except MissingUpdate:
             pass  # a newer one has taken its place meanwhile
-        except Exception as error:
+        except Exception as error:  # no thread hears of it, and a training does not end for it
             if not self._told:
                 self._told = True
                 text = f"a model could not be put into the run's place: {hidden(str(error))}"

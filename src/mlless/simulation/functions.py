@@ -86,7 +86,7 @@ class VirtualRuntime:
             code = error.exit_code
         except Killed:
             code = -signal.SIGKILL
-        except Exception:
+        except Exception:  # as a process would end
             code, cause = 1, traceback.format_exc()
         finally:
             seconds = role.time - launched  # its start is billed, as clouds and the meter of a real job do
