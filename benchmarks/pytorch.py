@@ -10,9 +10,9 @@ the mean squared error has come to the target. ``pytorch-matched`` and ``pytorch
 ``mlless-bsp``; ``pytorch`` averages gradients, as published.
 
 Systems take turns, and each round begins with another one. Printed: steps to the end, wall and CPU seconds of
-training, and the medians over the rounds of MLLess against each system of PyTorch. Training is from the first
-plan to the last step; the CPU seconds are those of all processes from their fork on, without the import of
-PyTorch, which is loaded once before.
+training, and the medians over the rounds of MLLess against each system of PyTorch. Wall seconds are those from
+the end of the first step to that of the last, since systems begin to count at different moments. CPU seconds
+are those of all processes from their fork on, without the import of PyTorch, which is loaded once before.
 
 Without ``--ratings`` the data are generated, in the shape of ML-1M.
 """
@@ -89,9 +89,8 @@ def _train(name: str, wishes: Wishes, dataset: Dataset, out: Path) -> Taken:
         listen=lambda record: None,
     )
     history = read_history(place)
-    # MLLess counts time from the start of its functions, others from when all of them are there.
-    before = summary.startup_seconds if summary.system == "mlless" else 0.0
-    return len(history), history[-1].time - before, summary.cpu_seconds - summary.startup_cpu_seconds
+    seconds = history[-1].time - history[0].time
+    return len(history), seconds, summary.cpu_seconds - summary.startup_cpu_seconds
 
 
 def _print(name: str, taken: Taken) -> None:
