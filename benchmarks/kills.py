@@ -3,9 +3,9 @@
     python benchmarks/kills.py DATASET [--seeds 10] [--kills 10] [--on-loss replace] \
         [--channels "" redis://127.0.0.1:6379 redis://127.0.0.1:6379,amqp://127.0.0.1:5672]
 
-DATASET is one of ratings. All kills are within the first eight of twelve epochs: jobs are short, and late kills
-do no harm. The last job of each channel loses all its workers at once. Printed are the held-out RMSE, its
-difference to the undisturbed job, how many workers were lost, and seconds.
+DATASET is one of ratings. All kills are within the first eight of twelve epochs: jobs are short, and late
+kills do no harm. The last job of each channel loses all its workers at once. Printed are the held-out RMSE,
+its difference to the undisturbed job, how many workers were lost, and seconds.
 """
 
 from __future__ import annotations

@@ -10,9 +10,9 @@ the mean squared error has come to the target. ``pytorch-matched`` and ``pytorch
 ``mlless-bsp``; ``pytorch`` averages gradients, as published.
 
 Systems take turns, and each round begins with another one. Printed: steps to the end, wall and CPU seconds of
-training, and the medians over the rounds of MLLess against each system of PyTorch. Wall seconds are those from
-the end of the first step to that of the last, since systems begin to count at different moments. CPU seconds
-are those of all processes from their fork on, without the import of PyTorch, which is loaded once before.
+training, and the medians over the rounds of MLLess against each system of PyTorch. Wall seconds are those
+from the end of the first step to that of the last, since systems begin to count at different moments. CPU
+seconds are those of all processes from their fork on, without the import of PyTorch, which is loaded before.
 
 Without ``--ratings`` the data are generated, in the shape of ML-1M.
 """
