@@ -1,11 +1,11 @@
-"""What kills come to: jobs whose workers are killed at steps that a seed draws, beside one that is left alone.
+"""What kills come to: jobs whose workers are killed at steps that a seed draws, beside one left alone.
 
-    python benchmarks/kills.py DATASET [--seeds 10] [--kills 10] [--on-loss replace] \
-        [--channels "" redis://127.0.0.1:6379 redis://127.0.0.1:6379,amqp://127.0.0.1:5672]
+    python benchmarks/kills.py DATASET [--seeds 10] [--kills 10] [--channels "" STORE STORE,BUS]
 
-DATASET is one of ratings. All kills are within the first eight of twelve epochs: jobs are short, and late
-kills do no harm. The last job of each channel loses all its workers at once. Printed are the held-out RMSE,
-its difference to the undisturbed job, how many workers were lost, and seconds.
+DATASET is one of ratings. Channels are URLs, a store's or a store's and a bus's; "" are those of this
+machine. All kills are within the first eight of twelve epochs: jobs are short, and late kills do no harm.
+The last job of each channel loses all its workers at once. Printed are the held-out RMSE, its difference to
+the undisturbed job, how many workers were lost, and seconds.
 """
 
 from __future__ import annotations
