@@ -30,7 +30,7 @@ fi
 
 for kind in ratings clicks; do
     echo "== $kind"
-    # Half a minute a run keeps all of it within a quarter of an hour; who has not come there by then says never.
-    mlless compare "$out/$kind" --workers 4 --max-time "${SECONDS_EACH:-30}" --repetitions "${REPETITIONS:-1}" \
+    # Twenty seconds a run keep all of it within a quarter of an hour; who has not come there by then says never.
+    mlless compare "$out/$kind" --workers 4 --max-time "${SECONDS_EACH:-20}" --repetitions "${REPETITIONS:-1}" \
         --tariff aws-lambda-x86 --systems "${SYSTEMS:-}" --out "$out/$kind-compared"
 done
