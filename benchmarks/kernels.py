@@ -108,14 +108,26 @@ class Trainer:
         publish = self.filter.prepare(step, batch.touched)
         optimizer = Adagrad(learning_rate=0.1, damping=0.0 if isinstance(batch, RatingsArrays) else 8.0)
         rule = rule_of(optimizer, Moment(step, 0, 4), damping=1.0 / batch.samples)
-        common = (rule, publish.threshold, publish.mode, *publish.outboxes)
         tables = [table.rows for table in self.replica.tables]
         if isinstance(batch, RatingsArrays):
             _, *sent = self.kernels.factorization_step(
-                *tables, COLUMNS, batch, 0.0, 1.0, 0.06, 1.0, rule, *common
+                *tables,
+                COLUMNS,
+                batch,
+                0.0,
+                1.0,
+                0.06,
+                1.0,
+                rule,
+                rule,
+                publish.threshold,
+                *publish.modes,
+                *publish.outboxes,
             )
         else:
-            _, *sent = self.kernels.logistic_step(*tables, batch, *common)
+            _, *sent = self.kernels.logistic_step(
+                *tables, batch, rule, publish.threshold, publish.modes[0], *publish.outboxes
+            )
         self.update = self.filter.take(publish, [Sent(*part) for part in sent])
 
 

@@ -231,7 +231,7 @@ class History:
 
                 def open_safe(role: Role, store: KeyValueStore) -> RunSafe:
                     life.role = role
-                    return RunSafe(kept, store, start.origin)
+                    return RunSafe(kept, store, start)
 
                 def hear(record: StepRecord) -> None:
                     life.records.append(record)

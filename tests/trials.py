@@ -13,7 +13,7 @@ import tempfile
 import time
 import traceback
 import warnings
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -37,6 +37,7 @@ from mlless.data.partition import partition
 from mlless.data.synthetic import write_clicks, write_ratings
 from mlless.errors import DeadlineExceeded, MissingUpdate, MLLessError, WorkerFailed, WorkerLost
 from mlless.job import Deadlines, JobSpec, PatternName
+from mlless.kernels.arrays import Ids
 from mlless.losses import PER_WORKER, TRIES
 from mlless.membership import bounds_of, order_of
 from mlless.messages import (
@@ -146,7 +147,10 @@ def trial_of(seed: int) -> Trial:
         model = msgspec.structs.replace(spec.model, l2=0.0)
         spec = msgspec.structs.replace(spec, optimizer=still, model=model)
     deadlines = Deadlines(start=20.0, step=20.0, commit=200.0)
-    spec = msgspec.structs.replace(spec, deadlines=deadlines, pattern=pattern, slack=slack)
+    shared = kind == "mf" and random.Random(f"users of {seed}").random() < 0.3
+    spec = msgspec.structs.replace(
+        spec, deadlines=deadlines, pattern=pattern, slack=slack, share_users=shared
+    )
     leaves = (
         (dice.randrange(epochs * parts), dice.randrange(1, workers))
         if workers > 1 and dice.random() < 0.2
@@ -328,8 +332,10 @@ def beginnings(wrong: list[str]) -> Iterator[None]:
     """Complain of a replica that begins with changes of its own, which somebody else is going to publish."""
     load = checkpoint.load_origin
 
-    def checked(store: KeyValueStore, origin: Origin, replica: Replica) -> tuple[Memory, int]:
-        loaded = load(store, origin, replica)
+    def checked(
+        store: KeyValueStore, origin: Origin, replica: Replica, rows: Ids | None = None
+    ) -> tuple[Memory, int]:
+        loaded = load(store, origin, replica, rows)
         if not origin.key.startswith(keys.HANDOVER) and any(table.residual.any() for table in replica.tables):
             wrong.append(f"who begins with {origin.key} has a residual")
         return loaded
@@ -361,11 +367,12 @@ def lost(trace: Trace) -> set[FunctionId]:
 def same_bits(trial: Trial, lives: Sequence[Trace]) -> bool:
     """Return whether a job must come to the bits of the undisturbed one, or only to about the same.
 
-    With slack who takes another one's place, or goes on with a job, begins with a model that has more merged;
-    and when all wait for a hand-over depends on time.
+    Users whose owner was lost are computed anew. With slack who takes another one's place, or goes on with a
+    job, begins with a model that has more merged; and when all wait for a hand-over depends on time.
     """
     if not trial.spec.ahead:
-        return trial.exact or not any(lost(trace) for trace in lives)
+        kept = trial.exact and not trial.spec.owns_users
+        return kept or not any(lost(trace) for trace in lives)
     sent = (one.message for trace in lives for _, one in trace if isinstance(one, Sent))
     drained = any(plan.drain for message in sent if isinstance(message, Commit) for plan in message.plans)
     return len(lives) == 1 and not lost(lives[0]) and not drained
@@ -572,23 +579,23 @@ def kept_clean(trial: Trial, trace: Trace, done: Simulation) -> Iterator[str]:
             last = one.message.step
         elif isinstance(one, Sent) and isinstance(one.message, Begin):  # maybe after it has gone back
             last = min(last, one.message.plans[0].step)
-    models: Counter[str] = Counter()
+    models: defaultdict[str, set[str]] = defaultdict(set)  # the steps of those of a kind
     for key in done.left - {keys.INITIAL}:
         if key == f"{keys.BEST}/before":  # the job was lost
-            models[keys.BEST] += 1
+            models[keys.BEST].add("before")
             continue
         kind, step, function, *_ = key.split("/")
         worker, _, generation = function.partition(".")
         old = int(generation) < newest[int(worker)] and kind != keys.HANDOVER
         if (int(worker), int(generation)) in dismissed or old:
             continue
-        models[kind] += 1
-        passing = keys.UPDATE, keys.MERGED, keys.DONATION, keys.HANDOVER
+        models[kind].add(step)
+        passing = keys.UPDATE, keys.MERGED, keys.DONATION, keys.HANDOVER, keys.ROWS
         if kind in passing and int(step) < last - 1 - trial.spec.ahead:
             yield f"{key} is left after step {last}"
     for kind in (keys.BEST, keys.CHECKPOINT, keys.RESULT):
-        if models[kind] > 2:
-            yield f"{models[kind]} models are left as {kind}"
+        if len(models[kind]) > 2:
+            yield f"{len(models[kind])} models are left as {kind}"
 
 
 def handed_over(trial: Trial, trace: Trace, records: Sequence[StepRecord]) -> Iterator[str]:

@@ -270,7 +270,7 @@ def _run_by_functions(job: _Job, leavers: Leavers, looks: Looks, within: float |
             payload=lambda who: launch_of(spec, session.addresses, *who, session.runtime.time_limit),
             listen=job.hear,
             leavers=leavers,
-            safe=RunSafe(files, session.store, start.origin),
+            safe=RunSafe(files, session.store, start),
             meter=costs,
             tuner=open_tuner(spec, costs, BackgroundRunner()),
         )
@@ -280,7 +280,7 @@ def _run_by_functions(job: _Job, leavers: Leavers, looks: Looks, within: float |
             outcome = supervisor.run()
         if outcome.stop_reason == RUNNING:
             return files.suspend()
-        tables, _ = checkpoint.read_snapshot(session.store, outcome.snapshot)
+        tables, _ = checkpoint.read_snapshot(session.store, outcome.snapshot, start.tables)
         done = clock.now()  # no server is needed any more
         files.end(outcome, tables)  # first of all, for a slow clean-up may be broken off
         written = clock.now() - done

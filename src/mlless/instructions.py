@@ -91,10 +91,10 @@ class Delete:
 
 @dataclass(frozen=True)
 class Kept:
-    """Instruction: the best model so far is sure to be in the store."""
+    """Instruction: the best model so far is sure to be in the store, its parts under ``keys``."""
 
     best: Score
-    key: str
+    keys: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -122,12 +122,12 @@ class Rewind:
 
 @dataclass(frozen=True)
 class Done:
-    """Instruction: the job is over, its model is under ``key``, or that of ``best`` under another."""
+    """Instruction: the job is over, and under which keys the parts of its model and of the best one are."""
 
     step: int
-    result: str
+    result: tuple[str, ...]
     best: Score | None
-    best_key: str
+    best_keys: tuple[str, ...]
     given_up: bool = False
 
 

@@ -217,7 +217,7 @@ class JobSpec(_Value, frozen=True, kw_only=True):
     job is metered by it, wherever it runs. ``on_loss``: who is lost is launched anew, or the others go on
     without, or the job fails. ``checkpoint_every`` so many seconds a checkpoint is made at least, whatever
     that takes. With ``local_steps`` a worker takes its rows of a step as so many mini-batches, and publishes
-    once, the whole.
+    once, the whole. With ``share_users`` workers publish what they change of users, too.
     """
 
     dataset: str
@@ -240,6 +240,7 @@ class JobSpec(_Value, frozen=True, kw_only=True):
     checkpoint_every: float | None = None
     local_steps: int | None = None
     slack: int = 0
+    share_users: bool = False
 
     def __post_init__(self) -> None:
         if self.local_steps is not None:
@@ -282,6 +283,11 @@ class JobSpec(_Value, frozen=True, kw_only=True):
             _require(
                 target.metric in metrics, "target", f"one of {', '.join(sorted(metrics))}", target.metric
             )
+
+    @property
+    def owns_users(self) -> bool:
+        """Whether a user is trained, kept and scored by one worker alone."""
+        return isinstance(self.model, Factorization) and self.workers > 1 and not self.share_users
 
     @property
     def shards(self) -> int:

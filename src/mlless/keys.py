@@ -9,7 +9,8 @@ from mlless.messages import FunctionId
 
 INITIAL = "initial"  # the model x_0, which the driver stores
 BEST, RESULT, CHECKPOINT = "best", "result", "checkpoint"  # kinds of models,
-DONATION, HANDOVER = "donation", "handover"  # and those that are there for one step
+DONATION, HANDOVER = "donation", "handover"  # and those that are there for one step,
+ROWS = "rows"  # as are the rows of an owner that leaves
 UPDATE, MERGED = "update", "merged"  # updates, and sums of the pieces of all
 
 

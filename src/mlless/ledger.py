@@ -34,7 +34,7 @@ from mlless.instructions import (
     Started,
 )
 from mlless.job import JobSpec
-from mlless.keeping import Keeping
+from mlless.keeping import Keeping, keepers_of, result_of
 from mlless.keys import model_key
 from mlless.losses import REPEATS, Losses, died, failed, out_of_step, silent, unfit
 from mlless.mark import Mark
@@ -108,9 +108,11 @@ class Ledger:
         """Return whether a worker counts as lost by now, for it is silent."""
         return bool(self._silent(now))
 
-    def forget_best(self) -> None:
-        """Take in that the store has lost the best model."""
+    def restored(self) -> None:
+        """Take in that the store had lost all models, and has the newest checkpoint again: in one part."""
         self._keeping.best = None
+        self._keeping.mark = self._keeping.mark.in_one_part
+        self._origin = self._keeping.mark.origin
 
     def start(self, now: float) -> list[Instruction]:
         """Return how the job begins."""
@@ -230,6 +232,7 @@ class Ledger:
             return
         yield Dismiss(who, f"{error.what}: {error.found}" if error.found else error.what)
         yield from self._keeping.lose(who)
+        self._updates.outdate(*self._keeping.take_litter())
         if self._succession.lose(who):
             return
         self._disturbed = True
@@ -243,22 +246,13 @@ class Ledger:
                 # What it may have written, or may yet write, is not what the next one writes.
                 self._updates.discard(self.step, (part, other.generation))
                 other.generation, other.substitute = self._members.next_generation(part), None
-        if self._is_substituted(worker):
+        others = self._steps.others(worker, shrink=self.spec.on_loss == "shrink")
+        if not others.isdisjoint(self._members.at_work):
             self._members.renew(worker, Stage.SUBSTITUTED, now)
         elif self._succession.has(worker):
             self._members[worker] = self._succession.promote(worker, now)
         else:
             yield from self._launch((worker,), now)
-
-    def _is_substituted(self, worker: int) -> bool:
-        """Return whether the part of a worker that is lost now goes to another: none is launched for it.
-
-        That is so of the policy ``shrink``, and of who takes no mini-batch any more, if anyone is left.
-        """
-        newest = self._steps.planned[-1]
-        others = set(newest.trainers or newest.members) - {worker}
-        dispensable = self.spec.on_loss == "shrink" or worker not in self._steps.plan.trainers
-        return dispensable and not others.isdisjoint(self._members.at_work)
 
     def _mend(self, now: float) -> Iterator[Instruction]:
         """See to it that all members without a report are at work, or another one in their place."""
@@ -347,10 +341,10 @@ class Ledger:
         if plan.last:
             yield Send(Commit(plan.step, published, (), end=True), tuple(at_work.items()))
             yield from self._succession.send_home()
-            first = self._steps.reports[plan.lowest]
-            result = model_key(keys.RESULT, plan.step, (first.worker, first.generation))
-            yield Done(plan.step, result, self._keeping.best, self._keeping.best_key)
+            result = result_of(plan, self._steps.reports, owned=self.spec.owns_users)
+            yield Done(plan.step, result, self._keeping.best, self._keeping.best_keys)
             return
+        leaving = self._steps.leaving if self.spec.owns_users else ()
         self._steps.close(verdict, self._members.substituted)
         following, ahead = self._steps.plan, self._steps.ahead
         later = ahead[-1] if ahead else None
@@ -359,19 +353,25 @@ class Ledger:
             self._steps.drain()
         if not self._steps.is_drained:
             handing = ()  # later, when nobody is ahead
-        keeper = next(((one, at_work[one]) for one in following.members if one in at_work), None)
-        asked = self._keeping.ask(keeper, plan, self._steps.planned, verdict, now)
+        keepers = keepers_of(plan, following, at_work, owned=self.spec.owns_users)
+        # Whoever is ahead has moved the rows that it owns on.
+        marks = self._steps.is_drained or not self.spec.owns_users
+        asked = self._keeping.ask(keepers, plan, self._steps.planned, verdict, now, marks=marks)
+        if verdict.mark and not marks:
+            self._steps.drain()
         plans = told(plan.owners, self._steps.planned)
-        commit = Commit(plan.step, published, plans, *asked, handing, mergers=mergers)
+        left = tuple(who for who in leaving if who[0] in following.flush and following.trainers)
+        commit = Commit(plan.step, published, plans, *asked, handing, mergers=mergers, left=left)
         yield Send(commit, tuple(at_work.items()))
         yield Delete(done)
-        if verdict.best and keeper is None:
+        if verdict.best and not asked[0]:
             yield Forget(self._keeping.best)
         self._members.retain(following.members)
         self._origin = self._donor = None
         self._losses.go_on()
         self._opened, self._disturbed, self._handovers = now, bool(handing), len(handing)
         self._updates.litter += [model_key(keys.HANDOVER, following.step, who) for who in handing]
+        self._updates.litter += [model_key(keys.ROWS, following.step, who) for who in leaving]
         yield from self._succession.open_step(self._members, handing, soon, now)
 
     def _pass(self, event: Passed, now: float) -> Iterator[Instruction]:
@@ -386,7 +386,7 @@ class Ledger:
         """End the job with the best model so far, if there is one."""
         if (best := self._keeping.best) is not None:
             yield Send(Abort("the job ends without a worker that is silent"), self.functions)
-            yield Done(best.step, self._keeping.best_key, best, self._keeping.best_key, given_up=True)
+            yield Done(best.step, self._keeping.best_keys, best, self._keeping.best_keys, given_up=True)
 
     def _silent(self, now: float) -> dict[FunctionId, MLLessError]:
         """Return the functions whose time is over, each with its error."""

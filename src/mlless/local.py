@@ -7,7 +7,7 @@ ended: step count, optimizer state and tables are kept, and the tables may grow.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -32,7 +32,7 @@ from mlless.messages import Evaluation, Origin, Plan
 from mlless.models import model_of
 from mlless.models.base import Moment
 from mlless.records import StepRecord
-from mlless.replica import Replica, Undo
+from mlless.replica import Replica, TableShape, Undo
 from mlless.stepping import Laps, Stepper
 from mlless.stopping import Choice, Score
 
@@ -67,10 +67,13 @@ class Ending:
     model: Choice
 
 
-def begin(spec: Factorization | Logistic, seed: int) -> Course:
-    """Return the start of a training: x_0, made from the seed as a driver makes it."""
+def begin(spec: Factorization | Logistic, seed: int, shapes: Sequence[TableShape] | None = None) -> Course:
+    """Return the start of a training: x_0, made from the seed as a driver makes it.
+
+    ``shapes`` say which rows are owned, where any are.
+    """
     model = model_of(spec)
-    replica = Replica(model.shapes)
+    replica = Replica(shapes or model.shapes)
     replica.restore(model.initial(np.random.Generator(np.random.PCG64(seed))))
     return Course(0, replica)
 

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 
+import msgspec
+
 from mlless.job import JobSpec
 from mlless.membership import Schedule
 from mlless.messages import Origin, Plan
@@ -31,6 +33,16 @@ class Mark:
     origin: Origin
     progress: Progress
     further: tuple[Plan, ...] = ()
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Where its origin is in the store."""
+        return (self.origin.key, *self.origin.parts)
+
+    @property
+    def in_one_part(self) -> Mark:
+        """The mark with its origin in one part."""
+        return replace(self, origin=msgspec.structs.replace(self.origin, parts=()))
 
     @property
     def ahead(self) -> tuple[Plan, ...]:

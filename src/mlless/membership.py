@@ -46,6 +46,12 @@ def bounds_of(groups: Ints, sizes: Ints, part: int, parts: int) -> tuple[Ints, I
     return (part * sizes + shifts) // parts, ((part + 1) * sizes + shifts) // parts
 
 
+def owners_of(owners: bytes) -> list[int]:
+    """Return the owner of each group."""
+    numbers: list[int] = np.frombuffer(owners, _OWNER).tolist()
+    return numbers
+
+
 def groups_of(owners: bytes, worker: int) -> tuple[int, ...]:
     """Return the groups that a worker owns, in ascending order."""
     return tuple(np.flatnonzero(np.frombuffer(owners, _OWNER) == worker).tolist())
@@ -72,6 +78,11 @@ def deal(sizes: Sequence[int], workers: Iterable[int], owners: bytes = b"") -> b
         owned[group] = worker
         heapq.heapreplace(least, (load + sizes[group], worker))
     return owned.tobytes()
+
+
+def leaves(worker: int, plan: Plan, later: Plan) -> bool:
+    """Return whether a worker trains in a step and, while others go on, no more in the ``later`` one."""
+    return worker in plan.trainers and worker in later.flush and bool(later.trainers)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import msgspec
 from mlless.errors import CodecError, MLLessError
 from mlless.memory import memory_limit, peak_memory, shortage
 
-PROTOCOL = 6
+PROTOCOL = 7
 
 FunctionId = tuple[int, int]  # worker, generation
 
@@ -70,12 +70,15 @@ class Evaluation(_Message, frozen=True):
 class Origin(_Message, frozen=True):
     """From where a replica starts: what the store has under ``key`` is the model before ``step``.
 
-    ``digest`` is that of the bits of ``shared``, empty where it is not known.
+    ``digest`` is that of the bits of ``shared``, empty where it is not known. Further ``parts`` of the model
+    are under other keys. Rows that are ``owned`` may be missing: their owner computes them.
     """
 
     key: str
     step: int
     digest: str
+    parts: tuple[str, ...] = ()
+    owned: bool = True
 
 
 class Hello(_Message, frozen=True, tag="hello"):
@@ -255,19 +258,22 @@ class Commit(_Message, frozen=True, tag="commit"):
     """Closes a step and names the next two, and with slack so many more.
 
     ``published`` lists (worker, generation) in order of worker id, ``mergers`` who has merged the shards, in
-    their order, where the pattern has any. The function ``best`` stores the model
-    before this step, which is the best so far, and ``checkpoint`` that of the step to come. Those named in
-    ``handover`` then store what their successors go on from, and exit. ``end``: the job is over.
+    their order, where the pattern has any. The functions in ``best`` store the model before this step, which
+    is the best so far, and those in ``checkpoint`` that of the step to come: the first one what all share,
+    each the rows that it owns. Those named in ``handover`` then store what their successors go on from, and
+    exit. Those in ``left`` train no more, and have stored the rows that they owned for their heirs. ``end``:
+    the job is over.
     """
 
     step: int
     published: tuple[FunctionId, ...]
     plans: tuple[Plan, ...]
-    best: FunctionId | None = None
-    checkpoint: FunctionId | None = None
+    best: tuple[FunctionId, ...] = ()
+    checkpoint: tuple[FunctionId, ...] = ()
     handover: tuple[FunctionId, ...] = ()
     end: bool = False
     mergers: tuple[FunctionId, ...] = ()
+    left: tuple[FunctionId, ...] = ()
 
 
 class Merge(_Message, frozen=True, tag="merge"):

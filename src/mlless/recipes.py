@@ -98,6 +98,8 @@ def job_of(
         )
     if fitting == "lr" and wishes.factors is not None:
         raise UsageError("--factors is for ratings", found=manifest.kind)
+    if fitting == "lr" and wishes.share_users:
+        raise UsageError("--share-users is for ratings", found=manifest.kind)
     workers = workers_of(wishes, manifest, here=here)
     rows = sum(file.rows for file in manifest.train)
     size = _batch_size(wishes, fitting, rows, alone=workers == 1)
@@ -131,6 +133,7 @@ def job_of(
         pattern=wishes.pattern,
         checkpoint_every=wishes.checkpoint_every,
         slack=wishes.slack,
+        share_users=fitting == "mf" and (wishes.share_users or wishes.optimizer == "nesterov"),
     )
     return _moving(spec)
 

@@ -22,19 +22,23 @@ from mlless.kernels.arrays import Bytes, Floats, Ids, Rows, TableUpdate, Total
 
 _LINE = 16  # floats in a cache line
 _ROWS_AT_ONCE = 1 << 12  # of a large sum, as it is merged
+_ALL = slice(None)
 
 
 @dataclass(frozen=True, slots=True)
 class TableShape:
     """A table of parameters: its name, rows and columns.
 
-    ``apart`` says that no two workers train the same row: then what one publishes is merged as it is.
+    ``apart`` says that no two workers train the same row: then what one publishes is merged as it is. If it
+    is ``owned`` such a row is trained, kept and scored by one worker alone, and never published. Others do
+    not know its value.
     """
 
     name: str
     rows: int
     columns: int
     apart: bool = False
+    owned: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +61,8 @@ class Table:
         memory = np.zeros(room * stride + _LINE, np.float32)
         start = -(memory.ctypes.data // memory.itemsize) % _LINE
         data = memory[start : start + room * stride].reshape(room, stride)
-        data.view(np.int32)[:, 3 * shape.columns] = -1
+        if not shape.owned:  # a page that nobody writes to takes no memory, and most rows are others'
+            data.view(np.int32)[:, 3 * shape.columns] = -1
         return cls(shape, Rows(data[: shape.rows], stride), data)
 
     def grown(self, further: Floats, last: int) -> Table:
@@ -99,6 +104,20 @@ class Table:
     def last(self) -> NDArray[np.int32]:
         """For each row the step that touched it last; -1 if none has."""
         return self.rows.data.view(np.int32)[:, 3 * self.shape.columns]
+
+    def restore(self, array: Floats | None, rows: Ids | slice = _ALL) -> None:
+        """Set ``shared`` of some rows to an array, ``residual`` to zero; DatasetError if it does not fit."""
+        count = self.shape.rows if isinstance(rows, slice) else len(rows)
+        expected = (count, self.shape.columns)
+        if array is None or array.shape != expected or array.dtype != np.float32:
+            found = "nothing" if array is None else f"{array.dtype} {array.shape}"
+            raise DatasetError(
+                f"not a snapshot of this model: table {self.shape.name}",
+                expected=f"float32 {expected}",
+                found=found,
+            )
+        self.shared[rows] = array
+        self.residual[rows] = 0
 
 
 @functools.cache
@@ -151,27 +170,18 @@ class Replica:
     def restore(self, arrays: dict[str, Floats]) -> None:
         """Set ``shared`` to a snapshot and ``residual`` to zero; DatasetError if it has other shapes."""
         for table in self.tables:
-            array = arrays.get(table.shape.name)
-            expected = (table.shape.rows, table.shape.columns)
-            if array is None or array.shape != expected or array.dtype != np.float32:
-                found = "nothing" if array is None else f"{array.dtype} {array.shape}"
-                raise DatasetError(
-                    f"not a snapshot of this model: table {table.shape.name}",
-                    expected=f"float32 {expected}",
-                    found=found,
-                )
-            table.shared[:] = array
-            table.residual[:] = 0
+            table.restore(arrays.get(table.shape.name))
 
     def grow(self, further: Mapping[str, Floats], last: int) -> None:
         """Add ``further`` rows to the tables, as they start; they count as touched in the step ``last``."""
         self.tables = tuple(table.grown(further[table.shape.name], last) for table in self.tables)
 
     def digest(self) -> str:
-        """Return a digest of the bits of ``shared``."""
+        """Return a digest of the bits of ``shared``, but for rows that are owned."""
         digest = xxhash.xxh3_64()  # a fault is to be found, not an attacker; and every worker waits for it
         for table in self.tables:
-            digest.update(np.ascontiguousarray(table.shared).data)
+            if not table.shape.owned:
+                digest.update(np.ascontiguousarray(table.shared).data)
         return digest.hexdigest()
 
 

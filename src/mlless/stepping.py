@@ -145,6 +145,8 @@ class Stepper:
         self._laps.lap("fetch")
         if evaluation is not None:
             evaluation = msgspec.structs.replace(evaluation, reads=scoring.files, bytes=scoring.bytes)
+        else:  # it has read them ahead, to know whose they are
+            training.files, training.bytes = training.files + scoring.files, training.bytes + scoring.bytes
         report = Report(
             worker=worker,
             generation=generation,

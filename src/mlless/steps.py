@@ -13,8 +13,8 @@ import msgspec
 
 from mlless.closing import Verdict
 from mlless.mark import Mark
-from mlless.membership import Schedule
-from mlless.messages import Plan, Report
+from mlless.membership import Schedule, leaves
+from mlless.messages import FunctionId, Plan, Report
 
 
 class Steps:
@@ -58,6 +58,13 @@ class Steps:
         """Return how many steps a member has merged when it takes its part in one."""
         return plan.due(self.slack)
 
+    @property
+    def leaving(self) -> tuple[FunctionId, ...]:
+        """The functions that have trained in the open step and, while others go on, do so no more."""
+        later = self.following
+        told = [one for one in self.reports.values() if later and leaves(one.worker, self.plan, later)]
+        return tuple((one.worker, one.generation) for one in told)
+
     def under_way(self, step: int) -> tuple[Plan, dict[int, Report]] | None:
         """Return the plan of a step, and the reports on it to add to; None if it cannot have begun."""
         if step == self.plan.step:
@@ -75,6 +82,15 @@ class Steps:
     def taken(self) -> list[Report]:
         """All reports that are there."""
         return [one for step in (self.reports, *self._early.values()) for one in step.values()]
+
+    def others(self, worker: int, *, shrink: bool) -> set[int]:
+        """Return who may take the part of a worker that is lost now; nobody, if another is to be launched.
+
+        That is so unless the others are to go on without it, or it takes no mini-batch any more.
+        """
+        newest = self.planned[-1]
+        spared = shrink or worker not in self.plan.trainers
+        return set(newest.trainers or newest.members) - {worker} if spared else set()
 
     def untold(self, worker: int) -> int | None:
         """Return the step that a worker may be at work on, the first without its report; None if none is."""

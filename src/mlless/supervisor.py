@@ -58,8 +58,8 @@ Payload = Callable[[FunctionId], bytes]
 class Safe:
     """Keeps what a job must not lose; this one keeps nothing."""
 
-    def keep(self, key: str, best: Score) -> None:
-        """Take in that the best model so far is in the store."""
+    def keep(self, keys: Sequence[str], best: Score) -> None:
+        """Take in that the best model so far is in the store, its parts under ``keys``."""
 
     def mark(self, mark: Mark, seconds: float) -> None:
         """Take in that a checkpoint is in the store, which took its worker so many seconds."""
@@ -77,7 +77,8 @@ class Outcome:
 
     One that is ``running`` is to be resumed: it was suspended, and has neither model nor snapshot.
 
-    The model is in the store under the name ``snapshot``. ``given_up``: somebody was waited for in vain.
+    The model is in the store, its parts under the names in ``snapshot``. ``given_up``: somebody was waited for
+    in vain.
     """
 
     stop_reason: str
@@ -86,7 +87,7 @@ class Outcome:
     seconds: float
     pids: dict[FunctionId, int] = field(default_factory=dict)
     ended: list[Ended] = field(default_factory=list)
-    snapshot: str = ""
+    snapshot: tuple[str, ...] = ()
     given_up: bool = False
 
 
@@ -220,10 +221,10 @@ class Supervisor:
                 case Delete():
                     self._delete(one.keys)
                 case Kept():
-                    self._kept.add(one.key)
-                    self._safe.keep(one.key, one.best)
+                    self._kept.update(one.keys)
+                    self._safe.keep(one.keys, one.best)
                 case Marked():
-                    self._kept.add(one.mark.origin.key)
+                    self._kept.update(one.mark.keys)
                     self._safe.mark(one.mark, one.seconds)
                     if self._wanted_mark:
                         self._suspend()
@@ -284,10 +285,10 @@ class Supervisor:
     def _rewind(self, back: Rewind) -> None:
         self._closing.rewind(back.mark.plan.step, back.mark.progress, back.stored)
         try:
-            self._store.get([back.mark.origin.key])
+            self._store.get(back.mark.keys)
         except MissingUpdate:  # a server came back empty, and the best model is gone as well
             self._safe.restore(back.mark)
-            self._ledger.forget_best()
+            self._ledger.restored()
             self._closing.forget_best(None)
 
     def _end(self, done: Done) -> None:
@@ -303,7 +304,7 @@ class Supervisor:
             self._clock.now() - self._start,
             self._pids,
             self._reception.ended,
-            done.best_key if model.restored else done.result,
+            done.best_keys if model.restored else done.result,
             done.given_up,
         )
 

@@ -27,6 +27,7 @@ class TrainOptions(TypedDict, total=False):
     compression: Literal["none", "zstd"] | None
     pattern: Literal["broadcast", "allreduce", "scatter"] | None
     slack: int | None
+    share_users: bool | None
     epochs: int | None
     patience: int | None
     target: str | None

@@ -79,6 +79,10 @@ class Updates:
         """Take in that what a function has published in a step, or may yet publish, is nothing to anybody."""
         self.litter += pieces(step, who, self._shards)
 
+    def outdate(self, step: int, keys: Iterable[str]) -> None:
+        """Take in that nobody needs these keys once all have merged a step; till then they may be written."""
+        self._before.setdefault(step, []).extend(keys)
+
     def fence_off(self, message: FromWorker, reports: Callable[[int], Mapping[int, Report]]) -> None:
         """Discard what a function tells of that no longer counts, unless it has told so before in time.
 
@@ -109,7 +113,7 @@ class Updates:
         done = (*chain.from_iterable(self._before.pop(one) for one in over), *self.litter)
         used = [key for who in self.published for key in pieces(step, who, self._shards)]
         used += [merged_key(step, who, shard) for shard, who in enumerate(self.mergers)]
-        self._before[step] = used
+        self.outdate(step, used)
         self.litter, self._asked, self._merged, self.published = [], {}, {}, ()
         return done
 

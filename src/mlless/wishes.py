@@ -82,6 +82,14 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
             metavar="STEPS",
         ),
     ] = 0
+    share_users: Annotated[
+        bool,
+        Option(
+            _SYNC,
+            "Workers publish what they change of users, as was published; else a user is one worker's own."
+            " With nesterov they always do.",
+        ),
+    ] = False
     epochs: Annotated[int | None, Option(_STOP, "Passes over the data, in all.", "at most 20", anew=True)] = (
         None
     )

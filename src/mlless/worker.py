@@ -24,8 +24,9 @@ from mlless.exchange.reading import Reader
 from mlless.exchange.reduction import Merger
 from mlless.exchange.update import Update
 from mlless.job import JobSpec
+from mlless.kernels.arrays import Ids
 from mlless.keys import model_key
-from mlless.membership import groups_of, understood
+from mlless.membership import groups_of, leaves, understood
 from mlless.messages import (
     PROTOCOL,
     Abort,
@@ -48,7 +49,8 @@ from mlless.messages import (
     ToWorker,
     failure_of,
 )
-from mlless.models import model_of
+from mlless.models import model_of, tables_of
+from mlless.owning import Estate
 from mlless.replica import Replica
 from mlless.stepping import Laps, Stepper
 
@@ -66,6 +68,17 @@ class Identity:
     def function(self) -> FunctionId:
         """The worker and its generation."""
         return self.worker, self.generation
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A function's part in a job: its rows, its steps, what it publishes, and what it owns."""
+
+    who: FunctionId
+    holding: Holding
+    stepper: Stepper
+    pattern: Pattern
+    estate: Estate
 
 
 class Worker:
@@ -89,13 +102,15 @@ class Worker:
         self._until = until
         self._spec, self._me, self._store, self._link, self._clock = spec, me, store, link, clock
         self._dataset = dataset
-        self._replica = Replica(model_of(spec.model).shapes)
+        self._replica = Replica(tables_of(spec))
         reader = Reader(store, self._replica)
-        self._pattern = open_pattern(spec, reader, me.function)
         self._merger = Merger(reader, spec.sync, me.function)
         self._pending = Pending(reader, self._replica, spec.sync, me.function)
         self._laps = Laps(clock)
-        self._stepper = stepper(spec, Holding(dataset, spec.seed), self._replica, clock, self._laps)
+        self._stepper_type = stepper
+        self._part = self._part_of(me.function, reader)
+        self._before: checkpoint.Arrays = {}  # of the model before the newest evaluation what has moved since
+        self._heritage: dict[int, str] = {}  # where those who trained in the step before have left their rows
         self._step = -1
         self._plans: dict[int, Plan] = {}  # of the steps that are not merged, as far as they are known
         self._merged = 0  # steps from step 0 on
@@ -123,18 +138,16 @@ class Worker:
             begin = self._receive(self._spec.deadlines.commit)
         if not isinstance(begin, Begin):
             raise self._out_of_step(begin, "a beginning")
-        self._begin(begin.origin)
         self._plans = {plan.step: plan for plan in understood(b"", begin.plans)}
         step = self._merged = begin.plans[0].step
+        self._begin(self._plans[step], begin.origin)
         bytes_in = 0
         while True:
             plan, self._step = self._plans[step], step
             for one in self._plans.values():
                 if one.step > step:
-                    self._stepper.holding.expect(groups_of(one.owners, me[0]))
-            # A step alone moves ``shared`` itself, and what may be kept is the model before it.
-            before = self._replica.snapshot() if plan.evaluate and self._stepper.alone else None
-            report, update = self._take_part(self._stepper, self._pattern, plan, me, bytes_in)
+                    self._part.holding.expect(groups_of(one.owners, me[0]))
+            report, update = self._take_part(self._part, plan, bytes_in)
             self._clock.work("step", len(plan.members))
             self._link.send(report)
 
@@ -145,25 +158,27 @@ class Worker:
                 self._pending.lift()
                 plan = self._plans[self._merged]
                 commit = self._await_commit(plan)
-                if commit.best == me:
-                    best = before or self._replica.snapshot()
-                    key = model_key(keys.BEST, plan.step, me)
-                    self._account(checkpoint.save_snapshot(self._store, key, best, plan.step))
+                if me in commit.best:
+                    self._keep_best(plan.step, first=me == commit.best[0])
                 # After a flush of all everyone stays, to score the finished model.
                 if commit.end or (me[0] in plan.flush and plan.trainers):
                     return
-                size = self._pattern.merge(commit, len(plan.members))
+                size = self._part.pattern.merge(commit, len(plan.members))
                 self._clock.work("merge", size)
                 self._laps.lap("merge")
                 self._pending.forget(plan.step)
                 self._merged, bytes_in = plan.step + 1, bytes_in + size
-                if commit.checkpoint == me:
-                    self._save_origin(keys.CHECKPOINT, self._merged)
+                rows = self._part.estate.rows
+                if me in commit.checkpoint:
+                    self._save_origin(keys.CHECKPOINT, self._merged, rows, shared=me == commit.checkpoint[0])
+                self._plans = {one.step: one for one in understood(plan.owners, commit.plans)}
+                self._heritage = {who[0]: model_key(keys.ROWS, self._merged, who) for who in commit.left}
                 if me in commit.handover:
-                    origin = self._save_origin(keys.HANDOVER, self._merged, whole=True)
+                    self._enter(self._part, self._plans[self._merged])
+                    rows = self._part.estate.rows
+                    origin = self._save_origin(keys.HANDOVER, self._merged, rows, whole=True)
                     self._link.send(HandedOver(*me, origin, bytes_in, self._bytes_kept, self._laps.take()))
                     return
-                self._plans = {one.step: one for one in understood(plan.owners, commit.plans)}
             if self._spec.ahead:
                 self._pending.lay()
                 self._laps.lap("merge")
@@ -177,30 +192,52 @@ class Worker:
 
     def _prepare(self, plans: tuple[Plan, ...]) -> None:
         """Make ready for what the function before this one still does."""
-        self._stepper.prepare(understood(b"", plans)[-1], self._me.worker)
+        self._part.stepper.prepare(understood(b"", plans)[-1], self._me.worker)
         self._laps.take()  # no step has waited for it
         self._link.send(Ready(*self._me.function))
 
-    def _begin(self, origin: Origin) -> None:
+    def _begin(self, plan: Plan, origin: Origin) -> None:
         """Start from where ``origin`` says."""
-        self._stepper.memory, size = checkpoint.load_origin(self._store, origin, self._replica)
+        memory, size = self._part.estate.begin(plan, self._me.worker, origin)
+        self._part.stepper.memory = memory
         self._account(size)
 
-    def _take_part(
-        self, stepper: Stepper, pattern: Pattern, plan: Plan, who: FunctionId, bytes_in: int
-    ) -> tuple[Report, Update]:
-        """Take the part of ``who`` in a step and publish it; return the report on it, and the update."""
-        report, update = stepper.take_part(plan, who)
-        pieces = pattern.encode(plan.step, update)
+    def _part_of(self, who: FunctionId, reader: Reader) -> _Part:
+        """Return the part of a function in the job, on this replica."""
+        spec, holding = self._spec, Holding(self._dataset, self._spec.seed)
+        return _Part(
+            who,
+            holding,
+            self._stepper_type(spec, holding, self._replica, self._clock, self._laps),
+            open_pattern(spec, reader, who),
+            Estate(self._store, model_of(spec.model), self._replica, holding, self._clock),
+        )
+
+    def _enter(self, part: _Part, plan: Plan) -> None:
+        """Own what a part has to own in a step."""
+        size = part.estate.enter(plan, part.who[0], self._heritage)
+        self._laps.lap("fetch")
+        if size:
+            self._account(size)
+
+    def _take_part(self, part: _Part, plan: Plan, bytes_in: int) -> tuple[Report, Update]:
+        """Take a part in a step and publish it; return the report on it, and the update."""
+        who = part.who
+        self._enter(part, plan)
+        report, update = part.stepper.take_part(plan, who, lambda evaluation: self._scored(part))
+        pieces = part.pattern.encode(plan.step, update)
         size = sum(map(len, pieces.values()))
         self._clock.work("cut" if self._spec.shards > 1 else "encode", size)
         self._laps.lap("filter")
         if pieces:
             self._store.put_all(pieces)
         self._laps.lap("publish")
-        if plan.last and who[0] == plan.lowest:
-            key = model_key(keys.RESULT, plan.step, who)
-            self._account(checkpoint.save_snapshot(self._store, key, self._replica.snapshot(), plan.step))
+        rows, later = part.estate.rows, self._plans.get(plan.step + 1)
+        if plan.last and (rows is not None or who[0] == plan.lowest):
+            tables = checkpoint.part_of(self._replica, rows, shared=who[0] == plan.lowest)
+            self._save_snapshot(model_key(keys.RESULT, plan.step, who), tables, plan.step)
+        elif rows is not None and later is not None and leaves(who[0], plan, later):
+            self._save_origin(keys.ROWS, later.step, rows, who=who, whole=True, shared=False)
         kept, self._bytes_kept = self._bytes_kept, 0
         report = msgspec.structs.replace(
             report,
@@ -240,17 +277,44 @@ class Worker:
 
     def _substitute(self, plan: Plan, who: FunctionId) -> None:
         """Take the part of a lost worker in a step, with its rows and this replica."""
-        holding = Holding(self._dataset, self._spec.seed)
-        stepper = type(self._stepper)(self._spec, holding, self._replica, self._clock, self._laps)
-        stepper.memory = self._stepper.memory
-        pattern = open_pattern(self._spec, Reader(self._store, self._replica), who)
-        report, _ = self._take_part(stepper, pattern, plan, who, 0)
+        part = self._part_of(who, Reader(self._store, self._replica))
+        part.stepper.memory = self._part.stepper.memory
+        report, _ = self._take_part(part, plan, 0)
         self._link.send(Substituted(*self._me.function, report))
 
-    def _save_origin(self, kind: str, step: int, *, whole: bool = False) -> Origin:
-        """Store from where another one can start in ``step``."""
-        key, memory = model_key(kind, step, self._me.function), self._stepper.memory
-        origin, size = checkpoint.save_origin(self._store, key, self._replica, step, memory, whole=whole)
+    def _scored(self, part: _Part) -> None:
+        """Remember of the model before a step what is not in ``shared`` of all once it has moved."""
+        if part.stepper.alone:
+            self._before = dict(self._replica.snapshot())
+        elif part is self._part:
+            self._before = dict(checkpoint.part_of(self._replica, part.estate.rows, shared=False))
+
+    def _keep_best(self, step: int, *, first: bool) -> None:
+        """Store this one's part of the model before a step, the ``first`` one what all share."""
+        shared = checkpoint.part_of(self._replica, None, shared=True) if first else {}
+        self._save_snapshot(model_key(keys.BEST, step, self._me.function), shared | self._before, step)
+
+    def _save_snapshot(self, key: str, arrays: checkpoint.Arrays, step: int) -> None:
+        self._account(checkpoint.save_snapshot(self._store, key, arrays, step))
+
+    def _save_origin(
+        self,
+        kind: str,
+        step: int,
+        rows: Ids | None = None,
+        *,
+        who: FunctionId | None = None,
+        whole: bool = False,
+        shared: bool = True,
+    ) -> Origin:
+        """Store from where another one can start in ``step``, with these ``rows`` of those that are owned.
+
+        It does so in the name of ``who``, or else in its own.
+        """
+        key, memory = model_key(kind, step, who or self._me.function), self._part.stepper.memory
+        origin, size = checkpoint.save_origin(
+            self._store, key, self._replica, step, memory, whole=whole, rows=rows, shared=shared
+        )
         self._account(size)
         return origin
 

@@ -87,7 +87,7 @@ def test_the_latest_snapshot_of_a_key_counts(tmp_path: Path) -> None:
     store = EmbeddedStore(tmp_path)
     for seed in (1, 2):
         checkpoint.save_snapshot(store, "best", trained(seed).snapshot(), step=seed)
-    tables, step = checkpoint.read_snapshot(store, "best")
+    tables, step = checkpoint.read_snapshot(store, ["best"], {})
     assert step == 2
     assert set(tables) == {"users", "intercept"}
     other = Replica(SHAPES)
@@ -97,7 +97,7 @@ def test_the_latest_snapshot_of_a_key_counts(tmp_path: Path) -> None:
 
 def test_a_missing_snapshot_is_named(tmp_path: Path) -> None:
     with pytest.raises(MissingUpdate, match="best"):
-        checkpoint.read_snapshot(EmbeddedStore(tmp_path), "best")
+        checkpoint.read_snapshot(EmbeddedStore(tmp_path), ["best"], {})
 
 
 @pytest.mark.parametrize("data", [b"", b"x", b"\xff" * 100, b"\x10" + bytes(50)])
@@ -105,7 +105,7 @@ def test_what_is_no_snapshot_is_refused(tmp_path: Path, data: bytes) -> None:
     store = EmbeddedStore(tmp_path)
     store.put("best", [data])
     with pytest.raises(DatasetError, match="best: not a snapshot"):
-        checkpoint.read_snapshot(store, "best")
+        checkpoint.read_snapshot(store, ["best"], {})
 
 
 def test_an_origin_of_another_model_is_refused(tmp_path: Path) -> None:

@@ -93,12 +93,12 @@ def test_messages_of_old_generations_that_are_taken_are_noticed(monkeypatch):
 def test_a_donation_with_the_residual_of_its_donor_is_noticed(monkeypatch):
     save, load, residuals = checkpoint.save_origin, checkpoint.load_origin, {}
 
-    def save_origin(store, key, replica, step, memory, *, whole=False):
+    def save_origin(store, key, replica, *rest, **options):
         residuals[key] = [table.residual.copy() for table in replica.tables]
-        return save(store, key, replica, step, memory, whole=whole)
+        return save(store, key, replica, *rest, **options)
 
-    def load_origin(store, origin, replica):
-        loaded = load(store, origin, replica)
+    def load_origin(store, origin, replica, rows=None):
+        loaded = load(store, origin, replica, rows)
         for table, residual in zip(replica.tables, residuals.get(origin.key, ()), strict=False):
             table.residual[:] = residual
         return loaded
@@ -226,8 +226,8 @@ def test_a_donation_that_a_second_word_of_it_removes_is_noticed(monkeypatch):
 def test_a_hand_over_that_lacks_something_is_noticed(monkeypatch, section):
     load = checkpoint.load_origin
 
-    def load_origin(store, origin, replica):
-        loaded = load(store, origin, replica)
+    def load_origin(store, origin, replica, rows=None):
+        loaded = load(store, origin, replica, rows)
         if origin.key.startswith(keys.HANDOVER):
             for table in replica.tables:
                 getattr(table, section)[:] = origin.step - 1 if section == "last" else 0
@@ -240,8 +240,8 @@ def test_a_hand_over_that_lacks_something_is_noticed(monkeypatch, section):
 def test_a_hand_over_with_other_exponents_is_noticed(monkeypatch):
     load = checkpoint.load_origin
 
-    def load_origin(store, origin, replica):
-        loaded, size = load(store, origin, replica)
+    def load_origin(store, origin, replica, rows=None):
+        loaded, size = load(store, origin, replica, rows)
         changed = msgspec.structs.replace(loaded, exponents=(-20, -20))
         return (changed if origin.key.startswith(keys.HANDOVER) else loaded), size
 

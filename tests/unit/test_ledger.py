@@ -57,6 +57,8 @@ def spec(
     epochs: int = 2,
     pattern: str = "broadcast",
     slack: int = 0,
+    *,
+    owned: bool = False,
 ) -> JobSpec:
     return JobSpec(
         dataset="data",
@@ -77,6 +79,7 @@ def spec(
         on_loss=on_loss,  # type: ignore[arg-type]
         pattern=pattern,  # type: ignore[arg-type]
         slack=slack,
+        share_users=not owned,
     )
 
 
@@ -92,8 +95,10 @@ class Game:
         best_key: str = "",
         pattern: str = "broadcast",
         slack: int = 0,
+        *,
+        owned: bool = False,
     ) -> None:
-        self.spec = spec(workers, on_loss, epochs, pattern, slack)
+        self.spec = spec(workers, on_loss, epochs, pattern, slack, owned=owned)
         schedule = Schedule([10] * 12, self.spec.batch_size, epochs)
         self.mark = mark or beginning(self.spec, schedule, START)
         self.ledger = Ledger(self.spec, schedule, "1.0", self.mark, best_key)
@@ -312,10 +317,10 @@ def test_with_nobody_left_the_job_goes_back_to_its_checkpoint() -> None:
     game.now = 100.0
     [(commit, _)] = sent(game.step(best=True))
     assert isinstance(commit, Commit)
-    assert commit.best == commit.checkpoint == (0, 0)
+    assert commit.best == commit.checkpoint == ((0, 0),)
     kept, delete, marked = game.report(0)
     assert delete == Delete(("initial",))
-    assert kept == Kept(SCORE, "best/0/0.0")
+    assert kept == Kept(SCORE, ("best/0/0.0",))
     assert isinstance(marked, Marked)
     assert marked.mark.origin.key == "checkpoint/1/0.0"
     game.dies(0)
@@ -340,7 +345,7 @@ def test_a_checkpoint_is_not_due_again_at_once_or_when_it_is_dear() -> None:
     game.report(2)
     [(commit, _)] = sent(game.verdict())
     assert isinstance(commit, Commit)
-    assert commit.checkpoint is None  # it took more than 2 percent of the time
+    assert commit.checkpoint == ()  # it took more than 2 percent of the time
 
 
 def test_others_take_the_part_of_a_lost_worker_if_it_is_not_to_be_replaced() -> None:
@@ -394,7 +399,7 @@ def test_a_flush_that_is_lost_is_empty_and_a_survivor_scores_for_the_lost() -> N
     assert kinds(game.tell(Substituted(0, 0, game.made(2, 1)))) == ["Close"]
     commit, done = game.verdict()
     assert isinstance(done, Done)
-    assert done.result == f"result/{flushing + 1}/0.0"
+    assert done.result == (f"result/{flushing + 1}/0.0",)
 
 
 def test_a_job_that_diverged_ends_with_the_next_step() -> None:
@@ -756,7 +761,7 @@ def test_a_substitute_that_dies_in_the_last_step_is_not_waited_for() -> None:
     assert kinds(game.tell(Substituted(1, 0, game.made(2, 2)))) == ["Close"]
     _, done = game.verdict()
     assert isinstance(done, Done)
-    assert done.result == f"result/{last}/0.0"  # stored before it was reported
+    assert done.result == (f"result/{last}/0.0",)  # stored before it was reported
 
 
 def test_all_may_not_leave_where_others_were_lost() -> None:
@@ -778,7 +783,7 @@ def test_checkpoints_are_due_after_a_time_at_evaluations_or_after_a_longer_one()
         game.now += 3.0
         [(commit, _)] = sent(game.step())
         assert isinstance(commit, Commit)
-        if commit.checkpoint is not None:
+        if commit.checkpoint:
             made.append(step)
     # Epochs of four steps: evaluations in 0, 4, 8, at which three seconds are enough; ten elsewhere.
     assert made == [0, 4, 8]
@@ -787,23 +792,27 @@ def test_checkpoints_are_due_after_a_time_at_evaluations_or_after_a_longer_one()
     game.now += 9.9
     [(commit, _)] = sent(game.step())
     assert isinstance(commit, Commit)
-    assert commit.checkpoint is None
+    assert commit.checkpoint == ()
     game.now += 0.1
     [(commit, _)] = sent(game.step())
     assert isinstance(commit, Commit)
-    assert commit.checkpoint == (0, 0)
+    assert commit.checkpoint == ((0, 0),)
 
 
 def test_a_checkpoint_of_a_keeper_that_is_lost_is_none_and_removed() -> None:
     game = Game().begun()
     game.now = 100.0
     game.step(best=True)
-    forget, delete = (one for one in game.dies(0) if isinstance(one, Forget | Delete))
-    assert (forget, delete) == (Forget(None), Delete(("best/0/0.0", "checkpoint/1/0.0")))
+    assert Forget(None) in game.dies(0)
     game.dies(1)
     *_, rewind = game.dies(2)
     assert isinstance(rewind, Rewind)
     assert rewind.mark.origin == START
+    for worker in range(3):
+        game.hello(worker, 1)
+    _, delete = game.step()
+    assert isinstance(delete, Delete)
+    assert {"best/0/0.0", "checkpoint/1/0.0"} <= set(delete.keys)
 
 
 def test_a_job_that_goes_back_fetches_those_who_have_left_and_clears_up() -> None:
@@ -852,7 +861,7 @@ def test_with_only_a_leaver_left_the_job_goes_back() -> None:
     assert kinds(game.report(1)) == ["Close"]
     [(commit, to)], forget = sent(done := game.verdict(best=True)), Forget(None)
     assert isinstance(commit, Commit)
-    assert (to, commit.best, commit.checkpoint) == (((1, 0),), None, None)
+    assert (to, commit.best, commit.checkpoint) == (((1, 0),), (), ())
     assert forget in done
     assert isinstance(done[-2], Rewind)
     assert done[-1] == Launch(((1, 1),))
@@ -921,14 +930,14 @@ def test_a_job_that_is_late_ends_with_what_is_stored() -> None:
     game.now += 0.1
     abort, done = game.tell(Passed(late=True))
     assert abort == Send(Abort("the job ends without a worker that is silent"), ((0, 0), (1, 0), (2, 0)))
-    assert done == Done(0, "best/0/0.0", SCORE, "best/0/0.0", given_up=True)
+    assert done == Done(0, ("best/0/0.0",), SCORE, ("best/0/0.0",), given_up=True)
 
 
 def test_a_job_whose_best_model_the_store_has_lost_has_none() -> None:
     game = Game().begun()
     game.step(best=True)
     game.report(0)
-    game.ledger.forget_best()
+    game.ledger.restored()
     game.now += 6.0
     assert game.tell(Passed(asked=True)) == []
 
@@ -936,14 +945,14 @@ def test_a_job_whose_best_model_the_store_has_lost_has_none() -> None:
 def test_a_better_model_takes_the_place_of_the_best() -> None:
     game = Game().begun()
     game.step(best=True)
-    assert game.report(0) == [Kept(SCORE, "best/0/0.0")]
+    assert game.report(0) == [Kept(SCORE, ("best/0/0.0",))]
     assert [kinds([one]) for one in game.dies(0)] == [["Dismiss"], ["Launch"]]  # what it kept is there
     game.report(1)
     game.hello(0, 1)
     game.report(2)
     game.verdict(best=True)
     delete, kept = (one for one in game.report(1) if isinstance(one, Delete | Kept))
-    assert (delete, kept) == (Delete(("best/0/0.0",)), Kept(SCORE, "best/0/1.0"))
+    assert (delete, kept) == (Delete(("best/0/0.0",)), Kept(SCORE, ("best/0/1.0",)))
 
 
 def test_time_counts_from_where_all_were_there() -> None:
@@ -958,7 +967,7 @@ def test_time_counts_from_where_all_were_there() -> None:
     game.now = 1050.4
     [(commit, _)] = sent(game.step())
     assert isinstance(commit, Commit)
-    assert commit.checkpoint is None
+    assert commit.checkpoint == ()
 
 
 def test_there_is_no_checkpoint_of_a_flush() -> None:
@@ -967,7 +976,7 @@ def test_there_is_no_checkpoint_of_a_flush() -> None:
     game.now += 100.0
     [(commit, _)] = sent(game.step())
     assert isinstance(commit, Commit)
-    assert commit.checkpoint is None
+    assert commit.checkpoint == ()
 
 
 def further(workers: int = 3) -> Mark:
@@ -1006,14 +1015,14 @@ def test_a_resumed_job_with_nobody_left_goes_back_to_its_mark() -> None:
 def test_the_best_model_of_before_stays_until_there_is_a_better_one() -> None:
     game = Game(mark=further(), best_key="best").begun()
     game.step(best=True)
-    assert game.report(0) == [Delete(("best",)), Kept(SCORE, "best/0/0.0")]
+    assert game.report(0) == [Delete(("best",)), Kept(SCORE, ("best/0/0.0",))]
 
 
 def test_a_resumed_job_may_be_given_up_with_the_best_model_of_before() -> None:
     game = Game(mark=further(), best_key="best").begun()
     game.now += 6.0
     *_, done = game.tell(Passed(asked=True))
-    assert done == Done(SCORE.step, "best", SCORE, "best", given_up=True)
+    assert done == Done(SCORE.step, ("best",), SCORE, ("best",), given_up=True)
 
 
 def test_a_resumed_job_whose_best_model_is_lost_has_none() -> None:

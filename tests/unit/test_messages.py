@@ -61,7 +61,7 @@ FROM = (
     Hello(worker=3, generation=1, pid=4711, protocol=1, version="0.1", left=899.5),
     Ready(worker=3, generation=1),
     REPORT,
-    Donated(worker=0, generation=0, origin=Origin("donation/3/0.0", 3, "ab")),
+    Donated(worker=0, generation=0, origin=Origin("donation/3/0.0", 3, "ab", owned=False)),
     HandedOver(0, 1, Origin("handover/3/0.1", 3, "ab"), bytes_in=5, bytes_kept=6, times=Times(keep=0.5)),
     Substituted(worker=0, generation=0, report=REPORT),
     Failure(worker=2, generation=0, step=-1, error="it broke: ü", traceback="Traceback ...", exit_code=4),
@@ -71,14 +71,16 @@ TO = (
         step=4,
         published=((0, 0), (2, 1)),
         plans=(Plan(5, (0, 1, 2), 1, 9, 4, b"\0\1", (1,), True), Plan(6, (0, 2), 1, 9, 5, last=True)),
-        best=(0, 1),
-        checkpoint=(2, 0),
+        best=((0, 1), (2, 0)),
+        checkpoint=((2, 0),),
         handover=((0, 1), (2, 0)),
         end=True,
+        mergers=((2, 0),),
+        left=((1, 3),),
     ),
     Commit(step=-1, published=(), plans=()),
     Prepare((Plan(0, (0, 1), 0, 9, 4, b"\0\1"),)),
-    Begin(Origin("initial", 0, "ab"), (Plan(0, (0, 1), 0, 9, 4, b"\0\1"),)),
+    Begin(Origin("checkpoint/4/0.0", 4, "", ("checkpoint/4/1.0",)), (Plan(0, (0, 1), 0, 9, 4, b"\0\1"),)),
     Donate(step=3),
     Substitute(step=3, worker=1, generation=2),
     Abort(reason="Interrupted"),
@@ -120,8 +122,8 @@ commits = st.builds(
     st.integers(-1, 2**40),
     st.lists(st.tuples(ids, ids)).map(tuple),
     st.lists(plans, max_size=2).map(tuple),
-    st.none() | st.tuples(ids, ids),
-    st.none() | st.tuples(ids, ids),
+    st.lists(st.tuples(ids, ids)).map(tuple),
+    st.lists(st.tuples(ids, ids)).map(tuple),
     st.lists(st.tuples(ids, ids)).map(tuple),
     st.booleans(),
 )
@@ -226,4 +228,4 @@ def test_fields_of_another_version_are_refused() -> None:
         decode_to_worker(msgspec.msgpack.encode(["abort", "reason", "more"]))
     with pytest.raises(CodecError):
         decode_to_worker(msgspec.msgpack.encode(["abort"]))
-    assert messages.PROTOCOL == 6
+    assert messages.PROTOCOL == 7

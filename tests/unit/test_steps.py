@@ -178,12 +178,12 @@ def test_a_model_is_kept_once_its_worker_has_come_so_far() -> None:
     for worker in range(3):
         game.reports(worker, 0, 1)
     commit, _, [close] = game.closed(best=True)
-    assert (commit.best, kinds([close])) == ((0, 0), ["Close"])
+    assert (commit.best, kinds([close])) == (((0, 0),), ["Close"])
     commit, _, _ = game.closed()
     assert game.reports(0, 2) == [[]]  # it had nothing to merge before that
     [[kept]] = game.reports(0, 3)
     assert isinstance(kept, Kept)
-    assert kept.key == "best/0/0.0"
+    assert kept.keys == ("best/0/0.0",)
 
 
 def test_a_job_that_goes_back_forgets_what_was_reported_ahead() -> None:

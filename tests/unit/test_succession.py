@@ -327,9 +327,9 @@ def test_the_successor_of_the_keeper_says_that_its_models_are_stored() -> None:
         game.report(worker)
     [(commit, _)] = sent(game.verdict(best=True))
     assert isinstance(commit, Commit)
-    assert commit.best == commit.handover[0] == (0, 0)
+    assert commit.best == commit.handover == ((0, 0),)
     assert kinds(game.tell(game.handed(0))) == ["Begin"]
-    assert game.report(0, 1)[0] == Kept(SCORE, "best/0/0.0")
+    assert game.report(0, 1)[0] == Kept(SCORE, ("best/0/0.0",))
 
 
 def test_a_best_model_is_forgotten_with_who_was_to_store_it_and_to_hand_over() -> None:

@@ -63,7 +63,16 @@ _MODEL = "model"
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Locally(Itself):
+class _Averaging(Itself):
+    """Has all parameters in common: users are nobody's own, as with LambdaML."""
+
+    def plan(self, wishes: Wishes, dataset: Dataset) -> JobSpec:
+        """Return a job in which everything that moves is published."""
+        return msgspec.structs.replace(super().plan(wishes, dataset), share_users=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Locally(_Averaging):
     """Exchanges once an epoch: by AllReduce, or by ScatterReduce if that is wished."""
 
     def plan(self, wishes: Wishes, dataset: Dataset) -> JobSpec:
@@ -202,12 +211,12 @@ def lead(stage: Stage) -> tuple[Tables, Choice]:
 
 
 SYSTEMS: dict[str, System] = {
-    "lambdaml-allreduce": Itself(
+    "lambdaml-allreduce": _Averaging(
         about="LambdaML: gradients averaged by AllReduce",
         wishes={**_AVERAGED, "pattern": "allreduce"},
         keeps=("pattern", "slack"),
     ),
-    "lambdaml-scatter": Itself(
+    "lambdaml-scatter": _Averaging(
         about="LambdaML: gradients averaged by ScatterReduce",
         wishes={**_AVERAGED, "pattern": "scatter"},
         keeps=("pattern", "slack"),

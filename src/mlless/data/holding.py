@@ -17,8 +17,9 @@ import numpy as np
 
 from mlless.data.assembly import assemble
 from mlless.data.dataset import Dataset
-from mlless.data.groups import Group, joined
+from mlless.data.groups import Group, RatingsGroup, joined
 from mlless.data.manifest import File
+from mlless.kernels.arrays import Ids, RatingsArrays
 from mlless.membership import Ints, bounds_of, order_of
 from mlless.models.base import BatchArrays
 
@@ -121,6 +122,27 @@ class Holding:
         self._scored = {group: self._scored[group] for group in files}
         self._held_out = list(self._bunches(self._scored.values()))
         return self._held_out
+
+    def users(self) -> Ids:
+        """Return the users of the groups, in ascending order: all of whom there is a rating."""
+        known = [np.empty(0, np.uint32)]
+        known += [group.users for group in self._rated(self._groups) if isinstance(group, RatingsGroup)]
+        known += [batch.users for batch in self.held_out() if isinstance(batch, RatingsArrays)]
+        return np.unique(np.concatenate(known))
+
+    def whole(self, groups: Iterable[int]) -> Iterator[BatchArrays]:
+        """Yield all rows to train on of some of the groups as mini-batches; each has all of a user."""
+        return self._bunches(self._rated(groups))
+
+    def _rated(self, groups: Iterable[int]) -> Iterator[Group]:
+        """Yield the rows of groups, one after the other."""
+        numbers = [group for group in groups if self._train[group].rows]
+        if self._fits:
+            yield from (self._rows.of(group) for group in numbers)
+        else:
+            files = [self._train[group] for group in numbers]
+            self._for_training.add(files)
+            yield from self._dataset.groups(files)
 
     def take_reads(self) -> tuple[Reads, Reads]:
         """Return what has been read to train on and to score since the last call."""

@@ -27,26 +27,26 @@ HEADROOM = 10  # the last step's largest change becomes 2^10 of a float16's 2^16
 class SignificanceFilter:
     """One worker's filter over a replica's tables, with the memory its updates are written to.
 
-    Who is ``alone`` has nobody to publish to: each change goes straight into ``shared``.
+    Who is ``alone`` has nobody to publish to: each change goes straight into ``shared``. So does that of a
+    row which its worker owns, for nobody else needs it.
     """
 
     def __init__(self, sync: Sync, replica: Replica, *, alone: bool = False) -> None:
         self._sync = sync
         self._replica = replica
-        self._mode = MERGED if alone else HALVES if sync.half else FLOATS
+        published = HALVES if sync.half else FLOATS
+        self._modes = tuple(MERGED if alone or table.shape.owned else published for table in replica.tables)
         self.exponents: tuple[int, ...] = (0,) * len(replica.tables)
         self._outboxes = [_outbox(table.shape.columns, 0) for table in replica.tables]
 
     def prepare(self, step: int, touched: Sequence[int]) -> Filter:
         """Return the filter of a step that touches at most so many rows of each table."""
-        if self._mode == MERGED:
-            return Filter(0.0, MERGED, self._outboxes)
         for number, (table, rows) in enumerate(zip(self._replica.tables, touched, strict=True)):
-            if len(self._outboxes[number].rows) < rows:
+            if self._modes[number] != MERGED and len(self._outboxes[number].rows) < rows:
                 self._outboxes[number] = _outbox(table.shape.columns, rows)
         return Filter(
             self._sync.significance / math.sqrt(step + 1),
-            self._mode,
+            self._modes,
             [box._replace(exponent=e) for box, e in zip(self._outboxes, self.exponents, strict=True)],
         )
 
@@ -56,16 +56,14 @@ class SignificanceFilter:
         NotFinite if a parameter stopped being a number. In float16 the next exponents follow from
         the largest values sent.
         """
-        update, exponents = [], list(self.exponents)
-        for number, (table, box, part) in enumerate(
-            zip(self._replica.tables, filled.outboxes, sent, strict=True)
+        update, exponents, half = [], list(self.exponents), HALVES in filled.modes
+        for number, (table, mode, box, part) in enumerate(
+            zip(self._replica.tables, filled.modes, filled.outboxes, sent, strict=True)
         ):
             if not part[3]:
                 raise NotFinite(f"a parameter of table {table.shape.name} is no longer a finite number")
-            if filled.mode == MERGED:
-                continue
-            update.append(_contents(box, Sent(*part), filled.mode == HALVES))
-            if filled.mode == HALVES and part[2] > 0:
+            update.append(_contents(box, Sent(*part), half))
+            if mode == HALVES and part[2] > 0:
                 exponents[number] = max(-100, min(100, HEADROOM - math.frexp(part[2])[1]))
         self.exponents = tuple(exponents)
         return tuple(update)
@@ -75,18 +73,16 @@ class SignificanceFilter:
 
         ``moved`` says whether any may be there though no step has moved it.
         """
-        if self._mode == MERGED and not moved:
-            return ()
-        mode = MERGED if self._mode == MERGED else FLOATS
         update = []
-        for table in self._replica.tables:
-            shape = table.shape
-            box = _outbox(shape.columns, shape.rows if mode == FLOATS else 0)
-            sent = Sent(*kernels.flush_table(table.rows, shape.columns, mode, box))
+        for table, mode in zip(self._replica.tables, self._modes, strict=True):
+            shape, sent = table.shape, Sent(0, 0, 0.0, 1)
+            box = _outbox(shape.columns, 0 if mode == MERGED else shape.rows)
+            if mode != MERGED or (moved and not shape.owned):  # what one owns has no residual
+                kept = MERGED if mode == MERGED else FLOATS
+                sent = Sent(*kernels.flush_table(table.rows, shape.columns, kept, box))
             if not sent.finite:
                 raise NotFinite(f"a parameter of table {shape.name} is no longer a finite number")
-            if mode == FLOATS:
-                update.append(_contents(box, sent, half=False))
+            update.append(_contents(box, sent, half=False))
         return tuple(update)
 
 

@@ -126,8 +126,8 @@ class Outbox(NamedTuple):
     ``rows`` ids, ``masks`` of ceil(columns / 8) bytes a row, ``values`` float32, or float16 in
     the same memory, scaled by 2 to the power of ``exponent``; one value more than can be sent.
 
-    A step's mode says what goes there: 0 float32, 1 float16, 2 nothing. In mode 2 each change goes into
-    ``shared`` at once: that is publishing all of it and merging it where nobody else takes part.
+    A table's mode in a step says what goes there: 0 float32, 1 float16, 2 nothing. In mode 2 each change goes
+    into ``shared`` at once: that is publishing all of it and merging it where nobody else takes part.
     """
 
     rows: Ids

@@ -1380,15 +1380,15 @@ static PyObject *factorization_step(PyObject *self, PyObject *args)
     (void)self;
     Py_buffer v[13] = {{0}};
     Py_ssize_t user_stride, item_stride, width;
-    int columns, mode, user_exponent, item_exponent;
+    int columns, user_mode, item_mode, user_exponent, item_exponent;
     Rule user, item; /* rules */
     double centre, scale, l2, gradient_scale, threshold;
     PyObject *result = NULL;
-    if (!PyArg_ParseTuple(args, "(w*n)(w*n)i(y*y*y*y*ny*)dddd(iffffi)(iffffi)di(w*w*w*i)(w*w*w*i)", &v[0], &user_stride,
+    if (!PyArg_ParseTuple(args, "(w*n)(w*n)i(y*y*y*y*ny*)dddd(iffffi)(iffffi)dii(w*w*w*i)(w*w*w*i)", &v[0], &user_stride,
                           &v[1], &item_stride, &columns, &v[2], &v[3], &v[4], &v[5], &width, &v[6], &centre, &scale, &l2,
                           &gradient_scale, &user.kind, &user.rate, &user.epsilon, &user.momentum, &user.decay, &user.step,
                           &item.kind, &item.rate, &item.epsilon, &item.momentum, &item.decay, &item.step, &threshold,
-                          &mode, &v[7], &v[8], &v[9], &user_exponent, &v[10], &v[11], &v[12], &item_exponent))
+                          &user_mode, &item_mode, &v[7], &v[8], &v[9], &user_exponent, &v[10], &v[11], &v[12], &item_exponent))
         goto done;
     Table users, items;
     Ratings batch;
@@ -1402,8 +1402,8 @@ static PyObject *factorization_step(PyObject *self, PyObject *args)
         invalid("the mini-batch is damaged or larger than the tables");
         goto done;
     }
-    if (!as_outbox(&v[7], &v[8], &v[9], batch.n_users, columns, threshold, mode, user_exponent, &user_out) ||
-        !as_outbox(&v[10], &v[11], &v[12], batch.n_items, columns, threshold, mode, item_exponent, &item_out)) {
+    if (!as_outbox(&v[7], &v[8], &v[9], batch.n_users, columns, threshold, user_mode, user_exponent, &user_out) ||
+        !as_outbox(&v[10], &v[11], &v[12], batch.n_items, columns, threshold, item_mode, item_exponent, &item_out)) {
         invalid("the outbox is too small");
         goto done;
     }

@@ -48,7 +48,8 @@ def factorization_step(
     user_rule: Rule,
     item_rule: Rule,
     threshold: float,
-    mode: int,
+    user_mode: int,
+    item_mode: int,
     user_out: Outbox,
     item_out: Outbox,
 ) -> tuple[float, Sent, Sent]:
@@ -77,8 +78,8 @@ def factorization_step(
     factor = np.float32(gradient_scale)
     return (
         float(np.square(error, dtype=np.float64).sum()),
-        change_rows(users, columns, batch.users, p_sum * factor, user_rule, threshold, mode, user_out),
-        change_rows(items, columns, batch.items, q_sum * factor, item_rule, threshold, mode, item_out),
+        change_rows(users, columns, batch.users, p_sum * factor, user_rule, threshold, user_mode, user_out),
+        change_rows(items, columns, batch.items, q_sum * factor, item_rule, threshold, item_mode, item_out),
     )
 
 

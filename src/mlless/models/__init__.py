@@ -5,12 +5,15 @@
 
 from __future__ import annotations
 
-from mlless.job import Factorization, Logistic
+from dataclasses import replace
+
+from mlless.job import Factorization, JobSpec, Logistic
 from mlless.models.base import Model
 from mlless.models.factorization import FactorizationModel
 from mlless.models.logistic import LogisticModel
+from mlless.replica import TableShape
 
-__all__ = ["Model", "model_of"]
+__all__ = ["Model", "model_of", "tables_of"]
 
 
 def model_of(spec: Factorization | Logistic) -> Model:
@@ -18,3 +21,9 @@ def model_of(spec: Factorization | Logistic) -> Model:
     if isinstance(spec, Factorization):
         return FactorizationModel(spec)
     return LogisticModel(spec)
+
+
+def tables_of(spec: JobSpec) -> tuple[TableShape, ...]:
+    """Return the tables of a job's model, as its workers have them: rows of some may be owned."""
+    shapes = model_of(spec.model).shapes
+    return tuple(replace(shape, owned=shape.apart and spec.owns_users) for shape in shapes)

@@ -18,11 +18,12 @@ BatchArrays = RatingsArrays | ClicksArrays
 class Filter(NamedTuple):
     """The fused filter's part of a step: publish where ``|residual| > threshold * |shared|``.
 
-    ``mode`` is how: in float32 or float16, or straight into ``shared`` (see ``kernels.arrays.Outbox``).
+    ``modes`` says how, table by table: in float32 or float16, or straight into ``shared`` (see
+    ``kernels.arrays.Outbox``).
     """
 
     threshold: float
-    mode: int
+    modes: Sequence[int]
     outboxes: Sequence[Outbox]
 
 

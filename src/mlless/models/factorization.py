@@ -98,7 +98,7 @@ class FactorizationModel:
     ) -> tuple[float, tuple[Sent, ...]]:
         assert isinstance(batch, RatingsArrays)
         spec, (users, items) = self.spec, replica.tables
-        mean = isinstance(optimizer, Nesterov)
+        mean, modes = isinstance(optimizer, Nesterov), (publish.modes[0], publish.modes[1])
         loss, *sent = kernels.factorization_step(
             users.rows,
             items.rows,
@@ -110,7 +110,7 @@ class FactorizationModel:
             2.0 / len(batch.ratings) if mean else 1.0,
             *rules,
             publish.threshold,
-            publish.mode,
+            *modes,
             *publish.outboxes,
         )
         return loss * spec.deviation**2, (sent[0], sent[1])

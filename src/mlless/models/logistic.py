@@ -91,7 +91,7 @@ class LogisticModel:
             batch,
             rule,
             publish.threshold,
-            publish.mode,
+            publish.modes[0],  # no row of clicks is anybody's own
             *publish.outboxes,
         )
         return loss, (sent[0], sent[1])

@@ -31,6 +31,7 @@ from mlless.locations import Location, Place, place_of
 from mlless.mark import Mark, Past, beginning, resumed
 from mlless.membership import Schedule
 from mlless.messages import Origin, Plan
+from mlless.models import tables_of
 from mlless.records import Checkpoints, StepRecord, Summary
 from mlless.report.history import (
     CHECKPOINT,
@@ -82,6 +83,11 @@ class Start:
     past: Past | None = None
     best: dict[str, Floats] | None = None
 
+    @property
+    def tables(self) -> dict[str, Floats]:
+        """The tables as views, for who assembles a model of the job: some of their rows may be nobody's."""
+        return {table.shape.name: table.shared for table in self.course.replica.tables}
+
     def put(self, store: KeyValueStore) -> None:
         """Put into a job's store what it starts with."""
         store.put(self.mark.origin.key, [self.origin])
@@ -92,7 +98,7 @@ class Start:
 
 def fresh(spec: JobSpec, schedule: Schedule) -> Start:
     """Return the start of a new job."""
-    course = begin(spec.model, spec.seed)
+    course = begin(spec.model, spec.seed, tables_of(spec))
     origin = Origin(keys.INITIAL, 0, course.replica.digest())
     return Start(
         beginning(spec, schedule, origin), checkpoint.packed(course.replica.snapshot(), {"step": "0"}), course

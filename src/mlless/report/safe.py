@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from mlless import checkpoint, keys
 from mlless.channels.ports import Bytes, KeyValueStore
 from mlless.mark import Mark
+from mlless.messages import Origin
 from mlless.report.files import RunFiles
 from mlless.report.keeper import Keeper
+from mlless.report.left import Start
 from mlless.stopping import Score
 from mlless.supervisor import Safe
 
@@ -41,30 +43,30 @@ class Marks:
 
 
 class RunSafe(Safe):
-    """Keeps the models of a job that starts from the bytes of an ``origin``."""
+    """Keeps the models of a job and where it has its ``start``."""
 
-    def __init__(self, files: RunFiles, store: KeyValueStore, origin: bytes) -> None:
-        self._files, self._store, self._origin = files, store, origin
+    def __init__(self, files: RunFiles, store: KeyValueStore, start: Start) -> None:
+        self._files, self._store, self._start = files, store, start
         self._copy: tuple[str, Bytes] = "", b""
         self._marks = Marks(files)
 
-    def keep(self, key: str, best: Score) -> None:
+    def keep(self, keys: Sequence[str], best: Score) -> None:
         """Put the best model so far into the run's place, beside the steps."""
-        self._files.keep(best, lambda: checkpoint.read_snapshot(self._store, key))
+        self._files.keep(best, lambda: checkpoint.read_snapshot(self._store, keys, self._start.tables))
 
     def mark(self, mark: Mark, seconds: float) -> None:
         """Put a checkpoint into the run's place, beside the steps."""
-        self._marks.put_away(mark, seconds, lambda: self._read(mark.origin.key))
+        self._marks.put_away(mark, seconds, lambda: self._read(mark.origin))
 
     def restore(self, mark: Mark) -> None:
         """Put the origin of a mark into the store again."""
         self._marks.finish(0.0)
-        copies = {self._copy[0]: self._copy[1], keys.INITIAL: self._origin}
+        copies = {self._copy[0]: self._copy[1], keys.INITIAL: self._start.origin}
         if mark.origin.key not in copies:
             super().restore(mark)
         self._store.put(mark.origin.key, [copies[mark.origin.key]])
 
-    def _read(self, key: str) -> bytes:
-        data = bytes(self._store.get([key])[0])
-        self._copy = key, data
+    def _read(self, origin: Origin) -> bytes:
+        data = checkpoint.read_origin(self._store, origin, self._start.tables)
+        self._copy = origin.key, data
         return data

@@ -62,18 +62,18 @@ def worker_in(
 class _Copies(Safe):
     """Keeps copies of models in memory."""
 
-    def __init__(self, store: Store, origin: bytes) -> None:
-        self._store, self._copy, self._initial = store, ("", b""), origin
+    def __init__(self, store: Store, aside: Store, start: Start) -> None:
+        self._store, self._aside, self._copy, self._start = store, aside, ("", b""), start
 
     def mark(self, mark: Mark, seconds: float) -> None:
         """Copy a checkpoint, unless the store has lost it already."""
-        key = mark.origin.key
-        if key in self._store.values:
-            self._copy = key, self._store.values[key]
+        if self._store.values.keys() >= set(mark.keys):
+            data = checkpoint.read_origin(self._aside, mark.origin, self._start.tables)
+            self._copy = mark.origin.key, data
 
     def restore(self, mark: Mark) -> None:
         """Put the origin of a mark into the store again."""
-        copies = {keys.INITIAL: self._initial, self._copy[0]: self._copy[1]}
+        copies = {keys.INITIAL: self._start.origin, self._copy[0]: self._copy[1]}
         if mark.origin.key not in copies:
             super().restore(mark)
         self._store.put(mark.origin.key, [copies[mark.origin.key]])
@@ -139,7 +139,7 @@ def simulate(
     """
     roles = Roles(conditions, faults, [] if trace is None else trace, most_turns=most_turns, longest=longest)
     role = roles.join(SUPERVISOR, 0.0)
-    store, records = Store(roles, role), list[StepRecord]()
+    store, aside, records = Store(roles, role), Beside(roles, role), list[StepRecord]()
     runtime = VirtualRuntime(roles, worker_in(roles, dataset, stepper), limit)
     schedule = Schedule([file.rows for file in dataset.manifest.train], spec.batch_size, spec.stop.epochs)
     start = start or fresh(spec, schedule)
@@ -165,14 +165,14 @@ def simulate(
         payload=lambda function: launch_of(spec, NOWHERE, *function, limit),
         listen=hear,
         leavers=leavers,
-        safe=safe(role, Beside(roles, role)) if safe else _Copies(store, start.origin),
+        safe=safe(role, aside) if safe else _Copies(store, aside, start),
         meter=meter,
         tuner=open_tuner(spec, meter, _Fits(role, conditions.deciding())),
     )
     hub.ask = supervisor.request_stop
     try:
         outcome = supervisor.run()
-        tables, _ = checkpoint.read_snapshot(store, outcome.snapshot)
+        tables, _ = checkpoint.read_snapshot(store, outcome.snapshot, start.tables)
         seconds = role.time
         runtime.finish(0.0 if outcome.given_up else GRACE)
         outcome.ended += (stopped := runtime.stop(GRACE))

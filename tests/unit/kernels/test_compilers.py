@@ -120,7 +120,7 @@ def fingerprint(kernels: ModuleType) -> dict[str, str]:
             rule = Rule(kind, 0.1, 1e-3, 0.8 if kind else 0.0, decay, 6)
             boxes = outbox(40, columns, 8), outbox(35, columns, 8)
             loss, *sent = kernels.factorization_step(
-                users, items, columns, batch, 3.4, 0.9, 0.05, 0.5, rule, rule, 0.3, half, *boxes
+                users, items, columns, batch, 3.4, 0.9, 0.05, 0.5, rule, rule, 0.3, half, half, *boxes
             )
             filled = [contents(box, s, half) for box, s in zip(boxes, sent, strict=True)]
             error = kernels.factorization_error(users, items, columns, batch, 3.4, 1.1, 1.0, 5.0)

@@ -29,7 +29,7 @@ def factorization(problems: Problems, columns: int = 11) -> Arguments:
     users, items = problems.table(9, columns), problems.table(8, columns)
     batch = problems.ratings(9, 8, touched=(5, 6), count=20, width=2)
     boxes = outbox(5, columns), outbox(6, columns)
-    return [users, items, columns, batch, 3.0, 1.0, 0.1, 1.0, RULE, RULE, 0.1, 1, *boxes]
+    return [users, items, columns, batch, 3.0, 1.0, 0.1, 1.0, RULE, RULE, 0.1, 1, 1, *boxes]
 
 
 def factorization_error(problems: Problems) -> Arguments:
@@ -165,12 +165,12 @@ SHAPES = {
 OUTBOX = {
     "no such rule": ((8, 0), 2),
     "no such rule of items": ((9, 0), 2),
-    "no rows": ((12, 0), u4(0, 0, 0, 0)),
-    "few masks": ((12, 1), np.zeros((4, 2), np.uint8)),
-    "few values": ((13, 2), np.zeros(33, np.float32)),
-    "no values": ((13, 2), np.zeros(0, np.float32)),
-    "exponent high": ((12, 3), 120),
-    "exponent low": ((13, 3), -120),
+    "no rows": ((13, 0), u4(0, 0, 0, 0)),
+    "few masks": ((13, 1), np.zeros((4, 2), np.uint8)),
+    "few values": ((14, 2), np.zeros(33, np.float32)),
+    "no values": ((14, 2), np.zeros(0, np.float32)),
+    "exponent high": ((13, 3), 120),
+    "exponent low": ((14, 3), -120),
 }
 
 
@@ -406,7 +406,18 @@ def test_a_full_outbox_is_filled_to_its_last_entry_and_no_further(
         for _ in range(2)
     ]
     _, *sent = native.factorization_step(
-        *tables, columns, batch, 0.0, 1.0, 0.0, 0.0, *[Rule(0, 0.0, 1.0, 0.0, 0.0, 1)] * 2, 0.0, half, *boxes
+        *tables,
+        columns,
+        batch,
+        0.0,
+        1.0,
+        0.0,
+        0.0,
+        *[Rule(0, 0.0, 1.0, 0.0, 0.0, 1)] * 2,
+        0.0,
+        half,
+        half,
+        *boxes,
     )
     assert [s[:2] for s in sent] == [(3, 3 * columns)] * 2
     guarded.check()
@@ -417,7 +428,7 @@ def test_an_empty_batch_moves_nothing(native: ModuleType) -> None:
     before = users.data.tobytes(), items.data.tobytes()
     batch = RatingsArrays(u4(), u4(0), u4(), np.zeros(0, np.uint16), 2, np.zeros(0, np.float32))
     loss, *sent = native.factorization_step(
-        users, items, 11, batch, 0.0, 1.0, 0.0, 1.0, RULE, RULE, 0.0, 0, outbox(0, 11), outbox(0, 11)
+        users, items, 11, batch, 0.0, 1.0, 0.0, 1.0, RULE, RULE, 0.0, 0, 0, outbox(0, 11), outbox(0, 11)
     )
     assert (loss, sent) == (0.0, [(0, 0, 0.0, 1)] * 2)
     assert (users.data.tobytes(), items.data.tobytes()) == before

@@ -104,6 +104,7 @@ class TestFactorization:
                 case.rule._replace(epsilon=0.5),
                 case.threshold,
                 case.half,
+                case.half,
                 *boxes,
             )
             dense = [
@@ -131,7 +132,20 @@ class TestFactorization:
                 outbox(len(batch.items), case.columns, case.exponent),
             )
             _, *sent = kernels.factorization_step(
-                u, i, case.columns, batch, 3.5, 1.0, 0.0, 1.0, rule, rule, case.threshold, case.half, *boxes
+                u,
+                i,
+                case.columns,
+                batch,
+                3.5,
+                1.0,
+                0.0,
+                1.0,
+                rule,
+                rule,
+                case.threshold,
+                case.half,
+                case.half,
+                *boxes,
             )
             filled = [contents(box, s, case.half) for box, s in zip(boxes, sent, strict=True)]
             left = [sections(table, case.columns)[1].tobytes() for table in (u, i)]
@@ -169,6 +183,7 @@ class TestFactorization:
             *[Rule(0, 0.1, 0.0, 0.0, 0.0, 7)] * 2,
             0.0,
             0,
+            0,
             outbox(7, 21),
             outbox(9, 21),
         )
@@ -194,6 +209,7 @@ class TestFactorization:
                 1.0,
                 *[Rule(0, 0.1, 0.0, 0.0, 0.0, 7)] * 2,
                 0.0,
+                0,
                 0,
                 outbox(5, 11),
                 outbox(5, 11),
@@ -447,12 +463,37 @@ class TestMergedAtOnce:
         step = (case.columns, batch, 3.5, 0.9, case.l2, 0.5, case.rule, case.rule, 0.0)
         merged, published = [clone(users), clone(items)], [clone(users), clone(items)]
         nothing = outbox(0, case.columns)
-        loss, *sent = kernel.factorization_step(*merged, *step, MERGED, nothing, nothing)
+        loss, *sent = kernel.factorization_step(*merged, *step, MERGED, MERGED, nothing, nothing)
         assert [tuple(one) for one in sent] == [(0, 0, 0.0, 1)] * 2
         boxes = [outbox(len(ids), case.columns) for ids in (batch.users, batch.items)]
-        same, *sent = kernel.factorization_step(*published, *step, FLOATS, *boxes)
+        same, *sent = kernel.factorization_step(*published, *step, FLOATS, FLOATS, *boxes)
         assert same == loss
         self.compare(kernel, merged, published, boxes, sent, case.columns)
+
+    @given(case=cases)
+    @settings(max_examples=60)
+    @pytest.mark.parametrize("name", ["native", "numpy"])
+    def test_of_users_alone(self, native: ModuleType, name: str, case: Case) -> None:
+        """What becomes of a table's changes is no matter of the other table."""
+        kernel = native if name == "native" else twin
+        problems = Problems(case.seed)
+        users, items = problems.table(13, case.columns), problems.table(17, case.columns)
+        batch = problems.ratings(13, 17, touched=case.touched, count=case.ratings, width=case.width)
+        step = (case.columns, batch, 3.5, 0.9, case.l2, 0.5, case.rule, case.rule, case.threshold)
+        published, owned, merged = ([clone(users), clone(items)] for _ in range(3))
+        nothing, boxes, box = (
+            outbox(0, case.columns),
+            [outbox(len(ids), case.columns, case.exponent) for ids in (batch.users, batch.items)],
+            outbox(len(batch.items), case.columns, case.exponent),
+        )
+        _, _, items_sent = kernel.factorization_step(*published, *step, case.half, case.half, *boxes)
+        _, users_sent, sent = kernel.factorization_step(*owned, *step, MERGED, case.half, nothing, box)
+        kernel.factorization_step(*merged, *step, MERGED, MERGED, nothing, nothing)
+        assert tuple(users_sent) == (0, 0, 0.0, 1)
+        assert tuple(sent) == tuple(items_sent)
+        assert contents(box, sent, case.half) == contents(boxes[1], items_sent, case.half)
+        assert owned[1].data.tobytes() == published[1].data.tobytes()
+        assert owned[0].data.tobytes() == merged[0].data.tobytes()
 
     @given(case=cases, valued=st.booleans())
     @settings(max_examples=60)
