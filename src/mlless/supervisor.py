@@ -77,8 +77,8 @@ class Outcome:
 
     One that is ``running`` is to be resumed: it was suspended, and has neither model nor snapshot.
 
-    The model is in the store, its parts under the names in ``snapshot``. ``given_up``: somebody was waited for
-    in vain.
+    The model is in the store, its parts under the names in ``snapshot``. ``given_up``: somebody was waited
+    for in vain.
     """
 
     stop_reason: str

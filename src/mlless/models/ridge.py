@@ -15,7 +15,7 @@ _RATINGS = 1 << 10  # taken at a time
 def fit_users(model: FactorizationModel, replica: Replica, batch: RatingsArrays) -> None:
     """Set the users of a mini-batch, which has all their ratings, to what fits these best.
 
-    That is ridge regression: the minimum of the squared errors plus L2, a pull for each rating as in training.
+    That is ridge regression: the least squared errors plus L2, which pulls once a rating as in training.
     The optimizer's state of these users begins at zero.
     """
     eye = np.eye(model.columns, dtype=np.float64)
