@@ -160,6 +160,8 @@ class Worker:
                 commit = self._await_commit(plan)
                 if me in commit.best:
                     self._keep_best(plan.step, first=me == commit.best[0])
+                if plan.evaluate:
+                    self._before = {}
                 # After a flush of all everyone stays, to score the finished model.
                 if commit.end or (me[0] in plan.flush and plan.trainers):
                     return

@@ -21,6 +21,7 @@ from mlless.errors import MLLessError
 from mlless.exchange.pending import Pending
 from mlless.exchange.reading import Reader
 from mlless.instructions import Delete, Instruction
+from mlless.keeping import Keeping
 from mlless.ledger import Ledger
 from mlless.members import Members
 from mlless.membership import Schedule
@@ -263,6 +264,18 @@ def test_a_function_that_does_not_hand_over_is_noticed(monkeypatch):
     monkeypatch.setattr(Succession, "lead", 0.0)
     monkeypatch.setattr(succession, "_HURRY", 0.0)
     assert "was over at" in complaint()
+
+
+def test_a_model_that_counts_before_all_its_parts_are_there_is_noticed(monkeypatch):
+    ask = Keeping.ask
+
+    def hasty(self, keepers, *rest, **options):
+        asked = ask(self, keepers, *rest, **options)
+        self._keepers = set(keepers[:1]) & self._keepers
+        return asked
+
+    monkeypatch.setattr(Keeping, "ask", hasty)
+    assert re.search("MissingUpdate|failed for", complaint())
 
 
 def test_a_resume_that_forgets_the_seconds_of_before_is_noticed(monkeypatch):
