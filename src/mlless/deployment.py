@@ -21,6 +21,7 @@ PATIENCE = 60.0  # seconds
 _WHERE = "Where it runs"
 _REDIS = ("redis", "rediss", "unix")
 _RABBITMQ = ("amqp", "amqps")
+TOOLS = ("mlflow", "tensorboard", "wandb")
 _SECRETS = ("username", "password", "ssl_password")  # options of an address
 _BETWEEN = re.compile(rf"[\s,]+(?=[A-Za-z][A-Za-z0-9+.-]*://|{EMBEDDED}\Z)")
 
@@ -121,11 +122,20 @@ class Deployment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
             metavar="SECONDS",
         ),
     ] = None
+    log_to: Annotated[
+        str | None,
+        Option(
+            "Who follows it",
+            "Passes steps on to other tools: mlflow:URI, tensorboard:FOLDER, wandb:PROJECT, or several.",
+            metavar="TOOL:PLACE",
+        ),
+    ] = None
 
     def __post_init__(self) -> None:
         _check(self.servers, "a store", _REDIS)
         _check((self.meeting,), "a bus", _REDIS + _RABBITMQ)
         self._check_patience()
+        self._check_trackers()
         for what, value in (("memory", self.memory), ("time limit", self.time_limit)):
             if value is not None and value < 1:
                 raise UsageError(f"no such {what}", expected="a number from 1", found=str(value))
@@ -154,13 +164,40 @@ class Deployment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
                 cure="leave it out, or name a server: --store redis://HOST:6379",
             )
 
+    def _check_trackers(self) -> None:
+        for tool, place in self.trackers:
+            if tool not in TOOLS:
+                raise UsageError(
+                    "not a tool that a training can be passed on to",
+                    expected=", ".join(TOOLS),
+                    found=hidden(tool),
+                    cure="--log-to mlflow:URI, tensorboard:FOLDER or wandb:PROJECT",
+                )
+            if tool == "tensorboard" and not place:
+                raise UsageError(
+                    "no folder for TensorBoard", found=tool, cure="name it: --log-to tensorboard:FOLDER"
+                )
+
     def __repr__(self) -> str:
         return f"Deployment({', '.join(map(hidden, self.servers))}; {hidden(self.meeting)}; {self.runtime})"
 
     def bare(self) -> Deployment:
         """Return it without credentials."""
         bus = None if self.bus is None else bare(self.bus)
-        return msgspec.structs.replace(self, store=",".join(map(bare, self.servers)), bus=bus)
+        log_to = None if self.log_to is None else " ".join(map(bare, self.log_to.split()))
+        store = ",".join(map(bare, self.servers))
+        return msgspec.structs.replace(self, store=store, bus=bus, log_to=log_to)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing is asked of where a job runs: who follows it makes no difference."""
+        return msgspec.structs.replace(self, log_to=None) == Deployment()
+
+    @property
+    def trackers(self) -> tuple[tuple[str, str], ...]:
+        """The tools that steps are passed on to, and the place in each, which may be empty."""
+        parts = (one.partition(":") for one in (self.log_to or "").split())
+        return tuple((tool, place) for tool, _, place in parts)
 
     @property
     def servers(self) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -44,6 +44,9 @@ from mlless.runtimes.background import BackgroundRunner
 from mlless.runtimes.ports import Ended
 from mlless.session import open_session
 from mlless.supervisor import Outcome, Supervisor, final_bill
+from mlless.tracking.callback import Beginning, Callback, Callbacks, ending_of, telling
+from mlless.tracking.log import Log
+from mlless.tracking.opening import open_trackers
 from mlless.wishes import Wishes
 
 _GRACE = 10.0  # seconds for workers to exit once the model is there
@@ -124,7 +127,7 @@ def plan_job(
     wishes: Wishes, dataset: Dataset, deployment: Deployment = LOCAL, *, least_steps: int = 0
 ) -> JobSpec:
     """Return the job that ``run_job`` is to run; see ``recipes.job_of``."""
-    here = deployment == LOCAL
+    here = deployment.is_plain
     return job_of(wishes, dataset.manifest, dataset.address, least_steps=least_steps, here=here)
 
 
@@ -135,6 +138,7 @@ def run_job(
     *,
     overwrite: bool = False,
     listen: Listener = unheard,
+    callbacks: Sequence[Callback] = (),
     leavers: Leavers = nobody,
     deployment: Deployment = LOCAL,
     keeps: bool = True,
@@ -146,6 +150,7 @@ def run_job(
 ) -> Run:
     """Run a job where ``deployment`` says; ``out`` then holds model, history, summary.
 
+    ``listen`` hears of every step, and so do ``callbacks``, those that ``deployment`` names, and the log.
     ``leavers`` decides after each step which workers to let go. While the job runs every new best model is
     put into ``out``, unless ``keeps`` is False. With ``left`` the run that left it is resumed. A Ctrl-C, or a
     request to stop, ends the job in order, with the model so far; a second Ctrl-C at once. Whatever happens,
@@ -156,6 +161,7 @@ def run_job(
     """
     check_two_classes(dataset.manifest, dataset.location)
     place = place_of(out)
+    told = Callbacks([Log(), *callbacks, *open_trackers(deployment)])
     with (
         interruptible() as interrupts,
         RunFiles(
@@ -174,15 +180,22 @@ def run_job(
 
         def hear(record: StepRecord) -> object:
             files.hear(record)
-            return listen(record)
+            stop = told.hear(record)
+            return listen(record) is True or stop
 
         make_way(files.lost, deployment)
         schedule = Schedule([file.rows for file in dataset.manifest.train], spec.batch_size, spec.stop.epochs)
         start = left.start(spec, schedule) if left else fresh(spec, schedule)
         job = _Job(spec, dataset, schedule, start, deployment, detached, hear, interrupts, files, entry)
-        if leavers is nobody and job.is_for_here:
-            return Run(place, _run_here(job))
-        return Run(place, _run_by_functions(job, leavers, looks, within))
+        with telling(told, Beginning(spec, place.address, start.mark.plan.step)):
+            if leavers is nobody and job.is_for_here:
+                summary = _run_here(job)
+            else:
+                summary = _run_by_functions(job, leavers, looks, within)
+            if summary.stop_reason != RUNNING:
+                told.finish(summary.heldout)
+            told.end(ending_of(summary))
+        return Run(place, summary)
 
 
 @dataclass(frozen=True)
@@ -204,7 +217,7 @@ class _Job:
     def is_for_here(self) -> bool:
         """Whether this process trains by itself: one worker that nothing asks to be elsewhere."""
         alone = self.spec.workers == 1 and self.spec.tariff is None
-        return alone and self.deployment == LOCAL and self.entry == ENTRY
+        return alone and self.deployment.is_plain and self.entry == ENTRY
 
     @property
     def needed(self) -> int:

@@ -45,6 +45,7 @@ class TrainOptions(TypedDict, total=False):
     runtime: Literal["processes", "lithops"] | None
     memory: int | None
     time_limit: int | None
+    log_to: str | None
 
 
 class ResumeOptions(TypedDict, total=False):
@@ -69,3 +70,4 @@ class ResumeOptions(TypedDict, total=False):
     runtime: Literal["processes", "lithops"] | None
     memory: int | None
     time_limit: int | None
+    log_to: str | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Unpack
 
@@ -15,6 +16,7 @@ from mlless.records import StepRecord
 from mlless.report.left import resuming
 from mlless.report.progress import progress
 from mlless.run import Run
+from mlless.tracking.callback import Callback
 from mlless.train_options import ResumeOptions, TrainOptions
 from mlless.wishes import Wishes
 
@@ -27,6 +29,7 @@ def train(
     overwrite: bool = False,
     verbose: bool = True,
     listen: Listener = unheard,
+    callbacks: Sequence[Callback] = (),
     **options: Unpack[TrainOptions],
 ) -> Run:
     """Train a model on a partitioned data set: on this machine, or by functions elsewhere.
@@ -46,6 +49,9 @@ def train(
         Tell how it goes: live on a terminal, elsewhere in a line an evaluation.
     listen : callable
         Hears of every step: it is called with its ``StepRecord``. If it returns True the training ends.
+        It is the short form of a callback that hears of steps alone.
+    callbacks : list
+        Objects as ``mlless.tracking.Callback``, such as ``mlless.tracking.MLflow()``.
     **options
         See below. Only what is given here counts: settings in files and variables are for the command line.
 
@@ -70,7 +76,15 @@ def train(
             display(record)
             return listen(record)
 
-        return run_job(spec, data, out, overwrite=overwrite, listen=hear, deployment=deployment)
+        return run_job(
+            spec,
+            data,
+            out,
+            overwrite=overwrite,
+            listen=hear,
+            callbacks=callbacks,
+            deployment=deployment,
+        )
 
 
 @takes_options(*anew(Wishes), *declared(Deployment))
@@ -80,6 +94,7 @@ def resume(
     dataset: Location | Dataset | None = None,
     verbose: bool = True,
     listen: Listener = unheard,
+    callbacks: Sequence[Callback] = (),
     **options: Unpack[ResumeOptions],
 ) -> Run:
     """Go on with a training whose process was killed, or that failed: from its newest checkpoint.
@@ -97,6 +112,8 @@ def resume(
         Tell how it goes, as ``train`` does.
     listen : callable
         Hears of every further step, as that of ``train`` does.
+    callbacks : list
+        As those of ``train``.
     **options
         See below. Where functions run and meet is to be given again.
 
@@ -127,5 +144,11 @@ def resume(
                 return listen(record)
 
             return run_job(
-                job.spec, job.dataset, left.place, listen=hear, deployment=deployment, left=job.left
+                job.spec,
+                job.dataset,
+                left.place,
+                listen=hear,
+                callbacks=callbacks,
+                deployment=deployment,
+                left=job.left,
             )

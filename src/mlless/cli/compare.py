@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import msgspec
 import typer
 
 from mlless.cli.options import with_settings
@@ -29,8 +30,8 @@ EXAMPLES = """[bold]Examples[/bold]
 
 The same command goes on with a comparison that was stopped."""
 
-# What makes the difference between contestants is theirs, or a plan's.
-_THEIRS = ("sync", "significance", "merge", "tuner", "min_workers")
+# What makes the difference between contestants is theirs, or a plan's. Nobody but us follows them.
+_THEIRS = ("sync", "significance", "merge", "tuner", "min_workers", "log_to")
 
 
 @with_settings(*(one for name, one in OPTIONS.items() if name not in _THEIRS))
@@ -75,13 +76,16 @@ def compare(
     from mlless.turns import Plan, contestants
     from mlless.turns import compare as take_turns
 
-    deployment, where = settings.deployment(), load_world(world) if world else None
+    given, where = settings.deployment(), load_world(world) if world else None
+    deployment = msgspec.structs.replace(given, log_to=None)
     if where is not None:
         check_deployment(deployment)
     data = open_dataset(dataset)
     names = [name.strip() for name in systems.split(",") if name.strip()]
     taking, notes = contestants(settings.wishes(), data, names, plan, virtual=where is not None)
     to = console(stderr=True)
+    if given.log_to is not None:
+        notes = [*notes, "log_to has no effect here: what came of all systems is in the table and the page"]
     say(to, [("note", note) for note in notes])
     manifest = data.manifest
     times = repetitions or (3 if where is None else 1)

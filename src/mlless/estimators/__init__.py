@@ -12,8 +12,8 @@ try:
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(str(not_installed("an estimator", "scikit-learn")), name="sklearn") from error
 
-from mlless.estimators.callbacks import Callback
 from mlless.estimators.factorization import MatrixFactorization
 from mlless.estimators.logistic import LogisticRegression
+from mlless.tracking.callback import Callback
 
 __all__ = ["Callback", "DataWarning", "LogisticRegression", "MatrixFactorization"]

@@ -117,7 +117,6 @@ class Trained(CallbackSupportMixin, Parameters):
             stop = msgspec.structs.replace(spec.stop, least_gain=float(self.tol))
             spec = msgspec.structs.replace(spec, stop=stop)
         here = spec.workers == 1
-        audience = Audience(self, epochs=stop.epochs, data=heard, fitted=self._preview if here else None)
         self._trained_on, self._started_from = dataset.manifest.fingerprint, spec.seed
         self._doubts = [
             *((finding.text, DataWarning) for finding in dataset.manifest.notes),
@@ -126,19 +125,21 @@ class Trained(CallbackSupportMixin, Parameters):
         shape = dataset.manifest.shape
         self._columns = shape.columns if isinstance(shape, Clicks) else None
         train = self._train_here if here else self._train_elsewhere
-        ended = train(spec, dataset, goes_on, audience.hear)
-        self.heldout_, self.stop_reason_ = ended.model.heldout, ended.stop_reason
-        epochs = self.n_iter_ = max(1, round(ended.epochs))
-        if own and self.refit and not goes_on and ended.can_be_repeated:
-            self.n_iter_ = max(
-                1, round(ended.model.step / parts_of(spec.rows, spec.batch_size, spec.workers))
-            )
-            again = train(*self._of_all_rows(spec, dataset, self.n_iter_), False, lambda record: False)
-            if again.stop_reason == "diverged":
-                self.stop_reason_ = "diverged"
-        self.n_steps_ = self._course.step
-        self._settle()
-        audience.finish(epochs, self.heldout_)
+        step = self._course.step if goes_on else 0
+        with Audience(self, spec, step=step, data=heard, fitted=self._preview if here else None) as audience:
+            ended = train(spec, dataset, goes_on, audience.hear)
+            self.heldout_, self.stop_reason_ = ended.model.heldout, ended.stop_reason
+            epochs = self.n_iter_ = max(1, round(ended.epochs))
+            if own and self.refit and not goes_on and ended.can_be_repeated:
+                self.n_iter_ = max(
+                    1, round(ended.model.step / parts_of(spec.rows, spec.batch_size, spec.workers))
+                )
+                again = train(*self._of_all_rows(spec, dataset, self.n_iter_), False, lambda record: False)
+                if again.stop_reason == "diverged":
+                    self.stop_reason_ = "diverged"
+            self.n_steps_ = self._course.step
+            self._settle()
+            audience.finish(self.stop_reason_, epochs, self.heldout_)
         self.loss_curve_, self.validation_scores_ = audience.losses, audience.scores or None
         self.best_validation_score_ = next((-value for value in self.heldout_.values()), None)
 

@@ -1,14 +1,17 @@
-"""Who listens to a fit: callbacks of our own, and scikit-learn's where it has them (1.9 and later)."""
+"""Who listens to a fit: callbacks as of any training, and scikit-learn's from its release 1.9 on."""
 
 from __future__ import annotations
 
+import logging
 import math
+import sys
 from collections.abc import Callable
-from typing import Any, Protocol
+from contextlib import ExitStack
+from typing import Any
 
-import msgspec
-
+from mlless.job import JobSpec
 from mlless.records import StepRecord
+from mlless.tracking.callback import Beginning, Callback, Callbacks, Ending, telling
 
 try:
     from sklearn.callback import CallbackSupportMixin, with_callbacks
@@ -28,109 +31,98 @@ except ImportError:
 
 __all__ = ["WRAPPED", "Audience", "Callback", "CallbackSupportMixin", "with_callbacks"]
 
-
-class Callback(Protocol):
-    """What ``callbacks=[...]`` takes: objects with one or both of these methods.
-
-    A plain function is taken as ``on_epoch``. What returns True ends the fit in order, two steps later.
-    """
-
-    def on_step(self, record: StepRecord) -> bool | None:
-        """Hear of a closed step."""
-        ...
-
-    def on_epoch(self, record: StepRecord) -> bool | None:
-        """Hear of an epoch that has ended; ``record.heldout`` is that of the model then.
-
-        The last time is at the end of the fit, where it is that of the model that is kept.
-        """
-        ...
+_LOGGER = logging.getLogger("mlless.estimators")
 
 
-Hook = Callable[[StepRecord], bool | None]
-_HOOKS = ("on_step", "on_epoch")
+class _Screen(logging.StreamHandler):  # type: ignore[type-arg]
+    """Shows what is logged on standard output as it is now: a notebook has one for each cell."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> Any:
+        """Standard output."""
+        return sys.stdout
 
 
-def hooks_of(callback: Any) -> dict[str, Hook]:
-    """Return the hooks of a callback by name; TypeError if it has none, or one that no one calls."""
-    named = {name for name in dir(callback) if name.startswith("on_") and callable(getattr(callback, name))}
-    if not named and callable(callback) and not isinstance(callback, type):
-        return {"on_epoch": callback}
-    if not named or named.difference(_HOOKS) or isinstance(callback, type):
-        found = ", ".join(sorted(named)) or "no such method"
-        raise TypeError(
-            "A callback must be a function, or an object with a method on_step(record), on_epoch(record) or "
-            f"both. Got {callback!r} with {found}. scikit-learn's own callbacks are for set_callbacks."
-        )
-    return {name: getattr(callback, name) for name in named}
+_SCREEN = _Screen()
 
 
 class Audience:
-    """All who listen to one fit, and what it is remembered by: its curves."""
+    """All who listen to one fit, and what it is remembered by: its curves.
+
+    To be used as a context: callbacks hear of the end, whatever end that is.
+    """
 
     def __init__(
         self,
         estimator: Any,
+        job: JobSpec,
         *,
-        epochs: int,
+        step: int,
         data: dict[str, Any],
         fitted: Callable[[], dict[str, Any]] | None,
     ) -> None:
         self._estimator, self._data, self._fitted = estimator, data, fitted
-        self._hooks = [hooks_of(callback) for callback in estimator.callbacks or ()]
-        self._last: StepRecord | None = None
-        self._over = False
+        self._callbacks = Callbacks(estimator.callbacks or ())
+        self._beginning = Beginning(job, step=step)
+        self._stack = ExitStack()
         self.losses: list[float] = []
         self.scores: list[float] = []
         self._root: Any = None
         self._task: Any = None
         if hasattr(estimator, "_init_callback_context"):
-            self._root = estimator._init_callback_context(max_subtasks=epochs)
+            self._root = estimator._init_callback_context(max_subtasks=job.stop.epochs)
             self._root.call_on_fit_task_begin(estimator=estimator, **data)
             self._begin_epoch()
 
+    def __enter__(self) -> Audience:
+        self._stack.enter_context(telling(self._callbacks, self._beginning))
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._stack.__exit__(*error)
+
     def hear(self, record: StepRecord) -> bool:
         """Pass a step on; return whether someone wants to stop."""
-        last, self._last = self._last, record
-        # The last step is nothing but an evaluation. One with an empty mini-batch goes on with the epoch.
-        self._over = record.heldout is not None and last is not None and last.epoch == record.epoch
-        stop = not self._over and self._tell("on_step", record)
-        if last is None or record.heldout is None:
+        told = self._callbacks
+        stop = told.hear(record)
+        if told.before is None or not told.epoch_ended:
             return stop
-        if not self._over or len(self.losses) < max(1, round(record.epoch)):
-            self._note(last, record.heldout)
-        stop |= self._tell("on_epoch", record) | self._end_epoch()
-        if not self._over:
+        if not told.over or len(self.losses) < max(1, round(record.epoch)):
+            self._note(told.before, record.heldout or {})
+        stop |= self._end_epoch()
+        if not told.over:
             self._begin_epoch()
         return stop
 
-    def finish(self, epochs: int, heldout: dict[str, float]) -> None:
+    def finish(self, stop_reason: str, epochs: int, heldout: dict[str, float]) -> None:
         """Say that the fit has ended after so many epochs, with a model of these held-out metrics.
 
         No one knows how the last epoch fared in which a training has diverged.
         """
-        if self._last is not None and not self._over:
-            if len(self.losses) < epochs:
-                self._note(self._last, dict.fromkeys(heldout, math.nan))
-            self._tell("on_epoch", msgspec.structs.replace(self._last, heldout=heldout))
+        told = self._callbacks
+        if told.last is not None and not told.over and len(self.losses) < epochs:
+            self._note(told.last, dict.fromkeys(heldout, math.nan))
+        told.finish(heldout)
         if self._root is not None:
             self._end_epoch()
             self._root.call_on_fit_task_end(
                 estimator=self._estimator, reconstruction_attributes=self._fitted, **self._data
             )
+        told.end(Ending(stop_reason, heldout))
 
     def _note(self, last: StepRecord, heldout: dict[str, float]) -> None:
         """Add an epoch, whose last step was ``last``, to the curves."""
         loss = math.nan if last.train_loss is None else last.train_loss
         self.losses.append(loss)
         self.scores += [-value for value in heldout.values()][:1]
+        metrics = "".join(f", {name} {value:.6g}" for name, value in heldout.items())
+        text = f"epoch {len(self.losses)}: training loss {loss:.6g}{metrics}"
+        _LOGGER.info("%s", text)
         if self._estimator.verbose:
-            metrics = "".join(f", {name} {value:.6g}" for name, value in heldout.items())
-            print(f"epoch {len(self.losses)}: training loss {loss:.6g}{metrics}")
-
-    def _tell(self, method: str, record: StepRecord) -> bool:
-        answers = [hooks[method](record) for hooks in self._hooks if method in hooks]
-        return any(answers)
+            _SCREEN.handle(_LOGGER.makeRecord(_LOGGER.name, logging.INFO, __file__, 0, text, (), None))
 
     def _begin_epoch(self) -> None:
         if self._root is not None:

@@ -40,8 +40,10 @@ def opening(spec: JobSpec, deployment: Deployment) -> Iterator[Line]:
     if spec.scaling.policy != "off":
         least = count(spec.scaling.min_workers, "worker")
         yield "tuner", f"{spec.scaling.policy}: lets workers go, down to {least}"
-    if deployment != Deployment():
+    if not deployment.is_plain:
         yield "where", where(deployment)
+    if deployment.log_to is not None:
+        yield "followed", hidden(f"by {deployment.log_to}")
     yield "until", _until(spec)
 
 

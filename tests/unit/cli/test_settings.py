@@ -21,6 +21,8 @@ def _values(kind, metavar):
     """Some values of a type that go with whatever the others are."""
     if metavar == "URL":
         return ["redis://a", "rediss://:pw@b:1/2"]
+    if metavar == "TOOL:PLACE":
+        return ["wandb", "mlflow:http://me:pw@b:1 tensorboard:c"]
     if get_origin(kind) is Literal:
         return [*get_args(kind)]
     if get_args(kind):
