@@ -20,6 +20,7 @@ from mlless.cli import (
     evaluate,
     fetch,
     function,
+    history,
     partition,
     predict,
     recommend,
@@ -66,7 +67,6 @@ def _told() -> Iterator[None]:
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -111,6 +111,7 @@ _COMMANDS = {
     "Jobs under way": (
         (status.status, status.EXAMPLES),
         (attach.attach, attach.EXAMPLES),
+        (history.history, history.EXAMPLES),
         (stop.stop, stop.EXAMPLES),
         (clean.clean, clean.EXAMPLES),
     ),

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from mlless.cli.codes import INTERRUPTED
+from mlless.cli.completion import runs
 
 EXAMPLES = """[bold]Examples[/bold]
 
@@ -19,7 +20,10 @@ as of mlless train; 130 also after Ctrl-C, which leaves the job alone"""
 
 def attach(
     run: Annotated[
-        str, typer.Argument(metavar="RUN", help="A run's folder or URL, as given to mlless train --out.")
+        str,
+        typer.Argument(
+            metavar="RUN", autocompletion=runs, help="A run's folder or URL, as given to mlless train --out."
+        ),
     ],
     json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON, and only it.")] = False,
 ) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from mlless.cli.completion import runs
 from mlless.cli.options import with_settings
 from mlless.cli.settings import OPTIONS, Settings
 
@@ -19,7 +20,10 @@ EXAMPLES = """[bold]Examples[/bold]
 @with_settings(OPTIONS["store"], OPTIONS["bus"])
 def clean(
     run: Annotated[
-        str, typer.Argument(metavar="RUN", help="The folder or URL of a run whose job was killed.")
+        str,
+        typer.Argument(
+            metavar="RUN", autocompletion=runs, help="The folder or URL of a run whose job was killed."
+        ),
     ],
     settings: Settings,
 ) -> None:

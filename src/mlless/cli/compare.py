@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
+from mlless.cli.completion import datasets, worlds
 from mlless.cli.options import with_settings
 from mlless.cli.settings import OPTIONS, Settings
 
@@ -37,7 +38,12 @@ _THEIRS = ("sync", "significance", "merge", "tuner", "min_workers", "log_to")
 @with_settings(*(one for name, one in OPTIONS.items() if name not in _THEIRS))
 def compare(
     dataset: Annotated[
-        str, typer.Argument(metavar="DATASET", help="A data set made with mlless partition: a folder or URL.")
+        str,
+        typer.Argument(
+            metavar="DATASET",
+            autocompletion=datasets,
+            help="A data set made with mlless partition: a folder or URL.",
+        ),
     ],
     out: Annotated[str, typer.Option(help="A folder or URL for runs, table and page.")],
     settings: Settings,
@@ -53,7 +59,11 @@ def compare(
     ] = None,
     world: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Run in a virtual world: one of mlless world, or a TOML file."),
+        typer.Option(
+            metavar="NAME",
+            autocompletion=worlds,
+            help="Run in a virtual world: one of mlless world, or a TOML file.",
+        ),
     ] = None,
     repetitions: Annotated[
         int | None,

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from mlless.cli.completion import datasets, runs
 from mlless.cli.reading import Given, with_reading
 
 EXAMPLES = """[bold]Examples[/bold]
@@ -20,12 +21,17 @@ EXAMPLES = """[bold]Examples[/bold]
 @with_reading
 def evaluate(
     run: Annotated[
-        str, typer.Argument(metavar="RUN", help="A run's folder or URL, as made by mlless train.")
+        str,
+        typer.Argument(
+            metavar="RUN", autocompletion=runs, help="A run's folder or URL, as made by mlless train."
+        ),
     ],
     dataset: Annotated[
         list[str],
         typer.Argument(
-            metavar="DATASET...", help="A data set made with mlless partition, or raw sources as for it."
+            metavar="DATASET...",
+            autocompletion=datasets,
+            help="A data set made with mlless partition, or raw sources as for it.",
         ),
     ],
     reading: Given,

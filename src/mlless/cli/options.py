@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, get_origin
 
 import typer
 
+from mlless.cli import completion
 from mlless.cli.settings import OPTIONS, merge
 from mlless.options import Declared
 
@@ -72,6 +73,7 @@ def _option(one: Declared) -> Any:
         help=one.option.help,
         metavar=one.option.metavar or _METAVARS.get(one.type),
         show_default=one.unless_given,
+        autocompletion=completion.OPTIONS.get(one.name),
         rich_help_panel=one.option.group,
     )
     return Annotated[kind | None, told]

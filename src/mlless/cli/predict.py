@@ -12,6 +12,7 @@ from typing import Annotated, Literal, TextIO
 
 import typer
 
+from mlless.cli.completion import runs
 from mlless.cli.reading import Given, with_reading
 
 EXAMPLES = """[bold]Examples[/bold]
@@ -24,7 +25,10 @@ EXAMPLES = """[bold]Examples[/bold]
 @with_reading
 def predict(
     run: Annotated[
-        str, typer.Argument(metavar="RUN", help="A run's folder or URL, as made by mlless train.")
+        str,
+        typer.Argument(
+            metavar="RUN", autocompletion=runs, help="A run's folder or URL, as made by mlless train."
+        ),
     ],
     source: Annotated[
         list[str],

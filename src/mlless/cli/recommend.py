@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from mlless.cli.completion import runs
+
 EXAMPLES = """[bold]Examples[/bold]
 
 [cyan]mlless recommend runs/ratings --out recommendations.csv[/cyan]
@@ -17,7 +19,10 @@ EXAMPLES = """[bold]Examples[/bold]
 
 def recommend(
     run: Annotated[
-        str, typer.Argument(metavar="RUN", help="A run's folder or URL, as made by mlless train.")
+        str,
+        typer.Argument(
+            metavar="RUN", autocompletion=runs, help="A run's folder or URL, as made by mlless train."
+        ),
     ],
     users: Annotated[
         Path | None,

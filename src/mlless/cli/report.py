@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from mlless.cli.completion import runs
+
 EXAMPLES = """[bold]Examples[/bold]
 
 [cyan]mlless report runs/ratings[/cyan]
@@ -18,7 +20,10 @@ EXAMPLES = """[bold]Examples[/bold]
 
 def report(
     runs: Annotated[
-        list[str], typer.Argument(metavar="RUN...", help="Runs' folders or URLs, as made by mlless train.")
+        list[str],
+        typer.Argument(
+            metavar="RUN...", autocompletion=runs, help="Runs' folders or URLs, as made by mlless train."
+        ),
     ],
     out: Annotated[
         str, typer.Option(help="Where the page and its pictures go; a report that is there is replaced.")

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from mlless.cli.completion import datasets, runs
 from mlless.cli.options import Detach, with_settings
 from mlless.cli.settings import ANEW, Settings
 
@@ -24,11 +25,23 @@ Those of mlless train"""
 
 @with_settings(*ANEW.values())
 def resume(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="The run's folder or URL.")],
+    run: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN",
+            autocompletion=runs,
+            help="The run's folder or URL.",
+        ),
+    ],
     settings: Settings,
     dataset: Annotated[
         str | None,
-        typer.Option(metavar="DATASET", help="Where the data set is now.", show_default="where it was"),
+        typer.Option(
+            metavar="DATASET",
+            autocompletion=datasets,
+            help="Where the data set is now.",
+            show_default="where it was",
+        ),
     ] = None,
     detach: Detach = False,
     json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON, and only it.")] = False,

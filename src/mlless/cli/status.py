@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mlless.cli.completion import runs
+
 if TYPE_CHECKING:
     from mlless.detached.status import Status
     from mlless.report.underway import Detached
@@ -15,23 +17,38 @@ EXAMPLES = """[bold]Examples[/bold]
 
 [cyan]mlless status runs/ratings[/cyan]
 
-[cyan]mlless status s3://bucket/runs/ratings --json[/cyan]"""
+[cyan]mlless status s3://bucket/runs/ratings --json[/cyan]
+
+[cyan]mlless status runs/ratings --openmetrics > mlless.prom[/cyan]"""
 
 
 def status(
     run: Annotated[
-        str, typer.Argument(metavar="RUN", help="A run's folder or URL, as given to mlless train --out.")
+        str,
+        typer.Argument(
+            metavar="RUN", autocompletion=runs, help="A run's folder or URL, as given to mlless train --out."
+        ),
     ],
     json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+    openmetrics: Annotated[
+        bool, typer.Option("--openmetrics", help="Print it as OpenMetrics text, for Prometheus.")
+    ] = False,
 ) -> None:
     """Tell how a run stands: whether its job runs, is lost or over, how far it has come, and what to do next.
 
     A job is lost if it has not come to its end and no process is left that works on it.
     """
     from mlless.cli.console import commands, console, print_json, say
+    from mlless.detached.openmetrics import exposition
     from mlless.detached.status import status
+    from mlless.errors import UsageError
 
+    if json and openmetrics:
+        raise UsageError("--json and --openmetrics do not go together", cure="leave one of the two out")
     found = status(run)
+    if openmetrics:
+        typer.echo(exposition(found), nl=False)
+        return
     if json:
         print_json(found)
         return

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from mlless.cli.completion import runs
+
 EXAMPLES = """[bold]Examples[/bold]
 
 [cyan]mlless stop runs/ratings[/cyan]
@@ -14,7 +16,12 @@ EXAMPLES = """[bold]Examples[/bold]
 
 
 def stop(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="The folder or URL of a run that is under way.")],
+    run: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN", autocompletion=runs, help="The folder or URL of a run that is under way."
+        ),
+    ],
     within: Annotated[float, typer.Option(help="Seconds to wait for its end.", min=0.0)] = 300.0,
 ) -> None:
     """End a job in order after the step at hand, detached or not, and keep its model.

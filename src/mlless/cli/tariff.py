@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mlless.cli.completion import tariffs
+
 if TYPE_CHECKING:
     from mlless.billing.tariff import Tariff
 
@@ -20,7 +22,10 @@ EXAMPLES = """[bold]Examples[/bold]
 
 def tariff(
     name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="A tariff of the list, or a TOML file of your own.")
+        str | None,
+        typer.Argument(
+            metavar="NAME", autocompletion=tariffs, help="A tariff of the list, or a TOML file of your own."
+        ),
     ] = None,
 ) -> None:
     """List the tariffs, or print one as a file: to check its sources and dates, or to write your own."""

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from mlless.cli.completion import datasets
 from mlless.cli.options import Detach, with_settings
 from mlless.cli.settings import OPTIONS, Settings
 
@@ -29,7 +30,12 @@ EXAMPLES = """[bold]Examples[/bold]
 @with_settings(*OPTIONS.values())
 def train(
     dataset: Annotated[
-        str, typer.Argument(metavar="DATASET", help="A data set made with mlless partition: a folder or URL.")
+        str,
+        typer.Argument(
+            metavar="DATASET",
+            autocompletion=datasets,
+            help="A data set made with mlless partition: a folder or URL.",
+        ),
     ],
     out: Annotated[
         str,

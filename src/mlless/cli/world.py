@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from mlless.cli.completion import worlds
+
 EXAMPLES = """[bold]Examples[/bold]
 
 [cyan]mlless world[/cyan]
@@ -17,7 +19,10 @@ EXAMPLES = """[bold]Examples[/bold]
 
 def world(
     name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="A world of the list, or a TOML file of your own.")
+        str | None,
+        typer.Argument(
+            metavar="NAME", autocompletion=worlds, help="A world of the list, or a TOML file of your own."
+        ),
     ] = None,
 ) -> None:
     """List the worlds, or print one as a file: to check its sources and dates, or to write your own."""

@@ -29,6 +29,11 @@ def _silent(record: StepRecord) -> None:
     """Hear of a step and say nothing."""
 
 
+def quietly(spec: JobSpec, elapsed: float) -> AbstractContextManager[Listener]:
+    """Show nothing."""
+    return nullcontext(_silent)
+
+
 def attach(run: Location, *, verbose: bool = True, listen: Listener = _silent) -> Run:
     """Follow a job until it ends, detached or not. A Ctrl-C leaves it alone, and raises KeyboardInterrupt.
 
@@ -57,9 +62,9 @@ def attach(run: Location, *, verbose: bool = True, listen: Listener = _silent) -
     """
 
     def show(spec: JobSpec, elapsed: float) -> AbstractContextManager[Listener]:
-        return progress(spec, elapsed=elapsed, hint=HINT) if verbose else nullcontext(_silent)
+        return progress(spec, elapsed=elapsed, hint=HINT)
 
-    return follow(place_of(run), show, listen)
+    return follow(place_of(run), show if verbose else quietly, listen)
 
 
 def follow(place: Place, show: Show, listen: Listener = _silent) -> Run:

@@ -8,8 +8,8 @@ import msgspec
 
 from mlless.channels.opening import open_objects
 from mlless.locations import Location, Place, place_of
-from mlless.records import FAILED, RUNNING
-from mlless.report.history import SUMMARY, Following, is_finished, read_summary, readable, that_count
+from mlless.records import FAILED, RUNNING, StepRecord
+from mlless.report.history import SUMMARY, Following, Totals, is_finished, read_summary, readable, that_count
 from mlless.report.left import step_of_checkpoint
 from mlless.report.underway import Underway, is_alive, options_of, read_underway
 
@@ -25,7 +25,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     ``seconds`` are those of training, ``cost`` is in dollars and None without a tariff. ``stop_reason`` and
     ``error`` are those of ``Summary`` once the run is over. One that is lost or has failed is resumed from
     the step of its ``checkpoint``, None without one; where it ran that takes these ``options``. ``job`` is
-    what a job that is under way or lost says of itself, its process, machine and log included.
+    what a job that is under way or lost says of itself, its process, machine and log included. ``train_loss``
+    is that of the last step, bytes and what became of functions are sums over the steps, as in ``Summary``.
     """
 
     run: str
@@ -44,6 +45,12 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     checkpoint: int | None = None
     options: tuple[str, ...] = ()
     job: Underway | None = None
+    train_loss: float | None = None
+    bytes_published: int = 0
+    bytes_read: int = 0
+    bytes_fetched: int = 0
+    handovers: int = 0
+    lost: int = 0
 
 
 def status(run: Location) -> Status:
@@ -64,6 +71,25 @@ def status(run: Location) -> Status:
         return _status(place)
 
 
+def records_of(place: Place) -> list[StepRecord]:
+    """Return the record of every step so far, also of steps that are taken again.
+
+    DatasetError if there is no run.
+    """
+    with readable(place):
+        alive, job = is_alive(place), read_underway(place)
+        if not alive and job is None:
+            is_finished(place)  # or the error that there is no run
+        return _records(place, alive, job)
+
+
+def _records(place: Place, alive: bool, job: Underway | None) -> list[StepRecord]:
+    """Return the records of the steps of a job, or of the run that it has left."""
+    # Before its job.json is there nothing else is of the job.
+    hears = job is not None or not alive
+    return Following(place, under_way=alive or job is not None).read() if hears else []
+
+
 def _status(place: Place) -> Status:
     alive, job = is_alive(place), read_underway(place)
     known = alive or job is not None
@@ -72,9 +98,7 @@ def _status(place: Place) -> Status:
     summary = read_summary(place) if SUMMARY in open_objects(place).names() else None
     if known and summary is not None and summary.stop_reason != RUNNING:
         summary = None  # of the run that is to be replaced
-    # Before its job.json is there nothing else is of the job.
-    hears = job is not None or not alive
-    records = that_count(Following(place, under_way=known).read()) if hears else []
+    records = that_count(_records(place, alive, job))
     if alive:
         state: State = "running" if records else "starting"
     elif summary is None or summary.stop_reason == RUNNING:
@@ -83,7 +107,9 @@ def _status(place: Place) -> Status:
         state = "failed" if summary.stop_reason == FAILED else "finished"
     over = state in ("failed", "finished")
     options = options_of(job.deployment, job.detached) if job else summary.options if summary else ()
-    last = records[-1] if records else None
+    last, totals = records[-1] if records else None, Totals()
+    for record in records:
+        totals.add(record)
     spec = job.job if job else summary.job if summary else None
     return Status(
         run=str(place),
@@ -102,4 +128,10 @@ def _status(place: Place) -> Status:
         checkpoint=step_of_checkpoint(place) if state in ("lost", "failed") else None,
         options=options,
         job=job,
+        train_loss=last.train_loss if last else None,
+        bytes_published=totals.bytes_out,
+        bytes_read=totals.bytes_in,
+        bytes_fetched=totals.bytes_fetched,
+        handovers=totals.handovers,
+        lost=totals.lost,
     )

@@ -6,7 +6,6 @@ import contextlib
 import os
 import tempfile
 import threading
-import time
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -26,7 +25,6 @@ SUMMARY = "summary.json"
 CHECKPOINT = "checkpoint.safetensors"  # of a job that has not come to its end
 PART = ".part-"  # how the name of a file begins that is being written
 _TRIES = 5
-_GATHERED, _APART = 8 << 10, 1.0  # bytes, or seconds, that lines are gathered at most
 _ROOM = 16 << 10  # bytes that a history leaves where a disk is full
 _ACTIVITIES = StepTimes.__struct_fields__
 
@@ -94,8 +92,7 @@ class HistoryFile:
             self._file.seek(len(before))
         else:
             self._file.write(before)
-        self._gathered, self._size, self._written = bytearray(), len(before), time.monotonic()
-        self._broken = False
+        self._size, self._broken = len(before), False
         self._stored, self._pieces = len(before), [0]
         self._lock, self._storing = threading.Lock(), threading.Lock()
 
@@ -105,7 +102,6 @@ class HistoryFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._write()
         self._file.close()
         if self._name != HISTORY:
             # The run has failed before it had anything to replace the other by, or the history has been put.
@@ -113,11 +109,20 @@ class HistoryFile:
                 self._objects.delete([self._name])
 
     def add(self, record: StepRecord) -> None:
-        """Append a step's line: to the file with ``store``, or once 8 KiB or a second's have gathered."""
+        """Append a step's line at once, for who follows the file: that takes 3 microseconds."""
+        left = line = self._encoder.encode(record) + b"\n"
         with self._lock:
-            self._gathered += self._encoder.encode(record) + b"\n"
-        if len(self._gathered) >= _GATHERED or time.monotonic() - self._written >= _APART:
-            self._write()
+            if self._broken:
+                return
+            try:
+                while left:  # where room ends within a line, the next write says so
+                    left = left[self._file.write(left) :]
+                self._size += len(line)
+            except OSError as error:
+                self._broken = True
+                _tell(f"{HISTORY} ends here, the training goes on: cannot write: {error.strerror}")
+                with contextlib.suppress(OSError):
+                    self._make_room()
 
     def store(self, *, whole: bool = False) -> int:
         """Put what there is in its place, as far as that is possible. Threads may call it.
@@ -125,7 +130,6 @@ class HistoryFile:
         In an object store it is ``whole`` at the end, and in pieces until then, so that no line is put more
         often than the logarithm of their number. Returns the bytes that were put there with a request.
         """
-        self._write()
         try:
             if isinstance(self._run, Directory):
                 os.replace(self._run.path / self._name, self._run.path / HISTORY)
@@ -158,22 +162,6 @@ class HistoryFile:
     def _drop_pieces(self) -> None:
         if not isinstance(self._run, Directory):
             self._objects.delete([_piece(start) for start in _starts(self._objects.names()) if start])
-
-    def _write(self) -> None:
-        self._written = time.monotonic()
-        with self._lock:
-            if not self._broken and self._gathered:
-                try:
-                    left = bytes(self._gathered)
-                    while left:  # where room ends within a line, the next write says so
-                        left = left[self._file.write(left) :]
-                    self._size += len(self._gathered)
-                except OSError as error:
-                    self._broken = True
-                    _tell(f"{HISTORY} ends here, the training goes on: cannot write: {error.strerror}")
-                    with contextlib.suppress(OSError):
-                        self._make_room()
-            self._gathered.clear()
 
     def _make_room(self) -> None:
         """Cut the file off after a whole line, so that there is room for a summary where a disk is full."""
