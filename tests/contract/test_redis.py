@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Callable, Iterator
 
 import pytest
-from servers.redis import Server
+from servers.redis import Cluster, Server
 
 from mlless.channels.ports import KeyValueStore, Link
 from mlless.channels.redis_bus import RedisHub, RedisLink
@@ -67,6 +67,18 @@ class TestStoreOnTwoServers(OnServers):
         return (redis_server.url, valkey_server.url)
 
 
+class TestStoreOnACluster(OnServers):
+    @pytest.fixture
+    def urls(self, redis_cluster: Cluster) -> tuple[str, ...]:
+        return (redis_cluster.url,)
+
+
+class TestStoreOnAClusterAndAServer(OnServers):
+    @pytest.fixture
+    def urls(self, redis_cluster: Cluster, valkey_server: Server) -> tuple[str, ...]:
+        return (redis_cluster.url, valkey_server.url)
+
+
 class RedisBus:
     """Hub and links of one job at a server."""
 
@@ -119,3 +131,9 @@ class TestBusWithTLSAndPassword(OnAServer):
     @pytest.fixture
     def url(self, secure_redis_server: Server) -> str:
         return secure_redis_server.url
+
+
+class TestBusOnACluster(OnAServer):
+    @pytest.fixture(params=[0, 1, 2])
+    def url(self, redis_cluster: Cluster, request: pytest.FixtureRequest) -> str:
+        return redis_cluster.nodes[request.param].url

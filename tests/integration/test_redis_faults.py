@@ -26,7 +26,7 @@ from servers.redis import PASSWORD, QUOTED, Server, running
 
 from mlless import train
 from mlless.artifact import MODEL
-from mlless.channels import redis_bus, redis_client, redis_store
+from mlless.channels import redis_bus, redis_client, redis_routing, redis_store
 from mlless.channels.redis_bus import RedisHub, RedisLink
 from mlless.channels.redis_health import EVICTS_CURE
 from mlless.channels.redis_store import RedisStore
@@ -409,9 +409,9 @@ class CutOff(Absence):
         self._proxy.close()
 
 
-def noticed(*clients: redis_client.Client) -> None:
+def noticed(*clients: redis_routing.Router) -> None:
     """Wait until all have found out that the server is away."""
-    eventually(lambda: all(client._error for client in clients), "the absence is noticed", DEADLINE)
+    eventually(lambda: all(client._seed._error for client in clients), "the absence is noticed", DEADLINE)
 
 
 class TestAbsence:
@@ -490,7 +490,7 @@ class TestAbsence:
         self, client: redis.Redis, bus: tuple[RedisHub, RedisLink], job: str
     ) -> None:
         """That of a hub which has its connection back at the last moment."""
-        assert client.pttl(f"{job}|alive") > (PATIENCE + redis_bus._RENEWAL) * 1000
+        assert client.pttl(redis_bus._sign(job)) > (PATIENCE + redis_bus._RENEWAL) * 1000
 
 
 LOST = "the server has lost the job's messages"
@@ -554,7 +554,7 @@ class TestEmptied:
     ) -> None:
         """It is renewed before functions are launched."""
         hub, link = bus
-        client.delete(f"{job}|alive")
+        client.delete(redis_bus._sign(job))
         hub.admit([(1, 0)])
         RedisLink(server.url, job, 1, 0, PATIENCE).close()
         hub.broadcast(commit(1), [(0, 0)])
@@ -597,8 +597,8 @@ hub.receive(600.0)
             assert driver.stdout.readline() == "open\n"
             link = RedisLink(server.url, job, 0, 0, PATIENCE)
             link.send(hello())
-            client.pexpire(f"{job}|alive", 1_000_000)
-            eventually(lambda: client.pttl(f"{job}|alive") <= 3000, "the sign of life is renewed")
+            client.pexpire(redis_bus._sign(job), 1_000_000)
+            eventually(lambda: client.pttl(redis_bus._sign(job)) <= 3000, "the sign of life is renewed")
         finally:
             driver.kill()
             driver.wait()
@@ -776,9 +776,9 @@ class TestTold:
                 link.send(hello())
         assert "Name the primary" in self.told(own_redis_server.url)
 
-    def test_a_cluster(self, redis_binary: str) -> None:
+    def test_a_cluster_without_slots(self, redis_binary: str) -> None:
         with running(redis_binary, "--cluster-enabled", "yes", "--cluster-port", str(free_port())) as server:
-            assert "without cluster mode" in self.told(server.url)
+            assert "no nodes with slots" in self.told(server.url)
 
     def test_out_of_memory(self, redis_binary: str, job: str) -> None:
         with running(redis_binary, "--maxmemory", "6mb") as server:

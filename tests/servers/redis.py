@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -144,6 +144,82 @@ def _certify(folder: Path) -> None:
 def redis_binary() -> str:
     """The Redis of this machine."""
     return shutil.which("redis-server") or missing("redis-server", "apt-get install redis-server")
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Nodes that share the slots of a cluster."""
+
+    nodes: list[Server]
+
+    @property
+    def url(self) -> str:
+        """The address of one of the nodes."""
+        return self.nodes[0].url
+
+    def move(self, slot: int) -> None:
+        """Move a slot and its keys to the next node, key by key, as a resharding does."""
+        ids = [node.client().execute_command("CLUSTER", "MYID").decode() for node in self.nodes]
+        old = next(n for n, node in enumerate(self.nodes) if _has(node, slot))
+        new = (old + 1) % len(self.nodes)
+        source, target = self.nodes[old], self.nodes[new]
+        target.client().execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[old])
+        source.client().execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[new])
+        while keys := source.client().execute_command("CLUSTER", "GETKEYSINSLOT", slot, 100):
+            for key in keys:
+                source.client().execute_command("MIGRATE", "127.0.0.1", target.port, key, 0, 5000)
+        for node in (target, source, *self.nodes):
+            node.client().execute_command("CLUSTER", "SETSLOT", slot, "NODE", ids[new])
+
+
+def _has(node: Server, slot: int) -> bool:
+    """Return whether a node has a slot."""
+    client = node.client()
+    own = client.execute_command("CLUSTER", "MYID")
+    return any(
+        first <= slot <= last and primary[2] == own
+        for first, last, primary, *_ in client.execute_command("CLUSTER", "SLOTS")
+    )
+
+
+@contextmanager
+def clustered(binary: str, count: int = 3) -> Iterator[Cluster]:
+    """Run a cluster of so many nodes until the end of the block."""
+    with ExitStack() as stack:
+        nodes = [stack.enter_context(_node(binary)) for _ in range(count)]
+        bounds = [16_384 * n // count for n in range(count + 1)]
+        for n, node in enumerate(nodes):
+            client = node.client()
+            client.execute_command("CLUSTER", "ADDSLOTSRANGE", bounds[n], bounds[n + 1] - 1)
+            client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", n + 1)
+        for node in nodes[1:]:
+            bus = int(node.client().config_get("cluster-port")["cluster-port"])
+            nodes[0].client().execute_command("CLUSTER", "MEET", "127.0.0.1", node.port, bus)
+        deadline = time.monotonic() + _DEADLINE
+        while not all(_knows_all(node, count) for node in nodes):
+            assert time.monotonic() < deadline, "the nodes do not find one another"
+            time.sleep(0.05)
+        yield Cluster(nodes)
+
+
+@contextmanager
+def _node(binary: str) -> Iterator[Server]:
+    port = str(free_port())
+    with running(binary, "--cluster-enabled", "yes", "--cluster-port", port) as server:
+        yield server
+
+
+def _knows_all(node: Server, count: int) -> bool:
+    told = node.client().execute_command("CLUSTER", "INFO")
+    told = told if isinstance(told, dict) else dict(line.split(":") for line in told.decode().split())
+    return told["cluster_state"] == "ok" and int(told["cluster_size"]) == count
+
+
+@pytest.fixture(scope="session")
+def redis_cluster(redis_binary: str) -> Iterator[Cluster]:
+    """A cluster of three nodes that tests share."""
+    with clustered(redis_binary) as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="session")

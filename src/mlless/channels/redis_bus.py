@@ -22,7 +22,7 @@ from contextlib import suppress
 from typing import Any
 
 from mlless.channels.receipt import gap, heard, message_of
-from mlless.channels.redis_client import Client
+from mlless.channels.redis_routing import Router
 from mlless.errors import ChannelError, CodecError, DeadlineExceeded, Disconnected, warn
 from mlless.messages import FromWorker, FunctionId, ToWorker, decode_to_worker, encode
 
@@ -58,17 +58,22 @@ class _Keys:
 
     def __init__(self, job: str, incarnation: str) -> None:
         self.incarnation, self.alive = incarnation, _sign(job)
-        self.up, self.down = f"{job}|{incarnation}|up", f"{job}|{incarnation}|down"
+        self.up, self.down = f"{_own(job)}|{incarnation}|up", f"{_own(job)}|{incarnation}|down"
 
 
 def _sign(job: str) -> str:
-    return f"{job}|alive"
+    return f"{_own(job)}|alive"
+
+
+def _own(job: str) -> str:
+    """Return how all names of a job's bus begin: what is in braces has a cluster keep them on one node."""
+    return f"{job}|{{{job}}}"
 
 
 class _Reader:
     """Reads a stream, entry by entry."""
 
-    def __init__(self, client: Client, stream: str, last: bytes, *, remove: bool) -> None:
+    def __init__(self, client: Router, stream: str, last: bytes, *, remove: bool) -> None:
         self._client, self._stream, self._last, self._remove = client, stream, last, remove
         self._read: list[bytes] = [last] if remove else []
 
@@ -97,13 +102,13 @@ class RedisHub:
     def __init__(self, url: str, job: str, expiry: float, patience: float) -> None:
         self._job = job
         self._life = math.ceil(expiry * 1000), math.ceil((patience + _MARGIN) * 1000)
-        self._client = Client(url, patience)
+        self._client = Router(url, patience)
         self._queue: deque[Any] = deque()
         self._seen: dict[bytes, int] = {}
         self._number = 0
         try:
             self._make()
-            self._pulse = _Pulse(Client(url, patience), self._beat, min(_RENEWAL, expiry / 4))
+            self._pulse = _Pulse(Router(url, patience), self._beat, min(_RENEWAL, expiry / 4))
         except (ChannelError, KeyboardInterrupt):
             self._client.hurry()
             self._remove()  # part of it may have been made
@@ -206,7 +211,7 @@ class _Beat:
 class _Pulse:
     """Says every few seconds that the hub is alive, and puts off the expiry of the bus."""
 
-    def __init__(self, client: Client, beat: _Beat, interval: float) -> None:
+    def __init__(self, client: Router, beat: _Beat, interval: float) -> None:
         self.failure: ChannelError | None = None
         self.beat = beat
         self._client, self._interval = client, interval
@@ -238,7 +243,7 @@ class RedisLink:
     """A worker's end."""
 
     def __init__(self, url: str, job: str, worker: int, generation: int, patience: float) -> None:
-        self._client = Client(url, patience, lost=Disconnected)
+        self._client = Router(url, patience, lost=Disconnected)
         # A link of its own name: numbers start anew with each.
         self._name = f"{worker}.{generation}.{secrets.token_hex(8)}"
         self._number = -1

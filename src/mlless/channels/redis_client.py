@@ -1,7 +1,7 @@
 """One connection to a Redis or Valkey: addresses, time-outs, retries, and its errors told as ours.
 
-The only file that knows the client library. What is sent here may be sent twice, when a connection is
-lost before the answer came: commands must bear that.
+With redis_routing, the only file that knows the client library. What is sent here may be sent twice, when a
+connection is lost before the answer came: commands must bear that.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _TOLD: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str, str], ...
     (
         exceptions.NoPermissionError,
         "the server's user may not do this",
-        "allow it in the server's ACL: ~mlless-* +@read +@write +@stream +@connection +eval",
+        "allow it in the server's ACL: ~mlless-* +@read +@write +@stream +@connection +eval +cluster",
     ),
     (
         exceptions.OutOfMemoryError,
@@ -59,9 +59,14 @@ _TOLD: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str, str], ...
         "try again once it is ready",
     ),
     (
-        (exceptions.AskError, exceptions.ClusterError, exceptions.ClusterCrossSlotError),
-        "the server is part of a Redis Cluster, which is not supported",
-        "name servers without cluster mode; a store may have several",
+        (
+            exceptions.AskError,
+            exceptions.ClusterError,
+            exceptions.ClusterCrossSlotError,
+            exceptions.TryAgainError,
+        ),
+        "the Redis Cluster does not serve this key now",
+        "look at CLUSTER INFO: each of its slots must have a node",
     ),
     (
         exceptions.TimeoutError,
@@ -101,10 +106,15 @@ class Client:
     """
 
     def __init__(
-        self, url: str, patience: float, lost: type[ChannelError] = ChannelError, *, known: bool = False
+        self,
+        url: str | dict[str, Any],
+        patience: float,
+        lost: type[ChannelError] = ChannelError,
+        *,
+        known: bool = False,
     ) -> None:
-        settings = _settings(url)
-        self.where = _place(settings)
+        settings = _settings(url) if isinstance(url, str) else url
+        self.where, self.host = _place(settings), str(settings.get("host", "localhost"))
         self.block = min(_LONGEST_BLOCK, settings["socket_timeout"] / 2)
         self._lost = lost
         self._settings = settings
@@ -112,9 +122,16 @@ class Client:
         self._commands: Sequence[Command] = ()
         self._sent, self._deadline = False, 0.0
         self._error: exceptions.RedisError | None = None
-        self._patience = patience if known else _OPENING_PATIENCE
+        self.patience = patience if known else _OPENING_PATIENCE
         self.calls([("PING",)])
-        self._patience = patience
+        self.patience = patience
+
+    def beside(self, host: str, port: int) -> Client:
+        """Return a client of another server of the same kind, which has no patience."""
+        settings = {name: value for name, value in self._settings.items() if name != "path"}
+        if settings.get("connection_class") is redis.connection.UnixDomainSocketConnection:
+            del settings["connection_class"]
+        return Client(settings | {"host": host, "port": port}, 0.0, self._lost, known=True)
 
     def call(self, *command: bytes | str | int) -> Any:
         """Return the server's answer to one command."""
@@ -126,7 +143,7 @@ class Client:
 
     def send(self, commands: Sequence[Command]) -> None:
         """Send commands, whose ``answers`` are to be taken next."""
-        self._commands, self._deadline = commands, time.monotonic() + self._patience
+        self._commands, self._deadline = commands, time.monotonic() + self.patience
         self._sent, self._error = False, None
         try:
             self._write()
@@ -139,10 +156,10 @@ class Client:
         while True:
             if self._error is not None:
                 self.close()
-                if not _passes(self._error):
+                if not passes(self._error):
                     raise self._told(self._error) from self._error
                 if time.monotonic() >= self._deadline:
-                    self._patience = 0.0  # given up once, it is given up: the end must not wait again
+                    self.patience = 0.0  # given up once, it is given up: the end must not wait again
                     raise self._told(self._error) from self._error
                 time.sleep(pause * random.uniform(0.5, 1.0))
                 pause = min(_LONGEST_PAUSE, 2 * pause or 0.05)
@@ -156,7 +173,7 @@ class Client:
     def hurry(self) -> None:
         """Have no patience from now on: a server that is gone must not hold up the end."""
         self.close()
-        self._patience = 0.0
+        self.patience = 0.0
         limits = {"socket_timeout": _LAST_TIMEOUT, "socket_connect_timeout": _LAST_TIMEOUT}
         self._connection = _connection(self._settings | limits)
 
@@ -173,7 +190,7 @@ class Client:
 
     def _told(self, error: exceptions.RedisError) -> ChannelError:
         found, cause = str(error).rstrip("."), error.__context__
-        raised = self._lost if _passes(error) else ChannelError
+        raised = self._lost if passes(error) else ChannelError
         if isinstance(cause, ssl.SSLError):
             return raised(
                 "no secure connection to the server",
@@ -191,7 +208,23 @@ class Client:
         return ChannelError("the server refused a command", where=self.where, found=found)
 
 
-def together(work: Sequence[tuple[Client, Sequence[Command]]]) -> list[list[Any]]:
+class Asked(Protocol):
+    """Who takes commands and answers them later."""
+
+    def send(self, commands: Sequence[Command]) -> None:
+        """Send commands, whose ``answers`` are to be taken next."""
+        ...
+
+    def answers(self) -> list[Any]:
+        """Return the answers to the commands sent."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what is under way."""
+        ...
+
+
+def together(work: Sequence[tuple[Asked, Sequence[Command]]]) -> list[list[Any]]:
     """Return the answers of several servers, all of which work at the same time."""
     try:
         for client, commands in work:
@@ -203,7 +236,7 @@ def together(work: Sequence[tuple[Client, Sequence[Command]]]) -> list[list[Any]
         raise
 
 
-def _passes(error: exceptions.RedisError) -> bool:
+def passes(error: exceptions.RedisError) -> bool:
     """Return whether trying again may help."""
     return (
         isinstance(error, exceptions.ConnectionError | exceptions.TimeoutError)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import reduce
+
 import msgspec
 
-from mlless.channels.redis_client import Client
+from mlless.channels.redis_routing import Router
 from mlless.errors import ChannelError, UsageError, hidden, warn
 
 OLDEST = 6
@@ -44,16 +46,29 @@ class Health(msgspec.Struct, frozen=True):
 def inspect(url: str) -> Health | None:
     """Return what the server says, None if we may not ask it; ChannelError if it cannot be reached.
 
-    Everything is in INFO. CONFIG, which services often forbid, is not needed.
+    Everything is in INFO. CONFIG, which services often forbid, is not needed. Of a cluster all nodes are
+    asked: its memory is that of all, and it drops keys if one of them does.
     """
-    client = Client(url, patience=0.0)
+    client = Router(url, patience=0.0)
     try:
-        server, memory = client.calls([("INFO", "server"), ("INFO", "memory")])
+        told = [node.calls([("INFO", "server"), ("INFO", "memory")]) for node in client.nodes()]
     except ChannelError:
         return None
     finally:
         client.close()
-    return parsed(f"{server.decode()}\n{memory.decode()}")
+    first, *rest = [parsed(f"{server.decode()}\n{memory.decode()}") for server, memory in told]
+    return reduce(_both, rest, first)
+
+
+def _both(one: Health, other: Health) -> Health:
+    """Return how two nodes of a cluster are together."""
+    limited = (one.limit or one.machine) + (other.limit or other.machine)
+    return msgspec.structs.replace(
+        one if one.evicts or not other.evicts else other,
+        used=one.used + other.used,
+        limit=limited if one.limit or other.limit else 0,
+        machine=one.machine + other.machine,
+    )
 
 
 def check(url: str) -> None:
