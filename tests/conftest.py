@@ -20,6 +20,7 @@ settings.register_profile("explore", _common, derandomize=False, print_blob=True
 settings.load_profile("same")
 
 pytest_plugins = [
+    "servers.aws",
     "servers.browser",
     "servers.emulator",
     "servers.rabbitmq",

@@ -27,7 +27,7 @@ _KEYS = {  # names in the shared files, and what obstore calls them
     "aws_secret_access_key": "secret_access_key",
     "aws_session_token": "session_token",
 }
-_PROGRAMS = ("sso_session", "sso_start_url", "credential_process", "role_arn")
+_SIGNS_IN = ("role_arn", "sso_session", "sso_start_url", "login_session")
 _NO_CREDENTIALS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run aws configure"
 
 
@@ -52,21 +52,26 @@ def aws_settings(environment: Mapping[str, str], where: str) -> dict[str, str]:
     region = environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION") or profile.get("region")
     if region:
         settings["region"] = region
-    if any(environment.get(name) for name in _GIVEN):
+    if any(environment.get(name) for name in _GIVEN) or _signs_in(profile):
         return settings
     if "aws_access_key_id" in profile:
         return settings | {name: profile[key] for key, name in _KEYS.items() if key in profile}
     if any(environment.get(name) for name in _CONTAINER):
         return settings
-    if found := [name for name in _PROGRAMS if name in profile]:
-        raise ChannelError(
-            "the profile's credentials come from elsewhere",
-            where=where,
-            expected="aws_access_key_id and aws_secret_access_key in it",
-            found=found[0],
-            cure='put them into the environment: eval "$(aws configure export-credentials --format env)"',
-        )
     return settings | {"metadata_endpoint": _instance(environment, where)}
+
+
+def signs_in(environment: Mapping[str, str], where: str) -> bool:
+    """Return whether credentials are those of a profile that has to get them: see ``aws_session``."""
+    given = any(environment.get(name) for name in _GIVEN)
+    return not given and _signs_in(_profile(environment, where))
+
+
+def _signs_in(profile: Mapping[str, str]) -> bool:
+    # In the order of the AWS tools: keys come after a role and a sign-in, a program after keys.
+    if any(name in profile for name in _SIGNS_IN):
+        return True
+    return "credential_process" in profile and "aws_access_key_id" not in profile
 
 
 def _profile(environment: Mapping[str, str], where: str) -> dict[str, str]:

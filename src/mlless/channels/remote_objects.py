@@ -18,7 +18,7 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, NotSupportedError, PreconditionError
 from obstore.store import AzureStore, GCSStore, HTTPStore, S3Store
 
-from mlless.channels.aws_settings import aws_settings
+from mlless.channels.aws_settings import aws_settings, signs_in
 from mlless.channels.ports import Bytes, Version
 from mlless.errors import ChannelError, MissingObject, hidden
 from mlless.locations import Prefix, WebFile
@@ -247,6 +247,11 @@ def _opened(
     if prefix.scheme == "az":
         return AzureStore(prefix.bucket, prefix=path, client_options=client, retry_config=retry)
     settings = aws_settings(os.environ, str(prefix))
+    provider = None
+    if signs_in(os.environ, str(prefix)):
+        from mlless.channels.aws_session import session_credentials
+
+        provider = session_credentials(os.environ.get("AWS_PROFILE"), str(prefix))
     plain = settings.get("endpoint", "").startswith("http://")  # only who writes it gets it
     return S3Store(
         prefix.bucket,
@@ -254,6 +259,7 @@ def _opened(
         config=cast("S3Config", settings),
         client_options={**client, "allow_http": plain},
         retry_config=retry,
+        credential_provider=provider,
     )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mlless.channels.aws_settings import aws_settings
+from mlless.channels.aws_settings import aws_settings, signs_in
 from mlless.errors import ChannelError, UsageError
 
 KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "hush"}
@@ -81,12 +81,19 @@ def test_what_is_missing_is_told(files: dict[str, str], tmp_path: Path) -> None:
     for given, message in (
         (none, "s3://b: no credentials.*aws configure"),
         ({**files, "AWS_PROFILE": "nobody"}, "there is no AWS profile 'nobody'.*AWS_PROFILE"),
-        ({**files, "AWS_PROFILE": "signs-in"}, "sso_session.*export-credentials"),
         ({**files, "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "broken")}, "broken: not a file of AWS"),
     ):
         with pytest.raises(ChannelError, match=message) as caught:
             aws_settings(given, "s3://b")
         assert "hush" not in str(caught.value)
+
+
+def test_a_profile_that_signs_in_has_no_keys(files: dict[str, str]) -> None:
+    given = {**files, "AWS_PROFILE": "signs-in"}
+    assert aws_settings(given, "s3://b") == {}
+    assert signs_in(given, "s3://b")
+    assert not signs_in({**given, **KEYS}, "s3://b")  # the environment comes first
+    assert not signs_in(files, "s3://b")
 
 
 @pytest.mark.parametrize("wrong", ["127.0.0.1:9000", "minio.internal", "s3://host"])
