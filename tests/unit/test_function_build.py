@@ -13,6 +13,7 @@ import pytest
 
 from mlless.errors import ChannelError, JobError, UsageError
 from mlless.function import build as module
+from mlless.function.backends import BACKENDS
 from mlless.function.build import build, worker_requirements
 
 PROJECT = {"pyproject.toml", "setup.py", "README.md", "LICENSE"}
@@ -44,6 +45,23 @@ def test_the_source_that_is_compiled_in_the_image_is_complete(tmp_path: Path) ->
     names = {str(path.relative_to(tmp_path / "mlless")) for path in (tmp_path / "mlless").rglob("*")}
     assert {"setup.py", "pyproject.toml", "README.md", "LICENSE", "src/mlless/kernels/native.c"} <= names
     assert not any(name.endswith((".so", ".pyc")) for name in names)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_every_backend_has_its_image(tmp_path: Path, backend: str) -> None:
+    build(tmp_path, "3.13", backend)
+    dockerfile = (tmp_path / "Dockerfile").read_text()
+    assert dockerfile.count("FROM python:3.13-slim") == 2
+    assert BACKENDS[backend].start in dockerfile
+    assert (BACKENDS[backend].archive or "lithops_") in dockerfile or backend == "localhost"
+    assert "{" not in dockerfile
+    requirements = (tmp_path / "lithops-requirements.txt").read_text()
+    assert all(package in requirements for package in BACKENDS[backend].packages)
+
+
+def test_a_package_is_for_one_cloud(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="AWS Lambda alone"):
+        build(tmp_path, "3.12", "gcp_cloudrun", package=True)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ The same text is read as Prometheus' older format: by the textfile collector of 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import get_args
 
 from mlless.detached.status import State, Status
@@ -53,7 +53,7 @@ def _families(status: Status) -> Iterator[list[str]]:
 
 
 def _family(
-    name: str, kind: str, text: str, samples: list[tuple[Mapping[str, str], float | None]]
+    name: str, kind: str, text: str, samples: Sequence[tuple[Mapping[str, str], float | None]]
 ) -> list[str]:
     """Return the lines of a metric; none if it has no value."""
     ending = "_total" if kind == "counter" else ""

@@ -1,7 +1,7 @@
 """Writes the files from which the runtime of functions is built.
 
-Two forms: a Dockerfile for Lithops' backend ``aws_lambda``, and a folder of packages for a plain
-handler, ``mlless.launch.handler``. Both hold what a worker needs and no more.
+Two forms: a Dockerfile for one of Lithops' backends, and a folder of packages for a plain handler of AWS
+Lambda, ``mlless.launch.handler``. Both hold what a worker needs and no more.
 """
 
 from __future__ import annotations
@@ -23,13 +23,15 @@ from string import Template
 import mlless
 from mlless.data.staging import writing
 from mlless.errors import JobError, UsageError
+from mlless.function.backends import BACKENDS, Backend
 
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")  # that both AWS Lambda and mlless know
 PACKAGE = "package"
+_HANDLER = (
+    "COPY {archive} .\nRUN python -m zipfile -e {archive} /function\n"  # Lithops puts it there to build
+)
 _REQUIREMENTS = "requirements.txt"
 _SOURCE = "mlless"
-# What Lithops' own handler imports, beside what a worker has anyway.
-_LITHOPS = ("awslambdaric", "boto3", "cloudpickle", "pika", "ps-mem", "psutil", "requests", "six", "tblib")
 # What mlless requires for the command line and for reading raw files, and a worker never imports.
 _NOT_FOR_WORKERS = ("pyarrow", "rich", "typer")
 _CODE = Path(mlless.__file__).resolve().parent
@@ -40,8 +42,15 @@ _LINUX = {"x86_64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
 _SUPERFLUOUS = ("numpy/**/tests", "zstandard/_cffi*", "bin", "**/__pycache__")
 
 
-def build(dest: Path, python: str, *, package: bool = False, overwrite: bool = False) -> list[Path]:
-    """Write what AWS Lambda is to run into the folder ``dest``; return the files and folders written.
+def build(
+    dest: Path,
+    python: str,
+    backend: str = "aws_lambda",
+    *,
+    package: bool = False,
+    overwrite: bool = False,
+) -> list[Path]:
+    """Write what a backend is to run into the folder ``dest``; return the files and folders written.
 
     ``python`` is the version in the cloud, which Lithops wants to be that of the driver. With
     ``package`` the packages themselves are installed into the folder ``package``, instead of a
@@ -49,9 +58,13 @@ def build(dest: Path, python: str, *, package: bool = False, overwrite: bool = F
     """
     if python not in PYTHONS:
         raise UsageError(
-            "AWS Lambda has no such Python for mlless", expected=", ".join(PYTHONS), found=python
+            "there is no such Python for functions of mlless", expected=", ".join(PYTHONS), found=python
         )
     if package:
+        if backend != "aws_lambda":
+            raise UsageError(
+                "a folder of packages is for AWS Lambda alone", found=backend, cure="leave out --package"
+            )
         _machine()
     written = [dest / _REQUIREMENTS]
     written += (
@@ -87,8 +100,9 @@ def build(dest: Path, python: str, *, package: bool = False, overwrite: bool = F
                 _remove(dest / PACKAGE)
                 raise
         else:
-            _write(dest / "lithops-requirements.txt", map(_pinned, _LITHOPS))
-            _write_dockerfile(dest, python)
+            chosen = BACKENDS[backend]
+            _write(dest / "lithops-requirements.txt", map(_pinned, sorted(chosen.packages)))
+            _write_dockerfile(dest, python, chosen)
     return written
 
 
@@ -114,12 +128,18 @@ def _pinned(requirement: str) -> str:
         return requirement
 
 
-def _write_dockerfile(dest: Path, python: str) -> None:
+def _write_dockerfile(dest: Path, python: str, backend: Backend) -> None:
     # Compiled while the image is built: for its processor, whatever this machine is.
     _copy_source(dest / _SOURCE)
     template = Template((files("mlless.function") / "Dockerfile").read_text())
     text = template.substitute(
-        version=mlless.__version__, python=python, source=_SOURCE, name=runtime_name(python)
+        version=mlless.__version__,
+        where=backend.where,
+        built=backend.built.format(name=runtime_name(python)),
+        python=python,
+        source=_SOURCE,
+        handler=_HANDLER.format(archive=backend.archive) if backend.archive else "",
+        start=backend.start,
     )
     (dest / "Dockerfile").write_text(text)
 
