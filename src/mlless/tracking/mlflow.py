@@ -15,6 +15,7 @@ EXPERIMENT = "mlless"
 _RUN = "mlless.run"  # the tag that names a run's place, so that one that is resumed is found again
 _AT_ONCE = 1000  # metrics, and 100 parameters, are the most that MLflow takes with a request
 _PARAMETERS = 100
+_TEXT = 5000  # characters of a tag
 _STATUS = {FAILED: "FAILED", "interrupted": "KILLED"}
 
 
@@ -61,9 +62,10 @@ def _run_before(client: Any, experiment: str, beginning: Beginning) -> str | Non
     """Return the run that a training goes on with: the newest one of its place, if it is resumed."""
     if not beginning.step or beginning.run is None:
         return None
+    quote = '"' if "'" in beginning.run else "'"  # MLflow knows no other way to write one
     same = client.search_runs(
         [experiment],
-        f"tags.`{_RUN}` = '{beginning.run}'",
+        f"tags.`{_RUN}` = {quote}{beginning.run}{quote}",
         order_by=["attributes.start_time DESC"],
         max_results=1,
     )
@@ -106,7 +108,7 @@ class _Run:
             return
         self._client.set_tag(self._run, "mlless.stop_reason", ending.stop_reason)
         if ending.error:
-            self._client.set_tag(self._run, "mlless.error", ending.error)
+            self._client.set_tag(self._run, "mlless.error", ending.error[:_TEXT])
         for name, value in ending.heldout.items():
             self._client.log_metric(self._run, f"model_{name}", value)
         self._client.set_terminated(self._run, _STATUS.get(ending.stop_reason, "FINISHED"))
