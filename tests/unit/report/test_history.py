@@ -93,10 +93,10 @@ def test_of_a_job_that_replaces_a_run_its_own_history_is_followed(tmp_path, step
         following = Following(run, under_way=True)
         assert following.read() == []
         history.add(step(0))
+        assert following.read() == [step(0)]  # at once
         history.store()
         history.add(step(1))
-        assert following.read() == [step(0)]
-    assert following.read() == [step(1)]
+        assert following.read() == [step(1)]
 
 
 class Puts(MemoryObjects):
