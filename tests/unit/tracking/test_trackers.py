@@ -7,6 +7,7 @@ import struct
 import threading
 
 import pytest
+from integration.jobs import eventually
 from servers.need import missing
 
 import mlless
@@ -21,6 +22,9 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
+
+
+DEADLINE = 30.0
 
 
 def needed(module: str):
@@ -171,16 +175,21 @@ def test_weights_and_biases_has_the_steps(ratings, run_folder, tmp_path, monkeyp
     from wandb.proto.wandb_internal_pb2 import Record
 
     (file,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
-    steps, project = [], None
-    for data in records(file.read_bytes()):
-        record = Record()
-        record.ParseFromString(data)
-        if record.HasField("run"):
-            project = record.run.project
+
+    def stored() -> list[Record]:
+        found = [Record() for _ in records(file.read_bytes())]
+        for record, data in zip(found, records(file.read_bytes()), strict=False):
+            record.ParseFromString(data)
+        return found
+
+    # Its process writes the last block shortly after the client is told that all is done.
+    eventually(lambda: any(record.HasField("exit") for record in stored()), "the end is stored", DEADLINE)
+    steps = []
+    for record in stored():
         if record.HasField("history"):
             row = {(one.key or ".".join(one.nested_key)): one.value_json for one in record.history.item}
             steps.append((int(row["step"]), float(row["train_loss"])))
-    assert project == "ours"
+    assert {record.run.project for record in stored() if record.HasField("run")} == {"ours"}
     assert steps == [(record.step, record.train_loss) for record in run.history()]
 
 
