@@ -127,6 +127,16 @@ def test_bsp_is_a_threshold_of_zero_in_float32(ratings: Dataset) -> None:
         made(ratings, model="mf", sync="bsp", significance=0.5)
 
 
+def test_users_are_owned_unless_they_are_to_be_shared(ratings: Dataset, clicks: Dataset) -> None:
+    assert made(ratings, workers=2).owns_users
+    assert not made(ratings, workers=2, share_users=True).owns_users
+    assert not made(ratings, workers=2, optimizer="nesterov").owns_users  # as it was published
+    assert not made(ratings, workers=1).owns_users
+    assert not made(clicks, workers=2).owns_users
+    with pytest.raises(UsageError, match="--share-users is for ratings"):
+        made(clicks, share_users=True)
+
+
 def test_who_asks_for_epochs_gets_them(ratings: Dataset) -> None:
     assert made(ratings, model="mf", epochs=5).stop.patience is None
     assert made(ratings, model="mf", epochs=5, patience=2).stop.patience == 2

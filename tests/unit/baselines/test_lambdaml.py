@@ -58,6 +58,7 @@ def test_a_leader_and_shards_average_gradients_to_the_bits_of_a_broadcast(kind: 
     dataset = trials.dataset(kind)
     leader, shards = (planned(f"lambdaml-{name}", dataset) for name in ("allreduce", "scatter"))
     assert (leader.shards, shards.shards) == (1, 3)
+    assert not leader.owns_users  # all parameters are in common
     assert leader.sync.merge == shards.sync.merge == "mean"
     expected = bits(run(msgspec.structs.replace(leader, pattern="broadcast"), dataset).tables)
     assert bits(run(leader, dataset).tables) == bits(run(shards, dataset).tables) == expected
