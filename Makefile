@@ -13,7 +13,7 @@ SEED ?= $(shell date +%s)  # of make explore, with the number of its rounds
 ROUNDS ?= 10
 PAIR := --numprocesses=2 --dist=loadfile  # many tests wait for functions to start or to end
 
-.PHONY: demo test coverage quick explore trials check lint types imports build clean
+.PHONY: demo docs links test coverage quick explore trials check lint types imports build clean
 
 demo: .venv/demo  ## train on generated ratings and show the result
 	$(RUN)/python examples/demo.py
@@ -41,7 +41,7 @@ explore: .venv/dev  ## other examples for the property tests, as a nightly run
 trials: .venv/dev  ## 5,000 small jobs in virtual time, each with faults from a seed of its own, in some minutes
 	$(RUN)/python tests/trials.py 5000
 
-check: lint types imports test  ## everything that a change must pass
+check: lint types imports docs test  ## everything that a change must pass
 
 lint: .venv/dev
 	$(RUN)/ruff check .
@@ -52,6 +52,12 @@ types: .venv/dev
 
 imports: .venv/dev
 	$(RUN)/lint-imports
+
+docs: .venv/dev  ## the site in site/, without any warning
+	$(RUN)/sphinx-build -b html -W --keep-going -q docs site
+
+links: .venv/dev  ## links of the site to elsewhere; needs the network
+	$(RUN)/sphinx-build -b linkcheck -q docs site/links
 
 build: .venv/dev  ## source distribution and wheel in dist/
 	$(RUN)/python -m build
@@ -80,4 +86,4 @@ endif
 	@touch $@
 
 clean:
-	rm -rf .venv build dist compare demo .coverage .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv build dist site compare demo .coverage .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

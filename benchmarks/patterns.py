@@ -1,7 +1,7 @@
 """Bytes that a worker reads in a step by each pattern of movement, measured beside predicted.
 
     python benchmarks/patterns.py [--ratings 4000000] [--clicks 300000] [--sync isp] [--workers 4 8 24]
-        [--picture docs/patterns.svg]
+        [--picture docs/pictures/patterns.svg]
 
 Jobs of a few steps on generated data, by the real roles on the virtual clock: their updates are real. What
 is predicted follows from the updates of the broadcast alone: a worker's bytes of rows that are trained apart

@@ -1,7 +1,7 @@
 """Pictures of the documentation: two panels beside each other, small, the same bytes for the same data.
 
     pip install '.[report]'
-    python benchmarks/pictures.py compare/ratings-compared compare/clicks-compared docs/comparison.svg
+    python benchmarks/pictures.py compare/ratings-compared compare/clicks-compared PICTURE.svg
 
 draws how good the model of each system was after which time, from two comparisons of ``mlless compare``: the
 runs in the middle. ``patterns.py`` draws its own.

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from itertools import groupby
 from pathlib import Path
 
 from mlless.cli.settings import ANEW, OPTIONS, TABLES
@@ -17,7 +16,7 @@ from mlless.options import Declared, spelt, worded
 
 ROOT = Path(__file__).parents[1]
 TYPES = ROOT / "src" / "mlless" / "train_options.py"
-PAGE = ROOT / "docs" / "configuration.md"
+PAGE = ROOT / "docs" / "reference" / "options.md"
 _TABLES = re.compile(
     r"(?<=<!-- options: made by tools/write_options.py -->\n).*?(?=<!-- end of options -->)", re.DOTALL
 )
@@ -60,9 +59,12 @@ def page(text: str) -> str:
 def _rows() -> Iterator[str]:
     for table, options in TABLES.items():
         yield f"\n`[{table}]`\n"
-        yield "| setting | value | unless it is set | what it is |"
+        yield "| setting | value | default | what it is |"
         yield "| --- | --- | --- | --- |"
-        for group, members in groupby(options.values(), lambda one: one.option.group):
+        groups: dict[str, list[Declared]] = {}
+        for one in options.values():
+            groups.setdefault(one.option.group, []).append(one)
+        for group, members in groups.items():
             yield f"| **{group}** | | | |"
             yield from map(_row, members)
 

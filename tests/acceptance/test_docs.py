@@ -1,8 +1,9 @@
-"""Every example of the how-to pages, as typed by a new user: a page from top to bottom in an empty folder.
+"""Every example of the site and of the README, as typed by a new user.
 
-A block marked ``sh`` runs in a shell that stops at the first failure, one marked ``python`` as a script; one
-marked ``toml`` becomes the settings file.
-The network is a server of this machine.
+A page runs from top to bottom in an empty folder. A block marked ``sh`` runs in a shell that stops at the
+first failure, one marked ``python`` as a script. One marked ``toml`` becomes the file that the line before it
+names. Blocks marked ``console`` or ``text`` are only shown: they need a cloud or another machine. The network
+is a server of this machine.
 """
 
 from __future__ import annotations
@@ -19,10 +20,15 @@ from publisher import publisher
 import mlless
 from mlless.data.synthetic import write_ratings
 
-DOCS = Path(__file__).parents[2] / "docs"
-_MORE = [DOCS / "comparison.md", DOCS / "configuration.md"]
-PAGES = sorted(path.name for path in [*DOCS.glob("howto-*.md"), *_MORE])
-BLOCK = re.compile(r"^```(sh|python|toml)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+BLOCK = re.compile(r"(?:`([\w.-]+)`:\n\n)?^```(sh|python|toml)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+ELSEWHERE = {"docs/howto/estimators.md"}  # a test of the estimators runs it, in one process
+PAGES = sorted(
+    name
+    for path in [ROOT / "README.md", *DOCS.rglob("*.md")]
+    if BLOCK.search(path.read_text()) and (name := str(path.relative_to(ROOT))) not in ELSEWHERE
+)
 
 
 @pytest.fixture
@@ -48,18 +54,25 @@ def environment(tmp_path, monkeypatch):
         }
 
 
+def test_no_page_with_examples_is_left_out():
+    assert {"README.md", "docs/start.md", "docs/howto/clicks.md", "docs/reference/options.md"} - {*PAGES} == {
+        "docs/reference/options.md"
+    }
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_every_example_runs(page, environment, tmp_path, request):
     folder = tmp_path / "folder"
     folder.mkdir()
-    content = (DOCS / page).read_text()
+    content = (ROOT / page).read_text()
     if "s3://" in content:
         environment |= request.getfixturevalue("s3_server").environment
     blocks = BLOCK.findall(content)
     assert blocks
-    for language, text in blocks:
+    for name, language, text in blocks:
         if language == "toml":
-            (folder / "mlless.toml").write_text(text)
+            assert name, (page, text)
+            (folder / name).write_text(text)
             continue
         command = ["sh", "-eu"] if language == "sh" else [sys.executable, "-"]
         done = subprocess.run(
@@ -71,21 +84,15 @@ def test_every_example_runs(page, environment, tmp_path, request):
 
 def test_the_settings_shown_are_what_config_prints(environment, tmp_path):
     """The page of settings shows some lines of what its own example prints."""
-    text = (DOCS / "configuration.md").read_text()
+    text = (DOCS / "howto" / "settings.md").read_text()
     (tmp_path / "mlless.toml").write_text(
-        next(block for kind, block in BLOCK.findall(text) if kind == "toml")
+        next(block for _, kind, block in BLOCK.findall(text) if kind == "toml")
     )
     done = subprocess.run(
         ["sh", "-c", "MLLESS_WORKERS=3 mlless config --epochs 2"],
         cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
-    shown = re.search(r"says among others\n\n```\n(.*?)```", text, re.DOTALL)
+    shown = re.search(r"these lines among others:\n\n```\n(.*?)```", text, re.DOTALL)
     assert shown
     told = {" ".join(line.split()) for line in done.stdout.splitlines()}  # how wide it is follows from all
     assert {" ".join(line.split()) for line in shown[1].splitlines()} <= told
-
-
-def test_links_between_pages_lead_somewhere():
-    for page in DOCS.rglob("*.md"):
-        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
-            assert (page.parent / target).exists(), (page.name, target)

@@ -22,7 +22,7 @@ from mlless.function.build import PYTHONS
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-MADE = {".git", ".venv", "venv", "build", "compare", "demo", "dist"}  # in a checkout, by its use
+MADE = {".git", ".venv", "venv", "build", "compare", "demo", "dist", "site"}  # in a checkout, by its use
 LINK = re.compile(r"\]\((?!\w+:)([^)#]*)[^)]*\)")  # to a file beside the page
 
 
@@ -121,12 +121,12 @@ def test_an_index_gets_all_documents_and_a_page_without_dead_links(tmp_path: Pat
         about = message_from_bytes(archive.extractfile(f"{top}PKG-INFO").read())
     readme = (ROOT / "README.md").read_text()
     linked = {link.rstrip("/") for link in LINK.findall(readme)}
-    wanted = {"CITATION.cff", "LICENSE", "SECURITY.md", "docs/guide.md", "requirements.lock"}
+    wanted = {"CITATION.cff", "LICENSE", "SECURITY.md", "docs/start.md", "requirements.lock"}
     assert wanted | linked | {"tests/installed.py", "tests/unit/test_package.py"} <= names
     assert not [name for name in names if name.endswith((".so", ".pyc"))]
     page = about.get_payload(decode=True).decode()
     assert readme.splitlines()[0] in page
-    assert "`docs/guide.md`: formats" in page
+    assert "`docs/start.md`: start in five minutes" in page
     assert not LINK.search(page)
     assert about["Description-Content-Type"] == "text/markdown"
     assert about["Author"] == about["Maintainer"] == "The MLLess project"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-PAGE = Path(__file__).parents[3] / "docs" / "estimators.md"
+PAGE = Path(__file__).parents[3] / "docs" / "howto" / "estimators.md"
 
 
 def test_the_examples_of_the_page_run(capsys):
