@@ -1,5 +1,7 @@
 """MLLess: train large sparse models on serverless functions.
 
+The shortest way from a table to a model::
+
     mlless.partition("ratings.csv", "data/ratings")
     run = mlless.train("data/ratings", model="mf", workers=4, out="runs/first")
     print(run.summary.heldout)

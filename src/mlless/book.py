@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
+import msgspec
+
+from mlless.decoding import explained
 from mlless.errors import UsageError
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,14 @@ class Book:
         except OSError as error:
             expected = f"{', '.join(sorted(texts))}, or a TOML file"
             raise UsageError(f"no such {self.kind}", expected=expected, found=name) from error
+
+    def read(self, name: str, form: type[_T], example: str) -> _T:
+        """Return the TOML of ``name`` in this form; UsageError, with an ``example`` to copy, if it is not."""
+        try:
+            return msgspec.toml.decode(self.text(name), type=form)
+        except msgspec.DecodeError as error:
+            cure = f"to start from one: mlless {self.kind} {example}"
+            raise UsageError(f"not a {self.kind}: {explained(error)}", where=name, cure=cure) from error
 
     def _texts(self) -> dict[str, str]:
         from importlib import resources  # here, for a cold worker knows tariffs, too, but never looks one up

@@ -78,7 +78,7 @@ class Deployment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         str,
         Option(
             _WHERE,
-            "Redis or Valkey for updates, or several: redis://HOST:6379; embedded: files of this machine.",
+            "Redis or Valkey for updates, as in redis://HOST:6379. embedded: files of this machine.",
             metavar="URL",
         ),
     ] = EMBEDDED
@@ -102,13 +102,13 @@ class Deployment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     ] = None
     runtime: Annotated[
         Literal["processes", "lithops"],
-        Option(_WHERE, "Processes of this machine, or cloud functions by Lithops' own configuration."),
+        Option(_WHERE, "Processes of this machine, or functions of a cloud as Lithops is configured."),
     ] = "processes"
     memory: Annotated[
         int | None,
         Option(
             _WHERE,
-            "Memory of a function; a process of this machine that has more is ended.",
+            "Memory of a function. A process of this machine that takes more is ended.",
             "what the runtime gives",
             metavar="MB",
         ),

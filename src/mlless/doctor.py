@@ -232,8 +232,8 @@ def gather(
         if not events and now >= deadline:
             raise DeadlineExceeded(
                 "not all functions run at the same time, or some do not go on",
-                expected=f"{workers} functions",
-                found=f"{sum(map(bool, heard.values()))} that have greeted",
+                expected=f"all of {workers}",
+                found=f"{sum(map(bool, heard.values()))} that have reported",
                 cure="check how many functions your account may run at the same time, and that they "
                 "can reach store and bus",
             )

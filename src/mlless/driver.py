@@ -98,8 +98,8 @@ def plan_resume(left: Left, options: Mapping[str, Any], dataset: Location | Data
         raise UsageError(
             "the run has made its passes over the data",
             where=str(left.place),
-            expected=f"more than {left.epoch} epochs, those so far included",
-            found=f"{spec.stop.epochs}",
+            expected=f"--epochs above {left.epoch}, for those so far count",
+            found=f"--epochs {spec.stop.epochs}",
             cure="raise --epochs",
         )
     workers = spec.workers if isinstance(options.get("workers"), int) else None
@@ -148,16 +148,17 @@ def run_job(
     entry: str = ENTRY,
     system: str = "mlless",
 ) -> Run:
-    """Run a job where ``deployment`` says; ``out`` then holds model, history, summary.
+    """Run a job where ``deployment`` says; ``out`` then holds model, history and summary.
+
+    Whatever happens, nothing of the job is left behind but the files of the run. While the job runs every new
+    best model goes into ``out``, unless ``keeps`` is False. A Ctrl-C, or a request to stop, ends the job in
+    order, with the model so far. A second Ctrl-C ends it at once.
 
     ``listen`` hears of every step, and so do ``callbacks``, those that ``deployment`` names, and the log.
-    ``leavers`` decides after each step which workers to let go. While the job runs every new best model is
-    put into ``out``, unless ``keeps`` is False. With ``left`` the run that left it is resumed. A Ctrl-C, or a
-    request to stop, ends the job in order, with the model so far; a second Ctrl-C at once. Whatever happens,
-    nothing of the job is left behind but the run's files. ``detached`` says how it runs without a terminal.
-    After ``within`` so many seconds a job of functions is suspended at its next checkpoint: the summary then
-    says ``running``, and the run is kept for the next supervisor of the same detached job.
-    Functions start at the dotted name ``entry``. ``system`` names what trains.
+    ``leavers`` decides after each step which workers to let go. ``left`` is a run to resume. ``detached``
+    says how it runs without a terminal. After ``within`` seconds a job of functions is suspended at its next
+    checkpoint. The summary then says ``running``, and the run is kept for the next supervisor of the same
+    detached job. Functions start at the dotted name ``entry``. ``system`` names what trains.
     """
     check_two_classes(dataset.manifest, dataset.location)
     place = place_of(out)
@@ -252,7 +253,7 @@ def _run_here(job: _Job) -> Summary:
         best=job.start.best,
     )
     seconds, earlier = clock.now() - began, past.seconds if past else 0.0
-    started = job.files.meter.wall() - seconds
+    started = job.files.watch.wall() - seconds
     outcome = Outcome(ending.stop_reason, ending.model, 0.0, earlier + seconds, {(0, 0): os.getpid()})
     outcome.ended.append(Ended(0, 0, 0, time.process_time() - cpu, peak=peak_memory()))
     job.files.end(outcome, job.start.course.replica.snapshot())
@@ -288,7 +289,7 @@ def _run_by_functions(job: _Job, leavers: Leavers, looks: Looks, within: float |
             tuner=open_tuner(spec, costs, BackgroundRunner()),
         )
         job.interrupts.ask = lambda: supervisor.request_stop("interrupted")
-        started = files.meter.wall()
+        started = files.watch.wall()
         with _suspending(supervisor, files, within):
             outcome = supervisor.run()
         if outcome.stop_reason == RUNNING:
@@ -311,7 +312,7 @@ def _run_by_functions(job: _Job, leavers: Leavers, looks: Looks, within: float |
 
 @contextmanager
 def _suspending(supervisor: Supervisor, files: RunFiles, within: float | None) -> Iterator[None]:
-    """Ask a supervisor to suspend its job after so many seconds, if any."""
+    """Ask a supervisor to suspend its job after ``within`` seconds, if that is set."""
     if within is None:
         yield
         return
@@ -330,7 +331,7 @@ def _suspending(supervisor: Supervisor, files: RunFiles, within: float | None) -
 
 
 def _meter(job: _Job, memory: int, clock: Clock) -> Meter | None:
-    """Return the meter of a job whose functions have so many MB; None without a tariff."""
+    """Return the meter of a job whose functions have ``memory`` MB each; None without a tariff."""
     if job.spec.tariff is None:
         return None
     past = job.start.past

@@ -1,5 +1,7 @@
 """The one exception tree of the project.
 
+Beside each class stands its exit code::
+
     MLLessError                 exit code 1
     +-- UsageError              2   a request that cannot be carried out as asked
     +-- InputError              3   a source file that is not what it should be
@@ -40,11 +42,11 @@ def hidden(text: str) -> str:
 
 
 class DataWarning(UserWarning):
-    """Data from which little can be learnt, or by which little can be told: how estimators speak of it."""
+    """A reason to doubt the data: little can be learnt from it, or little can be judged by it."""
 
 
 def warn(text: str, kind: type[Warning] = UserWarning) -> None:
-    """Warn at the line of whoever has called this package, however deep within it the trouble is seen."""
+    """Warn at the line outside of this package that led here, however deep within it the trouble is seen."""
     level, frame = 1, sys._getframe()
     while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] == "mlless":
         level, frame = level + 1, frame.f_back
@@ -52,7 +54,23 @@ def warn(text: str, kind: type[Warning] = UserWarning) -> None:
 
 
 class MLLessError(Exception):
-    """An error a user can act on: ``what (where): expected ..., found .... cure``."""
+    """An error that a user can act on; all errors of this package are of this class.
+
+    Its text says what happened and where, what was expected and found, and what to do about it.
+
+    Attributes
+    ----------
+    what : str
+        What happened.
+    where : str or None
+        The file, address or option that it is about.
+    expected, found : str or None
+        What should be there, and what is.
+    cure : str or None
+        What to do about it.
+    exit_code : int
+        The exit code of a command that ends with it.
+    """
 
     exit_code = 1
 
@@ -76,31 +94,31 @@ class MLLessError(Exception):
 
 
 class UsageError(MLLessError):
-    """A request that cannot be carried out as asked."""
+    """A request that cannot be carried out as asked: exit code 2."""
 
     exit_code = 2
 
 
 class InputError(MLLessError):
-    """A source file that is not what it should be."""
+    """A source file that is not what it should be: exit code 3."""
 
     exit_code = 3
 
 
 class DatasetError(MLLessError):
-    """A data set or model folder that is missing, damaged or of another version."""
+    """A data set, run or model that is missing, damaged or of another version: exit code 4."""
 
     exit_code = 4
 
 
 class ChannelError(MLLessError):
-    """A store, bus or server that does not do its work."""
+    """A store, bus or server that does not do its work: exit code 5."""
 
     exit_code = 5
 
 
 class MissingUpdate(ChannelError):
-    """A key that must be in the store is not there."""
+    """A value that must be in the store is not there."""
 
 
 class MissingObject(ChannelError):
@@ -120,17 +138,17 @@ class CodecError(ChannelError):
 
 
 class JobError(MLLessError):
-    """A job that cannot go on."""
+    """A job that cannot go on: exit code 6."""
 
     exit_code = 6
 
 
 class WorkerFailed(JobError):
-    """A worker raised; the message carries its own traceback."""
+    """A worker failed with an error of its own; the message has its traceback."""
 
 
 class WorkerLost(JobError):
-    """A worker died without a word."""
+    """A worker, or a whole job, died without a word."""
 
 
 class ReplicasDiffer(JobError):

@@ -99,7 +99,7 @@ class Kept:
 
 @dataclass(frozen=True)
 class Marked:
-    """Instruction: there is a new checkpoint of the job, for which its worker took so many ``seconds``."""
+    """Instruction: there is a new checkpoint of the job, which took its worker ``seconds``."""
 
     mark: Mark
     seconds: float

@@ -1,7 +1,7 @@
 """JobSpec: what to train, on what, how, until when. A validated value that serialises to JSON.
 
-Nothing in it is left to be looked up later: whoever holds the spec, on whatever machine, trains
-the same model. ``recipes`` fills it from a data set and a user's wishes.
+It leaves nothing to be looked up later. Any machine that has the spec trains the same model. ``recipes``
+fills it from a data set and a user's wishes.
 """
 
 from __future__ import annotations
@@ -185,11 +185,10 @@ class Scaling(_Value, frozen=True, kw_only=True):
 
 
 class Deadlines(_Value, frozen=True, kw_only=True):
-    """Longest waits in seconds: for all workers to start, for a step's reports, for a commit.
+    """Longest waits in seconds: for all workers to start, for the reports of a step, for a commit.
 
-    Who waits for a commit waits for the reports of others, some of which may have to be launched anew. A
-    worker counts as lost after a ``silence`` of so many seconds, which follows from the usual step unless
-    given.
+    A wait for a commit includes the reports of others, some of which may have to be launched again. A worker
+    counts as lost after ``silence`` seconds without a report. By default that follows from the usual step.
     """
 
     start: float = 120.0
@@ -210,14 +209,38 @@ class Deadlines(_Value, frozen=True, kw_only=True):
 
 
 class JobSpec(_Value, frozen=True, kw_only=True):
-    """One job, whole. Each worker takes about ``batch_size`` of the ``rows`` to train on in a step.
+    """One job, whole.
 
-    The data set has its rows in ``groups``, of which each worker owns some; ``held_out`` rows are not
-    trained on. Updates move by the ``pattern``, and are merged ``slack`` steps late. With a ``tariff`` the
-    job is metered by it, wherever it runs. ``on_loss``: who is lost is launched anew, or the others go on
-    without, or the job fails. ``checkpoint_every`` so many seconds a checkpoint is made at least, whatever
-    that takes. With ``local_steps`` a worker takes its rows of a step as so many mini-batches, and publishes
-    once, the whole. With ``share_users`` workers publish what they change of users, too.
+    Attributes
+    ----------
+    dataset, fingerprint : str
+        The address of the data set, and what identifies its content.
+    groups, rows, held_out : int
+        The groups of the data set, its rows to train on, and its rows that are not trained on.
+    batch_size : int
+        About how many rows a worker trains on in a step.
+    model, optimizer, sync, stop
+        What is trained, how it steps, what workers exchange, and when the job stops.
+    workers, seed : int
+        How many workers there are, and what decides the first model and the order of rows.
+    deadlines : Deadlines
+        The longest waits.
+    on_loss : {"replace", "shrink", "fail"}
+        A lost worker is launched again, or the others go on without it, or the job fails.
+    tariff : Tariff or None
+        The prices by which the job is metered, wherever it runs.
+    scaling : Scaling
+        Whether and how an auto-tuner dismisses workers.
+    pattern : {"broadcast", "allreduce", "scatter"}
+        How updates move.
+    checkpoint_every : float or None
+        Seconds after which a checkpoint is made at the latest, whatever that takes.
+    local_steps : int or None
+        A worker takes its rows of a step as so many mini-batches, and publishes once, the whole.
+    slack : int
+        How many steps late updates are merged.
+    share_users : bool
+        Workers publish what they change of users, too.
     """
 
     dataset: str
@@ -273,8 +296,8 @@ class JobSpec(_Value, frozen=True, kw_only=True):
         if self.workers > self.groups:
             raise UsageError(
                 "more workers than groups of rows",
-                expected=f"at most {self.groups} workers for this data set",
-                found=f"{self.workers}",
+                expected=f"--workers up to {self.groups} for this data set",
+                found=f"--workers {self.workers}",
                 cure="use fewer workers",
             )
         target = self.stop.target

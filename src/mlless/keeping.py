@@ -71,10 +71,10 @@ class Keeping:
         *,
         marks: bool,
     ) -> tuple[tuple[FunctionId, ...], tuple[FunctionId, ...]]:
-        """Return who is to store the best model, and who a checkpoint, as a step is closed.
+        """Return who stores the best model, and who a checkpoint, when a step is closed.
 
-        The ``keepers``, who can be asked, are the same for both; ``ahead`` are the plans of the steps to
-        come. ``marks`` says whether there can be a checkpoint of the next step.
+        Both are the ``keepers``, who can be asked. ``ahead`` are the plans of the steps to come. ``marks``
+        says whether there can be a checkpoint of the next step.
         """
         if self._next_best is not None or self._next_mark is not None:
             return (), ()  # they have not come so far yet, with slack; they have by an evaluation
@@ -98,9 +98,10 @@ class Keeping:
         return keepers if self._next_best else (), keepers if self._next_mark else ()
 
     def hear(self, report: Report, merged: int) -> Iterator[Instruction]:
-        """Take in a report of a worker that had so many steps merged.
+        """Take in a report of a worker that had ``merged`` steps merged.
 
-        What it was asked for by then is in the store. What all have done takes the place of older.
+        What it was asked for by then is in the store. Once all have stored their parts, these take the place
+        of older models.
         """
         who = report.worker, report.generation
         if who not in self._keepers or merged <= self._asked:

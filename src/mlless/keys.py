@@ -26,7 +26,7 @@ def update_key(step: int, function: FunctionId) -> str:
 
 
 def piece_key(step: int, function: FunctionId, shard: int) -> str:
-    """Return the key of the piece of an update that whoever merges a shard reads."""
+    """Return the key of the piece of an update that the merger of a shard reads."""
     return f"{model_key(UPDATE, step, function)}/{shard}"
 
 

@@ -97,7 +97,7 @@ def place_of(location: Location | Place) -> Place:
             "not a place in an object store",
             expected=f"{', '.join(f'{scheme}://BUCKET/PREFIX' for scheme in SCHEMES)}, or a path",
             found=hidden(url),
-            cure="end points and credentials are not part of the URL; see docs/howto-object-store.md",
+            cure="end points and credentials are not part of the URL; see docs/howto/object-store.md",
         )
     if any(part in ("", ".", "..") for part in path.split("/")) and path:
         raise UsageError(

@@ -25,7 +25,7 @@ REPEATS = tuple(kind.exit_code for kind in (UsageError, InputError, DatasetError
 
 
 class Losses:
-    """Counts the losses of a job of so many ``workers``."""
+    """Counts the losses of a job with this number of ``workers``."""
 
     def __init__(self, workers: int) -> None:
         self._most = max(LEAST, PER_WORKER * workers)

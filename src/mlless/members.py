@@ -56,7 +56,7 @@ class Members(dict[int, Member]):
         self._generations: Counter[int] = Counter()
 
     def renew(self, worker: int, stage: Stage, now: float) -> FunctionId:
-        """Put a new generation of a worker in the place of the one that is there, if any; return it."""
+        """Make the next generation of a worker its newest one, and return it."""
         self[worker] = self.new(worker, stage, now)
         return worker, self[worker].generation
 

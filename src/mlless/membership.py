@@ -58,9 +58,9 @@ def groups_of(owners: bytes, worker: int) -> tuple[int, ...]:
 
 
 def deal(sizes: Sequence[int], workers: Iterable[int], owners: bytes = b"") -> bytes:
-    """Return the owner of each group, two bytes a group, so that the ``workers`` own about as many rows.
+    """Return the owner of each group, two bytes a group, so that all ``workers`` own about as many rows.
 
-    Those keep their groups who own some already. The others go, the largest first, to whoever has the
+    Workers that own some groups keep them. The other groups go, the largest first, to the worker that has the
     least: longest processing time first (Graham, 1969).
     """
     owned = np.frombuffer(owners, _OWNER).copy() if owners else np.full(len(sizes), 0xFFFF, _OWNER)
@@ -171,9 +171,10 @@ class Schedule:
 
 
 def told(before: bytes, plans: Iterable[Plan]) -> tuple[Plan, ...]:
-    """Return consecutive plans without owners where these are those of the step before: less to send.
+    """Return consecutive plans, each without the owners of groups if the step before has the same ones.
 
-    ``before`` are the owners of the step before the first plan. ``understood`` is the way back.
+    So there is less to send. ``before`` are the owners of the step before the first plan. ``understood`` is
+    the way back.
     """
     brief = []
     for plan in plans:

@@ -255,14 +255,23 @@ class Prepare(_Message, frozen=True, tag="prepare"):
 
 
 class Commit(_Message, frozen=True, tag="commit"):
-    """Closes a step and names the next two, and with slack so many more.
+    """Closes a step and names the plans of the next two, and with slack of more.
 
-    ``published`` lists (worker, generation) in order of worker id, ``mergers`` who has merged the shards, in
-    their order, where the pattern has any. The functions in ``best`` store the model before this step, which
-    is the best so far, and those in ``checkpoint`` that of the step to come: the first one what all share,
-    each the rows that it owns. Those named in ``handover`` then store what their successors go on from, and
-    exit. Those in ``left`` train no more, and have stored the rows that they owned for their heirs. ``end``:
-    the job is over.
+    Attributes
+    ----------
+    published : pairs
+        Worker and generation of all who published, in order of worker id.
+    mergers : pairs
+        Who has merged the shards, in the order of the shards, if the pattern has any.
+    best, checkpoint : pairs
+        The functions that store the model before this step, which is the best so far, and those that store a
+        checkpoint of the step to come. The first one stores what all share, and each the rows that it owns.
+    handover : pairs
+        The functions that then store what their successors go on from, and exit.
+    left : pairs
+        The functions that train no more, and have stored the rows that they owned for their heirs.
+    end : bool
+        The job is over.
     """
 
     step: int

@@ -74,7 +74,7 @@ class Declared(msgspec.Struct, frozen=True):
                 "not a value of this setting",
                 where=where,
                 expected=worded(self.type) + self._unit,
-                found=hidden(given if isinstance(given, str) else repr(given)) or "nothing",
+                found=hidden(repr(given) if strict or not isinstance(given, str) else given) or "nothing",
             ) from error
 
 
@@ -89,7 +89,7 @@ def declared(kind: type[msgspec.Struct]) -> Iterator[Declared]:
 
 
 def anew(kind: type[msgspec.Struct]) -> Iterator[Declared]:
-    """Yield the options of a struct that a run which is resumed may be given anew, with no default."""
+    """Yield the options that ``resume`` may be given again, without defaults: not given means as before."""
     for one in declared(kind):
         if one.option.anew:
             option = msgspec.structs.replace(one.option, unless=AS_IT_WAS)

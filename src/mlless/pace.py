@@ -59,8 +59,8 @@ class Pace:
     def patience(self, plan: Plan) -> float:
         """Return the seconds after which a worker that has not reported the step counts as lost.
 
-        That is ten times what is usual. What is usual is not known of the first steps, and of those in
-        which whole models are published and merged: these have a fixed time.
+        That is ten times the usual. The usual time is not known for the first steps, and for steps in which
+        whole models are published and merged. These have a fixed time.
         """
         if self._deadlines.silence is not None or len(self._steps) < _LEAST or plan.flush or plan.last:
             return self.cold

@@ -53,13 +53,21 @@ _TO_QUOTE = re.compile(r'[",\r\n]')
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """Predictions of a run of rows.
+    """Predictions for some of the rows.
 
-    ``keys`` say which row each is of: original users and items, or row numbers from 0. ``done`` is
-    the share of the source that is read, None where that is not known; ``skipped`` malformed lines
-    were left out since the run before.
-    ``unknown`` counts the rows whose user or item the model does not know, or the values of features that it
-    does not know.
+    Attributes
+    ----------
+    keys : tuple of arrays
+        Which row each prediction is of: its original user and item, or its number in the source from 0.
+    values : array
+        The predictions.
+    done : float or None
+        The share of the source that is read so far, None where its size is not known.
+    skipped : int
+        Malformed lines that were left out since the predictions before.
+    unknown : int
+        For ratings: rows whose user or item the model does not know. For clicks: values of features that it
+        does not know.
     """
 
     keys: tuple[NDArray[np.integer] | Ids, ...]
@@ -111,7 +119,11 @@ class _Summary(msgspec.Struct):
 
 
 class Predictor:
-    """A trained model. ``run`` is where it is from, if it is from a file."""
+    """A trained model that scores rows, predicts ratings or clicks, and recommends items.
+
+    `mlless.load` and ``Run.model`` return one. ``run`` is the place of the run that it was read from, None
+    for a model that was never in a file.
+    """
 
     def __init__(self, artifact: Artifact, run: Place | None = None) -> None:
         self.artifact, self.run = artifact, run
@@ -131,18 +143,32 @@ class Predictor:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """What the keys and values of ``predict`` are called in a table."""
+        """The names of the columns that ``predict`` fills: of its keys, then of its values."""
         return ("row", "prediction") if self.kind == "lr" else ("user", "item", "prediction")
 
     @knows_options(ReadingOptions)
     def predict(
         self, source: Sources, *, format: str | None = None, **options: Unpack[ReadingOptions]
     ) -> Iterator[Predictions]:
-        """Return predictions for all rows of ``source``, a run of rows at a time.
+        """Yield predictions for all rows of ``source``, some thousand rows at a time.
 
-        ``source`` is one or more raw sources, as for ``partition``, or the place of a data set. Raw rows
-        come in their order, and need no ratings or labels: these are not read. What is predicted is a rating
-        within the rating scale, or the probability of a click. ``options`` are the fields of `Reading`.
+        For ratings a prediction is a rating within the scale of the ratings. For clicks it is the probability
+        of a click.
+
+        Parameters
+        ----------
+        source : str, path, or a list of these
+            One or more raw sources, as `mlless.partition` takes them, or the place of a data set. Ratings and
+            labels are not needed and not read.
+        format : str, optional
+            What raw sources hold. By default it is the format that the model was trained on.
+        **options
+            How raw rows are read: the attributes of `mlless.data.readers.Reading`.
+
+        Returns
+        -------
+        iterator of Predictions
+            Raw rows come in the order of the source.
         """
         if (dataset := as_dataset(source)) is not None:
             return self._predictions(self._scored(self._fitting(dataset), files_of(dataset, "all")))
@@ -222,7 +248,11 @@ class Predictor:
             yield chunk.with_rows(columns.encode(chunk.rows))
 
     def predict_ratings(self, users: ArrayLike, items: ArrayLike) -> Floats:
-        """Return the predicted rating of each (user, item), both original ids, within the rating scale."""
+        """Return the predicted rating of each pair of a user and an item.
+
+        ``users`` and ``items`` are original ids, in two sequences of the same length. Predictions are clipped
+        to the scale of the ratings. An unknown user or item contributes nothing.
+        """
         wide_users, wide_items = ids_of(users, "users"), ids_of(items, "items")
         if wide_users.shape != wide_items.shape or wide_users.ndim != 1:
             raise UsageError(
@@ -235,15 +265,29 @@ class Predictor:
     def recommend(
         self, users: ArrayLike, n: int = 10, *, exclude_seen: bool | Seen = True
     ) -> tuple[Ids, Floats]:
-        """Return for each user the original ids of the ``n`` best items, best first, and their scores.
+        """Return the ``n`` best items of each user, best first, and their scores.
 
-        ``users`` is one id or a sequence of them; both arrays have a row for each. A score is the predicted
-        rating before it is brought into the rating scale, see `within_scale`. What a user has rated in
-        training is left out, or what a `Seen` says, or nothing with ``exclude_seen=False``. Where fewer than
-        ``n`` items are left, ids end in -1 (in "" where ids are text) and scores in NaN. An unknown user gets
-        the items that are best for everyone.
+        Parameters
+        ----------
+        users : id or sequence of ids
+            Original ids. An unknown user gets the items that are best for everyone.
+        n : int, default 10
+            How many items a user gets.
+        exclude_seen : bool or Seen, default True
+            True leaves out the items that the user has rated in training, False leaves out nothing. The
+            result of ``seen_in`` leaves out the items that the user has rated in another data set.
 
-        UsageError if what has been rated in training is not known any more, see `seen`.
+        Returns
+        -------
+        ids, scores : array, array
+            A row for each user. A score is the predicted rating before it is clipped; ``within_scale`` clips
+            it. Where fewer than ``n`` items are left, ids end in -1 (in "" where ids are text) and scores in
+            NaN.
+
+        Raises
+        ------
+        UsageError
+            It is not known any more what users have rated in training, see ``seen``.
         """
         if not isinstance(n, int | np.integer) or isinstance(n, bool) or n < 1:
             raise UsageError("the number of recommendations must be a whole number from 1", found=repr(n))
@@ -255,25 +299,28 @@ class Predictor:
         return ratings.recommend(ids.reshape(-1), n, seen)
 
     def within_scale(self, scores: Floats) -> Floats:
-        """Return scores of ratings as ratings: within the scale of the training data."""
+        """Return scores of ``recommend`` as ratings: clipped to the scale of the training data."""
         return self._ratings.clipped(scores).astype(np.float32)
 
     def all_users(self) -> Iterator[tuple[Ids, float]]:
-        """Yield the original ids of all users of the model in blocks, with the share that is through."""
+        """Yield the original ids of all users of the model, in blocks of some thousand.
+
+        Beside each block comes the share of the users that is done with it, up to 1.
+        """
         users = self._ratings.ids.users
         blocks = range(0, len(users), _USERS)
         return ((users[at : at + _USERS], min((at + _USERS) / len(users), 1.0)) for at in blocks)
 
     def knows(self, users: Ids) -> NDArray[np.bool_]:
-        """Return which users the model knows."""
+        """Return for each of the ``users`` whether the model knows it."""
         return self._ratings.users.find(users) >= 0
 
     @cached_property
     def seen(self) -> Seen:
-        """What the model's users have rated in training, held-out ratings included.
+        """The items that each user of the model has rated in training, held-out ratings included.
 
-        An estimator's model file says it. For a run it is read from the data set, where that is still the one
-        that the run was trained on; UsageError otherwise.
+        The file of an estimator's model holds them. For a run they are read from its data set. UsageError if
+        that is gone, or is not the one that the run was trained on.
         """
         extras = self.artifact.extras
         if "seen.starts" in extras and "seen.items" in extras:
@@ -305,7 +352,7 @@ class Predictor:
             raise DatasetError("not the summary of a run", where=str(self.run), found=str(error)) from error
 
     def seen_in(self, dataset: Dataset) -> Seen:
-        """Return what the model's users have rated in a data set, in all of its parts."""
+        """Return the items that each user of the model has rated in a data set, in all its parts."""
         ids = self._fitting(dataset).ids()
         users, items = self._ratings.find(ids.users, ids.items)
         seen = Sightings()
@@ -323,24 +370,33 @@ class Predictor:
     def predict_clicks(
         self, row_starts: ArrayLike, features: ArrayLike, values: ArrayLike | None = None
     ) -> Floats:
-        """Return the probability of a click for CSR rows.
+        """Return the probability of a click for rows of a CSR matrix.
 
-        Row n holds the entries ``row_starts[n]:row_starts[n + 1]`` of ``features`` (as in the source
-        file) and ``values`` (all 1 if None). A feature that the model does not know contributes nothing.
+        Row n has the entries ``row_starts[n]:row_starts[n + 1]`` of ``features`` and of ``values``. Features
+        are numbered as in the source file, and ``values`` None stands for 1 everywhere. A feature that the
+        model does not know contributes nothing.
         """
         return probabilities(self.margins(row_starts, features, values)).astype(np.float32)
 
     def margins(
         self, row_starts: ArrayLike, features: ArrayLike, values: ArrayLike | None = None
     ) -> NDArray[np.float64]:
-        """Return the log-odds of a click for CSR rows, as in ``predict_clicks``."""
+        """Return the log-odds of a click for rows of a CSR matrix, given as to ``predict_clicks``."""
         return margins_of(self.artifact, row_starts, features, values)[0]
 
     def evaluate(self, dataset: Dataset | Location, part: Part | None = None) -> dict[str, float]:
-        """Return ``rmse``, or ``log_loss`` and ``auc``, on a data set, and the number of ``rows``.
+        """Return the metrics of the model on a data set: ``rmse``, or ``log_loss`` and ``auc``.
 
-        ``unknown`` is as in `Predictions`. Rows are matched by original ids. ``part`` None takes the held-out
-        part of the very data set the model was trained on, and every row of any other.
+        The result also has the number of ``rows``, and what the model did not know of them: ``unknown``, as
+        in `Predictions`. Rows are matched by original ids.
+
+        Parameters
+        ----------
+        dataset : str, path or Dataset
+            The data set, or its place.
+        part : {"all", "train", "validation"}, optional
+            Which rows. By default the held-out ones of the data set that the model was trained on, and all
+            rows of any other.
         """
         dataset = dataset if isinstance(dataset, Dataset) else open_dataset(dataset)
         files = files_of(self._fitting(dataset), part or self.natural_part(dataset))
@@ -352,9 +408,10 @@ class Predictor:
     def evaluate_raw(
         self, source: Sources, *, format: str | None = None, **options: Unpack[ReadingOptions]
     ) -> dict[str, float]:
-        """Return the metrics of ``evaluate`` on the rows of raw sources; see `predict`.
+        """Return the metrics of the model on the rows of raw sources, as ``evaluate`` does for a data set.
 
-        Also how many malformed rows were ``skipped``, and how many ``unlabelled`` ones left out.
+        The parameters are those of ``predict``. The result also counts the malformed rows that were
+        ``skipped``, and the rows without a rating or label, ``unlabelled``.
         """
         reading = reading_of(options)
         origin = self._opened(source, format, reading)
@@ -407,7 +464,10 @@ class Predictor:
         return dataset
 
     def natural_part(self, dataset: Dataset) -> Part:
-        """Return which part of a data set tells how good the model is."""
+        """Return the part of a data set that shows how good the model is.
+
+        That is the held-out part of the data set that the model was trained on, and all rows of any other.
+        """
         own = dataset.manifest.fingerprint == self.artifact.description.trained_on
         return "validation" if own and dataset.manifest.validation else "all"
 
@@ -432,7 +492,11 @@ def as_dataset(source: Sources) -> Dataset | None:
 
 
 def load(run: Location) -> Predictor:
-    """Return the model of a run."""
+    """Return the model of a run, ready to score.
+
+    ``run`` is the folder or URL of a run, or the folder into which an estimator was saved. DatasetError if
+    there is no model.
+    """
     return Predictor(read_artifact(place_of(run)), place_of(run))
 
 
@@ -445,9 +509,10 @@ def evaluate(
     format: str | None = None,
     **options: Unpack[ReadingOptions],
 ) -> dict[str, float]:
-    """Return the metrics of a run's model on a data set, or on raw rows as for ``partition``.
+    """Return the metrics of a run's model on a data set, or on raw rows.
 
-    See ``Predictor.evaluate``; for raw rows, which are not in parts, ``Predictor.evaluate_raw``.
+    For a data set this is ``Predictor.evaluate``, for raw rows ``Predictor.evaluate_raw``. Raw rows have no
+    parts, so ``part`` is for data sets only.
     """
     predictor, found = load(run), as_dataset(dataset)
     if found is not None:

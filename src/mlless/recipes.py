@@ -50,12 +50,12 @@ PARTIAL_EPOCHS = {"mf": 6, "lr": 1}
 
 
 def held_out_share(model: Literal["mf", "lr"], rows: int) -> float:
-    """Return the share of so many rows in memory that is set aside to tell when to stop."""
+    """Return the share of ``rows`` in memory that is held out to show when to stop."""
     return HELD_OUT if rows >= LEAST_HELD_OUT[model] else 0.0
 
 
 def clicks_l2(rows: float) -> float:
-    """Return the L2 strength for logistic regression on so many rows."""
+    """Return the L2 strength for logistic regression on this number of rows."""
     return 8.0 / rows
 
 
@@ -85,8 +85,8 @@ def job_of(
 ) -> JobSpec:
     """Return the whole job; UsageError if the wishes do not fit the data set or each other.
 
-    ``least_steps`` above 0 is for data sets that may be tiny: epochs and patience that were not asked
-    for are multiplied until they come to so many steps, and without held-out rows all of them are taken.
+    ``least_steps`` above 0 is for data sets that may be tiny. It multiplies epochs and patience that were not
+    asked for until they make that number of steps. Without held-out rows all of them are taken.
     """
     shape = manifest.shape
     fitting: Literal["mf", "lr"] = "mf" if isinstance(shape, Ratings) else "lr"

@@ -12,7 +12,27 @@ RUNNING, FAILED = "running", "failed"  # how a run that has not come to its end 
 
 
 class StepTimes(msgspec.Struct, frozen=True):
-    """Seconds of a step (or of a whole run), the mean over its workers; see ``messages.Times``."""
+    """Where the time of a step, or of a whole run, went: seconds, the mean over its workers.
+
+    Attributes
+    ----------
+    fetch : float
+        Reading rows and assembling the mini-batch.
+    compute : float
+        Taking the step, the filter included.
+    filter : float
+        Taking out and encoding what is significant.
+    publish : float
+        Storing the update.
+    wait : float
+        Waiting for the commit.
+    merge : float
+        Reading the updates of others and adding them.
+    evaluate : float
+        Scoring held-out rows.
+    keep : float
+        Storing models: the best, checkpoints, and what is handed over.
+    """
 
     fetch: float
     compute: float
@@ -25,18 +45,41 @@ class StepTimes(msgspec.Struct, frozen=True):
 
 
 class StepRecord(msgspec.Struct, frozen=True):
-    """One closed step.
+    """One closed step: a line of ``history.jsonl``.
 
-    ``time`` is in seconds since the job began, ``epoch`` in passes over the training part. ``loss``
-    is the mean over the step's samples before it (squared error in rating units, or log loss),
-    None for a step of flushes; ``train_loss`` its exponential average. ``heldout`` is that of the
-    model before the step, where it was evaluated. Bytes and entries are sums over the workers;
-    ``bytes_in`` are peers' updates, and sums of them, ``bytes_fetched`` mini-batches, ``bytes_kept`` models
-    stored and loaded. ``cost`` is the bill so far in dollars, where there is a tariff; ``decision`` the
-    auto-tuner's, where one came about. ``losses`` tells, a line each, of workers that were lost since the
-    step before, and that the job was resumed. ``rewound_to`` says that the job has gone back to this step:
-    the records of it and of later steps that stand before this one no longer count. So many functions whose
-    time limit was near handed over to their successors before the step: ``handovers``. So many were ``lost``.
+    Attributes
+    ----------
+    step : int
+        The number of the step, from 0.
+    epoch : float
+        Passes over the training part so far.
+    time : float
+        Seconds since the job began.
+    loss : float or None
+        The mean over the samples of the step, before it: squared error in rating units, or log loss. None for
+        a step in which workers only flush.
+    train_loss : float or None
+        The exponential average of ``loss``.
+    heldout : dict of float, or None
+        The held-out metrics of the model before the step, if it was evaluated.
+    workers, samples, entries : int
+        Workers that took part, rows trained on, entries published.
+    bytes_out, bytes_in : int
+        Bytes of updates published, and bytes of others' updates and sums read.
+    bytes_fetched, bytes_kept : int
+        Bytes of mini-batches read, and of models stored and loaded.
+    times : StepTimes
+        Where the time went.
+    cost : float or None
+        The bill so far in dollars, if there is a tariff.
+    decision : Decision or None
+        What a look of the auto-tuner came to, if there was one.
+    losses : tuple of str
+        A line for each worker that was lost since the step before. A line also says that the job was resumed.
+    rewound_to : int or None
+        The job went back to this step. Earlier records of this step and of later ones no longer count.
+    handovers, lost : int
+        Functions that handed over to a successor since the step before, and functions that were lost.
     """
 
     step: int
@@ -62,12 +105,20 @@ class StepRecord(msgspec.Struct, frozen=True):
 
 
 class Checkpoints(msgspec.Struct, frozen=True):
-    """The checkpoints of a job: how many, and the seconds that they took, a ``share`` of the job's.
+    """The checkpoints of a job.
 
-    These are a worker's seconds, best models that were stored with a checkpoint included. To put them into
-    the run's place took so many ``bytes``, those of the history included, and ``writes``, which are requests
-    to an object store, 0 in a folder. From the one of ``step``, the newest in the run's place, the run can be
-    resumed as long as it has not ended.
+    Attributes
+    ----------
+    count : int
+        How many were made.
+    seconds, share : float
+        The seconds of a worker that they took, and the share of the job's time. Best models that were stored
+        together with a checkpoint are included.
+    step : int or None
+        The step of the newest one in the run's place. The run can be resumed from there until it has ended.
+    bytes, writes : int
+        Bytes that went into the run's place, the history included, and requests to an object store for that.
+        A folder needs no requests.
     """
 
     count: int = 0
@@ -79,9 +130,16 @@ class Checkpoints(msgspec.Struct, frozen=True):
 
 
 class WorkerSummary(msgspec.Struct, frozen=True):
-    """One launch of a worker; ``cpu_seconds`` and what follows are None where no one could tell.
+    """One function of a job.
 
-    ``seconds`` are billed. ``peak_memory`` is the most memory that its process had at a time, in bytes.
+    Attributes
+    ----------
+    worker, generation, pid : int
+        Which worker it was, which launch of it, and its process.
+    cpu_seconds, seconds : float or None
+        Its CPU seconds, and the seconds that are billed; None if nobody could tell.
+    peak_memory : int or None
+        The most memory that its process had at a time, in bytes.
     """
 
     worker: int
@@ -93,23 +151,60 @@ class WorkerSummary(msgspec.Struct, frozen=True):
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
-    """A run as a whole.
+    """A run as a whole: the content of ``summary.json``.
 
-    ``cpu_seconds`` is of all processes of the job, start-up included; ``startup_seconds`` and
-    ``startup_cpu_seconds`` are the part before the first step; ``times`` says where that of the
-    steps went. ``heldout`` is that of the model that was written, which is the one after
-    ``model_step`` steps; ``restored`` says that it is an earlier and better one than the last.
-    ``seconds`` is how long it took from the start of its functions until the model was there, on the clock
-    of its steps. ``members`` are the numbers of workers in the order in which they took part, ``last_look``
-    is what the auto-tuner's last look came to. ``notes`` are what was to doubt in the data set, a line each.
-    ``stop_reason``: ``epochs``, ``target``, ``patience``, ``time``, ``cost``, ``interrupted``,
-    ``callback`` or ``diverged``; ``running`` while the job runs, and for good if no process was left to say
-    more; ``failed``, with the ``error`` and its ``exit_code``. Then the model is the best one so far, if
-    ``model_step`` is not 0: none otherwise. ``resumed`` are the steps from which the job went on after it had
-    been lost: its steps, bytes, ``seconds`` and bill are those of all its lives, ``workers`` and CPU seconds
-    those of the last. So many functions handed over to their successors in all lives, ``handovers``, and so
-    many were ``lost``. ``options`` are those with which the run is resumed where it ran, as one types them,
-    without passwords. ``system`` names what has trained it, as ``mlless compare`` does.
+    Attributes
+    ----------
+    steps, epochs : int, float
+        How far the job came.
+    wall_seconds, cpu_seconds : float
+        Time of the whole job, and CPU time of all its processes.
+    startup_seconds, startup_cpu_seconds : float
+        The part of these before the first step.
+    times : StepTimes
+        Where the time of the steps went.
+    train_loss : float or None
+        The last average of the training loss.
+    heldout : dict of float
+        The held-out metrics of the model that was written.
+    model_step, restored : int, bool
+        The steps that this model has behind it, and whether it is an earlier and better one than the last. 0
+        steps mean that there is no model.
+    stop_reason : str
+        ``epochs``, ``target``, ``patience``, ``time``, ``cost``, ``interrupted``, ``callback`` or
+        ``diverged``. It is ``running`` while the job runs, and stays so if the job was killed. It is
+        ``failed`` if an error ended the job.
+    bytes_published, bytes_read, bytes_fetched, entries_published : int
+        Sums over all steps and workers.
+    workers : list of WorkerSummary
+        Every function of the job.
+    kernels, version : str
+        Which kernels computed, and which release.
+    job : JobSpec
+        Everything that was decided about the training.
+    bill : Bill or None
+        What it cost, if there is a tariff.
+    seconds : float
+        Seconds from the start of the functions until the model was there, on the clock of the steps.
+    members : tuple of int
+        The numbers of workers in the order in which they took part.
+    last_look : str or None
+        The result of the auto-tuner's last look.
+    notes : tuple of str
+        Reasons to doubt the data set.
+    error, exit_code : str or None, int
+        What ended a job that has failed.
+    checkpoints : Checkpoints
+        How many there were, and what they took.
+    resumed : tuple of int
+        The steps from which the job went on after it had been lost. Steps, bytes, ``seconds`` and bill are
+        then sums over the whole run; ``workers`` and CPU seconds are those since the last of these steps.
+    handovers, lost : int
+        Functions that handed over to a successor, and functions that were lost.
+    options : tuple of str
+        The options with which ``mlless resume`` runs it where it ran, without passwords.
+    system : str
+        What has trained it: ``mlless``, or another system of ``mlless compare``.
     """
 
     steps: int
@@ -148,5 +243,5 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def peak_memory(self) -> int | None:
-        """Bytes of memory at most of the worker that had the most; None where no one could tell."""
+        """The most memory that any worker had, in bytes; None if nobody could tell."""
         return max((one.peak_memory for one in self.workers if one.peak_memory is not None), default=None)

@@ -15,6 +15,7 @@ from mlless.locations import Directory, Place
 from mlless.prediction import Predictor
 from mlless.records import StepRecord, Summary
 from mlless.report.history import read_history
+from mlless.report.wording import count
 
 if TYPE_CHECKING:
     import pandas
@@ -22,27 +23,36 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, repr=False)
 class Run:
-    """A finished training: where its files are, a folder or a URL, and its summary."""
+    """A finished training, as `mlless.train` returns it.
+
+    Attributes
+    ----------
+    place : Place
+        Where its files are: a folder, or a prefix in an object store.
+    summary : Summary
+        What came of it: metrics, times, bytes, why it stopped.
+    """
 
     place: Place
     summary: Summary
 
     @property
     def location(self) -> str:
-        """Where the files are, as it was given."""
+        """The folder or URL of its files, as it was given."""
         return str(self.place)
 
     def __repr__(self) -> str:
         heldout = ", ".join(f"{name} {value:.4f}" for name, value in self.summary.heldout.items())
-        return f"<Run {self.location}: {self.summary.steps} steps, {heldout or 'nothing held out'}>"
+        steps = count(self.summary.steps, "step")
+        return f"<Run {self.location}: {steps}, {heldout or 'nothing held out'}>"
 
     def __fspath__(self) -> str:
-        """Return the location: a run can be given wherever its folder is asked for."""
+        """Return the location, so that a run can be given wherever its folder can."""
         return self.location
 
     @property
     def bill(self) -> Bill | None:
-        """What the run cost by its tariff, item by item; None without one."""
+        """What the run cost by its tariff, item by item; None if it had no tariff."""
         return self.summary.bill
 
     def model(self) -> Predictor:
@@ -56,10 +66,11 @@ class Run:
     def history(self, *, frame: Literal[True]) -> pandas.DataFrame: ...
 
     def history(self, *, frame: bool = False) -> list[StepRecord] | pandas.DataFrame:
-        """Return the record of every step; as a ``frame`` of pandas, one row a step.
+        """Return the record of every step, in a list, or as a frame of pandas.
 
-        Its columns are the fields of ``StepRecord``; for what these hold in turn ``times_wait``,
-        ``heldout_rmse``, ``decision_action`` and their like. What a step has not is NaN.
+        A ``frame`` has a row for each step and a column for each field of `StepRecord`. A field that has
+        fields of its own becomes several columns, such as ``times_wait``, ``heldout_rmse`` and
+        ``decision_action``. What a step does not have is NaN.
         """
         records = read_history(self.place)
         if not frame:
@@ -76,7 +87,7 @@ class Run:
 
     @property
     def folder(self) -> Path:
-        """The run's folder; UsageError if it is in an object store."""
+        """The folder of its files; UsageError if they are in an object store."""
         if not isinstance(self.place, Directory):
             raise UsageError("this run has no folder on this machine", where=self.location)
         return self.place.path

@@ -1,8 +1,8 @@
 """PURE: the steps of a job that are under way: the open one, and those that some have begun before it closes.
 
-Without slack nobody begins a step before the one before is closed. With a slack of s a step needs the commit
-of s + 1 steps before, so plans are settled s steps further ahead, and what is reported of a step waits until
-that is the open one. Steps are still closed one by one, in order.
+Without slack nobody begins a step before the one before is closed. With a slack of s a step needs only the
+commit of s + 1 steps before. So plans are settled s steps further ahead. A report on a later step waits until
+that step is the open one. Steps are still closed one by one, in order.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Steps:
         self.go_back(mark)
 
     def go_back(self, mark: Mark) -> None:
-        """Begin anew at a mark."""
+        """Begin again at a mark."""
         self.plan = mark.plan
         self.reports: dict[int, Report] = {}  # on the open step, by worker,
         self._early: dict[int, dict[int, Report]] = {}  # and on later ones, by step

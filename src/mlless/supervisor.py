@@ -73,12 +73,11 @@ class Safe:
 
 @dataclass
 class Outcome:
-    """How a job ended. ``stop_reason`` as in ``records.Summary``; ``seconds`` until the model was there.
+    """How a job ended.
 
-    One that is ``running`` is to be resumed: it was suspended, and has neither model nor snapshot.
-
-    The model is in the store, its parts under the names in ``snapshot``. ``given_up``: somebody was waited
-    for in vain.
+    ``stop_reason`` is as in ``records.Summary``. A job that is ``running`` was suspended and will be resumed:
+    it has neither model nor snapshot. ``seconds`` passed until the model was there. The model is in the
+    store, its parts under the names in ``snapshot``. ``given_up`` says that somebody was waited for in vain.
     """
 
     stop_reason: str
@@ -154,9 +153,9 @@ class Supervisor:
         self._asked = True
 
     def request_suspension(self) -> None:
-        """Ask for an end after the next checkpoint, from which another supervisor is to go on.
+        """Ask for an end after the next checkpoint, from which another supervisor will go on.
 
-        A job that comes to its end before does so. Safe to call from any thread.
+        A job that comes to its end before that ends. Safe to call from any thread.
         """
         self._suspending = True
 
@@ -175,7 +174,7 @@ class Supervisor:
                 if self._clock.now() - self._looked >= _LOOK:
                     self._look()
             return self._outcome
-        except Exception as error:  # one who interrupts does not wait for a bus: its closing tells enough
+        except Exception as error:  # an interrupt sends nothing: workers notice that the bus closes
             try:
                 self._hub.broadcast(Abort(type(error).__name__), self._ledger.functions)
             except ChannelError as trouble:

@@ -32,40 +32,40 @@ def train(
     callbacks: Sequence[Callback] = (),
     **options: Unpack[TrainOptions],
 ) -> Run:
-    """Train a model on a partitioned data set: on this machine, or by functions elsewhere.
+    """Train a model on a partitioned data set, on this machine or by functions elsewhere, and return the run.
 
-    A Ctrl-C or SIGTERM does not raise: the run comes back with the model so far and the
-    ``summary.stop_reason`` ``interrupted``. A second one raises KeyboardInterrupt.
+    A Ctrl-C or SIGTERM does not raise. The run then has the model so far, and its ``summary.stop_reason`` is
+    ``interrupted``. A second one raises KeyboardInterrupt.
 
     Parameters
     ----------
     dataset : str, path or Dataset
-        The data set's folder, or the URL of its prefix in an object store.
+        The folder of the data set, or the URL of its prefix in an object store.
     out : str or path
-        The run's folder or URL: for ``model.safetensors``, ``history.jsonl`` and ``summary.json``.
+        The folder or URL for the run: ``model.safetensors``, ``history.jsonl`` and ``summary.json``.
     overwrite : bool, default False
         Whether to replace a run that is there.
     verbose : bool, default True
-        Tell how it goes: live on a terminal, elsewhere in a line an evaluation.
+        Whether to show how it goes: live on a terminal, elsewhere one line for each evaluation.
     listen : callable
-        Hears of every step: it is called with its ``StepRecord``. If it returns True the training ends.
-        It is the short form of a callback that hears of steps alone.
+        Is called with the `StepRecord` of every step. If it returns True the training ends. It is the short
+        form of a callback that hears of steps alone.
     callbacks : list
-        Objects as ``mlless.tracking.Callback``, such as ``mlless.tracking.MLflow()``.
+        Objects like `mlless.tracking.Callback`, such as ``mlless.tracking.MLflow()``.
     **options
-        See below. Only what is given here counts: settings in files and variables are for the command line.
+        See below. Settings in files and variables do not count: they are for the command line.
 
     Returns
     -------
     Run
-        Where the files are, and the summary.
+        The run, with its model, history and summary.
 
     Raises
     ------
     UsageError
-        What was asked for does not fit the data set, or does not go together.
+        The request does not fit the data set, or its options do not go together.
     MLLessError
-        The training failed; its class says how.
+        The training failed; the class of the error says how.
     """
     wishes, deployment = made(Wishes, options), made(Deployment, options)
     data = dataset if isinstance(dataset, Dataset) else open_dataset(dataset)
@@ -97,38 +97,38 @@ def resume(
     callbacks: Sequence[Callback] = (),
     **options: Unpack[ResumeOptions],
 ) -> Run:
-    """Go on with a training whose process was killed, or that failed: from its newest checkpoint.
+    """Go on with a training that was killed or has failed, from its newest checkpoint, and return the run.
 
-    Steps after the checkpoint are taken again. Time and money go on from where they were, and so do
-    history, patience and the best model. It may go on with other workers, and elsewhere.
+    Steps after the checkpoint are taken again. Time, money, history, patience and the best model go on from
+    where they were. The training may go on with other workers, and elsewhere.
 
     Parameters
     ----------
     run : str or path
-        The run's folder or URL: what ``train`` was given as ``out``.
+        The folder or URL of the run: what ``train`` was given as ``out``.
     dataset : str, path or Dataset, optional
         Where the same data set is now, if it was moved.
     verbose : bool, default True
-        Tell how it goes, as ``train`` does.
+        Whether to show how it goes, as ``train`` does.
     listen : callable
-        Hears of every further step, as that of ``train`` does.
+        Is called with the `StepRecord` of every further step, as by ``train``.
     callbacks : list
         As those of ``train``.
     **options
-        See below. Where functions run and meet is to be given again.
+        See below. Where functions run and meet must be given again.
 
     Returns
     -------
     Run
-        Where the files are, and the summary of the whole run.
+        The run, with the summary of all of it.
 
     Raises
     ------
     UsageError
-        There is no run, or none to resume: it runs, has ended, or has no checkpoint; or the options do not
-        go together.
+        There is no run, or it cannot be resumed: it still runs, has ended, or has no checkpoint. Or the
+        options do not go together.
     MLLessError
-        The training failed; its class says how.
+        The training failed; the class of the error says how.
     """
     deployment = made(Deployment, options)
     with resuming(run) as left:

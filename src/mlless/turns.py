@@ -99,7 +99,7 @@ class Told(NamedTuple):
 
 
 class Failed(msgspec.Struct, frozen=True):
-    """Why a turn has come to nothing."""
+    """Why a turn has no result."""
 
     error: str
 
@@ -112,10 +112,10 @@ def contestants(
     *,
     virtual: bool = False,
 ) -> tuple[list[Contestant], list[str]]:
-    """Return who takes part, and what is to be said of those who do not.
+    """Return who takes part, and what there is to say about those who do not.
 
-    Without names, or a plan in TOML with a table a contestant, all systems that train on such data. Those
-    that are real alone have no part in a virtual comparison.
+    Without names, or a plan in TOML with a table for each contestant, all systems take part that train on
+    such data. Systems that only exist for real have no part in a virtual comparison.
     """
     wishes = msgspec.structs.replace(wishes, workers=workers_of(wishes, dataset.manifest))
     kind = "mf" if dataset.manifest.kind == "ratings" else "lr"
@@ -194,9 +194,9 @@ def _planned(path: Path, wishes: Wishes) -> Iterator[Contestant]:
 def compare(
     plan: Plan, out: Location, *, overwrite: bool, tell: Callable[[Told], object]
 ) -> tuple[Standing, list[Recorded]]:
-    """Take all turns that are missing; return how the contestants stand, and of each the run in the middle.
+    """Take all turns that are missing; return how the contestants stand, and the median run of each.
 
-    ``tell`` hears of every turn, when it begins and when it is over.
+    ``tell`` is called for every turn, when it begins and when it is over.
     """
     place = place_of(out)
     _check_plan(plan, str(place), overwrite)

@@ -1,8 +1,9 @@
-"""PURE: what functions publish in the steps of a job: who merges it for all, and when nobody needs it more.
+"""PURE: what functions publish in a job: who merges it for all, and when nobody needs it any more.
 
-Where the pattern of movement has mergers, a step has two rounds. Once all members have reported it, each
-shard of rows goes to one of those at work, who adds the pieces of all and stores the sum; once all sums are
-there, the commit names them. Pieces stay until then: the heir of a merger that is lost adds them again.
+If the pattern of movement has mergers, a step has two rounds. Once all members have reported, each shard of
+rows goes to one of the members at work. It adds the pieces of all and stores the sum. Once all sums are
+there, the commit names them. Pieces stay until then, because the heir of a merger that is lost adds them
+again.
 """
 
 from __future__ import annotations

@@ -40,15 +40,18 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
         int | None,
         Option(
             _MODEL,
-            "Rows that each worker takes in a step.",
+            "Rows that each worker trains on in a step.",
             "a 300th of the rows, 64 to 6250; more for one worker on ratings",
         ),
     ] = None
-    seed: Annotated[int, Option(_MODEL, "Decides the start and the order of mini-batches.")] = 0
+    seed: Annotated[int, Option(_MODEL, "Decides the first model and the order of mini-batches.")] = 0
     workers: Annotated[
         int | Literal["auto"] | None,
         Option(
-            _SYNC, "Number of worker functions; auto: as many as suit the data set.", metavar="N", anew=True
+            _SYNC,
+            "Number of workers; auto: 1 on this machine, 4 where functions run.",
+            metavar="N",
+            anew=True,
         ),
     ] = "auto"
     sync: Annotated[
@@ -60,7 +63,7 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     ] = None
     merge: Annotated[
         MergeRule | None,
-        Option(_SYNC, "How the updates of workers are put together.", "follows from model and optimizer"),
+        Option(_SYNC, "How the updates of the workers are added up.", "follows from model and optimizer"),
     ] = None
     compression: Annotated[
         Compression,
@@ -70,7 +73,7 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
         PatternName,
         Option(
             _SYNC,
-            "How updates move: all read all; or one adds for all; or each adds a share of the rows for all.",
+            "How updates move. broadcast: each reads all; allreduce: one adds; scatter: each adds a share.",
             anew=True,
         ),
     ] = "broadcast"
@@ -78,7 +81,7 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
         int,
         Option(
             _SYNC,
-            "Steps that a worker may be ahead of the slowest one; updates are merged that much later.",
+            "How many steps a worker may be ahead of the slowest one. It sees updates that much later.",
             metavar="STEPS",
         ),
     ] = 0
@@ -86,39 +89,45 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
         bool,
         Option(
             _SYNC,
-            "Workers publish what they change of users, as was published; else a user is one worker's own."
-            " With nesterov they always do.",
+            "Workers publish changes of users, too, as with nesterov always. Else a user has one owner.",
         ),
     ] = False
-    epochs: Annotated[int | None, Option(_STOP, "Passes over the data, in all.", "at most 20", anew=True)] = (
-        None
-    )
+    epochs: Annotated[
+        int | None, Option(_STOP, "Stop after so many passes over the data.", "at most 20", anew=True)
+    ] = None
     patience: Annotated[
         int | None,
-        Option(_STOP, "Evaluations in a row without a new best.", "3; none with --epochs", anew=True),
+        Option(
+            _STOP,
+            "Stop after so many evaluations in a row without a new best.",
+            "3; none with --epochs",
+            anew=True,
+        ),
     ] = None
     target: Annotated[
         str | None,
         Option(
             _STOP,
-            "Held-out rmse, log_loss or auc, as in rmse=0.87; or train_loss (of mf the mean square).",
+            "Stop once a metric is that good: rmse, log_loss, auc, or train_loss (for mf the mean square).",
             metavar="METRIC=VALUE",
             anew=True,
         ),
     ] = None
     max_time: Annotated[
         float | None,
-        Option(_STOP, "How long it may take, the ending included.", metavar="SECONDS", anew=True),
+        Option(_STOP, "Stop before it takes longer, the ending included.", metavar="SECONDS", anew=True),
     ] = None
     max_cost: Annotated[
         float | None,
-        Option(_STOP, "What it may cost by --tariff, the ending included.", metavar="DOLLARS", anew=True),
+        Option(
+            _STOP, "Stop before it costs more by --tariff, the ending included.", metavar="DOLLARS", anew=True
+        ),
     ] = None
     worker_timeout: Annotated[
         float | None,
         Option(
             _SYNC,
-            "Seconds without a report after which a worker counts as lost.",
+            "A worker counts as lost after so many seconds without a report.",
             "ten times the usual step, at least 5",
             metavar="SECONDS",
             anew=True,
@@ -128,8 +137,8 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
         float | None,
         Option(
             _SYNC,
-            "How often at least a checkpoint is made, whatever that takes.",
-            "as often as it takes 2 percent of the time at most",
+            "Make a checkpoint at least that often, whatever time it takes.",
+            "as often as 2 percent of the time allow",
             metavar="SECONDS",
             anew=True,
         ),
@@ -138,7 +147,7 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
         OnLoss,
         Option(
             _SYNC,
-            "When a worker is lost: start another one, let the others take its rows, or fail the job.",
+            "When a worker is lost: replace it, let the others take its rows (shrink), or fail the job.",
             anew=True,
         ),
     ] = "replace"
@@ -146,7 +155,7 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
         str | None,
         Option(
             _MONEY,
-            "Prices to meter by, wherever it runs: one of mlless tariff, or a TOML file.",
+            "Prices to meter the job by, wherever it runs: a name of mlless tariff, or a TOML file.",
             metavar="NAME",
             anew=True,
         ),
@@ -155,10 +164,10 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
         Literal["off", "published", "economy"],
         Option(
             _MONEY,
-            "Lets workers go: once the loss no longer needs them, or so that the rest costs least.",
+            "Dismisses workers. published: once the loss no longer needs them; economy: if that saves money.",
             anew=True,
         ),
     ] = "off"
     min_workers: Annotated[
-        int | None, Option(_MONEY, "Workers that the tuner keeps at least.", "1", anew=True)
+        int | None, Option(_MONEY, "The tuner keeps at least so many workers.", "1", anew=True)
     ] = None

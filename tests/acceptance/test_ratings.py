@@ -107,6 +107,15 @@ def test_predict_pairs_without_a_rating_even_unknown_ones(mlless, ratings, tmp_p
     assert all(0.5 <= float(row[2]) <= 5.0 for row in rows[1:])
 
 
+def test_a_hyphen_is_standard_output(mlless, ratings, tmp_path):
+    for command, arguments in (("predict", (ratings.raw,)), ("recommend", ())):
+        shown = mlless(command, ratings.run, *arguments, cwd=tmp_path).stdout
+        done = mlless(command, ratings.run, *arguments, "--out", "-", cwd=tmp_path)
+        assert done.stdout == shown
+        assert " in -" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_predict_a_data_set(mlless, ratings):
     done = mlless("predict", ratings.run, ratings.dataset)
     pairs = {tuple(line.split(",")[:2]) for line in done.stdout.splitlines()[1:]}

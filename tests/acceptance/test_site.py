@@ -20,6 +20,8 @@ import msgspec
 import pytest
 
 import mlless
+import mlless.estimators
+import mlless.tracking
 from mlless import errors
 from mlless.billing.tariff import TARIFFS
 from mlless.cli import codes
@@ -133,15 +135,19 @@ def test_a_page_loads_nothing_from_elsewhere(site: Site) -> None:
 
 def public_members() -> Iterator[tuple[str, object]]:
     """Yield all that a user may name: the public names, and the public members of those that are classes."""
-    for name in mlless.__all__:
-        value = getattr(mlless, name)
-        yield name, value
-        if isinstance(value, type) and not issubclass(value, Exception):
-            for member, own in vars(value).items():
-                if not member.startswith(("_", "set_")) and isinstance(
-                    own, FunctionType | property | classmethod
-                ):
-                    yield f"{name}.{member}", own
+    for module in (mlless, mlless.estimators, mlless.tracking):
+        for name in module.__all__:
+            yield from _with_members(name, getattr(module, name))
+
+
+def _with_members(name: str, value: object) -> Iterator[tuple[str, object]]:
+    yield name, value
+    if isinstance(value, type) and not issubclass(value, Exception):
+        for member, own in vars(value).items():
+            if not member.startswith(("_", "set_")) and isinstance(
+                own, FunctionType | property | classmethod
+            ):
+                yield f"{name}.{member}", own
 
 
 @pytest.mark.parametrize(

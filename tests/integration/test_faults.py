@@ -49,6 +49,7 @@ def test_a_killed_worker_is_replaced(driver: DriverProcess, run_folder: Path) ->
     driver.assert_nothing_left()
     history, summary = read_history(Directory(run_folder)), read_summary(Directory(run_folder))
     assert [record.step for record in history] == list(range(summary.steps))
+    assert mlless.status(run_folder).lost == 1
     (losses,) = [record.losses for record in history if record.losses]
     assert re.fullmatch(r"worker 1 died in step \d+: signal SIGKILL; another one takes its place", losses[0])
     assert [(one.worker, one.generation) for one in summary.workers] == [(0, 0), (1, 0), (1, 1), (2, 0)]
@@ -68,7 +69,7 @@ def test_all_workers_killed_at_once_begin_anew(driver: DriverProcess, run_folder
     (back,) = [record for record in history if record.rewound_to is not None]
     assert back.rewound_to == back.step
     assert len(back.losses) == 3
-    assert summary.lost == sum(record.lost for record in history) == 3
+    assert summary.lost == sum(record.lost for record in history) == mlless.status(run_folder).lost == 3
 
 
 def test_a_killed_worker_ends_the_job_with_its_name(

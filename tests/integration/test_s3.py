@@ -87,7 +87,7 @@ def test_the_same_data_set_and_the_same_model_as_in_a_folder(
 
 
 def test_the_commands_take_urls(raw: Path, bucket: str, s3: S3Server, tmp_path: Path) -> None:
-    """Those that the examples of docs/howto-object-store.md leave out."""
+    """Those that the examples of docs/howto/object-store.md leave out."""
     data, run, test = (f"s3://{bucket}/{name}" for name in ("data", "run", "test"))
     partition(raw, data)
     mlless.train(data, out=run, workers=2, epochs=1)

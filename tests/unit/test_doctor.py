@@ -65,7 +65,7 @@ def test_no_one_is_answered_before_all_are_there():
 
 def test_fewer_functions_at_once_than_asked_for():
     functions = Functions(greeting(0), greeting(2))
-    with pytest.raises(DeadlineExceeded, match="expected 4 functions, found 2 that have greeted"):
+    with pytest.raises(DeadlineExceeded, match="expected all of 4, found 2 that have reported"):
         functions.gather(4)
     assert functions.answers == []
 

@@ -43,7 +43,7 @@ def test_a_declaration_is_read() -> None:
 
 def test_a_struct_is_made_of_its_own_options() -> None:
     assert made(Kitchen, {"cups": 3, "hot": 80, "tea": None, "chairs": 4}) == Kitchen(cups=3, hot=80.0)
-    with pytest.raises(UsageError, match="expected one of green, black, found red"):
+    with pytest.raises(UsageError, match="expected one of green, black, found 'red'"):
         made(Kitchen, {"tea": "red"})
 
 

@@ -43,7 +43,10 @@ class Curve:
 
 
 def fit_reference(times: Floats, losses: Floats) -> Curve | None:
-    """Return the curve 1 / (a t^c + b) + d through losses, later ones weighing more; None without one."""
+    """Return the curve 1 / (a t^c + b) + d through losses, or None if there is none.
+
+    Later losses weigh more.
+    """
     return _fit("reference", times, losses)
 
 

@@ -44,9 +44,9 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FittedCurve(msgspec.Struct, frozen=True):
-    """A curve that a policy fitted to the losses, as points: the last are ahead of what had been seen.
+    """A curve that a policy fitted to the losses, as points. The last points lie ahead of what had been seen.
 
-    ``steps`` count the losses from 1. With points whoever draws it need not know its form.
+    ``steps`` count the losses from 1. The points are all that it takes to draw the curve.
     """
 
     name: str
@@ -55,7 +55,7 @@ class FittedCurve(msgspec.Struct, frozen=True):
 
 
 class Decision(msgspec.Struct, frozen=True):
-    """What came of a look at the job after ``step``: who is to leave, if anyone, why, and the numbers.
+    """The result of a look at the job after ``step``: who leaves, if anyone, the reason, and the numbers.
 
     ``curves`` are those that the decision rests on.
     """

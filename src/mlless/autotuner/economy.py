@@ -11,9 +11,12 @@ as it was seen (``steptime``). Where servers cost more than functions, many work
 time; where functions do, few workers lose less of their time to one another. A job with a target and a
 budget takes the quickest p that can be paid for, and one with a limit of time none that may be too late.
 
-Workers can only leave, so a wrong step cannot be taken back. Hence: no one leaves before the knee, one
-leaves first, as a probe, if that cannot cost much, and after it no further down is looked than
-twice the range that has been seen; the gain must be worth it.
+Workers can only leave, so a wrong step cannot be taken back. So these rules hold:
+
+- No worker leaves before the knee.
+- The first one leaves as a probe, if that cannot cost much.
+- After that, only numbers of workers within twice the range that was seen are considered.
+- The gain must be worth it.
 """
 
 from __future__ import annotations
@@ -126,20 +129,21 @@ class Economy:
         }
         count = present - int(counts[best])
         if count == 0 and payable[-1]:
-            return question.stay(f"{present} workers are the quickest that can be paid for", **numbers)
+            why = f"no other number of workers than {present} is quicker and can be paid for"
+            return question.stay(why, **numbers)
         if not in_time[:-1].any() and len(counts) > 1:
             return question.stay("fewer workers may be too late", **numbers)
         if probe and gain < -PROBE:
             return question.stay("fewer workers would cost more unless they were much quicker", **numbers)
         if not probe and count == 0:
-            return question.stay(f"{present} workers are the cheapest", **numbers)
+            return question.stay(f"no other number of workers than {present} is cheaper", **numbers)
         if not probe and gain < GAIN and not payable.any():
-            return question.stay(f"{counts[best]:.0f} workers would save too little", **numbers)
+            return question.stay(f"going down to {counts[best]:.0f} would save too little", **numbers)
         leavers, why = choose(question.workers, count)
         reason = (
             "to see what one less does"
             if probe
-            else f"{counts[best]:.0f} workers save {gain:.0%} of the rest"
+            else f"going down to {counts[best]:.0f} saves {gain:.0%} of the rest"
         )
         return question.leave(leavers, f"{reason}; {why}", **numbers)
 
@@ -191,10 +195,11 @@ def _work(question: Question, tail: Tail, progress: Floats) -> _Work:
 
 
 def _as_loss(question: Question, target: float) -> float | None:
-    """Return the training loss at which the held-out metric will have come to ``target``.
+    """Return the training loss at which the held-out metric will reach ``target``.
 
-    By the line through the last three evaluations; the first one, of the untrained model, tells nothing. That
-    is too soon, for the held-out metric comes to rest before the training loss: see DOUBT.
+    It follows the line through the last three evaluations. The first evaluation, of the untrained model, is
+    left out. The answer is too early, because the held-out metric settles before the training loss does: see
+    DOUBT.
     """
     known = [(index, value) for index, value in question.heldout if 0 < index < len(question.losses)][-3:]
     if len(known) < 2:

@@ -1,4 +1,4 @@
-"""Who leaves: whoever costs the most or else contributes the least."""
+"""Chooses who leaves: the worker that costs the most, or else the one that contributes the least."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ _STRAGGLER = 1.1  # times the median of the others
 
 
 def choose(workers: tuple[Contribution, ...], count: int) -> tuple[tuple[int, ...], str]:
-    """Return ``count`` workers and why they are the ones.
+    """Return ``count`` workers that leave, and why.
 
-    A straggler first, for all others are paid for the time they wait for it. Without one, whoever has
-    published the fewest entries: the model learns the least from it, and its residual is flushed anyway.
-    Of equals the one with the highest id, since the lowest keeps the best model.
+    A straggler leaves first, because all others are paid while they wait for it. Without one it is the worker
+    that has published the fewest entries. The model learns the least from it, and its residual is flushed
+    anyway. Of equal ones the highest id leaves, because the lowest one keeps the best model.
     """
     left, chosen, reasons = list(workers), [], []
     for _ in range(count):

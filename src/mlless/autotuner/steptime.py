@@ -1,8 +1,8 @@
-"""How many steps a second so many workers take.
+"""How many steps a second a number of workers takes.
 
-A line through the speeds that were seen. The published measurements are a line in speed
-(4.438 - 0.2425 p steps/s for 5 to 10 workers), the published code fits one to the seconds of a step; of
-the two the line in speed promises less of workers that leave.
+It is a line through the speeds that were seen. The published measurements are a line in speed (4.438 - 0.2425
+p steps/s for 5 to 10 workers), but the published code fits one to the seconds of a step. The line in speed
+promises less of workers that leave.
 """
 
 from __future__ import annotations

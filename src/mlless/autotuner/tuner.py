@@ -27,7 +27,7 @@ class Runner(Protocol):
 
 
 class Tuner:
-    """Lets workers go by a policy; never so many that fewer than ``floor`` would be left."""
+    """Lets workers go by a policy; at least ``floor`` workers stay."""
 
     def __init__(self, policy: Policy, runner: Runner, *, floor: int, goal: Goal) -> None:
         self._policy, self._runner, self._floor, self._goal = policy, runner, floor, goal

@@ -312,7 +312,7 @@ def run_led(
             listen=hear, keep=files.keep, meter=meter,
         )  # fmt: skip
         interrupts.ask = lambda: stage.closing.ask("interrupted")
-        started = files.meter.wall()
+        started = files.watch.wall()
         tables, chosen = system.lead(stage)
         outcome = stage.outcome(chosen)
         done = clock.now()  # nothing is needed any more

@@ -37,8 +37,9 @@ class Action(msgspec.Struct, frozen=True):
 class State(NamedTuple):
     """What is known before an epoch, each about 0 to 1.
 
-    Epochs done of all, the held-out or training loss against the first one, the budget left (1 without one),
-    the functions of the epoch before of the most there may be, and its seconds against the first one's.
+    ``done`` is the share of the epochs, ``loss`` the held-out or training loss against the first one,
+    ``left`` the share of the budget (1 without one). ``workers`` are the functions of the epoch before, as a
+    share of the most there may be. ``seconds`` are those of the epoch before against those of the first.
     """
 
     done: float

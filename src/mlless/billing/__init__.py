@@ -1,4 +1,4 @@
-"""PURE: what a job costs: dated tariffs, the meter that applies them, and the budget that holds.
+"""PURE: what a job costs: dated tariffs, the meter that applies them, and the budget that bounds it.
 
-Amounts are in US dollars, times in seconds on the clock of whoever asks.
+Amounts are in US dollars, and times in seconds on the clock of the caller.
 """

@@ -14,12 +14,12 @@ from mlless.billing.meter import NOTHING, Meter, Usage
 
 GRACE = 0.5
 WRITES = 3  # of a run: model, history, summary
-# One step to come is expected to be as slow as the slowest so far, half of which is forgotten after so many
-# seconds and so many steps: stalls recur.
+# Stalls recur. So the forecast takes one step to be as slow as the slowest so far. Half of that is forgotten
+# after so many seconds and so many steps.
 _HALF_LIFE, _HALF_STEPS = 5.0, 200
 _NEWEST = 0.2  # weight of the newest step in what the others are expected to take
-# Of the time of the first step and of the first evaluation, in which nothing is warm: what others are
-# expected to take.
+# The first step and the first evaluation are slow, because nothing is warm. Later ones are expected to take
+# this share of their time.
 _WARM = 0.5
 _LARGE = 0.9  # of the largest update: of those as large, the newest says what a byte takes
 # A step, the flush, and the one that is taken if the decision waits until the next one.
@@ -41,9 +41,9 @@ class Scoring:
 
 @dataclass(frozen=True, kw_only=True)
 class StepUse:
-    """A step: what was used, by how many workers, and what moving updates took.
+    """What a step used, by how many workers, and what moving updates took.
 
-    The mean worker published so many bytes in ``publishing`` seconds, and read so many in ``merging``.
+    ``publishing`` and ``merging`` hold the bytes of the mean worker and its seconds.
     """
 
     used: Usage = NOTHING

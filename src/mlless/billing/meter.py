@@ -53,7 +53,7 @@ class Usage(NamedTuple):
     exchanged: int = 0
 
     def plus(self, other: Usage, times: int = 1) -> Usage:
-        """Return this and so many times the ``other``."""
+        """Return this usage and the ``other`` one, that one ``times`` over."""
         return Usage(*(own + times * more for own, more in zip(self, other, strict=True)))
 
 

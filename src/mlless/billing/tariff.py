@@ -1,7 +1,7 @@
-"""A provider's prices as a value, and the book of those that come with the package.
+"""A provider's prices as a value, and the tariffs that come with the package.
 
-A tariff is a TOML file; whoever wants another one writes a file like those in ``tariffs/`` and names
-its path. Every entry says where its figure is from and on which day it was right.
+A tariff is a TOML file. A file like those in ``tariffs/``, named by its path, is a tariff, too. Every entry
+says where its figure is from and on which day it was right.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import math
 import msgspec
 
 from mlless.book import Book
-from mlless.errors import UsageError
 
 
 class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -97,8 +96,4 @@ TARIFFS = Book("tariff", "mlless.billing", "tariffs")
 
 def load_tariff(name: str) -> Tariff:
     """Return a tariff of the package by its name, or the one in the TOML file ``name``."""
-    try:
-        return msgspec.toml.decode(TARIFFS.text(name), type=Tariff)
-    except msgspec.DecodeError as error:
-        cure = "to start from one: mlless tariff aws-lambda-x86"
-        raise UsageError(f"not a tariff: {error}", where=name, cure=cure) from error
+    return TARIFFS.read(name, Tariff, "aws-lambda-x86")

@@ -32,11 +32,10 @@ _NO_CREDENTIALS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run aws c
 
 
 def aws_settings(environment: Mapping[str, str], where: str) -> dict[str, str]:
-    """Return what is to be set beside the environment; ChannelError if there are no credentials.
+    """Return the settings for obstore's S3 client that the environment does not give it, by obstore's keys.
 
-    UsageError tells of an end point that is no URL.
-
-    Keys are those of obstore's S3 configuration; ``where`` is the place that they are for.
+    ChannelError if there are no credentials, UsageError if the end point is no URL. ``where`` is the place
+    that they are for, which the errors name.
     """
     profile = _profile(environment, where)
     settings = {}

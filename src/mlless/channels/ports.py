@@ -16,11 +16,11 @@ Version = tuple[str | None, str | None]  # an entity tag, and a number where the
 
 
 class ObjectStore(Protocol):
-    """Files that outlive a job: data sets, results.
+    """Files that outlive a job: data sets, runs.
 
-    ``put`` is atomic: a reader sees the whole object or none. Paths use ``/`` and are relative to
-    the place that the store was opened for. What fails for a moment is tried again, what fails for good is
-    a ChannelError that names the place. Threads may share a store.
+    ``put`` is atomic: a reader sees the whole object or none. Paths use ``/`` and are relative to the place
+    that the store was opened for. A request that fails for a moment is tried again. One that goes on failing
+    is a ChannelError that names the place. Threads may share a store.
     """
 
     @property

@@ -40,7 +40,7 @@ class _ToHub(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like
 
 
 class _ToLinks(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
-    """What the hub sends to all: the number of this message, who is meant, and the message; None ends it."""
+    """What the hub sends to all: the message, its number and its addressees; no message ends the bus."""
 
     number: _Number
     functions: frozenset[tuple[_Id, _Id]]

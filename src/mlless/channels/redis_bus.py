@@ -1,12 +1,12 @@
 """Bus on Redis Streams: one of the workers to the supervisor, one of the supervisor to all functions.
 
-Everybody reads from the entry last read, so that a lost connection loses nothing, and a message that was
-sent twice because its answer was lost has a number that its reader has seen. The streams are made
-by the hub alone. A third key, which the hub keeps from expiring, says that it is alive: workers whose
-driver is killed find it gone.
+Every reader goes on from the entry that it has read last, so a lost connection loses nothing. A message may
+be sent twice because its answer was lost. Its number shows the reader that it has seen it. The hub alone
+makes the streams. It keeps a third key from expiring, its sign of life. Workers whose driver is killed find
+this key gone.
 
-Where a server has lost the streams, the hub makes others. They have names of their own, which the sign of
-life tells: a link of before finds its streams gone, whenever it looks, and never gets at the new ones.
+If a server has lost the streams, the hub makes others under new names, which the sign of life tells. A link
+of before finds its own streams gone, whenever it looks, and never reaches the new ones.
 """
 
 from __future__ import annotations

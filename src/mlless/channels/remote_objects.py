@@ -91,7 +91,7 @@ def writes_of(size: int) -> int:
 class RemoteObjects:
     """An ObjectStore below a prefix of a bucket.
 
-    Credentials, region and end point are those of the environment, see docs/howto-object-store.md.
+    Credentials, region and end point are those of the environment, see docs/howto/object-store.md.
     """
 
     distant = True

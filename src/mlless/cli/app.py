@@ -135,6 +135,6 @@ for _panel, _commands in _COMMANDS.items():
             _guarded
         )
 
-_function = typer.Typer(no_args_is_help=True, help="Build what is deployed where functions run.")
+_function = typer.Typer(no_args_is_help=True, help="Build what functions of a cloud run in.")
 _function.command(no_args_is_help=True, epilog=function.EXAMPLES)(_told()(function.build))
 app.add_typer(_function, name="function", rich_help_panel=_panel)

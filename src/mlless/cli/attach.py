@@ -27,7 +27,7 @@ def attach(
     ],
     json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON, and only it.")] = False,
 ) -> None:
-    """Show how a job goes until it ends, detached or not, and leave as its mlless train would.
+    """Show how a job goes until it ends, detached or not; end with the exit code of its mlless train.
 
     Ctrl-C leaves the job alone. A run that is over is told from its start to its end.
     """

@@ -54,7 +54,7 @@ def compare(
     plan: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="More contestants, in TOML: a table each, with its system and settings."
+            metavar="FILE", help="A TOML file of contestants: a table for each, with its system and settings."
         ),
     ] = None,
     world: Annotated[
@@ -69,8 +69,8 @@ def compare(
         int | None,
         typer.Option(min=1, help="Runs of each, interleaved.", show_default="3, in a virtual world 1"),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Make all runs anew.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print what came of it as JSON, and only it.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Make all runs again.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON, and only it.")] = False,
 ) -> None:
     """Train with several systems in turns, and say which is the quickest and the cheapest.
 

@@ -25,7 +25,7 @@ def config(
     settings: Settings,
     json: Annotated[bool, typer.Option("--json", help="Print the settings as JSON.")] = False,
 ) -> None:
-    """Print the settings with which these options would train, and where each is from.
+    """Print the settings of a training with these options, and where each comes from.
 
     Passwords are not shown.
     """

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from mlless.data.partition import Progress as Listener
+from mlless.data.progress import ShowProgress
 
 _LABEL = 10
 _STYLES = {"result": "bold", "note": "yellow", "next": "cyan", "": "cyan"}
@@ -52,7 +52,7 @@ def print_json(value: object) -> None:
 
 
 @contextmanager
-def bar(what: str, *, shown: bool) -> Iterator[Listener]:
+def bar(what: str, *, shown: bool) -> Iterator[ShowProgress]:
     """Give a function that moves a progress bar on standard error: share done if known, and what is done."""
     columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn()
     to = console(stderr=True)

@@ -32,14 +32,14 @@ _COLOURS = {"ok": "green", "warning": "yellow", "failed": "red"}
 def doctor(
     settings: Settings,
     dataset: Annotated[
-        str | None, typer.Argument(metavar="[DATASET]", help="A data set that is to be read as well.")
+        str | None, typer.Argument(metavar="[DATASET]", help="A data set to read as well.")
     ] = None,
     out: Annotated[
-        str | None, typer.Option(metavar="PLACE", help="A run's folder or URL, to be written to as well.")
+        str | None, typer.Option(metavar="PLACE", help="A run's folder or URL to write to as well.")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
-    """Check that store, bus, data set and functions work, end to end, and how quick they are.
+    """Check store, bus, data set and functions end to end, and show how quick they are.
 
     Every check does the real thing, under a name of its own, and leaves nothing behind.
     """

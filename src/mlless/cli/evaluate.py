@@ -31,7 +31,7 @@ def evaluate(
         typer.Argument(
             metavar="DATASET...",
             autocompletion=datasets,
-            help="A data set made with mlless partition, or raw sources as for it.",
+            help="A data set, or raw sources as mlless partition takes them.",
         ),
     ],
     reading: Given,

@@ -40,7 +40,7 @@ def build(
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace these files in DEST.")] = False,
 ) -> None:
-    """Write the runtime of functions: a Dockerfile for Lithops, with the worker's dependencies alone."""
+    """Write what functions run in: a Dockerfile for Lithops, with the packages of a worker alone."""
     from mlless.cli.console import commands, console, quote, say
     from mlless.function.backends import BACKENDS
     from mlless.function.build import build as write

@@ -39,7 +39,10 @@ def partition(
         ),
     ],
     dest: Annotated[
-        str, typer.Argument(metavar="DEST", help="Its folder, or a URL such as s3://BUCKET/PREFIX.")
+        str,
+        typer.Argument(
+            metavar="DEST", help="The folder for the data set, or a URL such as s3://BUCKET/PREFIX."
+        ),
     ],
     reading: Given,
     format: Annotated[
@@ -49,13 +52,13 @@ def partition(
     features: Annotated[
         int | None,
         typer.Option(
-            help="Number of features of clicks; in tables, that categories are hashed into.",
+            help="Number of features of clicks. In tables: of features that categories are hashed into.",
             show_default="the largest index + 1; 2^18 for tables",
         ),
     ] = None,
     columns: Annotated[
         Path | None,
-        typer.Option(help="A TOML file that says what the columns of a table are (CSV, Parquet)."),
+        typer.Option(help="A TOML file that describes the columns of a table (CSV, Parquet)."),
     ] = None,
     numeric: Annotated[
         Literal["standard", "minmax"] | None,
@@ -64,19 +67,22 @@ def partition(
             show_default="standard",
         ),
     ] = None,
-    hash_seed: Annotated[int, typer.Option(help="Hashes categories to other features.")] = 0,
+    hash_seed: Annotated[int, typer.Option(help="Another seed hashes categories to other features.")] = 0,
     validation: Annotated[
-        float | None, typer.Option(help="Share of rows to hold out.", show_default="0.1; 0 with --like")
+        float | None,
+        typer.Option(
+            help="Share of rows that is held out to judge models by.", show_default="0.1; 0 with --like"
+        ),
     ] = None,
     like: Annotated[
         str | None,
-        typer.Option(help="A data set whose ids and features hold for this one too: a test set."),
+        typer.Option(help="A data set whose ids and features this one takes over: makes a test set."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Decides the order of the rows.")] = 0,
+    seed: Annotated[int, typer.Option(help="Decides the groups and the order of the rows.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace DEST if it is a data set.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Deal raw rows to groups for training."""
+    """Make a data set for training from raw rows: ratings or clicks."""
     import mlless
     from mlless.cli.console import bar, commands, console, print_json, quote, say
     from mlless.report.datasets import description, facts

@@ -34,12 +34,12 @@ def predict(
         list[str],
         typer.Argument(
             metavar="SOURCE...",
-            help="Sources as for mlless partition (they may lack ratings or labels), or a data set.",
+            help="Raw sources, which need no ratings or labels, or a data set.",
         ),
     ],
     reading: Given,
     out: Annotated[
-        Path | None, typer.Option(help="The CSV file to write.", show_default="standard output")
+        Path | None, typer.Option(help="The CSV file to write; - is standard output.", show_default="-")
     ] = None,
     format: Annotated[
         Literal["ratings", "libsvm", "criteo", "columns"] | None,
@@ -52,6 +52,7 @@ def predict(
     from mlless.prediction import load
     from mlless.report.wording import count, not_known
 
+    out = to_file(out)
     if out is not None:
         check_local(out)
         check_not_read(out, source)
@@ -74,6 +75,11 @@ def predict(
         typer.echo(not_known(predictor.kind, unknown), err=True)
     if out is not None:
         typer.echo(f"{count(rows, 'prediction')} in {out}", err=True)
+
+
+def to_file(out: Path | None) -> Path | None:
+    """Return the file to write to, None for standard output."""
+    return None if out == Path("-") else out
 
 
 def check_not_read(out: Path, sources: Sequence[str]) -> None:

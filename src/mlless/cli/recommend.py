@@ -35,14 +35,14 @@ def recommend(
     exclude: Annotated[
         str | None,
         typer.Option(
-            help="A data set: what a user has rated there is left out.", show_default="the one trained on"
+            help="Leave out what a user has rated in this data set.", show_default="the one trained on"
         ),
     ] = None,
     include_seen: Annotated[
-        bool, typer.Option("--include-seen", help="Leave out nothing, whatever a user has rated.")
+        bool, typer.Option("--include-seen", help="Leave nothing out, not even what a user has rated.")
     ] = False,
     out: Annotated[
-        Path | None, typer.Option(help="The CSV file to write.", show_default="standard output")
+        Path | None, typer.Option(help="The CSV file to write; - is standard output.", show_default="-")
     ] = None,
 ) -> None:
     """Recommend items (user,rank,item,prediction,score); an unknown user gets what is best for everyone.
@@ -52,7 +52,7 @@ def recommend(
     import numpy as np
 
     from mlless.cli.console import bar
-    from mlless.cli.predict import check_not_read, opened
+    from mlless.cli.predict import check_not_read, opened, to_file
     from mlless.data.dataset import open_dataset
     from mlless.data.readers.ids import read_ids
     from mlless.errors import UsageError
@@ -60,6 +60,7 @@ def recommend(
     from mlless.prediction import csv_fields, load
     from mlless.report.wording import count
 
+    out = to_file(out)
     if out is not None:
         check_local(out)
         check_not_read(out, [str(users)] if users is not None else [])

@@ -26,10 +26,10 @@ def report(
         ),
     ],
     out: Annotated[
-        str, typer.Option(help="Where the page and its pictures go; a report that is there is replaced.")
+        str, typer.Option(help="The folder or URL for the page and its pictures; a report there is replaced.")
     ] = "report",
 ) -> None:
-    """Write a page that tells of runs: loss, workers, time, bytes, the bill, and what the tuner did.
+    """Draw runs on a page: loss, workers, time, bytes, the bill, and what the tuner did.
 
     Several runs are drawn into the same charts; those that have not come to their end are left out. The page
     is one file that opens anywhere, without a network; each chart lies beside it as a PNG.

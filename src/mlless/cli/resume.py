@@ -46,10 +46,10 @@ def resume(
     detach: Detach = False,
     json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON, and only it.")] = False,
 ) -> None:
-    """Go on with a training whose process was killed, or that failed: from its newest checkpoint.
+    """Go on with a training that was killed or has failed, from its newest checkpoint.
 
-    Time, money, history and the best model go on from where they were. What the run was asked for holds
-    unless it is given here; where functions run and meet is to be given again, or in the settings.
+    Time, money, history and the best model go on from where they were. The options of the run hold unless you
+    give them again. Where functions run and meet must be given again, or be in the settings.
     """
     from mlless.cli.console import console, say
     from mlless.cli.ending import tell_end, tell_start

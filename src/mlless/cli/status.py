@@ -34,7 +34,7 @@ def status(
         bool, typer.Option("--openmetrics", help="Print it as OpenMetrics text, for Prometheus.")
     ] = False,
 ) -> None:
-    """Tell how a run stands: whether its job runs, is lost or over, how far it has come, and what to do next.
+    """Show the state of a run: whether its job runs, is lost or over, how far it has come, and what to do.
 
     A job is lost if it has not come to its end and no process is left that works on it.
     """
@@ -60,6 +60,7 @@ def status(
 def told(status: Status) -> Iterator[tuple[str, str]]:
     """Yield labelled lines of how a run stands."""
     from mlless.billing.amount import money
+    from mlless.report.account import functions_told
     from mlless.report.wording import count, duration, metrics
 
     yield "run", status.run
@@ -74,6 +75,8 @@ def told(status: Status) -> Iterator[tuple[str, str]]:
         yield "model", f"{metrics(status.best) or 'not scored'}, as it was after step {status.model_step}"
     if status.workers:
         yield "workers", count(status.workers)
+    if functions := functions_told(status.handovers, status.lost):
+        yield "functions", functions
     if status.step is not None:
         yield "time", duration(status.seconds)
     if status.cost is not None:

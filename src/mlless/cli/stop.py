@@ -24,10 +24,10 @@ def stop(
     ],
     within: Annotated[float, typer.Option(help="Seconds to wait for its end.", min=0.0)] = 300.0,
 ) -> None:
-    """End a job in order after the step at hand, detached or not, and keep its model.
+    """End a job in order and keep its model; the run cannot be resumed then.
 
-    The run is then over: it cannot be resumed. The job looks for the request about once a second; in an
-    object store every five seconds.
+    It takes any job, detached or not, and lets it finish the step at hand. The job looks for the request
+    about once a second, in an object store every five seconds.
     """
     from mlless.cli.console import console, say
     from mlless.cli.status import told

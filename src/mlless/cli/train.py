@@ -59,8 +59,8 @@ def train(
     from mlless.driver import plan_job, run_job
     from mlless.locations import place_of
     from mlless.report.account import opening
-    from mlless.report.files import check_run_folder
     from mlless.report.progress import progress
+    from mlless.report.vacancy import check_run_folder
 
     deployment = settings.deployment()
     data = open_dataset(dataset)

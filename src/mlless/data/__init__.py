@@ -1,9 +1,12 @@
-"""From raw files to groups of rows in a folder (partition), and from there to a worker (holding).
+"""Raw rows, data sets, and what a worker reads of them.
 
-``groups`` and ``manifest`` say what a data set is; ``readers`` parse raw formats, ``features`` and
-``hashing`` turn raw columns into features (``layouts`` describes columns); ``partition`` deals rows to
-groups (with ``request``, ``intake``, ``dealing``, ``spool`` and ``staging``); ``dataset`` opens the result;
-``holding`` keeps a worker's groups and makes mini-batches of them (``assembly``). ``synthesis`` makes up raw
-data (``synthetic`` ratings and clicks, ``synthetic_columns``, ``lettering``); ``movielens`` fetches published
-ones (``download``).
+- ``readers`` parse raw formats. ``features`` and ``hashing`` turn raw columns into features, and
+``layout_files``
+  read descriptions of columns.
+- ``partition`` deals rows to groups, with ``request``, ``preparation``, ``dealing``, ``spool`` and
+``staging``.
+- ``groups`` and ``manifest`` say what a data set is. ``dataset`` opens one.
+- ``holding`` keeps a worker's groups and makes mini-batches of them (``assembly``).
+- ``synthesis`` makes up raw data (``synthetic``, ``synthetic_columns``, ``digits``). ``movielens`` fetches
+  published ratings.
 """

@@ -25,17 +25,17 @@ _Kind = TypeVar("_Kind", bound=np.generic)
 def assemble(
     group: Group, begins: Places, ends: Places, shape: Ratings | Clicks
 ) -> RatingsArrays | ClicksArrays:
-    """Return one mini-batch of the rows ``begins[i]:ends[i]`` of a group, or of several that were joined.
+    """Return one mini-batch of the rows ``begins[i]:ends[i]`` of a group, or of several joined groups.
 
-    Ratings are grouped by user, a user's in the order of rows; clicks keep their order. Ids within the
-    mini-batch take 16 bits where that is sure to be enough, else 32.
+    Ratings are grouped by user, and those of a user keep their order. Clicks keep their order. Ids within the
+    mini-batch take 16 bits if that is surely enough, else 32.
 
     Raises
     ------
     DatasetError
-        If the rows are damaged: there are not so many, or they name what ``shape`` does not have.
+        The rows are damaged: there are too few, or they name rows of tables that ``shape`` does not have.
     UsageError
-        If the mini-batch has more than 2**32 - 1 entries.
+        The mini-batch has more than 2**32 - 1 entries.
     """
     try:
         if isinstance(group, RatingsGroup):

@@ -24,10 +24,18 @@ _CURE = "make one with mlless partition SOURCE DEST"
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Dataset:
-    """An open data set.
+    """An open data set, as `mlless.open_dataset` and `mlless.partition` return it.
 
-    ``location`` is for people, ``address`` the same wherever it is read; ``objects`` holds the files of the
-    manifest.
+    Attributes
+    ----------
+    location : str
+        Where it is, as it was given: for messages.
+    manifest : Manifest
+        Counts, shape, files and their checksums.
+    objects : ObjectStore
+        Reads its files.
+    address : str
+        Where it is, in a form that any process can open: an absolute path or a URL.
     """
 
     location: str
@@ -47,9 +55,9 @@ class Dataset:
         return decode_group(self.manifest.kind, data, f"{self.location}/{file.path}")
 
     def groups(self, files: Iterable[File]) -> Iterator[Group]:
-        """Yield the rows in each of ``files``, in their order; from a distant store some are fetched ahead.
+        """Yield the rows in each of ``files``, in the order of the files.
 
-        Files without rows are passed over.
+        From a bucket some files are fetched ahead. Files without rows are passed over.
         """
         files = [file for file in files if file.rows]
         if not self.objects.distant:
@@ -112,7 +120,10 @@ class Dataset:
 
 
 def open_dataset(location: Location) -> Dataset:
-    """Return the data set at ``location``; DatasetError if there is none, or of another version."""
+    """Return the data set at ``location``, a folder or a URL.
+
+    DatasetError if there is none, or one of another version.
+    """
     return dataset_at(place_of(location))
 
 

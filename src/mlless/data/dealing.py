@@ -40,7 +40,7 @@ class Deal(Protocol[R_contra]):
 
 
 def groups_for(rows: int, size: int, most: int, usual: int = GROUPS) -> int:
-    """Return the number of groups for so many rows of so many bytes: at most ``most``, at least 1."""
+    """Return the number of groups for ``rows`` that take ``size`` bytes: from 1 to ``most``."""
     return max(min(max(min(usual, rows // _LEAST_ROWS), -(-size // BOUND)), most), 1)
 
 
@@ -58,7 +58,7 @@ class UserDeal:
 
 @dataclass(frozen=True)
 class RowDeal:
-    """Rows at random: of so many as there are groups, one after the other, each is of another group."""
+    """Deals rows at random: of as many consecutive rows as there are groups, each goes to another group."""
 
     groups: int
     seed: int
@@ -89,9 +89,9 @@ def deal_users(counts: NDArray[np.int64], groups: int) -> Numbers:
 
 
 def cut_users(counts: NDArray[np.int64], groups: int) -> Numbers:
-    """Return the group of each user where users keep their order: each group is of consecutive ones.
+    """Return the group of each user if users keep their order: each group has consecutive users.
 
-    There are at most so many ``groups``, for no group is without ratings.
+    There may be fewer groups than ``groups``, because no group is without ratings.
     """
     ends = np.cumsum(counts)
     places = (2 * ends - counts) * groups // (2 * int(ends[-1]))  # where a user's middle rating lies

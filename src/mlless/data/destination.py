@@ -47,9 +47,9 @@ class Destination:
 
 @contextmanager
 def destination(place: Place, *, overwrite: bool) -> Iterator[Destination]:
-    """Give what it takes to write a data set that is to be at ``place``.
+    """Give the folder and files to write a data set with that is to appear at ``place``.
 
-    On any failure what is there stays as it was. UsageError if it is not to be replaced.
+    If anything fails, the place stays as it was. UsageError if something is there that must not be replaced.
     """
     if isinstance(place, Directory):
         folder = place.path.resolve()

@@ -7,15 +7,13 @@ import re
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from http import HTTPStatus
 from pathlib import Path
 from typing import cast
 
+from mlless.data.progress import ShowProgress
 from mlless.data.staging import writing
 from mlless.errors import ChannelError
-
-Progress = Callable[[float, str], None]
 
 BLOCK = 1 << 18
 TIMEOUT = 30.0  # seconds without a byte
@@ -35,12 +33,12 @@ def read_small(url: str, limit: int = 1 << 16) -> bytes:
         raise _unreachable(url, error) from error
 
 
-def download(url: str, path: Path, progress: Progress) -> None:
-    """Put the file at ``url`` into ``path``; go on with ``path``.part where there is one.
+def download(url: str, path: Path, progress: ShowProgress) -> None:
+    """Put the file at ``url`` into ``path``, and go on with ``path``.part if there is one.
 
-    A part is gone on with only if the server says that the file has not changed since (its entity
-    tag or date is kept beside the part). A connection that breaks is tried anew a few times;
-    ChannelError tells when it is given up, and the part stays for the next time.
+    It goes on with a part only if the server says that the file has not changed since. The entity tag or the
+    date of the part is kept beside it. A broken connection is tried again a few times. After that
+    ChannelError is raised, and the part stays for the next time.
     """
     transfer = _Transfer(url, path, progress)
     failures = 0
@@ -58,7 +56,7 @@ def download(url: str, path: Path, progress: Progress) -> None:
 
 
 class _Transfer:
-    def __init__(self, url: str, path: Path, progress: Progress) -> None:
+    def __init__(self, url: str, path: Path, progress: ShowProgress) -> None:
         self.url, self.path, self.progress = url, path, progress
         self.part = path.with_name(path.name + ".part")
         self.tag = path.with_name(path.name + ".part.tag")

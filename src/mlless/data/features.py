@@ -32,11 +32,22 @@ MISSING: Final = ("", "NA", "N/A", "nan", "NaN", "null", "None", "\\N")  # the t
 
 
 class Layout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which columns of a table of clicks are what, and how its text is laid out.
+    """Which columns of a table of clicks are what.
 
-    ``names`` are those of all columns in order, for text without a header; else None, and the
-    header names them. Parquet names its own columns and has no separator. ``labels`` are the label of
-    no click and that of a click, ``missing`` the texts that stand for a missing value (`MISSING`).
+    Attributes
+    ----------
+    label : str
+        The column of the label.
+    numeric, categorical : tuple of str
+        The columns of numbers, and those of categories. Other columns are not used.
+    separator : str
+        What separates the columns of text. Parquet has none.
+    names : tuple of str, or None
+        The names of all columns in order, for text without a header. None takes the names from the header.
+    labels : tuple of two str
+        The label of no click, and that of a click. By default 0 and 1, -1 and 1, or false and true.
+    missing : tuple of str
+        The texts that stand for a missing value. By default the empty text and usual ones, such as ``NA``.
     """
 
     label: str
@@ -67,7 +78,11 @@ class Layout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class RatingsLayout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which columns of a table of ratings are what: names, or numbers from 1; see `Layout`."""
+    """Which columns of a table of ratings are what.
+
+    ``user``, ``item`` and ``rating`` are names of columns, or numbers from 1. ``separator`` and ``names`` are
+    as in `Layout`.
+    """
 
     user: str | int
     item: str | int

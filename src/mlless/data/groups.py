@@ -143,10 +143,10 @@ def encode_group(group: Group) -> bytes:
 
 
 def decode_group(kind: str, data: bytes | memoryview, where: str) -> Group:
-    """Return the rows of ``kind`` ("ratings" or "clicks") in a safetensors file's bytes, as views of these.
+    """Return the rows in the bytes of a group's safetensors file, as views of these bytes.
 
-    Raises DatasetError, with ``where`` as the place, if the file holds no such rows. Ids are not checked
-    here: whoever follows them does.
+    ``kind`` is "ratings" or "clicks". DatasetError, with ``where`` as the place, if the file holds no such
+    rows. The ids in it are not checked here: the code that uses them checks them.
     """
     try:
         arrays = _views(data)

@@ -37,7 +37,7 @@ def mix(h: Hashes) -> Hashes:
 
 
 def hash_numbers(numbers: NDArray[np.int64], states: Hashes | np.uint64) -> Hashes:
-    """Return the hash of each number: what SplitMix64 gives after so many steps from its state."""
+    """Return the hash of each number: what SplitMix64 gives after that number of steps from its state."""
     return mix(numbers.astype(np.uint64) * np.uint64(_GOLDEN) + states)
 
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal, cast, get_args
 
-from mlless.data.download import BLOCK, Progress, download, read_small
+from mlless.data.download import BLOCK, download, read_small
+from mlless.data.progress import ShowProgress, unseen
 from mlless.data.staging import writing
 from mlless.errors import ChannelError, InputError, UsageError
 
@@ -50,7 +51,19 @@ _ARCHIVES: dict[str, _Archive] = {
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """The files of a data set: its ratings, ready for ``partition``, and the publisher's README."""
+    """The files that `mlless.fetch` has brought.
+
+    Attributes
+    ----------
+    ratings : Path
+        The ratings, which `mlless.partition` reads.
+    readme : Path or None
+        The publisher's README, if it was in the archive.
+    md5 : str
+        The MD5 sum of the archive.
+    checked : bool
+        Whether this sum was compared with the one that the publisher names.
+    """
 
     ratings: Path
     readme: Path | None
@@ -63,15 +76,33 @@ def fetch(
     dest: str | Path | None = None,
     *,
     overwrite: bool = False,
-    progress: Progress = lambda fraction, what: None,
+    progress: ShowProgress = unseen,
     tell: Callable[[str], None] = lambda text: None,
 ) -> Fetched:
-    """Fetch a MovieLens data set into the folder ``dest`` (its name unless given).
+    """Fetch a MovieLens data set from its publisher into a folder.
 
-    ``tell`` is given the publisher's terms before anything is fetched. The archive is compared with
-    the MD5 sum that the publisher keeps beside it, then ratings and README are taken out of it and
-    it is deleted. An interrupted fetch goes on where it stopped. Raises ChannelError where the
-    publisher cannot be reached, InputError where the archive is not what it should be.
+    The archive is compared with the MD5 sum that the publisher keeps beside it. Ratings and README are taken
+    out, and the archive is deleted. A fetch that was interrupted goes on where it stopped.
+
+    Parameters
+    ----------
+    name : str
+        One of ``ml-100k``, ``ml-1m``, ``ml-10m``, ``ml-20m`` and ``ml-latest-small``.
+    dest : str or path, optional
+        The folder. By default it has the name of the data set.
+    overwrite : bool, default False
+        Whether to replace ratings that are there.
+    progress : callable, optional
+        Is called with the share that is done and with what is done just now.
+    tell : callable, optional
+        Is called with the publisher's terms before anything is fetched.
+
+    Raises
+    ------
+    ChannelError
+        The publisher cannot be reached.
+    InputError
+        The archive is not the one that was published.
     """
     if name not in get_args(Name):
         raise UsageError("unknown data set", expected=" or ".join(get_args(Name)), found=repr(name))

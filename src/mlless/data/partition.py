@@ -18,7 +18,6 @@ from mlless.data.destination import Destination, destination
 from mlless.data.features import Layout, RatingsLayout, Scaling
 from mlless.data.findings import Survey, check_two_classes
 from mlless.data.groups import encode_group
-from mlless.data.intake import ClicksIntake, ColumnsIntake, Intake, RatingsIntake
 from mlless.data.manifest import (
     FORMAT,
     IDS,
@@ -30,6 +29,8 @@ from mlless.data.manifest import (
     encode_manifest,
     file_of,
 )
+from mlless.data.preparation import ClicksPreparation, ColumnsPreparation, Preparation, RatingsPreparation
+from mlless.data.progress import ShowProgress, unseen
 from mlless.data.readers import ReadingOptions, Source, Sources, open_source, reading_of
 from mlless.data.request import Request
 from mlless.data.rows import R
@@ -38,7 +39,6 @@ from mlless.errors import InputError, UsageError, warn
 from mlless.locations import Location, place_of
 from mlless.options import knows_options
 
-Progress = Callable[[float | None, str], None]
 Tell = Callable[[str], None]
 
 VALIDATION = 0.1
@@ -59,67 +59,70 @@ def partition(
     like: Location | None = None,
     seed: int = 0,
     overwrite: bool = False,
-    progress: Progress | None = None,
+    progress: ShowProgress | None = None,
     tell: Tell | None = None,
     **reading: Unpack[ReadingOptions],
 ) -> Dataset:
-    """Write the rows of ``source`` in groups to ``dest`` and return it as a data set.
+    """Write the rows of ``source`` in groups to ``dest``, and return the data set.
 
-    ``source`` is a file, a pattern such as ``part-*.csv``, a folder of parts, ``-`` for standard input, or a
-    list of these; ``dest`` a folder, or the URL of a prefix in an object store. A source is read once.
+    A tenth of the rows is held out by default. A source is read once. The same source, options and seed give
+    the same bytes.
 
     Parameters
     ----------
-    format
-        ``ratings``, ``libsvm``, ``criteo`` or ``columns``; found from the source's name and content
-        unless given.
-    features
-        The number of features of clicks: for LIBSVM all, the largest index plus one unless given;
-        for columns those that categories are hashed into, 2^18 unless given.
-    columns
-        What the columns of a table are: a TOML file as in ``mlless.data.layouts``, or what is in it. Those
-        of clicks are guessed, and those of ratings known by their usual names, unless given.
-    numeric
-        How numeric columns are scaled: ``standard`` (default) or ``minmax``, see `FeatureMap`.
-    hash_seed
+    source : str, path, or a list of these
+        A file, a pattern such as ``part-*.csv``, a folder of parts, a URL, or ``-`` for standard input.
+    dest : str or path
+        A folder, or the URL of a prefix in an object store.
+    format : {"ratings", "libsvm", "criteo", "columns"}, optional
+        What the source holds. By default it is found from its name and content.
+    features : int, optional
+        The number of features of clicks. For LIBSVM the default is the largest index plus one. For tables it
+        is the number of features that categories are hashed into, 2^18 by default.
+    columns : str, path, Layout or RatingsLayout, optional
+        What the columns of a table are: a TOML file that describes them, or its content. By default columns
+        of ratings are known by their usual names, and columns of clicks are guessed.
+    numeric : {"standard", "minmax"}, optional
+        How numeric columns are scaled, see `mlless.data.features.FeatureMap`. The default is ``standard``.
+    hash_seed : int, default 0
         Another seed hashes categories to other features.
-    validation
-        The share of rows held out, 0.1 unless given; 0 with ``like``.
-    like
-        A data set whose ids, scales and features hold for this one too: a test set.
-    seed
-        Decides the groups and the order of the rows. The same source, options and seed give the same bytes.
-    overwrite
-        Replace ``dest`` if it is a data set.
-    progress
-        Called with the share of the work that is done, None where it is not known, and what is being done.
-    tell
-        Called with what is guessed; a warning unless given.
-    reading
-        How rows are to be read, where the source does not say it: the fields of `Reading`, such as
-        ``user_column`` or ``skip_malformed``.
+    validation : float, optional
+        The share of rows that is held out. The default is 0.1, and 0 with ``like``.
+    like : str or path, optional
+        A data set whose ids, scales and features this one is to have, too: makes a test set.
+    seed : int, default 0
+        Decides the groups and the order of the rows.
+    overwrite : bool, default False
+        Whether to replace ``dest`` if it is a data set.
+    progress : callable, optional
+        Is called with the share that is done, None if it is not known, and with what is done just now.
+    tell : callable, optional
+        Is called with each guess about the columns. By default a guess is a warning.
+    **reading
+        How rows are to be read, where the source does not say it: the attributes of
+        `mlless.data.readers.Reading`, such as ``user_column`` or ``skip_malformed``.
     """
     place = place_of(dest)
     model = open_dataset(like) if like is not None else None
     request = Request(format, features, columns, numeric, hash_seed, model, reading_of(reading), tell or warn)
     origin = request.settled(open_source(source, format=request.format))
     options = _options(validation, seed, model)
-    intake = request.intake(origin)
+    preparation = request.preparation(origin)
     with destination(place, overwrite=overwrite) as target:
         kept = [("the source", part.address) for part in origin.parts]
         kept += [("the data set of --like", model.address)] if model else []
         for name, address in kept:
             if f"{address}/".startswith(f"{place.address}/"):
                 raise UsageError(f"{name} would be replaced", where=address, cure="choose another DEST")
-        job = _Partitioning(origin, target, options, progress or _silent)
+        job = _Partitioning(origin, target, options, progress or unseen)
         # Calls that look alike: a type variable cannot stand for a union.
-        match intake:
-            case RatingsIntake():
-                job.run(intake)
-            case ClicksIntake():
-                job.run(intake)
-            case ColumnsIntake():
-                job.run(intake)
+        match preparation:
+            case RatingsPreparation():
+                job.run(preparation)
+            case ClicksPreparation():
+                job.run(preparation)
+            case ColumnsPreparation():
+                job.run(preparation)
     return dataset_at(place)
 
 
@@ -145,22 +148,24 @@ def _options(validation: float | None, seed: int, like: Dataset | None) -> _Opti
 class _Partitioning:
     """The two passes over one source."""
 
-    def __init__(self, source: Source, target: Destination, options: _Options, progress: Progress) -> None:
+    def __init__(
+        self, source: Source, target: Destination, options: _Options, progress: ShowProgress
+    ) -> None:
         self.source, self.options, self.progress = source, options, progress
         self.spool_folder = target.work / "spool"
         self.files = target.files
         self.survey = Survey(judges=options.like is not None)
         self._read = self._skipped = self._unlabelled = 0
 
-    def run(self, intake: Intake[R]) -> None:
+    def run(self, preparation: Preparation[R]) -> None:
         """Write the data set."""
-        spool = Spool(self.spool_folder, intake.rows, self.options.seed, BOUND)
-        self._collect(intake, spool)
+        spool = Spool(self.spool_folder, preparation.rows, self.options.seed, BOUND)
+        self._collect(preparation, spool)
         held_out = spool.hold_out(round(spool.rows * self.options.validation))
         self._check_rows(spool.rows, held_out)
-        intake.settle(spool.training())
-        train, validation = self._write(intake, spool)
-        ids, shape = intake.ids(), intake.shape()
+        preparation.settle(spool.training())
+        train, validation = self._write(preparation, spool)
+        ids, shape = preparation.ids(), preparation.shape()
         seen = self.survey.findings(
             shape,
             validation=self.options.validation,
@@ -175,17 +180,17 @@ class _Partitioning:
             train=train,
             validation=validation if held_out else (),
             ids=self._put(IDS, ids, 0) if ids is not None else None,
-            notes=(*seen, *intake.findings()) if self.options.like is None else tuple(seen),
+            notes=(*seen, *preparation.findings()) if self.options.like is None else tuple(seen),
         )
         if self.options.like is None:
             check_two_classes(manifest, self.source.name)
         self.files.put(MANIFEST, encode_manifest(manifest))
         self.progress(1.0, "done")
 
-    def _collect(self, intake: Intake[R], spool: Spool[R]) -> None:
+    def _collect(self, preparation: Preparation[R], spool: Spool[R]) -> None:
         """Pass 1."""
-        for chunk in intake.chunks():
-            spool.add(intake.note(chunk))
+        for chunk in preparation.chunks():
+            spool.add(preparation.note(chunk))
             self._skipped += chunk.skipped
             self._unlabelled += chunk.unlabelled
             self._read = chunk.done
@@ -204,25 +209,29 @@ class _Partitioning:
             raise UsageError(
                 "no rows are left for training",
                 where=where,
-                found=f"{rows} rows, {held_out} of them for validation",
+                found=f"all of {rows} for validation",
                 cure="give a smaller --validation",
             )
 
-    def _write(self, intake: Intake[R], spool: Spool[R]) -> tuple[tuple[File, ...], tuple[File, ...]]:
+    def _write(
+        self, preparation: Preparation[R], spool: Spool[R]
+    ) -> tuple[tuple[File, ...], tuple[File, ...]]:
         """Pass 2: return a file for each group's rows to train on, and one for its held-out rows."""
         files: dict[str, list[File]] = {"train": [], "validation": []}
         done = 0
-        for number, parts in enumerate(spool.dealt(intake.deal(spool.rows, spool.size, self.options.seed))):
+        for number, parts in enumerate(
+            spool.dealt(preparation.deal(spool.rows, spool.size, self.options.seed))
+        ):
             for part, rows in zip(files, parts, strict=True):
-                files[part].append(self._put_rows(intake, rows, f"{part}/{number:06d}", part == "train"))
+                files[part].append(self._put_rows(preparation, rows, f"{part}/{number:06d}", part == "train"))
                 done += len(rows)
             self.progress(_PASS_1 + (1 - _PASS_1) * done / spool.rows, "writing")
         return tuple(files["train"]), tuple(files["validation"])
 
-    def _put_rows(self, intake: Intake[R], rows: R, stem: str, training: bool) -> File:
+    def _put_rows(self, preparation: Preparation[R], rows: R, stem: str, training: bool) -> File:
         if not len(rows):
             return NO_FILE
-        group = intake.group(rows, training)
+        group = preparation.group(rows, training)
         self.survey.add(group, held_out=not training)
         return self._put(stem, encode_group(group), len(group))
 
@@ -243,7 +252,3 @@ class _Partitioning:
             skipped=self._skipped,
             unlabelled=self._unlabelled,
         )
-
-
-def _silent(fraction: float | None, what: str) -> None:
-    """Report nothing."""

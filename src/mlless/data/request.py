@@ -1,4 +1,4 @@
-"""What a source is to be taken for: from the options of ``partition`` to the intake that reads it."""
+"""What a source is taken for: from the options of ``partition`` to the preparation that reads it."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from mlless.data.features import (
     RatingsLayout,
     Scaling,
 )
-from mlless.data.intake import ClicksIntake, ColumnsIntake, RatingsIntake
-from mlless.data.layouts import layout_text, read_layout
+from mlless.data.layout_files import layout_text, read_layout
 from mlless.data.manifest import Clicks
+from mlless.data.preparation import ClicksPreparation, ColumnsPreparation, RatingsPreparation
 from mlless.data.readers import Reading, Source, first_rows
 from mlless.data.readers.guess_clicks import guess_layout
 from mlless.data.readers.plan import doubt, perhaps_not_ratings
@@ -97,7 +97,7 @@ class Request:
         )
         return replace(source, format="columns")
 
-    def intake(self, source: Source) -> RatingsIntake | ClicksIntake | ColumnsIntake:
+    def preparation(self, source: Source) -> RatingsPreparation | ClicksPreparation | ColumnsPreparation:
         """Return what reads ``source`` as asked; UsageError if the options do not go together."""
         kind = "ratings" if source.format == "ratings" else "clicks"
         if self.like and self.like.manifest.kind != kind:
@@ -106,7 +106,7 @@ class Request:
                 "a data set of the other kind", where=self.like.location, expected=kind, found=found
             )
         if source.format in ("criteo", "columns"):
-            return ColumnsIntake(source, self._feature_map(source), self.reading)
+            return ColumnsPreparation(source, self._feature_map(source), self.reading)
         if self.columns or self.numeric or self.hash_seed:
             raise UsageError(
                 "--columns, --numeric and --hash-seed are for tables of clicks",
@@ -117,12 +117,12 @@ class Request:
             if self.features is not None:
                 raise UsageError("--features is for clicks", where=source.name, found="ratings")
             sure = self.format is not None or self.like is not None
-            return RatingsIntake(source, self.like, self.reading, sure)
+            return RatingsPreparation(source, self.like, self.reading, sure)
         if self.features is not None:
             if self.like:
                 raise UsageError("--features comes from the data set of --like", cure="give only one of them")
             _check_features(self.features, MOST_FEATURES)
-        return ClicksIntake(source, self.features, self._known, self.reading)
+        return ClicksPreparation(source, self.features, self._known, self.reading)
 
     def _feature_map(self, source: Source) -> FeatureMap:
         """Return how the columns become features, without scales where these are still to be learned."""

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
+from mlless.data.progress import ShowProgress
 from mlless.data.staging import writing
-from mlless.data.synthetic import Progress, write_ratings
+from mlless.data.synthetic import write_ratings
 from mlless.data.synthetic_columns import write_columns
 from mlless.errors import UsageError
 
@@ -36,7 +37,21 @@ _SHAPES: dict[str, _Shape] = {
 
 @dataclass(frozen=True, slots=True)
 class Synthesis:
-    """A file that was made up: ``floor`` is the ``metric`` of the model behind it."""
+    """A file of made-up rows, as `mlless.synthesize` writes it.
+
+    Attributes
+    ----------
+    path : Path
+        The file.
+    kind : str
+        What its rows are shaped like.
+    rows : int
+        How many there are.
+    metric : {"rmse", "log_loss"}
+        The metric of ``floor``.
+    floor : float
+        How well the model itself does that the rows were made from. No training gets below it on new rows.
+    """
 
     path: Path
     kind: Kind
@@ -52,13 +67,26 @@ def synthesize(
     rows: int | None = None,
     seed: int = 0,
     overwrite: bool = False,
-    progress: Progress | None = None,
+    progress: ShowProgress | None = None,
 ) -> Synthesis:
-    """Write made-up raw data to the file ``dest``, packed if it is named ``.gz``; the seed decides the bytes.
+    """Write made-up raw rows to the file ``dest``.
 
-    ``ml-1m``, ``ml-10m`` and ``ml-20m`` have the users, items and ratings of those MovieLens sets, as
-    CSV. With other ``rows`` users and items change with the square root, so that the share of pairs
-    that are rated stays. ``criteo`` is a million rows of Criteo's layout unless told otherwise.
+    Parameters
+    ----------
+    kind : {"ml-1m", "ml-10m", "ml-20m", "criteo"}
+        What the rows are shaped like. The first three are CSV with the users, items and ratings of that
+        MovieLens set. The last one is Criteo's layout of clicks.
+    dest : str or path
+        The file. It is packed if its name ends in ``.gz``.
+    rows : int, optional
+        How many. By default as many as the real set has, and a million for ``criteo``. Users and items change
+        with the square root, so the share of pairs that are rated stays.
+    seed : int, default 0
+        The same kind, rows and seed give the same bytes.
+    overwrite : bool, default False
+        Whether to replace a file that is there.
+    progress : callable, optional
+        Is called with the share that is done and with what is done just now.
     """
     path = Path(dest)
     if kind not in get_args(Kind):
@@ -80,7 +108,7 @@ def synthesize(
     return replace(made, path=path)
 
 
-def _write(kind: Kind, path: Path, rows: int | None, seed: int, progress: Progress | None) -> Synthesis:
+def _write(kind: Kind, path: Path, rows: int | None, seed: int, progress: ShowProgress | None) -> Synthesis:
     if kind == "criteo":
         wanted = rows or CRITEO_ROWS
         return Synthesis(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gzip
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -16,15 +16,14 @@ from typing import BinaryIO, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from mlless.data.lettering import lines, tenths, whole
+from mlless.data.digits import lines, tenths, whole
+from mlless.data.progress import ShowProgress
 from mlless.data.staging import writing
 from mlless.errors import UsageError
 
 _BLOCK = 1 << 17  # rows (of ratings) or entries (of clicks) made at a time
 _HIGHEST = 5.0
 _ROUNDS = 20
-
-Progress = Callable[[float, str], None]
 
 
 def write_ratings(
@@ -37,7 +36,7 @@ def write_ratings(
     noise: float = 0.5,
     step: float = 0.5,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: ShowProgress | None = None,
 ) -> float:
     """Write ratings in MovieLens' CSV form and return the RMSE of the model behind them.
 

@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from mlless.data.digits import hexadecimal, lines, whole
 from mlless.data.hashing import mix
-from mlless.data.lettering import hexadecimal, lines, whole
-from mlless.data.synthetic import Progress, text_file
+from mlless.data.progress import ShowProgress
+from mlless.data.synthetic import text_file
 from mlless.errors import UsageError
 
 ROWS = 1 << 15  # made at a time
@@ -28,7 +29,9 @@ _SHARE = 0.25  # of label 1
 _PRECISION = 2.0**-53
 
 
-def write_columns(path: str | Path, *, rows: int, seed: int = 0, progress: Progress | None = None) -> float:
+def write_columns(
+    path: str | Path, *, rows: int, seed: int = 0, progress: ShowProgress | None = None
+) -> float:
     """Write clicks in Criteo's layout and return the log loss of the model behind them.
 
     The log-odds of a click are a sum of the logarithms of the numbers, of an amount for each missing

@@ -35,21 +35,23 @@ def quietly(spec: JobSpec, elapsed: float) -> AbstractContextManager[Listener]:
 
 
 def attach(run: Location, *, verbose: bool = True, listen: Listener = _silent) -> Run:
-    """Follow a job until it ends, detached or not. A Ctrl-C leaves it alone, and raises KeyboardInterrupt.
+    """Follow a job until it ends, detached or not, and return its run.
+
+    A Ctrl-C raises KeyboardInterrupt and leaves the job alone.
 
     Parameters
     ----------
     run : str or path
-        The run's folder or URL. Of one that is over all is told at once.
+        The folder or URL of the run. If it has ended already, its whole history is shown at once.
     verbose : bool, default True
-        Tell how it goes, as ``mlless.train`` does.
+        Whether to show how it goes, as `mlless.train` does.
     listen : callable
-        Hears of every step, of those so far as well: it is called with its ``StepRecord``.
+        Is called with the `StepRecord` of every step, also of the steps so far.
 
     Returns
     -------
     Run
-        Where the files are, and the summary.
+        The run, with its summary.
 
     Raises
     ------

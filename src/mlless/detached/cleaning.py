@@ -14,31 +14,32 @@ from mlless.report.underway import STOP, UNDERWAY, read_underway
 
 
 def clean(run: Location, *, store: str | None = None, bus: str | None = None) -> list[str]:
-    """Remove what a lost job has left: processes, keys, queues, its folder of updates, half-written files.
+    """Remove what a lost job has left behind, and return what was removed.
 
-    The model, its history, its summary and its checkpoint stay.
+    That is processes, keys, queues, its folder of updates, and half-written files. The model, its history,
+    its summary and its checkpoint stay.
 
     Parameters
     ----------
     run : str or path
-        The run's folder or URL.
+        The folder or URL of the run.
     store, bus : str, optional
-        The addresses of the job's servers, as ``mlless.train`` was given them. They are needed where they
-        hold passwords, for these are not recorded. Addresses of other servers are passed over.
+        The addresses of the job's servers, as `mlless.train` was given them. They are needed if they hold
+        passwords, because passwords are not recorded. Addresses of other servers are ignored.
 
     Returns
     -------
     list of str
-        What was removed, in words; nothing of a run that has come to its end.
+        What was removed, in words. It is empty for a run that has come to its end.
 
     Raises
     ------
     UsageError
-        The job is alive, or was at work on another machine whose files and processes are out of reach.
+        The job is alive, or its files and processes are on another machine.
     DatasetError
         There is no run.
     ChannelError
-        A server cannot be reached. What else is to be removed may be removed by then; try again.
+        A server cannot be reached. Other things may have been removed by then; try again.
     """
     place = place_of(run)
     given, cure = Deployment(store=store or EMBEDDED, bus=bus), f"end it first: mlless stop {place}"

@@ -1,12 +1,12 @@
-"""The supervisor of a detached job as a function of Lithops, and who calls it.
+"""The supervisor of a detached job as a function of Lithops, and its caller.
 
-It leads the job as the process of ``supervising.py`` does. Shortly before its time limit it suspends the job
-at a checkpoint and calls its successor by itself, so that the machine where the job was started is not
-needed. Who calls is a guardian. It holds what Lithops needs of a call, and on a cloud it may be gone once the
-call is made.
+The function leads the job as the process of ``supervising.py`` does. Shortly before its time limit it
+suspends the job at a checkpoint and calls its successor by itself. So the machine where the job was started
+is not needed. The caller is a guardian. It holds what Lithops needs of a call, and on a cloud it may end once
+the call is made.
 
-What the function prints is appended to ``job.log`` in the run's place at its end. An answer for who waits is
-an object there, too.
+What the function prints is appended to ``job.log`` in the run's place at its end. Its answer to a caller that
+waits is an object there, too.
 """
 
 from __future__ import annotations

@@ -24,9 +24,9 @@ from mlless.errors import DeadlineExceeded, JobError, MLLessError, UsageError
 from mlless.job import Deadlines, JobSpec
 from mlless.locations import Directory, Location, Place, place_of
 from mlless.options import declared, made, takes_options
-from mlless.report.files import check_run_folder
 from mlless.report.lease import new_holder
 from mlless.report.underway import LOG, is_alive
+from mlless.report.vacancy import check_run_folder, make_run_folder
 from mlless.runtimes.hosted import module_command
 from mlless.runtimes.lithops import LithopsRuntime
 from mlless.train_options import TrainOptions
@@ -39,33 +39,33 @@ _START = 60.0  # seconds beyond those that workers have: for Python to start
 def detach(
     dataset: Location | Dataset, *, out: Location, overwrite: bool = False, **options: Unpack[TrainOptions]
 ) -> Status:
-    """Train as ``mlless.train`` does, in processes that outlive this one; return once the job is under way.
+    """Train as `mlless.train` does, in processes that outlive this one; return once the job is under way.
 
-    ``mlless.status(out)``, ``mlless.attach(out)`` and ``mlless.stop(out)`` go on with it, from anywhere that
-    reaches ``out``. What the job prints is in the file ``job.log`` there.
+    `mlless.status`, `mlless.attach` and `mlless.stop` take its run, from any machine that reaches ``out``.
+    What the job prints is in the file ``job.log`` there.
 
     Parameters
     ----------
     dataset : str, path or Dataset
-        The data set's folder, or the URL of its prefix in an object store.
+        The folder of the data set, or the URL of its prefix in an object store.
     out : str or path
-        The run's folder or URL.
+        The folder or URL for the run.
     overwrite : bool, default False
         Whether to replace a run that is there.
     **options
-        See below. Only what is given here counts: settings in files and variables are for the command line.
+        See below. Settings in files and variables do not count: they are for the command line.
 
     Returns
     -------
     Status
-        How the run stands.
+        The state of the run.
 
     Raises
     ------
     UsageError
-        What was asked for does not fit the data set, or does not go together.
+        The request does not fit the data set, or its options do not go together.
     MLLessError
-        The job has failed before it was under way; the exit code says how.
+        The job failed before it was under way; the exit code says how.
     """
     wishes, deployment = made(Wishes, options), made(Deployment, options)
     data = dataset if isinstance(dataset, Dataset) else open_dataset(dataset)
@@ -96,6 +96,7 @@ def launch(
             where=str(out),
             cure="choose another --out, or end that job with mlless stop",
         )
+    make_run_folder(out)  # for its log
     log = log_of(out)
     order = Order(
         out=out.address,
@@ -111,9 +112,9 @@ def launch(
 
 
 def begin(order: Order, within: float, log: str) -> None:
-    """Start the guardian of an order, which prints into ``log``; return once it says that all is well.
+    """Start the guardian of an order, which prints into ``log``; return once it reports that all is well.
 
-    DeadlineExceeded if that takes more than ``within`` so many seconds, or the error that it tells.
+    DeadlineExceeded if that takes more than ``within`` seconds, or the error that the guardian reports.
     """
     heard, told = os.pipe()
     try:

@@ -15,12 +15,14 @@ from mlless.locations import Place, Prefix, place_of
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """Run this ``job``, its files at ``out``, what it prints in the file ``log``.
+    """What a guardian is asked to run.
 
-    Without a job the run that is there is resumed, with what is said ``anew`` by name; its data set may have
-    been moved. So many supervisors have begun before: ``number``. ``losses`` tells of those that were killed,
-    a line each. All hold the run's lease as this ``holder``. Who waits for it to be ``called`` does not wait
-    for it to be under way. One that is a function has so many seconds, its ``limit``.
+    This is the ``job``, with its files at ``out`` and its output in the file ``log``. Without a job the run
+    that is there is resumed, with the options ``anew`` by name and, if it was moved, with its data set at
+    ``dataset``. ``number`` counts the supervisors that have begun before, and ``losses`` has a line for each
+    that was killed. All of them hold the run's lease as this ``holder``. A caller that waits for it to be
+    ``called`` does not wait for it to be under way. A supervisor that is a function may take ``limit``
+    seconds.
     """
 
     out: str

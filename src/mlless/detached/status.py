@@ -17,16 +17,40 @@ State = Literal["starting", "running", "lost", "finished", "failed"]
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
-    """How a run stands.
+    """The state of a run, as `mlless.status` returns it.
 
-    ``state`` is ``lost`` where the job has not come to an end and no process is left that works on it.
-    ``step`` and ``epoch`` are those of the last step that is known, None and 0 before the first; ``heldout``
-    is of the newest evaluation and ``best`` the best so far, or, of a run that is over, that of its model.
-    ``seconds`` are those of training, ``cost`` is in dollars and None without a tariff. ``stop_reason`` and
-    ``error`` are those of ``Summary`` once the run is over. One that is lost or has failed is resumed from
-    the step of its ``checkpoint``, None without one; where it ran that takes these ``options``. ``job`` is
-    what a job that is under way or lost says of itself, its process, machine and log included. ``train_loss``
-    is that of the last step, bytes and what became of functions are sums over the steps, as in ``Summary``.
+    Attributes
+    ----------
+    run : str
+        Its folder or URL.
+    state : {"starting", "running", "lost", "finished", "failed"}
+        ``lost`` means that the job has not come to an end, and no process is left that works on it.
+    step, epoch : int or None, float
+        The last step that is known, None before the first one, and passes over the data so far.
+    epochs : int
+        Passes over the data at most.
+    heldout, best : dict of float
+        The held-out metrics of the newest evaluation, and of the best model so far.
+    model_step : int
+        The steps that this model has behind it; 0 if there is none.
+    workers : int
+        Workers that took part in the last step.
+    seconds : float
+        Seconds of training.
+    cost : float or None
+        The bill so far in dollars, if there is a tariff.
+    stop_reason, error : str or None
+        Why the run ended, and with which error.
+    checkpoint : int or None
+        The step from which a run that is lost or has failed is resumed; None starts it again.
+    options : tuple of str
+        The options with which ``mlless resume`` runs it where it ran, without passwords.
+    job : Underway or None
+        The job itself while it is under way or lost: its process, machine and log.
+    train_loss : float or None
+        The average of the training loss at the last step.
+    bytes_published, bytes_read, bytes_fetched, handovers, lost : int
+        Sums over the steps, as in `Summary`.
     """
 
     run: str
@@ -54,12 +78,19 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def status(run: Location) -> Status:
-    """Return how a run stands; of any run, whether it runs on this machine or elsewhere.
+    """Return the state of a run: how its job stands, how far it has come, and how good its model is.
+
+    It may run on this machine or elsewhere, detached or not.
 
     Parameters
     ----------
     run : str or path
-        The run's folder or URL.
+        The folder or URL of the run.
+
+    Returns
+    -------
+    Status
+        The state.
 
     Raises
     ------

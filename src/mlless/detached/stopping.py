@@ -15,7 +15,9 @@ _LOOK = 0.2  # seconds between two looks
 
 
 def stop(run: Location, *, within: float = PATIENCE) -> Status:
-    """End a job in order after the step at hand; it keeps its model, as after a Ctrl-C.
+    """End a job in order, keep its model, and return the state of its run.
+
+    The job finishes the step at hand. The run has then come to its end and cannot be resumed.
 
     Parameters
     ----------
@@ -27,16 +29,16 @@ def stop(run: Location, *, within: float = PATIENCE) -> Status:
     Returns
     -------
     Status
-        How the run stands now that the job is over.
+        The state of the run after its end.
 
     Raises
     ------
     UsageError
-        No job is at work on this run.
+        No job works on this run.
     DeadlineExceeded
-        It has not ended in time; the request stands.
+        The job has not ended in time. It still will, because the request stays.
     WorkerLost
-        It was killed before it came to its end.
+        The job was killed before it came to its end.
     """
     place = place_of(run)
     before = status(run)

@@ -113,9 +113,9 @@ def _run(order: Order, detached: Detached, tell: Tell, within: float | None) -> 
 
 
 def _left(order: Order, stack: ExitStack) -> Left | None:
-    """Return what is left of the run, if it is to be resumed and can be.
+    """Return what is left of the run, if it can be resumed.
 
-    One whose checkpoint is gone, or damaged, starts anew.
+    A run whose checkpoint is gone or damaged starts again.
     """
     if order.job is not None and not order.number:
         return None

@@ -71,7 +71,7 @@ def dataset_in(data: Data, y: Any = None) -> Dataset | None:
 
 
 class FitEnd(NamedTuple):
-    """How one training ended, after so many epochs, and with which model."""
+    """How one training ended: the reason, the epochs it took, and its model."""
 
     stop_reason: str
     epochs: float

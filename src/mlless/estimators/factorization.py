@@ -90,7 +90,10 @@ class MatrixFactorization(RegressorMixin, Trained):
 
     @with_callbacks
     def fit(self, X: Data, y: Any = None) -> Self:
-        """Train on the ratings ``y`` of the pairs ``X``; a sparse matrix or a data set needs no ``y``."""
+        """Train on the ratings ``y`` of the pairs ``X``, and return the estimator.
+
+        ``X`` may also be a sparse matrix or a partitioned data set, without ``y``.
+        """
         wishes, goes_on = self._wishes(), self._goes_on(partial=False)
         found = dataset_in(X, y)
         if found is None or goes_on:
@@ -110,9 +113,10 @@ class MatrixFactorization(RegressorMixin, Trained):
 
     @with_callbacks
     def partial_fit(self, X: Data, y: Any = None, *, max_iter: int = recipes.PARTIAL_EPOCHS["mf"]) -> Self:
-        """Go on training on more ratings, for 6 epochs unless said otherwise, in this process.
+        """Go on training on more ratings, in this process, and return the estimator.
 
-        New users and items grow the tables. The scale stays that of the first ratings, its limits grow.
+        It takes ``max_iter`` epochs over them. New users and items grow the tables. The scale stays that of
+        the first ratings, and its limits grow.
         """
         wishes = self._wishes(max_iter=max_iter, n_iter_no_change=None, workers=1)
         self._learn(X, y, wishes, self._goes_on(partial=True), partial=True)
@@ -180,11 +184,11 @@ class MatrixFactorization(RegressorMixin, Trained):
         }
 
     def predict(self, X: Data) -> Floats:
-        """Return the rating of each pair of user and item.
+        """Return the predicted rating of each pair of a user and an item.
 
-        An unknown user or item contributes nothing: what remains is the other's bias, or the mean.
-        A sparse matrix is refused. It names a user by a row, and whoever takes rows out of it, as
-        cross-validation does, numbers them anew: the user of row 5 is another one then.
+        An unknown user or item contributes nothing. The prediction is then the mean plus the bias of the
+        other one, and the mean alone where both are unknown. A sparse matrix is refused: its rows name users
+        by their places, and a split of rows, as in cross-validation, changes the places.
         """
         check_is_fitted(self)
         if scipy.sparse.issparse(X):
@@ -195,8 +199,8 @@ class MatrixFactorization(RegressorMixin, Trained):
     def score(self, X: Data, y: Any = None, sample_weight: Any = None) -> float:
         """Return R2, the share of the ratings' variance that is explained, as regressors do.
 
-        ``X`` are pairs as in `predict`, or a data set without ``y``. For the root mean squared error
-        use ``scoring="neg_root_mean_squared_error"``, or ``heldout_``.
+        ``X`` are pairs as in `predict`, or a data set without ``y``. For the root mean squared error use
+        ``scoring="neg_root_mean_squared_error"``, or ``heldout_``.
         """
         found = dataset_in(X, y)
         if found is not None:
@@ -205,12 +209,23 @@ class MatrixFactorization(RegressorMixin, Trained):
         return float(super().score(X, y, sample_weight))
 
     def recommend(self, users: ArrayLike, n: int = 10, *, exclude_seen: bool = True) -> tuple[Ids, Floats]:
-        """Return the ``n`` best items of each of the ``users``, best first, and their scores.
+        """Return the ``n`` best items of each user, best first, and their scores.
 
-        Both have a row for each user. A score is the predicted rating before it is brought into the scale of
-        the ratings. Items rated in training are left out with ``exclude_seen``; where fewer than ``n`` are
-        left, ids end in -1 (in "" where ids are text) and scores in NaN. An unknown user gets the items that
-        are best for everyone, those of the highest bias.
+        Parameters
+        ----------
+        users : id or sequence of ids
+            An unknown user gets the items of the highest bias: those that are best for everyone.
+        n : int, default 10
+            How many items a user gets.
+        exclude_seen : bool, default True
+            Whether to leave out the items that the user has rated in training.
+
+        Returns
+        -------
+        items, scores : array, array
+            A row for each user. A score is the predicted rating before it is clipped to the scale of the
+            ratings. Where fewer than ``n`` items are left, ids end in -1 (in "" where ids are text) and
+            scores in NaN.
         """
         check_is_fitted(self)
         with as_value_error():
@@ -219,7 +234,7 @@ class MatrixFactorization(RegressorMixin, Trained):
             return predictor.recommend(users, n, exclude_seen=seen)
 
     def save(self, path: str | Path) -> None:
-        """Write the model into the folder ``path``, for ``load`` here and for `mlless.load`; no pickle."""
+        """Write the model into the folder ``path``, for `load` and for `mlless.load`; nothing is pickled."""
         check_is_fitted(self)
         extras: dict[str, NDArray[np.generic]] = {}
         try:
@@ -231,10 +246,10 @@ class MatrixFactorization(RegressorMixin, Trained):
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Return the estimator in the folder ``path``, or one with the model of a run of `mlless train`.
+        """Return the estimator that was saved in the folder ``path``, or one with the model of a run.
 
-        What users have seen is in the folder if ``save`` has written it. For a run it is read from its data
-        set when it is asked for, if that is still there and the same.
+        For a run of `mlless.train`, ``recommend`` reads what users have rated from the data set of the run.
+        That works only if the data set is still there and the same.
         """
         estimator, artifact, _ = cls._load(path)
         model = artifact.description.model

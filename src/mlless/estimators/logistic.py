@@ -20,9 +20,9 @@ from mlless import recipes
 from mlless.data.dataset import Dataset
 from mlless.data.features import FeatureMap
 from mlless.data.findings import check_two_classes
-from mlless.data.intake import with_scales
 from mlless.data.manifest import Clicks
 from mlless.data.memory import clicks_in_memory
+from mlless.data.preparation import with_scales
 from mlless.estimators.base import Data, Trained, as_value_error, dataset_in
 from mlless.estimators.callbacks import with_callbacks
 from mlless.estimators.frames import classes_of, columns_of, rows_of_frame, with_labels
@@ -84,9 +84,10 @@ class LogisticRegression(ClassifierMixin, Trained):
 
     @with_callbacks
     def fit(self, X: Data, y: Any = None, sample_weight: Any = None) -> Self:
-        """Train on rows ``X`` with labels ``y`` of two classes, or on a partitioned data set without ``y``.
+        """Train on rows ``X`` with labels ``y`` of two classes, and return the estimator.
 
-        A row with a weight of 2 counts like two rows.
+        ``X`` may also be a partitioned data set, without ``y``. A row with a weight of 2 counts like two
+        rows.
         """
         wishes, goes_on = self._wishes(), self._goes_on(partial=False)
         if not goes_on:
@@ -105,9 +106,10 @@ class LogisticRegression(ClassifierMixin, Trained):
         *,
         max_iter: int = recipes.PARTIAL_EPOCHS["lr"],
     ) -> Self:
-        """Go on training on rows ``X``, for one epoch unless said otherwise, in this process.
+        """Go on training on more rows, in this process, and return the estimator.
 
-        ``classes`` names both classes in the first call if ``y`` does not hold both.
+        It takes ``max_iter`` epochs over them. ``classes`` names both classes in the first call if ``y`` does
+        not hold both.
         """
         wishes = self._wishes(max_iter=max_iter, n_iter_no_change=None, workers=1)
         if self.class_weight == "balanced":
@@ -242,18 +244,18 @@ class LogisticRegression(ClassifierMixin, Trained):
         return np.column_stack([1.0 - positive, positive])
 
     def predict_log_proba(self, X: Data) -> Doubles:
-        """Return the logarithm of ``predict_proba``, exact where that is near 0."""
+        """Return the logarithm of ``predict_proba``; it is exact also for tiny probabilities."""
         margins = self.decision_function(X)
         return np.column_stack([-np.logaddexp(0.0, margins), -np.logaddexp(0.0, -margins)])
 
     def predict(self, X: Data) -> NDArray[Any]:
-        """Return the likelier class of each row."""
+        """Return the more probable class of each row."""
         positive = self.decision_function(X) > 0
         chosen: NDArray[Any] = self.classes_[positive.astype(np.intp)]
         return chosen
 
     def save(self, path: str | Path) -> None:
-        """Write the model into the folder ``path``, for ``load`` here and for `mlless.load`; no pickle."""
+        """Write the model into the folder ``path``, for `load` and for `mlless.load`; nothing is pickled."""
         check_is_fitted(self)
         names, weights = getattr(self, "feature_names_in_", None), self.class_weight
         by_class = weights.items() if isinstance(weights, Mapping) else ()
@@ -267,7 +269,7 @@ class LogisticRegression(ClassifierMixin, Trained):
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Return the estimator in the folder ``path``, or one with the model of a run of `mlless train`."""
+        """Return the estimator that was saved in the folder ``path``, or one with the model of a run."""
         estimator, artifact, notes = cls._load(path)
         model = artifact.description.model
         assert isinstance(model, Logistic)

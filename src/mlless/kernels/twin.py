@@ -344,11 +344,11 @@ def _put_named(ids: Ids, rows: Ids, local: NDArray[Any], width: int) -> int:
 
 
 def pack_update(parts: list[TableUpdate], half: int, planes: int, out: Bytes) -> int:
-    """Write an update, one part a table, in the layout of ``exchange.codec``; return the bytes used.
+    """Write an update, one part for each table, in the layout of ``exchange.codec``; return the bytes used.
 
-    ``half``: the values are float16; ``planes``: they are to be regrouped by place, all first bytes, all
-    second bytes, ... ValueError if ``out`` is too small: it needs 9 bytes, 13 a table, and 5 a row
-    beside masks and values.
+    With ``half`` the values are float16. With ``planes`` they are regrouped by place: all first bytes, all
+    second bytes, and so on. ValueError if ``out`` is too small. Beside masks and values it needs 9 bytes, 13
+    for each table, and 5 for each row.
     """
     head = _HEAD.pack(_MAGIC, _VERSION, half * _HALF | planes * _PLANES, len(parts), 0)
     headers, body, room = b"", b"", _HEAD.size

@@ -51,11 +51,11 @@ class Model(Protocol):
     def initial(
         self, generator: np.random.Generator, rows: Mapping[str, int] | None = None
     ) -> dict[str, Floats]:
-        """Return x_0, table by table: of all rows, or as that of so many further ``rows``."""
+        """Return x_0, table by table: all rows, or as many further rows of each table as ``rows`` says."""
         ...
 
     def rules(self, optimizer: Adagrad | Nesterov, moment: Moment, samples: int) -> tuple[Rule, Rule]:
-        """Return how the rows of each table move in a step on so many samples."""
+        """Return how the rows of each table move in a step on this number of samples."""
         ...
 
     def step(
@@ -76,10 +76,11 @@ class Model(Protocol):
     def gradient(
         self, replica: Replica, batch: BatchArrays, optimizer: Adagrad | Nesterov, publish: Filter
     ) -> tuple[float, tuple[Sent, ...]]:
-        """Add to the residual, which is zero, the direction along which ``step`` would move.
+        """Add the direction along which ``step`` would move to the residual, which is zero before.
 
-        The first half of a step, for who does not keep the model; L2 that is no part of the gradient comes
-        with the other half. The rest is as in ``step``: a threshold of infinity publishes nothing.
+        This is the first half of a step, for systems that do not keep the model in the worker. L2 that is no
+        part of the gradient comes with the other half. The rest is as in ``step``: a threshold of infinity
+        publishes nothing.
         """
         ...
 
@@ -93,8 +94,8 @@ class Model(Protocol):
     ) -> bool:
         """Move ``shared`` along directions, each for some rows of a table; return whether all is finite.
 
-        The other half of a step: after the ``gradient`` of a mini-batch of so many samples it comes to the
-        same bits as ``step`` and a merge of all that it publishes, where nobody else takes part.
+        This is the other half of a step. After the ``gradient`` of a mini-batch of this number of samples it
+        gives the same bits as ``step`` and a merge of all that it publishes, if nobody else takes part.
         """
         ...
 

@@ -1,7 +1,7 @@
 """The files of a run, from its first step to its end, whatever end that is.
 
-While the job runs its summary says so, and every new best model is put beside it. A run that is to be
-replaced stays as it is until there is a model to replace its own by.
+While the job runs its summary says so, and every new best model goes beside it. A run that will be replaced
+stays as it is until there is a model to replace its own.
 """
 
 from __future__ import annotations
@@ -37,17 +37,15 @@ from mlless.report.history import (
     SUMMARY,
     HistoryFile,
     Totals,
-    is_finished,
     readable,
     write_summary,
 )
 from mlless.report.keeper import Finish, Keeper
-from mlless.report.lease import LEASE, Hold
+from mlless.report.lease import Hold
 from mlless.report.left import Left, Stand, with_stand
-from mlless.report.lock import ELSEWHERE, GUARD, LOCK, is_locked, locked
-from mlless.report.summary import Meter, summarize
+from mlless.report.lock import locked
+from mlless.report.summary import Stopwatch, summarize
 from mlless.report.underway import (
-    LOG,
     STOP,
     UNDERWAY,
     Detached,
@@ -56,6 +54,7 @@ from mlless.report.underway import (
     read_underway,
     write_underway,
 )
+from mlless.report.vacancy import check_run_folder, make_run_folder
 from mlless.stopping import Choice, Score, finite
 from mlless.supervisor import Outcome
 
@@ -67,11 +66,11 @@ _AT_ONCE = 2.0  # or that is stopped at once
 
 
 class RunFiles:
-    """Writes the files of a run under way; to be left once all else of the job is over.
+    """Writes the files of a run under way. Leave its context after everything else of the job is over.
 
-    ``bill`` tells what the job has cost so far. With ``keeps`` False no model is written before the end. What
-    a run has ``left`` that is resumed, and locked, is gone on with. It is resumed where ``deployment`` and
-    ``detached`` say. ``lost`` is a job of before that was killed. ``system`` names what trains.
+    ``bill`` returns what the job has cost so far. With ``keeps`` False no model is written before the end.
+    ``left`` is a locked run to go on with. ``deployment`` and ``detached`` say where it can be resumed.
+    ``lost`` is an earlier job that was killed. ``system`` names what trains.
     """
 
     def __init__(
@@ -91,7 +90,7 @@ class RunFiles:
         self._overwrite, self._keeps, self._left = overwrite, keeps, left
         self._options = options_of(deployment, detached) if deployment else ()
         self._detached = detached
-        self.meter, self._totals = Meter(), Totals()
+        self.watch, self._totals = Stopwatch(), Totals()
         self.bill: Callable[[], Bill | None] = lambda: None
         self.lost: Underway | None = None
         self.resumed = tuple[int, ...]()
@@ -104,7 +103,7 @@ class RunFiles:
         self._keeper = Keeper(self._write_best)
         self._scores: dict[int, Score] = {}
         self._read: Callable[[], tuple[Tables, int]] | None = None
-        self._begun = self._over = False
+        self._begun = self._over = self._refused = False
         self._closings: list[Finish] = []
 
     def begin(self, job: Underway) -> None:
@@ -120,6 +119,8 @@ class RunFiles:
         with ExitStack() as stack:
             if self._left is None:
                 check_run_folder(self._place, self._overwrite)
+                if make_run_folder(self._place):
+                    stack.callback(self._remove_folder)
                 holder = self._detached.holder if self._detached else ""
                 self.hold = stack.enter_context(locked(self._place, holder=holder))
                 check_run_folder(self._place, self._overwrite)  # nothing may have come there since
@@ -150,6 +151,14 @@ class RunFiles:
         if not self.hold.lost and not self.hold.passed_on:
             with contextlib.suppress(ChannelError):
                 open_objects(self._place).delete([UNDERWAY, STOP] if self._begun else [STOP])
+                if self._refused:
+                    open_objects(self._place).delete([HISTORY, SUMMARY])
+
+    def _remove_folder(self) -> None:
+        """Remove the folder that was made for a job which was refused."""
+        if self._refused:
+            with contextlib.suppress(OSError):  # something is in it by now
+                Path(str(self._place)).rmdir()
 
     def __exit__(self, *error: object) -> None:
         self._stack.__exit__(*error)  # type: ignore[arg-type]
@@ -177,7 +186,7 @@ class RunFiles:
     def hear(self, record: StepRecord) -> None:
         """Take in a step; JobError if the run's place is this job's no more."""
         self.hold.check()
-        self.meter.mark_start()
+        self.watch.mark_start()
         self._totals.add(record)
         self._history.add(record)
         if self._read is not None:
@@ -259,7 +268,7 @@ class RunFiles:
 
     @contextmanager
     def failing(self) -> Iterator[None]:
-        """Save on an error what there is, and note in it what that is: whatever it cost is to be paid for."""
+        """Save on an error what there is, and note in the error what that is."""
         try:
             yield
         except BaseException as error:  # also an interrupt, or what a listener raises
@@ -272,6 +281,10 @@ class RunFiles:
         if self.hold.lost:
             return  # what is there is another job's
         self._finish(_PATIENCE if isinstance(error, Exception) else _AT_ONCE, last=True)
+        kept = self._replaces or self._left is not None or self._detached is not None
+        if isinstance(error, UsageError) and self._totals.last is None and not kept:
+            self._refused = True  # the request was wrong: there is no run to tell of
+            return
         text, code = hidden(str(error)) or type(error).__name__, getattr(error, "exit_code", 1)
         summary = self._so_far(FAILED, self._keeper.step, text, code)
         if summary.model_step or not self._replaces:
@@ -355,7 +368,7 @@ class RunFiles:
     def _summary(self, outcome: Outcome, bill: Bill | None, started: float = 0.0) -> Summary:
         notes = self._dataset.manifest.notes
         summary = summarize(
-            self.spec, outcome, self._totals, self.meter, started=started, bill=bill, notes=notes
+            self.spec, outcome, self._totals, self.watch, started=started, bill=bill, notes=notes
         )
         return msgspec.structs.replace(
             summary,
@@ -365,35 +378,3 @@ class RunFiles:
             options=self._options,
             system=self._system,
         )
-
-
-def check_run_folder(out: Place, overwrite: bool) -> None:
-    """Raise UsageError if a run at ``out`` would replace anything that must not be lost.
-
-    What a run has left behind that never came to a model makes way.
-    """
-    found = open_objects(out).names()
-    if CHECKPOINT in found and not overwrite and not is_finished(out):
-        if isinstance(out, Directory) and is_locked(out.path / LOCK):
-            raise UsageError("another job writes to this run's folder", where=str(out), cure=ELSEWHERE)
-        raise UsageError(
-            "a run is here that can be resumed",
-            where=str(out),
-            cure=f"go on with it: mlless resume {out}; or choose another --out, or add --overwrite",
-        )
-    if MODEL in found and not overwrite:
-        raise UsageError(
-            "the run's folder exists", where=str(out), cure="choose another --out, or add --overwrite"
-        )
-    passing = (HISTORY, LEASE, CHECKPOINT, LOCK, GUARD, UNDERWAY, STOP, LOG)
-    others = {name for name in found if name not in passing and not name.startswith((PART, f"{HISTORY}."))}
-    if others and MODEL not in found and not (others == {SUMMARY} and not is_finished(out)):
-        raise UsageError("not a run's folder, so nothing is written to it", where=str(out))
-    if not isinstance(out, Directory):
-        return
-    try:
-        out.path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(
-            f"cannot make the run's folder: {error.strerror}", where=str(out), cure="choose another --out"
-        ) from error

@@ -1,12 +1,12 @@
-"""A lease on a run in an object store, which knows no locks: an object that its holder renews.
+"""A lease on a run in an object store, which has no locks: an object that its holder renews.
 
-Whoever finds one watches it. If it is renewed, its holder is alive; if it stays as it is for as long as it
-says, it may be taken over. Clocks are not compared. A process that is told the holder's name goes on with the
-lease at once: who starts it knows that the one before is dead.
+A process that finds a lease watches it. If it is renewed, its holder is alive. If it stays the same for as
+long as it says, it may be taken over. Clocks are not compared. A process that is given the holder's name goes
+on with the lease at once: its parent knows that the one before is dead.
 
-Where the store puts objects on condition, no two can take it. Where it does not, who has written it waits for
-a moment and reads it back: that fails for two who come at once only if one of them is held up for longer than
-that.
+If the store can put objects on condition, no two processes can take a lease. Otherwise a process that has
+written it waits for a moment and reads it back. For two that come at once that fails only if one of them is
+delayed for longer.
 """
 
 from __future__ import annotations

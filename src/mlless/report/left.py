@@ -54,9 +54,9 @@ _BEST = f"{keys.BEST}/before"
 
 
 class Stand(msgspec.Struct, frozen=True):
-    """How a job stood at its checkpoint: what was to follow, its progress, and the job itself.
+    """How a job stood at its checkpoint: the plans to follow, its progress, and the job itself.
 
-    It had taken so many ``seconds`` and dollars when the checkpoint was written.
+    ``seconds`` and ``cost`` are what it had taken when the checkpoint was written.
     """
 
     plan: Plan
@@ -107,9 +107,9 @@ def fresh(spec: JobSpec, schedule: Schedule) -> Start:
 
 @dataclass(frozen=True)
 class Left:
-    """What is left of a run: its checkpoint, its history, its best model with its score if that is known.
+    """What is left of a run: its checkpoint, its history, its best model and, if known, its score.
 
-    It is to go on with so many ``workers``, or with those that it had.
+    It goes on with ``workers`` workers, or with as many as it had.
     """
 
     place: Place

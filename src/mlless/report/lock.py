@@ -27,9 +27,9 @@ _TRIES, _PAUSE = 5, 0.05  # seconds: who looks whether a file is locked holds it
 
 @contextmanager
 def locked(run: Place, name: str = LOCK, cure: str = ELSEWHERE, *, holder: str = "") -> Iterator[Hold]:
-    """Keep others out of the run's place; UsageError with the cure if another job does so.
+    """Keep others out of the run's place; UsageError with the cure if another job holds it.
 
-    In an object store a lease of that ``holder``, who is gone, is gone on with.
+    In an object store this goes on with the lease of ``holder``, a process that is gone.
     """
     if not isinstance(run, Directory):
         if name != LOCK:  # who starts a job that holds the lease needs none

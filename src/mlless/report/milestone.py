@@ -48,10 +48,10 @@ def milestone_of(runs: Sequence[Recorded]) -> Milestone | None:
 
 
 def arrival(course: Sequence[Point], metric: str, wanted: float) -> Point | None:
-    """Return where a course first comes to a value of the metric: between two evaluations on their line.
+    """Return where a course first reaches a value of the metric, None if it never does.
 
-    Else one that comes there a hair sooner would lead by as much as lies between two evaluations. None if it
-    never does.
+    Between two evaluations a line is drawn. Otherwise a course that gets there a little sooner would lead by
+    the whole distance between two evaluations.
     """
     sign = -1.0 if metric == "auc" else 1.0  # so that less is better
     level = sign * wanted

@@ -15,7 +15,7 @@ from mlless.report.history import Totals
 from mlless.supervisor import Outcome
 
 
-class Meter:
+class Stopwatch:
     """Wall and CPU seconds of a job: this process and all it started."""
 
     def __init__(self) -> None:
@@ -49,7 +49,7 @@ def summarize(
     spec: JobSpec,
     outcome: Outcome,
     totals: Totals,
-    meter: Meter,
+    watch: Stopwatch,
     *,
     started: float = 0.0,
     bill: Bill | None = None,
@@ -64,10 +64,10 @@ def summarize(
     return Summary(
         steps=last.step + 1 if last else 0,
         epochs=last.epoch if last else 0.0,
-        wall_seconds=meter.wall(),
-        cpu_seconds=meter.cpu(),
+        wall_seconds=watch.wall(),
+        cpu_seconds=watch.cpu(),
         startup_seconds=started + outcome.started_at,
-        startup_cpu_seconds=meter.startup_cpu(sum(one.cpu_seconds for one in ended.values())),
+        startup_cpu_seconds=watch.startup_cpu(sum(one.cpu_seconds for one in ended.values())),
         times=totals.times(),
         train_loss=last.train_loss if last else None,
         heldout=outcome.model.heldout,

@@ -224,7 +224,7 @@ class Host:
             raise UsageError(
                 "not all workers would run at the same time",
                 expected=f"at most {room}, by {whose}",
-                found=f"{wanted} workers",
+                found=f"--workers {wanted}",
                 cure="ask for fewer workers, or raise that limit",
             )
 

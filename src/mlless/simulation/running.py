@@ -18,7 +18,7 @@ from mlless.job import JobSpec
 from mlless.locations import Place
 from mlless.records import StepRecord, Summary
 from mlless.report.files import RunFiles
-from mlless.report.summary import Meter
+from mlless.report.summary import Stopwatch
 from mlless.report.underway import underway
 from mlless.runtimes.ports import Ended
 from mlless.simulation.environment import Environment
@@ -29,7 +29,7 @@ from mlless.stepping import Stepper
 Play = Callable[[Environment, Listener], Simulation]  # of a job, whose steps are heard of
 
 
-class _VirtualMeter(Meter):
+class _VirtualStopwatch(Stopwatch):
     """Wall and CPU seconds of a job in its world."""
 
     def __init__(self, done: Simulation) -> None:
@@ -80,7 +80,7 @@ def run_in_world(
             return listen(record) is True or asked.is_set()
 
         done = play(Environment(world, spec, dataset, deployment.memory), hear)
-        files.meter = _VirtualMeter(done)
+        files.watch = _VirtualStopwatch(done)
         files.end(done.outcome, done.tables)
         return files.close(done.outcome, 0.0, done.bill)
 

@@ -12,7 +12,6 @@ import math
 import msgspec
 
 from mlless.book import Book
-from mlless.errors import UsageError
 
 WORLDS = Book("world", "mlless.simulation", "worlds")
 _RATES = Book("set of rates", "mlless.simulation", "rates")
@@ -210,11 +209,7 @@ class World(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 def load_world(name: str) -> World:
     """Return a world of the package by its name, or the one in the TOML file ``name``."""
-    try:
-        world = msgspec.toml.decode(WORLDS.text(name), type=World)
-    except msgspec.DecodeError as error:
-        cure = "to start from one: mlless world lan"
-        raise UsageError(f"not a world: {error}", where=name, cure=cure) from error
+    world = WORLDS.read(name, World, "lan")
     return world if world.rates is not None else msgspec.structs.replace(world, rates=usual_rates())
 
 

@@ -1,4 +1,6 @@
-"""The contracts of the ports as tests: subclass one for an adapter and say how to open it.
+"""The contracts of the ports as tests.
+
+Subclass one for an adapter, and say how to open it::
 
     class TestMyStore(KeyValueStoreContract):
         @pytest.fixture

@@ -255,7 +255,8 @@ class TestEconomy:
     def test_with_a_target_and_a_budget_the_quickest_that_can_be_paid_for(self) -> None:
         target = float(falling(400, exponent=0.9)[-1])
         first = FUNCTIONS.decide(self.asked(target=target, budget=1e3, cost=0.0))
-        assert (first.action, first.why) == ("stay", "10 workers are the quickest that can be paid for")
+        why = "no other number of workers than 10 is quicker and can be paid for"
+        assert (first.action, first.why) == ("stay", why)
         assert FUNCTIONS.decide(self.asked(target=target, budget=1e3, cost=1e3)).action == "leave"
         plenty = FUNCTIONS.decide(self.asked((10, 9), target=target, budget=1e3, cost=0.0))
         scarce = FUNCTIONS.decide(self.asked((10, 9), target=target, budget=1e-6, cost=0.0))

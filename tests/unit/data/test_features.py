@@ -13,7 +13,7 @@ import pytest
 from mlless.artifact import Description
 from mlless.data.dataset import Dataset, open_dataset
 from mlless.data.features import ABSENT, CRITEO, FeatureMap, Layout, RatingsLayout, Scale
-from mlless.data.layouts import read_layout
+from mlless.data.layout_files import read_layout
 from mlless.data.manifest import Clicks, File
 from mlless.data.partition import partition
 from mlless.data.rows import ColumnRows

@@ -465,7 +465,7 @@ def test_a_full_disk_is_an_error_and_leaves_nothing(tmp_path: Path, size: int) -
 def test_more_than_32_bits_can_number_is_an_error(
     write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mlless.data.intake.MOST", 3)
+    monkeypatch.setattr("mlless.data.preparation.MOST", 3)
     monkeypatch.setattr("mlless.data.rows.MOST", 3)
     for name, text, message in (
         (

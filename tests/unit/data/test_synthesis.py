@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlless.data import synthetic_columns
+from mlless.data.digits import hexadecimal, lines, tenths, whole
 from mlless.data.features import ABSENT, CRITEO, FeatureMap
-from mlless.data.lettering import hexadecimal, lines, tenths, whole
 from mlless.data.readers import open_source, read_columns, read_ratings
 from mlless.data.rows import ColumnRows, RatingsRows
 from mlless.data.synthesis import synthesize

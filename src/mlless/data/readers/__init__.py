@@ -83,10 +83,10 @@ def read_clicks(
 def read_columns(
     source: Source, features: FeatureMap, reading: Reading = PLAIN, *, labelled: bool = True
 ) -> Iterator[Chunk[ColumnRows]]:
-    """Yield the rows of the table of clicks in ``source``, as ``features`` wants them.
+    """Yield the rows of the table of clicks in ``source``, with the columns of ``features``.
 
-    A malformed row raises InputError, unless ``reading`` says otherwise. The labels are not read, and all 0,
-    unless the rows are to be ``labelled``.
+    A malformed row raises InputError, unless ``reading`` says otherwise. Without ``labelled`` the labels are
+    not read, and all are 0.
     """
     if source.format not in ("criteo", "columns"):
         raise UsageError("not a table of clicks", where=source.name, found=source.format)

@@ -29,7 +29,7 @@ _MISSING_CURE = "if it stands for a missing value, add it to missing = [...] in 
 def read_table_of_clicks(
     source: Source, features: FeatureMap, reading: Reading, *, labelled: bool
 ) -> Iterator[Chunk[ColumnRows]]:
-    """Yield the rows of a table in order; their labels are 0 unless they are to be ``labelled``."""
+    """Yield the rows of a table in order; without ``labelled`` the labels are not read and 0."""
     table = _Table(source.name, features, reading, labelled)
     if source.layout == "parquet":
         batches = parquet_batches(source, table.choose)

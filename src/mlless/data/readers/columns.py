@@ -59,7 +59,7 @@ def find_columns(names: Sequence[str], given: Mapping[str, str | int], where: st
     """Return where the columns are: as ``given``, by name or number from 1, else by their known names.
 
     UsageError for a given one that is not there; InputError if one is not found, or its name is there twice.
-    A table needs a rating if it is to be ``rated``.
+    With ``rated`` a table needs a rating.
     """
     found = known_columns(names)
     found.update({role: _place(role, column, names, where) for role, column in given.items()})

@@ -96,7 +96,7 @@ class _Table:
         wanted = [str(place) for place in self.plan.places]
         odd: list[Any] = []
 
-        def keep(row: Any) -> str:
+        def set_aside(row: Any) -> str:
             odd.append(row)
             return "skip"
 
@@ -108,7 +108,7 @@ class _Table:
                 delimiter=separator,
                 quote_char='"' if self.form.quoted else False,
                 newlines_in_values=self.form.quoted,
-                invalid_row_handler=keep,
+                invalid_row_handler=set_aside,
             ),
             pyarrow.csv.ConvertOptions(
                 include_columns=wanted, column_types=dict.fromkeys(wanted, pyarrow.string())

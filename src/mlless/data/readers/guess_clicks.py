@@ -25,10 +25,10 @@ _PAIRS = ({"0.0", "1.0"}, {"-1.0", "1.0"}, {"false", "true"})  # as they are wri
 
 @dataclass(frozen=True, slots=True)
 class Guess:
-    """What the columns of a table are.
+    """What the columns of a table probably are.
 
-    ``numbering`` says that a first column without a name counts the rows: it is left out. ``unknown`` are two
-    labels of which it is not known which one is that of a click.
+    ``numbering`` says that a first column without a name counts the rows, so it is left out. ``unknown`` are
+    two labels if it is not known which one is that of a click.
     """
 
     layout: Layout

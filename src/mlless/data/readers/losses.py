@@ -48,9 +48,10 @@ class Losses:
         self._labels: set[int] = set()
 
     def take(self, rows: int, losses: Sequence[Loss], labels: NDArray[np.uint8] | None = None) -> int:
-        """Take in so many ``rows``, of which ``losses`` are malformed; return how many these are.
+        """Count ``rows`` rows, of which ``losses`` are malformed, and return how many are malformed.
 
-        ``labels`` are those of the others. InputError for the first malformed row unless they are skipped.
+        ``labels`` are those of the other rows. InputError for the first malformed row, unless they are
+        skipped.
         """
         lost = sum(loss.rows for loss in losses)
         self.rows, self.lost = self.rows + rows, self.lost + lost

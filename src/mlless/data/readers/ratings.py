@@ -23,7 +23,7 @@ from mlless.data.rows import Chunk, RatingsRows
 
 
 def read_table_of_ratings(source: Source, reading: Reading, *, rated: bool) -> Iterator[Chunk[RatingsRows]]:
-    """Yield the ratings of a table in order; None for them unless they are to be ``rated``."""
+    """Yield the ratings of a table in order; None in place of ratings unless they are ``rated``."""
     decimal = "."
 
     def begin(form: Form, part: str) -> Plan:

@@ -1,4 +1,4 @@
-"""PURE: how the rows of a source are to be read, where the source does not say it itself."""
+"""PURE: how the rows of a source are read, where the source does not say it itself."""
 
 from __future__ import annotations
 
@@ -58,24 +58,24 @@ def labels_cure(found: Collection[str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The options that say how rows are to be read; none of them is needed where a source is plain.
+    """How rows are to be read, where the source does not say it; by default it does.
 
     Attributes
     ----------
-    user_column, item_column, rating_column
-        Columns of ratings: a name, or a number from 1; found by their usual names unless given.
-    separator
-        What separates the columns of text; found from the first lines unless given.
-    header
-        Whether the first line names the columns; found from it unless given.
-    labels
-        The label of no click and that of a click; 0 and 1, -1 and 1, or false and true unless given. As an
+    user_column, item_column, rating_column : str or int, optional
+        Columns of ratings: a name, or a number from 1. By default they are found by their usual names.
+    separator : str, optional
+        What separates the columns of text. By default it is found from the first lines.
+    header : bool, optional
+        Whether the first line names the columns. By default this is found from the line.
+    labels : pair of str, optional
+        The label of no click and that of a click. By default 0 and 1, -1 and 1, or false and true. As an
         option of a function it may also be text with a comma: ``"no,yes"``.
-    drop_unlabelled
-        Leave rows without a rating or label out and count them, instead of raising InputError.
-    skip_malformed
-        Leave malformed rows out and count them, if they are few, instead of raising InputError.
-    names
+    drop_unlabelled : bool
+        Whether to leave rows without a rating or label out and count them. By default they raise InputError.
+    skip_malformed : bool
+        Whether to leave malformed rows out and count them, if they are few. By default they raise InputError.
+    names : tuple of str, optional
         The names of all columns in order, for ratings without a header.
     """
 

@@ -1,4 +1,4 @@
-"""A run of rows of a table, whatever it was read from, and the sorting out of those that will not do."""
+"""Some rows of a table, whatever they were read from, and how malformed ones are sorted out."""
 
 from __future__ import annotations
 

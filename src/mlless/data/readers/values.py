@@ -95,9 +95,10 @@ def _plain_numbers(texts: pyarrow.Array) -> NDArray[np.int64] | None:
 def numbers(
     column: pyarrow.Array, missing: Sequence[str], decimal: str, *, exact: bool = False
 ) -> tuple[NDArray[np.float32], Usable]:
-    """Return numbers, NaN where one is missing; one that is not finite in float32 is not usable.
+    """Return a column's numbers, NaN where one is missing.
 
-    Nor, with ``exact``, is an integer that float64 would round.
+    A number that is not finite in float32 cannot be used. With ``exact`` the same holds for an integer that
+    float64 would round.
     """
     if types.is_null(column.type):
         return np.full(len(column), np.nan, np.float32), np.ones(len(column), np.bool_)

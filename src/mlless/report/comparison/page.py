@@ -80,11 +80,24 @@ class Section:
 
 
 def write_report(runs: Places, out: Location = "report") -> str:
-    """Write a page that tells of runs and compares them, and a PNG of each chart; return where the page is.
+    """Draw runs on one page, compare them, and return where the page is.
 
-    ``runs`` are what ``train`` has returned, or where they are; ``out`` is a folder or a URL. A report that
-    is there is replaced. Raises UsageError for a run that has not come to its end, for more runs than can be
-    told apart, and where something else is in the way; DatasetError where there is no run.
+    A PNG of each chart lies beside the page. A report that is there is replaced.
+
+    Parameters
+    ----------
+    runs : run or list of runs
+        What `mlless.train` has returned, or folders and URLs of runs.
+    out : str or path, default "report"
+        The folder or URL for the page.
+
+    Raises
+    ------
+    UsageError
+        A run has not come to its end, there are too many runs to tell apart, or something else is in the
+        report's place.
+    DatasetError
+        There is no run.
     """
     places = [os.fspath(run) for run in ([runs] if isinstance(runs, str | os.PathLike) else runs)]
     if not 1 <= len(places) <= look.MOST:

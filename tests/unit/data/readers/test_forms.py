@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mlless.data.features import MISSING, Layout
-from mlless.data.layouts import layout_text
+from mlless.data.layout_files import layout_text
 from mlless.data.readers import Reading
 from mlless.data.readers.forms import BLANKS, find_form
 from mlless.data.readers.guess_clicks import Guess, guess_layout

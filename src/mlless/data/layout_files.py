@@ -25,9 +25,10 @@ from pathlib import Path
 import msgspec
 
 from mlless.data.features import Layout, RatingsLayout
+from mlless.decoding import explained
 from mlless.errors import UsageError
 
-_CURE = "see how columns are described in the guide"
+_CURE = "the page on click models shows how columns are described"
 
 
 def read_layout(path: str | Path) -> Layout | RatingsLayout:
@@ -42,7 +43,9 @@ def read_layout(path: str | Path) -> Layout | RatingsLayout:
     except OSError as error:
         raise UsageError(f"cannot read: {error.strerror or error}", where=where) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
-        raise UsageError("not a description of columns", where=where, found=str(error), cure=_CURE) from error
+        raise UsageError(
+            f"not a description of columns: {explained(error)}", where=where, cure=_CURE
+        ) from error
     layout.check(where)
     return layout
 

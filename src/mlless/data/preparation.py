@@ -1,4 +1,7 @@
-"""What the first pass over a source learns, and what the second makes of it: one class a kind of data."""
+"""Prepares rows for a data set: one class for each kind of rows.
+
+The first pass over a source collects ids, scales and shapes. The second one makes groups of the rows.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ from mlless.errors import InputError
 MOST_UNTOLD = 1 << 27  # features of LIBSVM: a worker needs some 2 GB for them
 
 
-class Intake(Protocol[R]):
+class Preparation(Protocol[R]):
     """Pass 1: ``chunks``, each followed by ``note``. Then ``settle`` and ``deal``. Pass 2: ``group``."""
 
     rows: type[R]
@@ -93,7 +96,7 @@ class Moments:
         return float(np.sqrt(self._squares / max(self._count, 1)))
 
 
-class RatingsIntake:
+class RatingsPreparation:
     """Ratings: numbers the ids as they come, and once all are known by their order; collects the scale."""
 
     rows = RatingsRows
@@ -104,7 +107,7 @@ class RatingsIntake:
         self._perhaps_clicks = not sure
         known = like.ids() if like else RatingIds(NO_IDS, NO_IDS)
         self._users, self._items = IdIndex(known.users), IdIndex(known.items)
-        self._known = len(known.users), len(known.items)
+        self._before = len(known.users), len(known.items)  # ids of the data set ``like``
         self._counts = np.zeros(len(known.users), np.int64)  # ratings of each user
         self._low, self._high = np.inf, -np.inf
         self._moments = Moments()
@@ -115,7 +118,7 @@ class RatingsIntake:
 
     def note(self, chunk: Chunk[RatingsRows]) -> RatingsRows:
         """Collect ids and scale; return the rows with codes for ids."""
-        ratings = _known(chunk.rows.ratings)
+        ratings = _rated(chunk.rows.ratings)
         if len(ratings):
             self._low = min(self._low, float(ratings.min()))
             self._high = max(self._high, float(ratings.max()))
@@ -138,12 +141,12 @@ class RatingsIntake:
                 raise InputError(f"too many {what}", expected=f"at most {MOST}", found=str(len(index)))
 
     def deal(self, rows: int, size: int, seed: int) -> Deal[RatingsRows]:
-        """Deal the users, and give every id its row.
+        """Deal the users to groups, and give every id its row.
 
-        Rows of users lie by group and, within one, in ascending order of the ids. With ``like`` known ids
-        keep their rows, others follow in ascending order, and a group is of consecutive rows.
+        Rows of users are ordered by group, and within a group by id. With ``like`` the known ids keep their
+        rows, and the others follow in order of their ids. A group then has consecutive rows.
         """
-        users = self._users.order(self._known[0])
+        users = self._users.order(self._before[0])
         counts = self._counts[users]
         groups = groups_for(rows, size, int(np.count_nonzero(counts)))
         if self.like:
@@ -152,12 +155,12 @@ class RatingsIntake:
             dealt = deal_users(counts, groups)
             by_group = np.argsort(dealt, kind="stable")
             users, dealt = users[by_group], dealt[by_group]
-        self._rows = self._users.renumber(users), self._items.sort(self._known[1])
+        self._rows = self._users.renumber(users), self._items.sort(self._before[1])
         return UserDeal(dealt[self._rows[0]], int(dealt.max()) + 1)
 
     def group(self, rows: RatingsRows, training: bool) -> Group:
         """Return rows of one group as its file holds them."""
-        ratings = _known(rows.ratings)
+        ratings = _rated(rows.ratings)
         if training:
             self._moments.add(ratings)
         users, items = self._rows
@@ -181,12 +184,12 @@ class RatingsIntake:
         return iter(())
 
 
-def _known(ratings: NDArray[np.float32] | None) -> NDArray[np.float32]:
+def _rated(ratings: NDArray[np.float32] | None) -> NDArray[np.float32]:
     assert ratings is not None, "a source without ratings is read only where they are optional"
     return ratings
 
 
-class ClicksIntake:
+class ClicksPreparation:
     """Clicks: finds out the number of features and whether they are counted from 0 or 1."""
 
     rows = ClicksRows
@@ -279,7 +282,7 @@ class _Positives:
         return self._positives / max(self._rows, 1)
 
 
-class ColumnsIntake:
+class ColumnsPreparation:
     """Clicks in columns: learns the scales from the training part, unless they are given."""
 
     rows = ColumnRows

@@ -1,7 +1,7 @@
-"""PURE: numbers as text, many at a time: what the readers' ``numbers`` reads, this writes.
+"""PURE: writes arrays of numbers as text; the readers' ``numbers`` reads such text.
 
-Each function returns a block of characters, a line a row, whose unused places are zero bytes; ``lines``
-puts blocks side by side and leaves the unused places out.
+Each function returns a block of characters with a row for each number. Unused places are zero bytes.
+``lines`` puts blocks side by side and leaves the unused places out.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlless.data.intake import Moments
+from mlless.data.preparation import Moments
 
 floats = st.floats(-1e6, 1e6, width=32)
 
