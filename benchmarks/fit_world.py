@@ -28,15 +28,19 @@ import numpy as np
 import redis
 
 import mlless
-from mlless.channels.opening import open_hub, open_link, open_store
+from mlless.channels.opening import open_hub, open_link, open_objects, open_store
 from mlless.data.dataset import open_dataset
 from mlless.data.synthetic import write_clicks, write_ratings
 from mlless.deployment import Addresses, Deployment
+from mlless.locations import place_of
 from mlless.messages import PROTOCOL, Commit, FunctionId, Hello, Plan
 from mlless.recipes import job_of
+from mlless.runtimes.ports import Ended
+from mlless.session import open_session
 from mlless.simulation.conditions import Durations, Spells
 from mlless.simulation.faults import SUPERVISOR
 from mlless.simulation.jobs import simulate
+from mlless.turns import SYSTEMS
 from mlless.wishes import Wishes
 
 ME: FunctionId = (0, 0)
@@ -44,7 +48,12 @@ HELLO = Hello(*ME, 1, PROTOCOL, "0")
 CORES = len(os.sched_getaffinity(0))
 Samples = dict[str, list[tuple[float, float]]]  # units and seconds, by activity
 ACTIVITIES = ("assemble", "compute", "evaluate", "encode", "cut", "sum", "merge")
+OTHERS, THEIRS = (
+    ("cirrus", "pywren"),
+    ("gradient", "pull", "push", "model", "mean"),
+)  # systems, and what they alone do
 PATTERNS = ("broadcast", "allreduce", "scatter")
+MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 SIZES = (0, 1_000, 30_000, 100_000, 300_000, 1_000_000)  # of values in the store
 
 
@@ -85,6 +94,18 @@ class Measuring(Durations):
     def at_store(self, who: FunctionId, sent: int, received: int) -> Spells:
         """Note what was done before a request."""
         return self._rest(who)
+
+    def at_objects(self, who: FunctionId, sent: int, received: int, at_once: int) -> Spells:
+        """Note what was done before a request to the object store."""
+        return self._rest(who)
+
+    def asking(self, who: FunctionId, sent: int) -> Spells:
+        """Note what was done before a request to a parameter server."""
+        return self._rest(who)
+
+    def answering(self, who: FunctionId, activity: str, sent: int, received: int) -> Spells:
+        """Note what the server did, which is a part of the thread that asks."""
+        return self.working(who, activity, sent + received)
 
     def sending(self, who: FunctionId, messages: int) -> Spells:
         """Note what was done before a message."""
@@ -130,7 +151,12 @@ def measured(location: str, sizes: Sequence[int]) -> tuple[Samples, list[float]]
         wishes = Wishes(workers=2, batch_size=size, epochs=2, pattern=pattern)
         spec = job_of(wishes, dataset.manifest, dataset.location)
         simulate(spec, dataset, found, longest=1e9, most_turns=1e9, listen=lambda one: one.step >= 100)
-    return dict(found.samples), found.led
+    others = Measuring()
+    for size, name in product(sizes, OTHERS):
+        system = SYSTEMS[name]
+        spec = system.plan(Wishes(workers=2, batch_size=size, epochs=2), dataset)
+        system.play(spec, dataset, Deployment())(others, lambda one: one.step >= 100)
+    return {**found.samples, **{one: others.samples[one] for one in THEIRS}}, found.led
 
 
 def at_once(location: str, sizes: Sequence[int]) -> tuple[Samples, float]:
@@ -144,7 +170,8 @@ def at_once(location: str, sizes: Sequence[int]) -> tuple[Samples, float]:
 def model(name: str, size: float, found: Samples) -> str:
     """Return the rates of a model in TOML."""
     lines = [f"[rates.{name}]", f"size = {size:.4g}"]
-    fits = {one: share(found[one]) if one == "evaluate" else line(found[one]) for one in ACTIVITIES}
+    named = (*ACTIVITIES, *THEIRS[:3])
+    fits = {one: share(found[one]) if one == "evaluate" else line(found[one]) for one in named}
     return "\n".join(lines + [f"{one} = {rate(*fit)}" for one, fit in fits.items()])
 
 
@@ -190,6 +217,37 @@ def store_costs(address: str) -> tuple[tuple[float, float], tuple[float, float]]
         _, unit = line([(size, one[end]) for (size, _), some in found.items() for one in some])
         rates.append((float(alone[end]), unit))
     return rates[0], rates[1]
+
+
+def starts(times: int = 20) -> tuple[float, float]:
+    """Return the seconds that the first functions of a job take to do nothing, and that later ones take."""
+    begun, seconds = time.perf_counter(), []
+    with open_session(Deployment(), "builtins:len", expiry=60.0) as session:
+        for number in range(times):
+            session.runtime.start({(worker, number): b"nothing" for worker in range(2 * CORES)})
+            ended: list[Ended] = []
+            while len(ended) < 2 * CORES:
+                ended += session.runtime.ended()
+                time.sleep(0.001)
+            if not number:
+                cold = time.perf_counter() - begun
+            seconds += [one.seconds or 0.0 for one in ended]
+    return cold, statistics.median(seconds)
+
+
+def objects_costs() -> tuple[float, float]:
+    """Return the seconds of a request to an object store that is a folder in memory, and of a byte."""
+    samples = []
+    with tempfile.TemporaryDirectory(dir=MEMORY) as name:
+        objects = open_objects(place_of(name))
+        for size in SIZES:
+            data = os.urandom(size)
+            begin = time.perf_counter()
+            for number in range(50):
+                objects.put(f"{number % 8}", data)
+                objects.get(f"{number % 8}")
+            samples.append((float(size), (time.perf_counter() - begin) / 100))
+    return line(samples)
 
 
 def answer(addresses: Addresses, times: int) -> float:
@@ -264,6 +322,8 @@ def main() -> None:
         [
             f"fetch = {rate(*line(fetched))}",
             f"keep = {both('keep')}",
+            f"model = {both('model')}",
+            f"mean = {both('mean')}",
             f"step = {rate(statistics.median(one for _, one in [*mf['step'], *lr['step']]), 0.0)}",
         ]
     )
@@ -274,6 +334,8 @@ def main() -> None:
     client, served = store_costs(asked.store)
     end, its, way = bus_costs(asked.store)
     heard = (mf_heard + lr_heard) / 2
+    cold, warm = starts()
+    first, byte = objects_costs()
     world = f'''name = "This machine, its store and bus at {asked.store.rpartition("@")[2]}"
 note = """
 Functions, servers and the supervisor are on one host, and share its cores."""
@@ -287,9 +349,10 @@ network = 1e12  # nothing leaves the host
 [functions]
 host = "machine"
 alone = false
-cold = {{ median = 0.5 }}
-warm = {{ median = 0.5 }}
-source = "assumed: the forked processes of one zygote"
+cold = {{ median = {cold:.3g} }}
+warm = {{ median = {warm:.3g} }}
+idle = 1e6
+{source}
 {date}
 
 [store]
@@ -308,9 +371,9 @@ server = {rate(its, 0.0)}
 {date}
 
 [objects]
-first_byte = 1e-4
-rate = 1e9
-source = "assumed: files of this machine, in its cache"
+first_byte = {first:.3g}
+rate = {1 / byte:.3g}
+{source}
 {date}
 
 [supervisor]

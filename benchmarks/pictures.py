@@ -5,6 +5,10 @@
 
 draws how good the model of each system was after which time, from two comparisons of ``mlless compare``: the
 runs in the middle. ``patterns.py`` draws its own.
+
+    python benchmarks/pictures.py figure6 docs/figure6.svg --plan middleware21-figure6
+
+draws the losses of an experiment: a column a job, as published above, by our own settings below.
 """
 
 from __future__ import annotations
@@ -19,7 +23,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
 from mlless.locations import place_of
+from mlless.planning import Side, read_plan
+from mlless.report.comparison.experiment import draw
 from mlless.report.comparison.look import PALETTE, RULES, STYLES
+from mlless.report.findings import course_of
 from mlless.report.history import read_history, read_summary
 from mlless.report.recorded import Recorded, points
 from mlless.report.standing import Standing, median_run
@@ -67,14 +74,43 @@ def course(axis: Axes, comparison: Path) -> None:
     axis.legend(fontsize=6.5, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.16), frameon=False)
 
 
+def experiment(folder: Path, name: str) -> Figure:
+    """Return the figure of an experiment, of which these are the runs."""
+    plan = read_plan(name)
+    assert plan.experiment is not None
+    jobs = plan.experiment.jobs
+    with mpl.rc_context({**RULES, **SAME}):
+        figure = Figure(figsize=(3.6 * len(jobs), 7.0), layout="constrained")
+        rows = figure.subplots(2, len(jobs), squeeze=False)
+        for column, (job, work) in enumerate(jobs.items()):
+            places = {one: place_of(folder / job / "runs" / f"{one}-1") for one in plan.tables}
+            courses = {
+                one: course_of(Recorded(one, place.address, read_summary(place), read_history(place)))
+                for one, place in places.items()
+                if (folder / job / "runs" / f"{one}-1" / "summary.json").exists()
+            }
+            sides: tuple[Side, ...] = ("published", "ours")
+            for side, axes in zip(sides, rows[:, column], strict=True):
+                draw(axes, plan.experiment, job, courses, side)
+                axes.set_title(work.title if side == "published" else "")
+        for axes in rows[:, 0]:
+            handles, labels = axes.get_legend_handles_labels()
+            axes.legend(handles, labels, fontsize=6.5, loc="upper right", frameon=False)
+    return figure
+
+
 def main() -> None:
-    """Draw two comparisons."""
+    """Draw two comparisons, or an experiment."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("comparisons", type=Path, nargs=2)
+    parser.add_argument("comparisons", type=Path, nargs="+", help="two comparisons, or one experiment")
     parser.add_argument("picture", type=Path)
+    parser.add_argument("--plan", help="that of the experiment")
     asked = parser.parse_args()
+    if asked.plan:
+        save(experiment(asked.comparisons[0], asked.plan), asked.picture)
+        return
     figure, axes = panels(["factorisation", "logistic regression"], height=4.4)
     for axis, comparison in zip(axes, asked.comparisons, strict=True):
         course(axis, comparison)

@@ -178,10 +178,26 @@ class Stop(_Value, frozen=True, kw_only=True):
 
 
 class Scaling(_Value, frozen=True, kw_only=True):
-    """Whether workers are let go by an auto-tuner's ``policy``, and how many stay at least."""
+    """Whether workers are let go by an auto-tuner's ``policy``, and how many stay at least.
+
+    The published one looks at the job every ``tuner_interval`` seconds, and lets a worker go while the loss
+    is less than ``tuner_tolerance`` percent above its former course.
+    """
 
     policy: Literal["off", "published", "economy"] = "off"
     min_workers: int = 1
+    tuner_interval: float | None = None
+    tuner_tolerance: float | None = None
+
+    def __post_init__(self) -> None:
+        for what, value in (("interval", self.tuner_interval), ("tolerance", self.tuner_tolerance)):
+            _require(value is None or _finite(value, above=0), f"tuner's {what}", "a number above 0", value)
+            if value is not None and self.policy != "published":
+                raise UsageError(
+                    f"only the published tuner knows its {what}",
+                    expected="--tuner published",
+                    found=f"--tuner {self.policy}",
+                )
 
 
 class Deadlines(_Value, frozen=True, kw_only=True):

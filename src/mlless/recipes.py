@@ -168,13 +168,18 @@ def _moving(spec: JobSpec) -> JobSpec:
 
 
 def _scaling(wishes: Wishes) -> Scaling:
+    how: dict[str, Any] = {
+        "policy": wishes.tuner,
+        "tuner_interval": wishes.tuner_interval,
+        "tuner_tolerance": wishes.tuner_tolerance,
+    }
     if wishes.min_workers is None:
-        return Scaling(policy=wishes.tuner)
+        return Scaling(**how)
     if wishes.tuner == "off":
         raise UsageError(
             "without a tuner no worker leaves", expected="no --min-workers, or a --tuner", found="--tuner off"
         )
-    return Scaling(policy=wishes.tuner, min_workers=wishes.min_workers)
+    return Scaling(min_workers=wishes.min_workers, **how)
 
 
 def _factorization(wishes: Wishes, shape: Ratings) -> Factorization:

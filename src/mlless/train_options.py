@@ -39,6 +39,8 @@ class TrainOptions(TypedDict, total=False):
     tariff: str | None
     tuner: Literal["off", "published", "economy"] | None
     min_workers: int | None
+    tuner_interval: float | None
+    tuner_tolerance: float | None
     store: str | None
     bus: str | None
     patience_channel: float | None
@@ -64,6 +66,8 @@ class ResumeOptions(TypedDict, total=False):
     tariff: str | None
     tuner: Literal["off", "published", "economy"] | None
     min_workers: int | None
+    tuner_interval: float | None
+    tuner_tolerance: float | None
     store: str | None
     bus: str | None
     patience_channel: float | None

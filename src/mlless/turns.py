@@ -14,12 +14,11 @@ import signal
 import subprocess
 import sys
 import threading
-import tomllib
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
@@ -30,7 +29,8 @@ from mlless.data.dataset import Dataset, open_dataset
 from mlless.deployment import Deployment
 from mlless.errors import DatasetError, MissingObject, MLLessError, UsageError
 from mlless.locations import Location, place_of
-from mlless.options import declared, nearest
+from mlless.options import nearest
+from mlless.planning import Contestant, read_plan
 from mlless.recipes import workers_of
 from mlless.records import StepRecord
 from mlless.report.history import read_history, read_summary
@@ -53,14 +53,6 @@ SYSTEMS: Mapping[str, System] = {
 PLAN = "plan.json"
 INTERRUPTED = 130  # as shells report it
 _OVER = ("failed", "running", "interrupted")  # of runs that are to be made again
-
-
-class Contestant(msgspec.Struct, frozen=True):
-    """Who takes part under which name: a system, and what it is asked for."""
-
-    name: str
-    system: str
-    wishes: Wishes
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -108,20 +100,31 @@ def contestants(
     wishes: Wishes,
     dataset: Dataset,
     names: Sequence[str] = (),
-    plan: Path | None = None,
+    plan: str | Path | None = None,
     *,
-    virtual: bool = False,
+    world: World | None = None,
 ) -> tuple[list[Contestant], list[str]]:
     """Return who takes part, and what there is to say about those who do not.
 
     Without names, or a plan in TOML with a table for each contestant, all systems take part that train on
-    such data. Systems that only exist for real have no part in a virtual comparison.
+    such data.
     """
     wishes = msgspec.structs.replace(wishes, workers=workers_of(wishes, dataset.manifest))
     kind = "mf" if dataset.manifest.kind == "ratings" else "lr"
     every = [name for name, system in SYSTEMS.items() if kind in system.kinds]
     wanted = [Contestant(name, name, wishes) for name in names or (() if plan else every)]
-    wanted += _planned(plan, wishes) if plan else []
+    wanted += read_plan(str(plan)).contestants(wishes) if plan else []
+    return admitted(wanted, dataset, world)
+
+
+def admitted(
+    wanted: Sequence[Contestant], dataset: Dataset, world: World | None
+) -> tuple[list[Contestant], list[str]]:
+    """Return who of those can take part, and what is to be said of those who cannot.
+
+    Those that are real alone have no part in a virtual comparison.
+    """
+    kind = "mf" if dataset.manifest.kind == "ratings" else "lr"
     for name, times in Counter(one.name for one in wanted).items():
         if times > 1 or not re.fullmatch(r"[\w.-]+", name):
             found = f"{name}, {times} times" if times > 1 else name
@@ -131,11 +134,15 @@ def contestants(
         if one.system not in SYSTEMS:
             raise UsageError(f"no such system: {one.system}", cure=nearest(one.system, list(SYSTEMS)))
         system = SYSTEMS[one.system]
-        missing = [pip for module, pip in system.packages.items() if not importlib.util.find_spec(module)]
+        # What is played has no need of a library.
+        needed = {} if world is not None and system.reach else system.packages
+        missing = [pip for module, pip in needed.items() if not importlib.util.find_spec(module)]
         if kind not in system.kinds:
             why = f"it does not train on {dataset.manifest.kind}"
-        elif virtual and system.real:
+        elif world is not None and system.real:
             why = f"it has no part in a virtual world: {system.real}"
+        elif world is not None and system.reach and world.machines is None:
+            why = f"the world {world.name} has no machines that reach one another"
         elif missing:
             why = f"not installed: pip install {' '.join(missing)}"
         elif system.priced and one.wishes.tariff is None:
@@ -163,32 +170,6 @@ def _unfit(system: System, wishes: Wishes, dataset: Dataset) -> UsageError | Non
         except UsageError as error:
             return error
     return None
-
-
-def _planned(path: Path, wishes: Wishes) -> Iterator[Contestant]:
-    """Yield the contestants of a plan: tables with a ``system``, and the options that it changes."""
-    try:
-        tables: dict[str, Any] = tomllib.loads(path.read_text("utf-8"))
-    except OSError as error:
-        what = "there is no such plan" if isinstance(error, FileNotFoundError) else "the plan cannot be read"
-        cure = "name a file in TOML, with a table for each contestant"
-        raise UsageError(what, where=str(path), cure=cure) from error
-    except ValueError as error:
-        raise UsageError("not a plan in TOML", where=str(path), found=str(error)) from error
-    options = {one.name: one for one in declared(Wishes)}
-    for name, table in tables.items():
-        if not isinstance(table, dict) or not isinstance(table.get("system"), str):
-            raise UsageError(
-                "not a contestant", where=f"{path}: {name}", expected=f'[{name}] with system = "..."'
-            )
-        changes = {key: value for key, value in table.items() if key != "system"}
-        for key in changes:
-            if key not in options:
-                raise UsageError(
-                    f"no such setting: {key}", where=f"{path}: {name}", cure=nearest(key, list(options))
-                )
-        given = {key: options[key].value(value, f"{path}: {name}.{key}") for key, value in changes.items()}
-        yield Contestant(name, table["system"], msgspec.structs.replace(wishes, **given))
 
 
 def compare(
@@ -322,5 +303,5 @@ def _run(turn: Turn) -> None:
     if turn.world is None:
         system.run(one.system, spec, dataset, out, deployment=deployment, listen=listen)
         return
-    play = system.play(spec, dataset, deployment)
-    run_in_world(play, one.system, spec, dataset, out, world=turn.world, deployment=deployment, listen=listen)
+    play, world = system.play(spec, dataset, deployment), system.placed(turn.world)
+    run_in_world(play, one.system, spec, dataset, out, world=world, deployment=deployment, listen=listen)

@@ -171,3 +171,17 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     min_workers: Annotated[
         int | None, Option(_MONEY, "The tuner keeps at least so many workers.", "1", anew=True)
     ] = None
+    tuner_interval: Annotated[
+        float | None,
+        Option(_MONEY, "How often the published tuner looks at the job.", "20", metavar="SECONDS", anew=True),
+    ] = None
+    tuner_tolerance: Annotated[
+        float | None,
+        Option(
+            _MONEY,
+            "By how much the loss may be above its former course for the published tuner to let one go.",
+            "1",
+            metavar="PERCENT",
+            anew=True,
+        ),
+    ] = None

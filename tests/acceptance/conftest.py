@@ -23,7 +23,7 @@ def _run(*arguments: object, code: int = 0, **options: Any) -> subprocess.Comple
         [*COMMAND, *map(str, arguments)],
         capture_output=True,
         text=True,
-        timeout=DEADLINE,
+        timeout=options.pop("timeout", DEADLINE),
         stdin=options.pop("stdin", subprocess.DEVNULL),
         **options,
     )

@@ -130,16 +130,17 @@ def test_a_system_that_fails_does_not_end_the_others(mlless, ratings, tmp_path: 
 
 
 def test_in_a_virtual_world_times_are_virtual_and_the_same_again(mlless, ratings, tmp_path) -> None:
-    (tmp_path / "slow.toml").write_text(mlless("world", "lan").stdout.replace("median = 0.5", "median = 60"))
+    text = mlless("world", "lan").stdout.replace("median = 0.5", "median = 60")
+    (tmp_path / "slow.toml").write_text(text[: text.index("[machines]")])
 
     def compare(world: str, out: str, *more: object, code: int = 0) -> subprocess.CompletedProcess[str]:
-        what = ("--workers", 2, "--epochs", 1, "--batch-size", 600, "--systems", "mlless-isp,cirrus", *more)
+        what = ("--workers", 2, "--epochs", 1, "--batch-size", 600, "--systems", "mlless-isp,pytorch", *more)
         where = ("--world", world, "--out", out)
         return mlless("compare", ratings.dataset, *what, *where, cwd=tmp_path, code=code)
 
     first, second = compare("slow.toml", "one"), compare("slow.toml", "two")
     assert first.stdout.splitlines()[:2] == second.stdout.splitlines()[:2]
-    assert "left out cirrus: it has no part in a virtual world" in first.stderr
+    assert "left out pytorch: the world Machines of one rack has no machines that reach one" in first.stderr
     assert "of virtual time" in first.stderr
     assert "times and money are virtual, those of the world" in first.stdout
     (line,) = csv.DictReader((tmp_path / "one/comparison.csv").read_text().splitlines())
@@ -147,6 +148,36 @@ def test_in_a_virtual_world_times_are_virtual_and_the_same_again(mlless, ratings
     assert "another comparison is here" in compare("lan", "one", code=2).stderr
     there = compare("lan", "three", "--store", "redis://there", code=2)
     assert "a world has a store of its own" in there.stderr
+
+
+@pytest.mark.slow
+def test_an_experiment_of_the_package(mlless, tmp_path) -> None:
+    """All jobs at a small scale: ratios beside published ones, a page, and no run twice."""
+    what = ("compare", "--plan", "middleware21-figure6", "--scale", 0.03, "--out", tmp_path / "out")
+    small = ("--workers", 2, "--max-time", 40, "--systems", "pywren,pytorch,bsp,isp,ours")
+    wrong = mlless(*what, "--data", "ml-10m=there", code=2)
+    assert "no such job: ml-10m" in wrong.stderr
+    assert "no such contestant: pytorh" in mlless(*what, "--systems", "pytorh", code=2).stderr
+    done = mlless(*what, *small, timeout=300)
+    assert "PyWren's standstill" in done.stdout
+    assert "(published 1.03)" in done.stdout
+    found = json.loads((tmp_path / "out" / "middleware21-figure6.json").read_text())
+    assert set(found["losses"]) == {"lr-criteo", "mf-ml-10m", "mf-ml-20m"}
+    for of in found["losses"].values():
+        assert list(of) == ["pywren", "pytorch", "bsp", "isp", "ours"]
+        assert of["bsp"][0]["published"] > of["bsp"][-1]["published"]
+    standstill = found["ratios"]["PyWren's standstill: its fall of the loss, of that of BSP"]
+    assert all(one["here"] is not None for one in standstill.values())
+    page = (tmp_path / "out" / "middleware21-figure6" / "index.html").read_text()
+    for told in ("figure 6", "Logistic regression on clicks", "as published", "by our own settings"):
+        assert told in page
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*/runs/*/summary.json")}
+    assert len(before) == 15
+    again = mlless(*what, *small)
+    assert again.stdout == done.stdout
+    other = mlless("compare", "--plan", "middleware21-figure7", *what[3:], *small)
+    assert "money to that loss" in other.stdout
+    assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
 def test_the_example_compares_on_files_of_ratings_and_of_clicks(

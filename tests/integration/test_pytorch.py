@@ -33,6 +33,8 @@ from mlless.models.base import Moment
 from mlless.records import Summary
 from mlless.replica import Replica
 from mlless.report.history import read_history
+from mlless.simulation.environment import Environment
+from mlless.simulation.world import load_world
 from mlless.wishes import Wishes
 
 pytest.importorskip("torch")
@@ -154,6 +156,28 @@ def test_dense_gradients_are_averaged(kind: str, tmp_path: Path, request: pytest
     near(tables(tmp_path / "run"), averages(spec, dataset), 1e-5)
 
 
+@pytest.mark.parametrize("kind", ["ratings", "clicks"])
+@pytest.mark.parametrize("wishes", [{}, {**SLOW_NESTEROV, "l2": 0.001}])
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_in_a_world_are_the_same_steps(
+    name: str, kind: str, wishes: dict[str, object], tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """What is played by our kernels is what PyTorch does: the same losses, bytes and model, to rounding."""
+    dataset: Dataset = request.getfixturevalue(kind)
+    system = SYSTEMS[name]
+    spec = planned(system, dataset, **wishes)
+    run(system, spec, dataset, tmp_path / "run")
+    world = system.placed(load_world("lan"))
+    played = system.play(spec, dataset, Deployment())(Environment(world, spec, dataset), lambda record: None)
+    real = read_history(place_of(tmp_path / "run"))
+    near(played.tables, tables(tmp_path / "run"), 1e-5)
+    losses = [[one.loss for one in records if one.loss] for records in (played.records, real)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    for field in ("bytes_out", "bytes_in", "entries", "samples"):
+        told = [[getattr(one, field) for one in records] for records in (played.records, real)]
+        assert told[0] == told[1], field
+
+
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_one_whose_model_diverges_says_so_and_keeps_the_best(
     name: str, ratings: Dataset, tmp_path: Path
@@ -184,19 +208,19 @@ def test_some_train_on_nothing_where_rows_are_few(tmp_path: Path) -> None:
 FAULTY = """
 import os, signal
 from mlless.baselines.contract import run_function
-from mlless.baselines.pytorch import worker
+from mlless.baselines.pytorch import course, worker
 
 def main(payload):
     run_function(payload, work)
 
 def work(function):
     if function.launch.me[0] == 1:
-        step = worker._Course.step
-        def killed(course, plan):
+        step = course.Course._step
+        def killed(itself, plan):
             if plan.step == 5:
                 os.kill(os.getpid(), signal.SIGKILL)
-            return step(course, plan)
-        worker._Course.step = killed
+            return step(itself, plan)
+        course.Course._step = killed
     worker.work(function)
 """
 

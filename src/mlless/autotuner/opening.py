@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from mlless.autotuner.decision import Goal, Policy
 from mlless.autotuner.economy import Economy
 from mlless.autotuner.tuner import Runner, Tuner
@@ -34,4 +36,9 @@ def _policy(spec: JobSpec, meter: Meter | None) -> Policy:
     except ModuleNotFoundError as error:
         raise not_installed("the published tuner", "scipy") from error
     # The published losses of factorisations are roots of mean squares; ours are the mean squares.
-    return Published(root=isinstance(spec.model, Factorization))
+    policy, how = Published(root=isinstance(spec.model, Factorization)), spec.scaling
+    interval = how.tuner_interval or policy.interval
+    ahead = policy.horizon * interval / policy.interval  # half an interval, as published
+    return replace(
+        policy, interval=interval, horizon=ahead, tolerance=how.tuner_tolerance or policy.tolerance
+    )

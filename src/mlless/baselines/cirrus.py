@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, closing
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -25,7 +26,7 @@ import msgspec
 import mlless
 from mlless.baselines import parameters as ps
 from mlless.baselines.asynchronous import Leader
-from mlless.baselines.contract import Function, System, Tables, run_function
+from mlless.baselines.contract import Function, Lead, System, Tables, Work, run_function
 from mlless.baselines.gradients import Gradients
 from mlless.baselines.parameter_process import Place, connect, open_server
 from mlless.data.dataset import Dataset
@@ -42,6 +43,7 @@ from mlless.wishes import Wishes
 
 if TYPE_CHECKING:
     from mlless.baselines.leading import Stage
+    from mlless.simulation.roles import Roles
 
 LEAST = 1e-5  # of an entry of a gradient, to be pushed
 
@@ -93,6 +95,7 @@ class _Descent:
         batch = self._holding.batch(epoch, self._parts, part)
         training, _ = self._holding.take_reads()
         self._clock.work("fetch", training.bytes)
+        self._clock.work("assemble", self._holding.assembled)
         self._laps.lap("fetch")
         push, loss, entries, pulled = ps.Push(self._me[0], number, 0, ()), 0.0, 0, 0
         if batch is not None:
@@ -101,18 +104,19 @@ class _Descent:
             if not isinstance(values, ps.Values):
                 return None
             directions, loss = self._gradients.at(ps.arrays(values, self._shapes), batch)
-            self._clock.work("compute", batch.samples)
             self._laps.lap("compute")
             least = self._least / (batch.samples if self._gradients.mean else 1)
             named = zip(batch.named, directions, strict=True)
             parts, counts = zip(*(ps.part_of(*one, least) for one in named), strict=True)
             push = ps.Push(self._me[0], number, batch.samples, parts)
             entries, pulled = sum(counts), sent + size
+            self._clock.work("gradient", batch.samples)
             self._laps.lap("filter")
         moved, sent, size = ps.ask(self._way, push)
         self._laps.lap("publish")
         if not isinstance(moved, ps.Moved):
             return None
+        self._clock.work("step", 1)
         return Report(
             *self._me, number, push.samples, loss, entries > 0, moved.finite, entries, sent + size, pulled,
             training.files, training.bytes, self._laps.take(),
@@ -166,6 +170,17 @@ def lead(stage: Stage, least: float = LEAST, open_server: OpenServer = open_serv
 
 
 class _Cirrus(System):
+    def halves(self, roles: Roles) -> tuple[Lead, Work]:
+        """Return both halves, with a server that is no process."""
+        from mlless.baselines.parameter_played import Playing
+
+        playing = Playing(roles)
+        lead: Any = self.lead
+        return (
+            partial(lead, open_server=playing.open_server),
+            lambda function: work(function, lambda place, spec: playing.connect(function.launch.me)),
+        )
+
     def plan(self, wishes: Wishes, dataset: Dataset) -> JobSpec:
         """Return a job with the server's price on its bill: that of the tariff's first."""
         spec = super().plan(wishes, dataset)
@@ -195,7 +210,6 @@ SYSTEMS = {
         about="a parameter server on a VM; workers pull rows and push sparse gradients, asynchronously",
         wishes={"sync": "bsp"},
         entry="mlless.baselines.cirrus:main",
-        real="its parameter server is a process",
         lead=lead,
     )
 }

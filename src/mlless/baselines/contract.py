@@ -10,6 +10,7 @@ Objects of a job are in a place of its own, which is emptied at its end: their n
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -37,9 +38,13 @@ from mlless.wishes import Wishes
 if TYPE_CHECKING:
     from mlless.baselines.leading import Stage
     from mlless.records import Summary
+    from mlless.simulation.roles import Roles
     from mlless.simulation.running import Play
+    from mlless.simulation.world import World
 
 Tables = dict[str, Floats]
+Lead = Callable[["Stage"], tuple[Tables, Choice]]
+Work = Callable[["Function"], None]
 # Options for MLLess' supervisor.
 MLLESS_ALONE = ("pattern", "slack", "worker_timeout", "on_loss", "checkpoint_every")
 
@@ -52,6 +57,7 @@ class System:
     of a user. ``packages`` have to be there: by what they are imported as, what is to be installed.
     ``priced``: it needs a tariff. ``served``: its functions meet over servers, which then are on its bill.
     ``talks``: they use the bus. ``here``: they run on this machine, whatever the deployment.
+    ``reach``: they reach one another, so that in a world they are processes on its machines.
     ``keeps``: options of a training that have no effect on it.
     Functions start at the dotted name ``entry``, which calls ``run_function`` with its module's ``work``.
     ``real`` says why it cannot run in a virtual world: what of it is not over ports and a clock.
@@ -65,18 +71,22 @@ class System:
     served: bool = True
     talks: bool = True
     here: bool = False
+    reach: bool = False
     keeps: Sequence[str] = MLLESS_ALONE
     entry: str = ""
     real: str = ""
-    lead: Callable[[Stage], tuple[Tables, Choice]] | None = None
+    lead: Lead | None = None
 
     def plan(self, wishes: Wishes, dataset: Dataset) -> JobSpec:
         """Return the job that is to be run for a user's wishes; UsageError if they do not fit."""
         own = msgspec.structs.replace(wishes, **self.wishes)
         spec = job_of(own, dataset.manifest, dataset.address)
-        if spec.tariff is None or self.served:
+        if spec.tariff is None:
             return spec
-        return msgspec.structs.replace(spec, tariff=msgspec.structs.replace(spec.tariff, servers=()))
+        tariff = spec.tariff if self.served else msgspec.structs.replace(spec.tariff, servers=())
+        if self.reach and tariff.machine is not None:
+            tariff = tariff.of_machines(spec.workers)
+        return msgspec.structs.replace(spec, tariff=tariff)
 
     def run(
         self,
@@ -94,6 +104,18 @@ class System:
 
         where = Deployment() if self.here else deployment
         return run_led(self, name, spec, dataset, out, deployment=where, listen=listen)
+
+    def placed(self, world: World) -> World:
+        """Return a world in which functions are where those of the system are."""
+        return world.on_machines() if self.reach else world
+
+    def halves(self, roles: Roles) -> tuple[Lead, Work]:
+        """Return who leads a job and what a function does in a virtual world: the same as for real.
+
+        What one of them is beside ports and a clock is to be given another way here.
+        """
+        assert self.lead is not None
+        return self.lead, importlib.import_module(self.entry.partition(":")[0]).work
 
     def play(self, spec: JobSpec, dataset: Dataset, deployment: Deployment) -> Play:
         """Return how a job is played in a virtual world."""
@@ -155,7 +177,6 @@ class Function:
         return self.open_link()
 
 
-Work = Callable[[Function], None]
 _launch = msgspec.json.Decoder(Launch)
 
 

@@ -117,6 +117,11 @@ def ask(way: Asks, request: Request) -> tuple[Values | Moved | Over, int, int]:
     return answer, len(asked), len(told)
 
 
+def work_of(request: bytes) -> str:
+    """Return what a request makes the server do: ``push`` a gradient, or have values pulled from it."""
+    return "push" if isinstance(_requests.decode(request), Push) else "pull"
+
+
 def arrays(values: Values, shapes: Sequence[TableShape]) -> list[Floats]:
     """Return the rows in an answer, table by table; CodecError if they are not of these shapes."""
     try:

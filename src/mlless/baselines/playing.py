@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 from dataclasses import replace
 
@@ -11,6 +10,7 @@ import msgspec
 from mlless.baselines.contract import Function, Launch, System, do
 from mlless.baselines.leading import Stage
 from mlless.billing.meter import MEMORY, Meter
+from mlless.billing.meter import SUPERVISOR as LEADER
 from mlless.closing import Listener
 from mlless.data.dataset import Dataset
 from mlless.data.holding import AT_ONCE
@@ -19,7 +19,7 @@ from mlless.deployment import Deployment
 from mlless.job import JobSpec
 from mlless.records import StepRecord
 from mlless.session import Session
-from mlless.simulation.environment import Environment
+from mlless.simulation.conditions import Conditions
 from mlless.simulation.faults import NO_FAULTS, SUPERVISOR
 from mlless.simulation.functions import VirtualRuntime
 from mlless.simulation.jobs import GRACE, NOWHERE, Simulation
@@ -31,12 +31,11 @@ from mlless.supervisor import final_bill
 
 def play_led(system: System, spec: JobSpec, dataset: Dataset, deployment: Deployment) -> Play:
     """Return how a job of a system that leads itself is played."""
-    assert system.lead is not None
-    lead, work = system.lead, importlib.import_module(system.entry.partition(":")[0]).work
 
-    def play(environment: Environment, listen: Listener) -> Simulation:
+    def play(environment: Conditions, listen: Listener) -> Simulation:
         roles = Roles(environment, NO_FAULTS, [], most_turns=math.inf, longest=math.inf)
         role, kept, records = roles.join(SUPERVISOR, 0.0), MemoryObjects(), list[StepRecord]()
+        lead, work = system.halves(roles)
 
         def run(own: Role, payload: bytes) -> None:
             launch, objects = msgspec.json.decode(payload, type=Launch), Objects(roles, own, kept)
@@ -52,6 +51,8 @@ def play_led(system: System, spec: JobSpec, dataset: Dataset, deployment: Deploy
         session = Session(NOWHERE, Store(roles, role), hub, runtime)
         memory = environment.memory or MEMORY
         meter = Meter(spec.tariff, opened=role.now(), memory=memory) if spec.tariff else None
+        if meter is not None and environment.led_by_function:
+            meter.start([LEADER], role.now())
         objects = Objects(roles, role, kept)
         stage = Stage(system, spec, dataset, session, objects, "", role, listen=hear, meter=meter)
         try:
@@ -59,6 +60,8 @@ def play_led(system: System, spec: JobSpec, dataset: Dataset, deployment: Deploy
             seconds = role.now()
             runtime.finish(GRACE)
             stage.note(runtime.stop(GRACE))
+            if meter is not None and environment.led_by_function:
+                meter.end(LEADER, seconds)
             bill = final_bill(meter, (), now=seconds, done=seconds)
             left = frozenset(roles.values)
             return Simulation(stage.outcome(chosen), tables, records, seconds, role.busy, bill, left)

@@ -122,7 +122,7 @@ class _Call:
             out = safetensors.numpy.save(self._replica.snapshot())
         elif entries(update):
             out = codec.seal(codec.pack(update, job.sync.compression), job.sync.compression)
-        self._function.clock.work("keep" if whole else "encode", len(out))
+        self._function.clock.work("model" if whole else "encode", len(out))
         self._laps.lap("filter")
         if out:
             self._objects.put(_name("map", plan.step, self._me), out)
@@ -143,7 +143,7 @@ class _Call:
             updates = {name: codec.opened(value, shapes, name) for name, value in values.items()}
             self._replica.merge(updates, self._job.sync.merge, len(self._plan.members))
             model = self._replica.snapshot()
-        self._function.clock.work("merge", size)
+        self._function.clock.work("mean" if self.task.whole else "merge", size)
         self._laps.lap("merge")
         data = safetensors.numpy.save(model)
         self._objects.put(_model(step + 1), data)
@@ -153,7 +153,7 @@ class _Call:
     def _load_model(self) -> int:
         data = self._get(_model(self._plan.step))
         self._replica.restore(safetensors.numpy.load(data))
-        self._function.clock.work("keep", len(data))
+        self._function.clock.work("model", len(data))
         self._laps.lap("merge")
         return len(data)
 
@@ -164,7 +164,7 @@ class _Call:
             arrays[f"{table.shape.name}/state"] = table.state.copy()
             arrays[f"{table.shape.name}/last"] = table.last.copy()
         data = safetensors.numpy.save(arrays)
-        self._function.clock.work("keep", len(data))
+        self._function.clock.work("model", len(data))
         self._objects.put(name, data)
         self._laps.lap("keep")
         return len(data)
@@ -176,7 +176,7 @@ class _Call:
             table.state[:] = arrays[f"{table.shape.name}/state"]
             table.last[:] = arrays[f"{table.shape.name}/last"]
         stepper.memory = Memory(samples=int(arrays["samples"][0]))
-        self._function.clock.work("keep", len(data))
+        self._function.clock.work("model", len(data))
         self._laps.lap("keep")
         return len(data)
 

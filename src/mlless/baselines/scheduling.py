@@ -2,8 +2,9 @@
 
 The environment of SIREN (Wang, Niu and Li, INFOCOM 2019) as it is here. The *state* is what is known before
 an epoch. The *action* is the number and the memory of its functions. The *reward* of an epoch is the time it
-took, below zero, in units of the first one. At the end comes one more: ``REACHED`` if the target was, its
-negative if not. Whatever a policy wants, the budget rule has the last word.
+took, below zero, in units of what one function would have taken for the first one. At the end comes one
+more: ``REACHED`` if the target was, its negative if not. Whatever a policy wants, the budget rule has the
+last word.
 """
 
 from __future__ import annotations
@@ -128,9 +129,12 @@ def _features(state: State) -> Wide:
     return np.array([1.0, *state])
 
 
-def rewards(seconds: Sequence[float], *, reached: bool) -> list[float]:
-    """Return the reward of each epoch that took so many seconds, the last one with what the end brings."""
-    gained = [-one / seconds[0] if seconds[0] > 0 else -1.0 for one in seconds]
+def rewards(seconds: Sequence[float], first: int, *, reached: bool) -> list[float]:
+    """Return the reward of each epoch that took so many seconds, the last one with what the end brings.
+
+    The ``first`` had so many functions. In units of its time alone who begins with many would pay for that.
+    """
+    gained = [-one / (first * seconds[0]) if seconds[0] > 0 else -1.0 for one in seconds]
     if gained:
         gained[-1] += REACHED if reached else -REACHED
     return gained

@@ -147,7 +147,8 @@ class _Leader:
 
     def teach(self) -> None:
         """Let the policy learn from the job."""
-        gained = rewards(self._seconds, reached=self._stage.closing.reason == "target")
+        first = self._actions[self._taken[0][1]].workers if self._taken else 1
+        gained = rewards(self._seconds, first, reached=self._stage.closing.reason == "target")
         self._policy.learn([Taken(*one, reward) for one, reward in zip(self._taken, gained, strict=True)])
 
     def _allowed(self, epoch: int) -> tuple[Action, float | None] | None:

@@ -45,6 +45,17 @@ class ServerPrice(_Entry, frozen=True, kw_only=True):
         _prices(hour=self.hour)
 
 
+class MachinePrice(ServerPrice, frozen=True, kw_only=True):
+    """A machine for processes that reach one another, as functions do not: so many run on ``each``."""
+
+    each: int = 1
+
+    def __post_init__(self) -> None:
+        _prices(hour=self.hour)
+        if self.each < 1:
+            raise ValueError(f"each machine is to have processes from 1, not {self.each}")
+
+
 class RequestPrice(_Entry, frozen=True, kw_only=True):
     """Requests to the object store: dollars per thousand that read, and that write."""
 
@@ -76,6 +87,7 @@ class Tariff(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     note: str
     function: FunctionPrice
     servers: tuple[ServerPrice, ...] = ()
+    machine: MachinePrice | None = None
     requests: RequestPrice | None = None
     traffic: TrafficPrice | None = None
 
@@ -83,6 +95,19 @@ class Tariff(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         names = [server.name for server in self.servers]
         if len(set(names)) < len(names):
             raise ValueError("two servers of one name")
+
+    def of_machines(self, processes: int) -> Tariff:
+        """Return the tariff of a job whose functions are processes on machines, which alone cost anything."""
+        assert self.machine is not None
+        machine, count = self.machine, -(-processes // self.machine.each)
+        free = msgspec.structs.replace(self.function, gb_second=0.0, million_invocations=0.0)
+        machines = ServerPrice(
+            name=f"{count} x {machine.name}",
+            hour=count * machine.hour,
+            source=machine.source,
+            date=machine.date,
+        )
+        return msgspec.structs.replace(self, function=free, servers=(*self.servers, machines))
 
 
 def _prices(**values: float) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
@@ -15,8 +14,10 @@ from mlless.cli.options import with_settings
 from mlless.cli.settings import OPTIONS, Settings
 
 if TYPE_CHECKING:
+    from mlless.planning import PlanFile
     from mlless.report.recorded import Recorded
     from mlless.report.standing import Standing
+    from mlless.simulation.world import World
     from mlless.turns import Told
 
 EXAMPLES = """[bold]Examples[/bold]
@@ -29,32 +30,58 @@ EXAMPLES = """[bold]Examples[/bold]
 
 [cyan]mlless compare data/ratings --world aws-lambda --workers 24 --out compared[/cyan]
 
+[cyan]mlless compare --plan middleware21-figure6 --data mf-ml-10m=data/ratings --out figure6[/cyan]
+
 The same command goes on with a comparison that was stopped."""
 
 # What makes the difference between contestants is theirs, or a plan's. Nobody but us follows them.
-_THEIRS = ("sync", "significance", "merge", "tuner", "min_workers", "log_to")
+_THEIRS = (
+    "sync", "significance", "merge", "tuner", "min_workers", "tuner_interval", "tuner_tolerance", "log_to",
+)  # fmt: skip
 
 
 @with_settings(*(one for name, one in OPTIONS.items() if name not in _THEIRS))
 def compare(
+    *,
     dataset: Annotated[
-        str,
+        str | None,
         typer.Argument(
-            metavar="DATASET",
+            metavar="[DATASET]",
             autocompletion=datasets,
-            help="A data set made with mlless partition: a folder or URL.",
+            help="A data set made with mlless partition: a folder or URL; none with a plan that has its own.",
+            show_default=False,
         ),
-    ],
+    ] = None,
     out: Annotated[str, typer.Option(help="A folder or URL for runs, table and page.")],
     settings: Settings,
     systems: Annotated[
         str,
-        typer.Option(metavar="NAME,NAME", help="Who takes part.", show_default="all that are installed"),
+        typer.Option(
+            metavar="NAME,NAME",
+            help="Who takes part; of an experiment, which contestants.",
+            show_default="all",
+        ),
     ] = "",
     plan: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            metavar="FILE", help="A TOML file of contestants: a table for each, with its system and settings."
+            metavar="FILE",
+            help="A TOML file of contestants: a table for each, with its system and settings. Or an experiment "
+            "of the package: middleware21-figure6, middleware21-figure7.",
+        ),
+    ] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="JOB=DATASET", help="Your data for a job of an experiment, in place of made-up ones."
+        ),
+    ] = None,
+    scale: Annotated[
+        float | None,
+        typer.Option(
+            min=1e-4,
+            help="The size of an experiment as a share of the published rows and mini-batches.",
+            show_default="that of the plan",
         ),
     ] = None,
     world: Annotated[
@@ -80,6 +107,8 @@ def compare(
     """
     from mlless.cli.console import console, print_json, say
     from mlless.data.dataset import open_dataset
+    from mlless.errors import UsageError
+    from mlless.planning import read_plan
     from mlless.report.standing import counted, verdict
     from mlless.simulation.running import check_deployment
     from mlless.simulation.world import load_world
@@ -90,21 +119,34 @@ def compare(
     deployment = msgspec.structs.replace(given, log_to=None)
     if where is not None:
         check_deployment(deployment)
-    data = open_dataset(dataset)
-    names = [name.strip() for name in systems.split(",") if name.strip()]
-    taking, notes = contestants(settings.wishes(), data, names, plan, virtual=where is not None)
     to = console(stderr=True)
+    read = read_plan(plan) if plan is not None else None
+    names = [name.strip() for name in systems.split(",") if name.strip()]
+    if read is not None and read.experiment is not None:
+        if dataset is not None or repetitions:
+            raise UsageError(
+                f"{plan} is an experiment, which has its own data, and runs each contestant once",
+                expected="no DATASET and no --repetitions",
+                cure="name your data with --data JOB=DATASET",
+            )
+        _experiment(read, out, _named(data), names, scale, where, settings, overwrite, json)
+        return
+    if dataset is None or data or scale:
+        raise UsageError(
+            "--data and --scale are for experiments" if dataset else "no data to compare on",
+            expected="a DATASET, or the --plan of an experiment",
+        )
+    named = open_dataset(dataset)
+    taking, notes = contestants(settings.wishes(), named, names, plan, world=where)
     if given.log_to is not None:
         notes = [*notes, "log_to has no effect here: what came of all systems is in the table and the page"]
     say(to, [("note", note) for note in notes])
-    manifest = data.manifest
+    manifest = named.manifest
     times = repetitions or (3 if where is None else 1)
-    job = Plan(data.address, manifest.fingerprint, deployment, tuple(taking), times, where)
-
-    metric = "rmse" if manifest.kind == "ratings" else "log_loss"
+    job = Plan(named.address, manifest.fingerprint, deployment, tuple(taking), times, where)
 
     def tell(told: Told) -> None:
-        to.print(_line(told, times, metric), soft_wrap=True)
+        to.print(_line(told, times), soft_wrap=True)
 
     try:
         found, middle = take_turns(job, out, overwrite=overwrite, tell=tell)
@@ -124,7 +166,83 @@ def compare(
         say(screen, [("written", place) for place in written])
 
 
-def _line(told: Told, repetitions: int, metric: str) -> str:
+def _named(data: list[str] | None) -> dict[str, str]:
+    """Return the data sets that a user has named, by job."""
+    from mlless.errors import UsageError
+
+    named: dict[str, str] = {}
+    for one in data or ():
+        job, equals, dataset = one.partition("=")
+        if not equals or not dataset:
+            raise UsageError("data of no job", expected="--data JOB=DATASET", found=one)
+        named[job] = dataset
+    return named
+
+
+def _experiment(
+    plan: PlanFile,
+    out: str,
+    data: dict[str, str],
+    only: list[str],
+    scale: float | None,
+    world: World | None,
+    settings: Settings,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Run an experiment, and show what it came to."""
+    from mlless.cli.console import console, print_json, say
+    from mlless.cli.settings import TABLES
+    from mlless.errors import UsageError
+    from mlless.experiments import check_names, run_experiment
+    from mlless.report.findings import ratio_rows, scaled
+    from mlless.simulation.running import check_deployment
+
+    deployment, to = msgspec.structs.replace(settings.deployment(), log_to=None), console(stderr=True)
+    check_deployment(deployment)
+    check_names(plan, data, only)
+    asked = {
+        name: one.value
+        for name, one in settings.all.items()
+        if name in TABLES["train"] and one.origin == one.option.flag
+    }
+
+    def tell(told: Told) -> None:
+        to.print(_line(told, 1), soft_wrap=True)
+
+    try:
+        found, runs = run_experiment(
+            plan, out,
+            data=data, asked=asked, only=only, scale=scale, world=world, deployment=deployment,
+            overwrite=overwrite, say=lambda note: say(to, [("note", note)]), tell=tell,
+        )  # fmt: skip
+    except KeyboardInterrupt as error:
+        error.add_note("the runs that are done stay: the same command goes on with the others")
+        raise
+    written = [f"{out}/{plan.title}.json"]
+    os.environ["MPLBACKEND"] = "agg"  # nothing is shown on a screen
+    try:
+        from mlless.report.comparison.experiment import sections
+        from mlless.report.comparison.page import write_sections
+    except UsageError as error:  # its packages are an extra
+        typer.echo(f"no page: {error}", err=True)
+    else:
+        assert plan.experiment is not None
+        parts = list(sections(plan.experiment, runs, found))
+        written.insert(0, write_sections([plan.title], parts, f"{out}/{plan.title}"))
+    if as_json:
+        print_json(found)
+        return
+    screen = console()
+    assert plan.experiment is not None
+    titles = [plan.experiment.jobs[job].title for job in found.losses]
+    for line in _aligned([["", *titles], *ratio_rows(found)]):
+        screen.print(line, soft_wrap=True)
+    say(screen, [("result", scaled(found.scale))])
+    say(screen, [("written", place) for place in written])
+
+
+def _line(told: Told, repetitions: int) -> str:
     """Return what is said of a turn when it begins, and when it is over."""
     from mlless.report.wording import count, duration
 
@@ -136,6 +254,7 @@ def _line(told: Told, repetitions: int, metric: str) -> str:
     left = f"{count(told.left)} to go" if told.left else "that was the last"
     if isinstance(came, str):
         return f"{what}: failed: {came}; {left}"
+    metric = came.summary.job.metrics[0]
     value = came.summary.heldout.get(metric)
     reached = "nothing held out" if value is None else f"{metric} {value:.4f}"
     virtual = " of virtual time" if turn.world else ""
@@ -174,7 +293,11 @@ def _write(found: Standing, middle: list[Recorded], out: str) -> list[str]:
 def _table(found: Standing) -> Iterator[str]:
     from mlless.report.standing import head, rows
 
-    table = [head(found), *rows(found)]
+    yield from _aligned([head(found), *rows(found)])
+
+
+def _aligned(table: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Yield the lines of a table, its columns below one another."""
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for row in table:
         yield "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()

@@ -21,6 +21,11 @@ class Conditions(Protocol):
         ...
 
     @property
+    def led_by_function(self) -> bool:
+        """Whether who leads is billed as a function."""
+        ...
+
+    @property
     def memory(self) -> int | None:
         """MB that a function has; None where it has what the machine has."""
         ...
@@ -39,6 +44,18 @@ class Conditions(Protocol):
 
     def at_objects(self, who: FunctionId, sent: int, received: int, at_once: int) -> Spells:
         """Return what one of so many requests ``at_once`` takes that moves so many bytes."""
+        ...
+
+    def asking(self, who: FunctionId, sent: int) -> Spells:
+        """Return what it takes until a request of so many bytes is with a server."""
+        ...
+
+    def answering(self, who: FunctionId, activity: str, sent: int, received: int) -> Spells:
+        """Return what it takes that server to answer, and the answer to be back."""
+        ...
+
+    def around(self, who: FunctionId, workers: int, size: int) -> Spells:
+        """Return what it takes in a ring of so many workers to send, and to receive, so many bytes."""
         ...
 
     def sending(self, who: FunctionId, messages: int) -> Spells:
@@ -85,6 +102,7 @@ class Durations:
     start: float = 0.0
 
     memory = None
+    led_by_function = False
 
     def capacity(self, link: str) -> float:
         """Return the nothing that a link carries: none is used."""
@@ -106,6 +124,18 @@ class Durations:
     def at_objects(self, who: FunctionId, sent: int, received: int, at_once: int) -> Spells:
         """Return nothing: ``fetch`` tells of the bytes."""
         return ()
+
+    def asking(self, who: FunctionId, sent: int) -> Spells:
+        """Return what the request and its bytes take."""
+        return self.at_store(who, sent, 0)
+
+    def answering(self, who: FunctionId, activity: str, sent: int, received: int) -> Spells:
+        """Return what the server's work takes by its bytes, and those of the answer."""
+        return (*self.working(who, activity, sent + received), Spell(self.byte * received))
+
+    def around(self, who: FunctionId, workers: int, size: int) -> Spells:
+        """Return what the bytes take."""
+        return (Spell(self.byte * size),)
 
     def sending(self, who: FunctionId, messages: int) -> Spells:
         """Return nothing: a message's way is all that it takes."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterator
+from typing import Literal
 
 from mlless.data.dataset import Dataset
 from mlless.job import Factorization, JobSpec
@@ -12,9 +13,18 @@ from mlless.messages import FunctionId
 from mlless.simulation.conditions import Spells
 from mlless.simulation.faults import SUPERVISOR
 from mlless.simulation.sharing import Spell
-from mlless.simulation.world import Host, Model, Rate, World, usual_rates
+from mlless.simulation.world import Host, Model, Rate, TorchModel, World, usual_rates, usual_torch
 
 _SERVER = "store's thread"
+_ROWS = (
+    "assemble",
+    "compute",
+    "evaluate",
+    "gradient",
+    "averaged",
+    "matched",
+    "gathered",
+)  # what is about so many rows, not bytes
 
 
 class Environment:
@@ -27,14 +37,16 @@ class Environment:
         self._world, self._seed = world, spec.seed
         self._rates = world.rates or usual_rates()
         self.memory = memory or world.functions.memory
-        lr, mf = self._rates.lr, self._rates.mf
-        self._model = mf if isinstance(spec.model, Factorization) else lr
-        self._larger = _size(spec, dataset) / self._model.size
+        kind: Literal["mf", "lr"] = "mf" if isinstance(spec.model, Factorization) else "lr"
+        self._model: Model = getattr(self._rates, kind)
+        self._torch: TorchModel = getattr(world.pytorch or usual_torch(), kind)
+        self._size = _size(spec, dataset)
         placed = [
             world.store.host,
             world.supervisor.host,
             *([] if world.functions.alone else 2 * [world.functions.host]),
         ]
+        self.led_by_function = world.supervisor.function
         self._shared = {host for host in placed if placed.count(host) > 1}
         self._free: list[float] = []  # since when what functions ran in is idle
 
@@ -48,11 +60,14 @@ class Environment:
     def working(self, who: FunctionId, activity: str, units: int) -> Spells:
         """Return what an activity takes of the role's core."""
         rates = self._rates
-        if activity in Model.__struct_fields__:
-            rate: Rate = getattr(self._model, activity)
-            rows = activity in ("assemble", "compute", "evaluate")
-            return self._busy(who, rate(units * self._larger if rows else units))
-        found: dict[str, Rate] = {"fetch": rates.fetch, "keep": rates.keep, "step": rates.step}
+        for model in (self._model, self._torch):
+            if activity in model.__struct_fields__:
+                rate: Rate = getattr(model, activity)
+                return self._busy(who, rate(units * self._size / model.size if activity in _ROWS else units))
+        found: dict[str, Rate] = {
+            "fetch": rates.fetch, "keep": rates.keep, "model": rates.model, "mean": rates.mean,
+            "step": rates.step,
+        }  # fmt: skip
         if activity not in found:
             raise ValueError(f"what {activity} takes is not known")
         return self._busy(who, found[activity](units)) if units else ()
@@ -68,6 +83,27 @@ class Environment:
     def deleting(self, who: FunctionId) -> Spells:
         """Return the way of a request without bytes."""
         return self.at_store(who, 0, 0)
+
+    def asking(self, who: FunctionId, sent: int) -> Spells:
+        """Return a request's way to a server in the place of the store."""
+        yield from self._busy(who, self._world.store.client(sent))
+        yield Spell(self._world.store.latency)
+        yield from self._moved(who, sent, 0)
+
+    def answering(self, who: FunctionId, activity: str, sent: int, received: int) -> Spells:
+        """Return the work of the server's thread, and the answer's way back."""
+        rate: Rate = getattr(self._model, activity)
+        yield from self._served(self._world.store.server(0) + rate(sent + received))
+        yield from self._moved(who, 0, received)
+        yield from self._busy(who, self._world.store.client.unit * received)
+
+    def around(self, who: FunctionId, workers: int, size: int) -> Spells:
+        """Return the rounds of a ring, in each of which all send at once; bytes go between machines."""
+        machines = self._world.machines
+        assert machines is not None, "nobody else has a ring"
+        yield Spell(2 * (workers - 1) * machines.latency)
+        if workers > machines.each:
+            yield Spell(size, self._host_of(who).network)
 
     def at_objects(self, who: FunctionId, sent: int, received: int, at_once: int) -> Spells:
         """Return a request's way; of so many ``at_once``, which take as long together."""

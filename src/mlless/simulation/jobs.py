@@ -11,6 +11,7 @@ from mlless import checkpoint, keys
 from mlless.autotuner.decision import Decision
 from mlless.autotuner.opening import open_tuner
 from mlless.billing.meter import MEMORY, Bill, Meter
+from mlless.billing.meter import SUPERVISOR as LEADER
 from mlless.channels.ports import KeyValueStore
 from mlless.closing import Leavers, nobody
 from mlless.data.dataset import Dataset
@@ -146,6 +147,8 @@ def simulate(
     start.put(store)
     earlier = start.past.cost if start.past else 0.0
     meter = Meter(spec.tariff, opened=0.0, memory=memory, earlier=earlier) if spec.tariff else None
+    if meter is not None and conditions.led_by_function:
+        meter.start([LEADER], 0.0)
 
     def hear(record: StepRecord) -> object:
         records.append(record)
@@ -176,6 +179,8 @@ def simulate(
         seconds = role.time
         runtime.finish(0.0 if outcome.given_up else GRACE)
         outcome.ended += (stopped := runtime.stop(GRACE))
+        if meter is not None and conditions.led_by_function:
+            meter.end(LEADER, seconds)
         bill = final_bill(meter, stopped, now=role.time, done=seconds)
         return Simulation(outcome, tables, records, seconds, role.busy, bill, frozenset(roles.values))
     finally:

@@ -132,6 +132,31 @@ class Objects:
         self._role.spend(self._roles.conditions.at_objects(self._role.number, sent, received, self._at_once))
 
 
+class Asking:
+    """A way to a server beside the store, which ``answers`` one request after the other.
+
+    What it does for a request is an activity that ``named`` tells.
+    """
+
+    def __init__(
+        self, roles: Roles, role: Role, answers: Callable[[bytes], bytes], named: Callable[[bytes], str]
+    ) -> None:
+        self._roles, self._role, self._answers, self._named = roles, role, answers, named
+
+    def ask(self, request: bytes) -> bytes:
+        """Return the answer to a request, which is taken in when it arrives."""
+        conditions, who = self._roles.conditions, self._role.number
+        with self._role.calling():
+            self._role.spend(conditions.asking(who, len(request)))
+            self._role.take_turn()
+            answer = self._answers(request)
+            self._role.spend(conditions.answering(who, self._named(request), len(request), len(answer)))
+        return answer
+
+    def close(self) -> None:
+        """Do nothing: nothing is held."""
+
+
 class Hub:
     """The supervisor's end of the bus. ``ask`` is called once the job is asked to stop."""
 

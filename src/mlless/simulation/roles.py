@@ -42,6 +42,7 @@ class Role:
         self.inbox: list[tuple[float, int, bytes]] = []
         self.deadline: float | None = None
         self.flow: Flow | None = None  # that it waits for
+        self.held = False  # it waits for others, who will release it
         self.stopped = 0.0  # until then
         self.killed = self.limit = math.inf  # at these times
         self.calls, self.busy = 0, 0.0  # seconds that a core has worked for it
@@ -77,11 +78,20 @@ class Role:
 
     def due(self) -> float:
         """Return when the role can go on: now, or when it gets a message or gives up waiting."""
-        time = self.time if self.flow is None else math.inf
+        time = math.inf if self.held or self.flow is not None else self.time
         if self.deadline is not None:
             arrival = self.inbox[0][0] if self.inbox else self.deadline
             time = max(time, min(arrival, self.deadline))
         return min(max(time, self.stopped), self.killed, self.limit)
+
+    def hold(self) -> None:
+        """Let the others go on until one of them releases this role."""
+        self.held = True
+        self.take_turn()
+
+    def release(self, time: float) -> None:
+        """Let a role that is held go on from a time."""
+        self.time, self.held = max(self.time, time), False
 
     def take_turn(self) -> None:
         """Let everyone go on who is due before this role."""

@@ -21,12 +21,13 @@ from mlless.report.files import RunFiles
 from mlless.report.summary import Stopwatch
 from mlless.report.underway import underway
 from mlless.runtimes.ports import Ended
+from mlless.simulation.conditions import Conditions
 from mlless.simulation.environment import Environment
 from mlless.simulation.jobs import Simulation, simulate
 from mlless.simulation.world import World
 from mlless.stepping import Stepper
 
-Play = Callable[[Environment, Listener], Simulation]  # of a job, whose steps are heard of
+Play = Callable[[Conditions, Listener], Simulation]  # of a job, whose steps are heard of
 
 
 class _VirtualStopwatch(Stopwatch):
@@ -88,7 +89,7 @@ def run_in_world(
 def play_mlless(spec: JobSpec, dataset: Dataset, deployment: Deployment, stepper: type[Stepper]) -> Play:
     """Return how a job of MLLess is played; the ``stepper`` of each worker takes its steps."""
 
-    def play(environment: Environment, listen: Listener) -> Simulation:
+    def play(environment: Conditions, listen: Listener) -> Simulation:
         return simulate(
             spec,
             dataset,

@@ -82,9 +82,9 @@ def test_what_is_left_is_given_to_an_epoch() -> None:
 
 
 def test_an_epoch_is_rewarded_for_being_short_and_the_last_for_the_target() -> None:
-    assert rewards([2.0, 1.0, 4.0], reached=True) == [-1.0, -0.5, -2.0 + REACHED]
-    assert rewards([2.0, 1.0], reached=False) == [-1.0, -0.5 - REACHED]
-    assert rewards([], reached=True) == []
+    assert rewards([2.0, 1.0, 4.0], 1, reached=True) == [-1.0, -0.5, -2.0 + REACHED]
+    assert rewards([2.0, 1.0], 4, reached=False) == [-0.25, -0.125 - REACHED]
+    assert rewards([], 1, reached=True) == []
     assert Fixed(3).act(BEGIN) == 3
 
 

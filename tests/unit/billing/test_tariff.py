@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from mlless.billing.meter import Meter
 from mlless.billing.tariff import TARIFFS, Tariff, load_tariff
 from mlless.errors import UsageError
 
@@ -29,7 +30,11 @@ def test_the_book() -> None:
 @pytest.mark.parametrize("name", TARIFFS.names())
 def test_every_entry_says_where_it_is_from_and_when(name: str) -> None:
     tariff = load_tariff(name)
-    entries = [tariff.function, *tariff.servers, *filter(None, (tariff.requests, tariff.traffic))]
+    entries = [
+        tariff.function,
+        *tariff.servers,
+        *filter(None, (tariff.machine, tariff.requests, tariff.traffic)),
+    ]
     for entry in entries:
         assert entry.source
         year, month, day = map(int, entry.date.split("-"))
@@ -46,6 +51,19 @@ def test_list_prices() -> None:
     assert x86.function.million_invocations == arm.function.million_invocations == 0.20
     assert x86.requests is not None
     assert (x86.requests.thousand_reads, x86.requests.thousand_writes) == (0.0004, 0.005)
+
+
+def test_what_a_budget_pays_for_on_machines_as_published() -> None:
+    """36 cents: 24 processes on six machines for 1,080 seconds."""
+    tariff = load_tariff("published-ibm").of_machines(24)
+    meter = Meter(tariff, opened=0.0)
+    meter.start(range(24), 0.0)
+    assert meter.cost(1080.0) == pytest.approx(
+        0.36 + 1080 * sum(one.hour for one in load_tariff("published-ibm").servers) / 3600
+    )
+    assert meter.rate(24) == meter.rate(0)  # processes cost nothing themselves
+    assert tariff.servers[-1].name == "6 x VM (B1.4x8)"
+    assert load_tariff("published-ibm").of_machines(25).servers[-1].hour == pytest.approx(7 * 0.20)
 
 
 def test_a_tariff_of_ones_own(tmp_path: Path) -> None:

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import tempfile
 from collections import defaultdict, deque
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -28,12 +27,13 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 import safetensors.numpy
 
-from mlless.baselines.contract import MLLESS_ALONE, System, Tables
+from mlless.baselines.contract import MLLESS_ALONE, Lead, System, Tables, Work
 from mlless.messages import Commit, Donate, Donated, Hello, Plan, Report
 from mlless.stopping import Choice
 
 if TYPE_CHECKING:
     from mlless.baselines.leading import Stage
+    from mlless.simulation.roles import Roles
 
 Exchange = Literal["average", "all-reduce", "all-gather"]
 
@@ -99,16 +99,25 @@ class _Leader:
         return safetensors.numpy.load(self._stage.objects.get(model_name(step)))
 
 
-def _leads(exchange: Exchange) -> Callable[[Stage], tuple[Tables, Choice]]:
+def _leads(exchange: Exchange) -> Lead:
     return lambda stage: _Leader(stage, exchange).run()
 
 
+class _PyTorch(System):
+    def halves(self, roles: Roles) -> tuple[Lead, Work]:
+        """Return who leads, and functions that need no PyTorch and meet in a ring."""
+        from mlless.baselines.pytorch import played
+
+        assert self.lead is not None
+        return self.lead, played.Together(roles).work
+
+
 _pytorch = partial(
-    System,
+    _PyTorch,
     packages={"torch": "torch"},
     served=False,
     here=True,
-    real="its workers talk over gloo",
+    reach=True,
     keeps=(*MLLESS_ALONE, "compression"),
     entry="mlless.baselines.pytorch.worker:main",
 )

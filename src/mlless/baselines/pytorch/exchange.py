@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, distributed
 from torch.nn import functional
 
+from mlless.baselines.pytorch.course import Moved, in_a_ring
 from mlless.job import JobSpec
 from mlless.replica import coefficients
 from mlless.stepping import Laps
-
-
-class Moved(NamedTuple):
-    """What an exchange has come to: published entries, and bytes sent, which are as many as received."""
-
-    entries: int = 0
-    bytes: int = 0
-
-
-def in_a_ring(size: int, workers: int) -> int:
-    """Return the bytes that each sends, and receives, in an all-reduce of so many in a ring."""
-    return 2 * (workers - 1) * size // workers
 
 
 class Exchange:

@@ -6,21 +6,18 @@ gradient is PyTorch's. The tables that come out of it are scored by our kernels.
 
 from __future__ import annotations
 
-import math
-import os
 from collections.abc import Sequence
 from datetime import timedelta
 
 import msgspec
-import safetensors.numpy
 import torch
 from torch import Tensor, distributed
 from torch.nn.parallel import DistributedDataParallel
 
-import mlless
 from mlless.baselines.contract import Function, Tables, run_function
-from mlless.baselines.pytorch import Task, model_name
-from mlless.baselines.pytorch.exchange import AllGather, AllReduce, Moved, in_a_ring
+from mlless.baselines.pytorch import Task
+from mlless.baselines.pytorch.course import Course, Moved, Taken, Trainer, in_a_ring
+from mlless.baselines.pytorch.exchange import AllGather, AllReduce
 from mlless.baselines.pytorch.losses import Batch, batch_of, losses_of
 from mlless.data.holding import ROOM, Holding
 from mlless.job import Adagrad, JobSpec, Nesterov
@@ -28,10 +25,10 @@ from mlless.kernels.arrays import Rule
 from mlless.kernels.twin import ADAGRAD
 from mlless.local import begin
 from mlless.membership import order_of
-from mlless.messages import PROTOCOL, Commit, Donate, Donated, Hello, Origin, Plan, Report
+from mlless.messages import Plan
 from mlless.models import model_of
 from mlless.models.base import Moment
-from mlless.stepping import Laps, Stepper, moment_before
+from mlless.stepping import Laps, moment_before
 
 
 def main(payload: bytes) -> None:
@@ -40,8 +37,8 @@ def main(payload: bytes) -> None:
 
 
 def work(function: Function) -> None:
-    """Take step after step as they are told, until who leads says that it is over."""
-    job, me, link = function.launch.job, function.launch.me, function.link
+    """Meet the others, and follow who leads."""
+    job, me = function.launch.job, function.launch.me
     task = msgspec.json.decode(function.launch.task, type=Task)
     torch.set_num_threads(1)
     distributed.init_process_group(
@@ -51,79 +48,45 @@ def work(function: Function) -> None:
         world_size=job.workers,
         timeout=timedelta(seconds=job.deadlines.step),
     )
-    course = _Course(function, task)
-    link.send(Hello(*me, os.getpid(), PROTOCOL, mlless.__version__))
-    while True:
-        match link.receive(job.deadlines.commit):
-            case Commit(plans=(plan,)):
-                link.send(course.step(plan))
-            case Donate(step=step):
-                function.objects.put(model_name(step), safetensors.numpy.save(course.before[step]))
-                link.send(Donated(*me, Origin(model_name(step), step, "")))
-            case _:
-                distributed.destroy_process_group()
-                return
+    laps, holding = Laps(function.clock), Holding(function.dataset, job.seed)
+    tables = [torch.from_numpy(table.shared.copy()) for table in begin(job.model, job.seed).replica.tables]
+    batches = _Batches(job, holding, laps, whole=task.exchange == "average")
+    trainer: Trainer
+    if task.exchange == "average":
+        trainer = _Averaging(job, tables, batches, laps)
+    else:
+        kind = AllReduce if task.exchange == "all-reduce" else AllGather
+        trainer = _Matched(job, tables, batches, laps, kind)
+    Course(function, holding, laps, trainer).follow()
+    distributed.destroy_process_group()
 
 
-class _Course:
-    """A replica in PyTorch on its way, and the models ``before`` the last two steps that were scored."""
+class _Batches:
+    """The mini-batches of a function in tensors, which are kept as long as there is room."""
 
-    def __init__(self, function: Function, task: Task) -> None:
-        self._me, self._job, dataset = function.launch.me, function.launch.job, function.dataset
-        job = self._job
-        self._laps, self._replica = Laps(function.clock), begin(job.model, job.seed).replica
-        self._holding = Holding(dataset, job.seed)
-        self._scorer = Stepper(job, self._holding, self._replica, function.clock, self._laps)
-        self._names = [shape.name for shape in self._replica.shapes]
-        tables = [torch.from_numpy(table.shared.copy()) for table in self._replica.tables]
-        self._trainer: _Averaging | _Matched
-        if task.exchange == "average":
-            self._trainer = _Averaging(job, tables, self._laps)
-        else:
-            kind = AllReduce if task.exchange == "all-reduce" else AllGather
-            self._trainer = _Matched(job, tables, self._laps, kind)
-        self._batches: dict[tuple[int, int], Batch] = {}
+    def __init__(self, job: JobSpec, holding: Holding, laps: Laps, *, whole: bool) -> None:
+        self._job, self._holding, self._laps, self._whole = job, holding, laps, whole
+        self._made: dict[tuple[int, int], Batch] = {}
         self._free = ROOM  # bytes for mini-batches
-        self.before: dict[int, Tables] = {}
 
-    def step(self, plan: Plan) -> Report:
-        """Score the model if that is due, and take a step; return the report."""
-        if plan.evaluate:
-            tables = (table.detach().numpy().copy() for table in self._trainer.tables)
-            self.before = {
-                **dict([*self.before.items()][-1:]),
-                plan.step: dict(zip(self._names, tables, strict=True)),
-            }
-            self._replica.restore(self.before[plan.step])
-        report, _ = self._scorer.take_part(msgspec.structs.replace(plan, flush=(), last=True), self._me)
-        if plan.trainers:
-            batch = self._batch(plan)
-            self._laps.lap("fetch")
-            loss, moved = self._trainer.step(batch, Moment(plan.step, plan.epoch, len(plan.trainers)))
-            finite = math.isfinite(loss)
-            report = msgspec.structs.replace(report, samples=batch.samples, loss=loss, finite=finite)
-        else:
-            moved = self._trainer.settle(moment_before(plan)) if plan.flush else Moved()
-        return msgspec.structs.replace(
-            report,
-            published=moved.entries > 0,
-            entries=moved.entries,
-            bytes_out=moved.bytes,
-            bytes_in=moved.bytes,
-            times=self._laps.take(),
-        )
-
-    def _batch(self, plan: Plan) -> Batch:
-        """Return the mini-batch of a step in tensors, which are kept as long as there is room."""
+    def of(self, plan: Plan) -> Batch:
+        """Return that of a step."""
         key = plan.parts, order_of(self._job.seed, plan.epoch, plan.parts)[plan.part]
-        if key not in self._batches:
+        batch = self._made.get(key)
+        if batch is None:
             arrays = self._holding.batch(plan.epoch, plan.parts, plan.part)
-            batch = batch_of(self._job.model, arrays, key, whole=isinstance(self._trainer, _Averaging))
+            batch = batch_of(self._job.model, arrays, key, whole=self._whole)
             self._free -= batch.nbytes
-            if self._free < 0:
-                return batch
-            self._batches[key] = batch
-        return self._batches[key]
+            if self._free >= 0:
+                self._made[key] = batch
+        self._laps.lap("fetch")
+        return batch
+
+
+def _named(job: JobSpec, tables: Sequence[Tensor]) -> Tables:
+    """Return a copy of tables by their names."""
+    names = [shape.name for shape in model_of(job.model).shapes]
+    return {name: table.detach().numpy().copy() for name, table in zip(names, tables, strict=True)}
 
 
 class _Model(torch.nn.Module):
@@ -141,12 +104,12 @@ class _Model(torch.nn.Module):
 class _Averaging:
     """DistributedDataParallel, and an optimizer of PyTorch over dense gradients."""
 
-    def __init__(self, job: JobSpec, tables: Sequence[Tensor], laps: Laps) -> None:
-        self._job, self._model, self._laps = job, model_of(job.model), laps
+    def __init__(self, job: JobSpec, tables: Sequence[Tensor], batches: _Batches, laps: Laps) -> None:
+        self._job, self._model, self._batches, self._laps = job, model_of(job.model), batches, laps
         module = _Model(job, tables)
-        self.tables = [*module.tables]
+        self._tables = [*module.tables]
         self._module = DistributedDataParallel(module, gradient_as_bucket_view=True)
-        groups = [{"params": [table]} for table in self.tables]
+        groups = [{"params": [table]} for table in self._tables]
         how = job.optimizer
         self._optimizer: torch.optim.Optimizer
         if isinstance(how, Adagrad):
@@ -156,8 +119,13 @@ class _Averaging:
         entries = sum(table.numel() for table in tables)
         self._moved = Moved(entries, in_a_ring(4 * entries, job.workers))
 
-    def step(self, batch: Batch, moment: Moment) -> tuple[float, Moved]:
-        """Take a step; return the loss of this worker's mini-batch before it, and what was moved."""
+    def tables(self) -> Tables:
+        """Return a copy of the parameters."""
+        return _named(self._job, self._tables)
+
+    def step(self, plan: Plan) -> Taken:
+        """Take a step along the mean of all gradients."""
+        batch, moment = self._batches.of(plan), Moment(plan.step, plan.epoch, len(plan.trainers))
         rules = self._model.rules(self._job.optimizer, moment, self._job.batch_size)  # the same on all
         for group, rule in zip(self._optimizer.param_groups, rules, strict=True):
             group.update(lr=rule.rate, eps=rule.epsilon, weight_decay=rule.decay)
@@ -166,9 +134,9 @@ class _Averaging:
         objective.backward()
         self._optimizer.step()
         self._laps.lap("compute")
-        return loss.item(), self._moved
+        return Taken(batch.samples, loss.item(), self._moved)
 
-    def settle(self, moment: Moment) -> Moved:
+    def settle(self, plan: Plan) -> Moved:
         """Do nothing: PyTorch's L2 pulls at all rows in every step."""
         return Moved()
 
@@ -177,19 +145,30 @@ class _Matched:
     """The steps of MLLess with BSP: what each worker's own optimizer moves is added by the merge rule."""
 
     def __init__(
-        self, job: JobSpec, tables: list[Tensor], laps: Laps, kind: type[AllReduce | AllGather]
+        self,
+        job: JobSpec,
+        tables: list[Tensor],
+        batches: _Batches,
+        laps: Laps,
+        kind: type[AllReduce | AllGather],
     ) -> None:
-        self._job, self._model, self._laps, self.tables = job, model_of(job.model), laps, tables
+        self._job, self._model, self._batches, self._laps = job, model_of(job.model), batches, laps
+        self._tables = tables
         self._states = [torch.zeros_like(table) for table in tables]
         self._last = [torch.full((len(table),), -1) for table in tables]
         self._samples = 1  # of the newest mini-batch
         self._exchange = kind(job, tables, [shape.apart for shape in self._model.shapes], laps)
 
-    def step(self, batch: Batch, moment: Moment) -> tuple[float, Moved]:
-        """Take a step; return the loss of this worker's mini-batch before it, and what was moved."""
+    def tables(self) -> Tables:
+        """Return a copy of the tables."""
+        return _named(self._job, self._tables)
+
+    def step(self, plan: Plan) -> Taken:
+        """Add what all workers' optimizers change."""
+        batch, moment = self._batches.of(plan), Moment(plan.step, plan.epoch, len(plan.trainers))
         self._samples = batch.samples or self._samples
         rules = self._model.rules(self._job.optimizer, moment, self._samples)
-        rows = [table[ids].requires_grad_() for table, ids in zip(self.tables, batch.rows, strict=True)]
+        rows = [table[ids].requires_grad_() for table, ids in zip(self._tables, batch.rows, strict=True)]
         mean = isinstance(self._job.optimizer, Nesterov)
         loss, objective = losses_of(self._job.model, rows, batch, mean=mean)
         gradients = torch.autograd.grad(objective, rows)
@@ -198,16 +177,16 @@ class _Matched:
             for number, rule in enumerate(rules)
         ]
         self._laps.lap("compute")
-        return loss.item(), self._exchange(batch.key, batch.rows, changes)
+        return Taken(batch.samples, loss.item(), self._exchange(batch.key, batch.rows, changes))
 
-    def settle(self, moment: Moment) -> Moved:
+    def settle(self, plan: Plan) -> Moved:
         """Bring the L2 of all rows up to date, as who flushes does."""
-        rules = self._model.rules(self._job.optimizer, moment, self._samples)
+        rules = self._model.rules(self._job.optimizer, moment_before(plan), self._samples)
         if not any(rule.decay for rule in rules):
             return Moved()
         rows = [
             torch.arange(len(table) if rule.decay else 0)
-            for table, rule in zip(self.tables, rules, strict=True)
+            for table, rule in zip(self._tables, rules, strict=True)
         ]
         changes = [self._change(number, rows[number], rule, None) for number, rule in enumerate(rules)]
         return self._exchange((0, 0), rows, changes)
@@ -232,6 +211,6 @@ class _Matched:
         self._states[number][ids] = state
         if not rule.decay:
             return change
-        x, steps = self.tables[number][ids], rule.step - self._last[number][ids]
+        x, steps = self._tables[number][ids], rule.step - self._last[number][ids]
         self._last[number][ids] = rule.step
         return (x + change) / (1 + eta * rule.decay * steps[:, None]) - x

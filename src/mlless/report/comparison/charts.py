@@ -77,7 +77,7 @@ def metric_chart(runs: Sequence[Recorded], name: str, axis: Axis) -> Chart | Non
     if not seen:
         return None
     scale, unit = _unit(axis, max(line.x.max() for line in seen))
-    with _drawn(_SMALL) as axes:
+    with drawn(_SMALL) as axes:
         for number, line in enumerate(lines):
             if len(line.x):
                 few = thinned(line, _POINTS)
@@ -89,7 +89,7 @@ def metric_chart(runs: Sequence[Recorded], name: str, axis: Axis) -> Chart | Non
         axes.set_xlabel(unit)
         axes.set_ylabel(name)
         slug = name.lower().replace(" ", "-")
-        return _done(axes, f"{slug}-over-{_OVER[axis]}", f"{name} over {_OVER[axis]}")
+        return finished(axes, f"{slug}-over-{_OVER[axis]}", f"{name} over {_OVER[axis]}")
 
 
 def _metric_line(run: Recorded, name: str, axis: Axis) -> Series:
@@ -105,7 +105,7 @@ def workers_chart(runs: Sequence[Recorded]) -> Chart:
     """Return the number of workers over time."""
     lines = [workers_over_time(run) for run in runs]
     scale, unit = _unit("seconds", max(line.x[-1] for line in lines))
-    with _drawn(_SMALL) as axes:
+    with drawn(_SMALL) as axes:
         for number, line in enumerate(lines):
             # Lines that would lie on one another are set apart by a hair.
             shifted = line.y + _HAIR * ((number + 0.5) / len(runs) - 0.5)
@@ -114,7 +114,7 @@ def workers_chart(runs: Sequence[Recorded]) -> Chart:
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel(unit)
         axes.set_ylabel("workers")
-        return _done(axes, "workers", "Workers over time")
+        return finished(axes, "workers", "Workers over time")
 
 
 def cost_chart(runs: Sequence[Recorded]) -> Chart | None:
@@ -125,7 +125,7 @@ def cost_chart(runs: Sequence[Recorded]) -> Chart | None:
         return None
     scale, unit = _unit("seconds", max(line.x[-1] for line in seen))
     dollars, money_unit = _unit("dollars", max(line.y[-1] for line in seen))
-    with _drawn(_SMALL) as axes:
+    with drawn(_SMALL) as axes:
         for number, line in enumerate(lines):
             if len(line.x):
                 few = thinned(line, _POINTS)
@@ -133,12 +133,12 @@ def cost_chart(runs: Sequence[Recorded]) -> Chart | None:
         axes.set_ylim(bottom=0)
         axes.set_xlabel(unit)
         axes.set_ylabel(money_unit)
-        return _done(axes, "cost", "The bill so far")
+        return finished(axes, "cost", "The bill so far")
 
 
 def bytes_chart(runs: Sequence[Recorded], *, read: bool) -> Chart:
     """Return what all workers together published, or read of one another, in a step."""
-    with _drawn(_SMALL) as axes:
+    with drawn(_SMALL) as axes:
         for number, run in enumerate(runs):
             sizes = [record.bytes_in if read else record.bytes_out for record in run.history]
             line = binned(_by_step(np.array(sizes) / 1e6), _BINS)
@@ -147,8 +147,8 @@ def bytes_chart(runs: Sequence[Recorded], *, read: bool) -> Chart:
         axes.set_xlabel("steps")
         axes.set_ylabel("MB a step, all workers")
         if read:
-            return _done(axes, "bytes-read", "Read from peers")
-        return _done(axes, "bytes-published", "Published")
+            return finished(axes, "bytes-read", "Read from peers")
+        return finished(axes, "bytes-published", "Published")
 
 
 def split_chart(runs: Sequence[Recorded]) -> Chart:
@@ -157,10 +157,10 @@ def split_chart(runs: Sequence[Recorded]) -> Chart:
         name: [1e3 * getattr(run.summary.times, name) / run.summary.steps for run in runs]
         for name in _ACTIVITIES
     }
-    with _drawn((_WIDE[0], 1.3 + 0.34 * len(runs))) as axes:
+    with drawn((_WIDE[0], 1.3 + 0.34 * len(runs))) as axes:
         _bars(axes, [run.name for run in runs], parts, _ACTIVITIES)
         axes.set_xlabel("ms a step, mean over the workers")
-        return _done(axes, "time-split", "Where the time of a step went")
+        return finished(axes, "time-split", "Where the time of a step went")
 
 
 def split_over_steps(run: Recorded, name: str) -> Chart:
@@ -170,7 +170,7 @@ def split_over_steps(run: Recorded, name: str) -> Chart:
         for one in _ACTIVITIES
     ]
     x, heights = layers[0].x, np.array([layer.y for layer in layers])
-    with _drawn(_WIDE) as axes:
+    with drawn(_WIDE) as axes:
         axes.stackplot(x, heights, colors=list(_ACTIVITIES.values()), labels=list(_ACTIVITIES))
         # One step that stalled would flatten all others.
         total = heights.sum(axis=0)
@@ -178,7 +178,7 @@ def split_over_steps(run: Recorded, name: str) -> Chart:
         axes.set_xlim(x[0], max(x[-1], x[0] + 1))
         axes.set_xlabel("steps")
         axes.set_ylabel("ms, mean over the workers")
-        return _done(axes, f"time-split-{name}", f"Each step of {run.name}")
+        return finished(axes, f"time-split-{name}", f"Each step of {run.name}")
 
 
 def bill_chart(runs: Sequence[Recorded]) -> Chart | None:
@@ -194,10 +194,10 @@ def bill_chart(runs: Sequence[Recorded]) -> Chart | None:
         ]
         for name in names
     }
-    with _drawn((_WIDE[0], 1.3 + 0.34 * len(bills))) as axes:
+    with drawn((_WIDE[0], 1.3 + 0.34 * len(bills))) as axes:
         _bars(axes, list(bills), parts, {name: color_of(number) for number, name in enumerate(names)})
         axes.set_xlabel(unit)
-        return _done(axes, "bill", "What the bill is made up of")
+        return finished(axes, "bill", "What the bill is made up of")
 
 
 def decisions_chart(run: Recorded, name: str) -> Chart:
@@ -212,7 +212,7 @@ def decisions_chart(run: Recorded, name: str) -> Chart:
     leaving = [one for one in decisions if one.action == "leave"]
     curves = [curve for one in (*leaving, *decisions[-1:]) for curve in one.curves]
     kinds = list(dict.fromkeys(curve.name for curve in curves))
-    with _drawn(_WIDE) as axes:
+    with drawn(_WIDE) as axes:
         axes.plot(steps[few], losses[few], ".", color=MUTED, markersize=2.5, label="loss of a step")
         for curve in curves:
             color = color_of(kinds.index(curve.name))
@@ -231,7 +231,7 @@ def decisions_chart(run: Recorded, name: str) -> Chart:
         axes.set_ylim(late.min() - room, late.max() + room)
         axes.set_xlabel("steps, on a logarithmic scale")
         axes.set_ylabel(next(reversed(run.metrics)))
-        return _done(axes, f"decisions-{name}", f"What the tuner of {run.name} saw")
+        return finished(axes, f"decisions-{name}", f"What the tuner of {run.name} saw")
 
 
 def speed_chart(run: Recorded, name: str) -> Chart | None:
@@ -241,7 +241,7 @@ def speed_chart(run: Recorded, name: str) -> Chart | None:
         return None
     looks = [record.decision.numbers for record in run.decided if record.decision is not None]
     lines = [numbers for numbers in looks if "speed_base" in numbers]
-    with _drawn(_SMALL) as axes:
+    with drawn(_SMALL) as axes:
         axes.plot(list(seen), list(seen.values()), "o", color=INK, markersize=4, label="median of the steps")
         for line in lines[-1:]:
             counts = np.array([min(seen), max(seen)], float)
@@ -251,16 +251,17 @@ def speed_chart(run: Recorded, name: str) -> Chart | None:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("workers")
         axes.set_ylabel("steps a second")
-        return _done(axes, f"speed-{name}", f"How quick {run.name} was")
+        return finished(axes, f"speed-{name}", f"How quick {run.name} was")
 
 
 @contextmanager
-def _drawn(size: tuple[float, float]) -> Iterator[Axes]:
+def drawn(size: tuple[float, float]) -> Iterator[Axes]:
+    """Give axes on a figure of so many inches, in our look."""
     with styled():
         yield Figure(figsize=size, layout="constrained").add_subplot()
 
 
-def _done(axes: Axes, name: str, title: str) -> Chart:
+def finished(axes: Axes, name: str, title: str) -> Chart:
     """Return the chart, with the title and the legend that its PNG needs."""
     figure = axes.figure
     assert isinstance(figure, Figure)

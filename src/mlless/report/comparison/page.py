@@ -107,14 +107,18 @@ def write_report(runs: Places, out: Location = "report") -> str:
 
 def write_page(recorded: Sequence[Recorded], out: Location, first: Sequence[Section] = ()) -> str:
     """Write the page of runs that have been read, with these sections ``first``; see ``write_report``."""
+    return write_sections([run.name for run in recorded], [*first, *_sections(recorded)], out)
+
+
+def write_sections(names: Sequence[str], sections: Sequence[Section], out: Location) -> str:
+    """Write a page of sections, which tell of what has these names; return where it is."""
     place = place_of(out)
     if isinstance(place, Directory) and place.path.is_file():
         raise UsageError("a file is in the report's place", where=str(place), cure="choose another --out")
     objects = open_objects(place)
     former = _former(objects, str(out))
-    sections = [*first, *_sections(recorded)]
     pictures = [picture for section in sections for picture in section.pictures]
-    objects.put(PAGE, _page(recorded, sections).encode())  # first: it is whole without its pictures
+    objects.put(PAGE, _page(names, sections).encode())  # first: it is whole without its pictures
     for picture in pictures:
         objects.put(picture.file, picture.png)
     objects.delete(former - {picture.file for picture in pictures})
@@ -132,7 +136,7 @@ def _former(objects: ObjectStore, out: str) -> set[str]:
     return set(_PICTURE.findall(page)) & present
 
 
-def _page(runs: Sequence[Recorded], sections: Sequence[Section]) -> str:
+def _page(names: Sequence[str], sections: Sequence[Section]) -> str:
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
@@ -140,7 +144,7 @@ def _page(runs: Sequence[Recorded], sections: Sequence[Section]) -> str:
     text = resources.files("mlless.report.comparison").joinpath("page.html.jinja").read_text("utf-8")
     return environment.from_string(text).render(
         version=mlless.__version__,
-        names=[run.name for run in runs],
+        names=names,
         sections=sections,
         light=" ".join(look.theme(dark=False)),
         dark=" ".join(look.theme(dark=True)),
@@ -157,7 +161,7 @@ def _sections(runs: Sequence[Recorded]) -> Iterator[Section]:
     )
     for name in dict.fromkeys(name for run in runs for name in reversed(run.metrics)):
         found = [charts.metric_chart(runs, name, axis) for axis in ("steps", "seconds", "dollars")]
-        if pictures := _pictures(found):
+        if pictures := pictures_of(found):
             yield Section(
                 title=name,
                 told="The steepest part at the start is cut off. A target is a dotted line.",
@@ -165,27 +169,28 @@ def _sections(runs: Sequence[Recorded]) -> Iterator[Section]:
             )
     yield Section(
         title="Workers and money",
-        pictures=_pictures([charts.workers_chart(runs), charts.cost_chart(runs)]),
+        pictures=pictures_of([charts.workers_chart(runs), charts.cost_chart(runs)]),
     )
     for number, run in enumerate(runs):
         if run.decided:
             yield _tuning(run, str(number + 1))
     splits = [charts.split_over_steps(run, str(number + 1)) for number, run in enumerate(runs)]
-    yield Section(title="Time", pictures=_pictures([charts.split_chart(runs), *splits]))
+    yield Section(title="Time", pictures=pictures_of([charts.split_chart(runs), *splits]))
     traffic = [charts.bytes_chart(runs, read=False), charts.bytes_chart(runs, read=True)]
-    yield Section(title="Bytes", pictures=_pictures(traffic))
+    yield Section(title="Bytes", pictures=pictures_of(traffic))
     if bill := charts.bill_chart(runs):
         yield Section(
             title="Bill",
             told="By the tariff that each run names, whether or not it ran there.",
-            pictures=_pictures([bill]),
+            pictures=pictures_of([bill]),
             head=["", *(run.name for run in runs)],
             rows=list(_bill(runs)),
         )
     yield _settings(runs)
 
 
-def _pictures(drawn: Iterable[Chart | None]) -> list[Picture]:
+def pictures_of(drawn: Iterable[Chart | None]) -> list[Picture]:
+    """Return charts as pictures, without those that there are not."""
     return [_picture(chart) for chart in drawn if chart is not None]
 
 
@@ -238,7 +243,7 @@ def _tuning(run: Recorded, name: str) -> Section:
         told=f"The rule {run.summary.job.scaling.policy} looked {count(len(looks), 'time')}. "
         + (f"All stayed most of the time: {stayed}. " if stayed else "")
         + _FORECAST.get(run.summary.job.scaling.policy, ""),
-        pictures=_pictures([charts.decisions_chart(run, name), charts.speed_chart(run, name)]),
+        pictures=pictures_of([charts.decisions_chart(run, name), charts.speed_chart(run, name)]),
         head=["step", "who left", "why", "forecast"],
         rows=[[count(one.step), _who(one), one.why, _forecast(one)] for one in leaving],
         more=f"All {count(len(looks), 'look')}",
