@@ -28,8 +28,11 @@ import msgspec
 import safetensors.numpy
 
 from mlless.baselines.contract import MLLESS_ALONE, Lead, System, Tables, Work
+from mlless.data.dataset import Dataset
+from mlless.job import JobSpec
 from mlless.messages import Commit, Donate, Donated, Hello, Plan, Report
 from mlless.stopping import Choice
+from mlless.wishes import Wishes
 
 if TYPE_CHECKING:
     from mlless.baselines.leading import Stage
@@ -104,6 +107,10 @@ def _leads(exchange: Exchange) -> Lead:
 
 
 class _PyTorch(System):
+    def plan(self, wishes: Wishes, dataset: Dataset) -> JobSpec:
+        """Return a job in which all move all rows: in PyTorch nobody owns one."""
+        return msgspec.structs.replace(super().plan(wishes, dataset), share_users=True)
+
     def halves(self, roles: Roles) -> tuple[Lead, Work]:
         """Return who leads, and functions that need no PyTorch and meet in a ring."""
         from mlless.baselines.pytorch import played
