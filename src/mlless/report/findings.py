@@ -127,8 +127,7 @@ def findings(
         },
         ratios={
             ratio.title: {
-                job: Beside(_ratio(ratio, runs[job], of), ratio.published.get(job))
-                for job, of in seen.items()
+                job: Beside(_ratio(ratio, of), ratio.published.get(job)) for job, of in seen.items()
             }
             for ratio in experiment.ratios
         },
@@ -150,7 +149,7 @@ def published_at(experiment: Experiment, job: str, name: str, mark: float) -> fl
     return float(np.interp(mark, seconds, losses))
 
 
-def _ratio(ratio: Ratio, runs: Mapping[str, Recorded], courses: Mapping[str, Course]) -> float | None:
+def _ratio(ratio: Ratio, courses: Mapping[str, Course]) -> float | None:
     """Return a ratio of two contestants; None if one is not there, or never came as far."""
     if not {ratio.of, ratio.against} <= set(courses):
         return None
@@ -158,8 +157,8 @@ def _ratio(ratio: Ratio, runs: Mapping[str, Recorded], courses: Mapping[str, Cou
     if not len(one.losses) or not len(other.losses):
         return None
     if ratio.kind == "rate":
-        rates = [_dollars_a_second(runs[name]) for name in (ratio.of, ratio.against)]
-        return None if None in rates or not rates[1] else rates[0] / rates[1]  # type: ignore[operator]
+        rates = [float(course.dollars[-1] / course.seconds[-1]) for course in (one, other)]
+        return rates[0] / rates[1] if rates[1] else None
     if ratio.kind == "progress":
         fallen = other.losses[0] - other.losses.min()
         return float((one.losses[0] - one.losses.min()) / fallen) if fallen > 0 else None
@@ -167,11 +166,6 @@ def _ratio(ratio: Ratio, runs: Mapping[str, Recorded], courses: Mapping[str, Cou
     best = int(np.argmin(other.losses))
     there, here = float(other.over(axis)[best]), one.arrival(axis, float(other.losses[best]))
     return there / here if here else None
-
-
-def _dollars_a_second(run: Recorded) -> float | None:
-    bill = run.summary.bill
-    return None if bill is None or not run.seconds else bill.total / run.seconds
 
 
 def scaled(scale: float) -> str:

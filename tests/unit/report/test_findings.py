@@ -41,13 +41,13 @@ def test_published_losses_at_times_and_for_money() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "expected"), [("speed", 200 / 6), ("economy", 200 / 6), ("progress", 0.6 / 0.3)]
+    ("kind", "expected"), [("speed", 200 / 6), ("economy", 200 / 6), ("progress", 0.6 / 0.3), ("rate", 1.0)]
 )
 def test_ratios(kind: str, expected: float) -> None:
     experiment = read_plan("middleware21-figure6").experiment
     assert experiment is not None
     made = type(experiment.ratios[0])(title="", kind=kind, of="a", against="b")  # type: ignore[arg-type]
-    assert _ratio(made, {}, {"a": STEEP, "b": FLAT}) == pytest.approx(expected)
-    assert _ratio(made, {}, {"a": STEEP}) is None
-    if kind != "progress":
-        assert _ratio(made, {}, {"a": FLAT, "b": STEEP}) is None  # it never came there
+    assert _ratio(made, {"a": STEEP, "b": FLAT}) == pytest.approx(expected)
+    assert _ratio(made, {"a": STEEP}) is None
+    if kind in ("speed", "economy"):
+        assert _ratio(made, {"a": FLAT, "b": STEEP}) is None  # it never came there
