@@ -46,7 +46,7 @@ def compare(
     dataset: Annotated[
         str | None,
         typer.Argument(
-            metavar="[DATASET]",
+            metavar="DATASET",
             autocompletion=datasets,
             help="A data set made with mlless partition: a folder or URL; none with a plan that has its own.",
             show_default=False,
