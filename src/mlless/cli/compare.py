@@ -66,8 +66,8 @@ def compare(
         str | None,
         typer.Option(
             metavar="FILE",
-            help="A TOML file of contestants: a table for each, with its system and settings. Or an experiment "
-            "of the package: middleware21-figure6, middleware21-figure7.",
+            help="A TOML file of contestants: a table for each, with its system and settings. Or an "
+            "experiment of the package: middleware21-figure6, middleware21-figure7.",
         ),
     ] = None,
     data: Annotated[
