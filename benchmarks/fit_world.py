@@ -107,7 +107,7 @@ class Measuring(Durations):
         """Note what the server did, which is a part of the thread that asks."""
         return self.working(who, activity, sent + received)
 
-    def sending(self, who: FunctionId, messages: int) -> Spells:
+    def sending(self, who: FunctionId) -> Spells:
         """Note what was done before a message."""
         return self._rest(who)
 

@@ -58,8 +58,12 @@ class Conditions(Protocol):
         """Return what it takes in a ring of so many workers to send, and to receive, so many bytes."""
         ...
 
-    def sending(self, who: FunctionId, messages: int) -> Spells:
-        """Return what it takes a role to send so many messages."""
+    def sending(self, who: FunctionId) -> Spells:
+        """Return what it takes until a message of a role is with the bus, whomever it is for."""
+        ...
+
+    def handing(self) -> Spells:
+        """Return what it takes the bus to hand a message to one of those that it is for."""
         ...
 
     def hearing(self, who: FunctionId) -> Spells:
@@ -137,8 +141,12 @@ class Durations:
         """Return what the bytes take."""
         return (Spell(self.byte * size),)
 
-    def sending(self, who: FunctionId, messages: int) -> Spells:
+    def sending(self, who: FunctionId) -> Spells:
         """Return nothing: a message's way is all that it takes."""
+        return ()
+
+    def handing(self) -> Spells:
+        """Return nothing, either."""
         return ()
 
     def hearing(self, who: FunctionId) -> Spells:

@@ -113,11 +113,15 @@ class Environment:
         yield from self._links(who, most, sent, "out")
         yield from self._links(who, most, received, "in")
 
-    def sending(self, who: FunctionId, messages: int) -> Spells:
-        """Return what it takes to send messages: at the role's core, and at the server's."""
+    def sending(self, who: FunctionId) -> Spells:
+        """Return what it takes to send a message: at the role's core, and half of the server's part."""
         bus = self._world.bus
-        yield from self._busy(who, messages * bus.client(0))
-        yield from self._served(messages * bus.server(0))
+        yield from self._busy(who, bus.client(0))
+        yield from self._served(bus.server(0) / 2)
+
+    def handing(self) -> Spells:
+        """Return the other half of the server's part, which it does for each who is to have the message."""
+        return self._served(self._world.bus.server(0) / 2)
 
     def hearing(self, who: FunctionId) -> Spells:
         """Return what it takes to take in a message, and the supervisor to think about it."""

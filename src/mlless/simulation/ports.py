@@ -189,8 +189,9 @@ class Hub:
         data, functions = encode(message), tuple(functions)
         self._roles.note(Sent(message, functions))
         with self._role.acting():
-            self._role.spend(self._roles.conditions.sending(self._role.number, len(functions)))
-            for function in functions:
+            self._role.spend(self._roles.conditions.sending(self._role.number))
+            for function in functions:  # one after the other: they do not all begin at the same moment
+                self._role.spend(self._roles.conditions.handing())
                 self._roles.send(self._role, function, data)
 
     def close(self) -> None:
@@ -211,7 +212,8 @@ class Link:
     def send(self, message: FromWorker) -> None:
         """Send to the supervisor."""
         with self._role.calling():
-            self._role.spend(self._roles.conditions.sending(self._role.number, 1))
+            self._role.spend(self._roles.conditions.sending(self._role.number))
+            self._role.spend(self._roles.conditions.handing())
             self._roles.send(self._role, SUPERVISOR, encode(message))
 
     def receive(self, timeout: float) -> ToWorker:
