@@ -1,7 +1,8 @@
 """The parts of the site that are written elsewhere.
 
 A page has a mark where such a part belongs. ``<!-- made: commands -->`` is for what follows from the program:
-its commands, tariffs or worlds. ``<!-- page: SECURITY.md -->`` is for a document of the checkout.
+its commands, tariffs, worlds or experiments. ``<!-- page: SECURITY.md -->`` is for a document of the
+checkout.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import typer
 from mlless.billing.tariff import TARIFFS, load_tariff
 from mlless.cli.app import app
 from mlless.options import worded
+from mlless.planning import PLANS, read_plan
 from mlless.simulation.world import WORLDS, load_world
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -161,6 +163,9 @@ def _tariff(name: str) -> str:
             ("a thousand reads of objects", tariff.requests.thousand_reads, tariff.requests),
             ("a thousand writes of objects", tariff.requests.thousand_writes, tariff.requests),
         ]
+    if tariff.machine:
+        each = f"{tariff.machine.name}, an hour, for {tariff.machine.each} processes"
+        rows.append((each, tariff.machine.hour, tariff.machine))
     if tariff.traffic:
         rows += [
             ("a GB read from the object store", tariff.traffic.gb_fetched, tariff.traffic),
@@ -187,10 +192,23 @@ Functions are billed in units of {function.granularity:g} s, and for {function.m
 
 def worlds() -> str:
     """Return a section for each world that comes with the package: its file."""
+    return "\n".join(_file(name, load_world(name).name, WORLDS.text(name)) for name in WORLDS.names())
+
+
+def plans() -> str:
+    """Return a section for each experiment that comes with the package: its file."""
     return "\n".join(
-        f"## {name}\n\n{load_world(name).name}\n\n```text\n{WORLDS.text(name)}```\n"
-        for name in WORLDS.names()
+        _file(name, read_plan(name).experiment.title, PLANS.text(name)) for name in PLANS.names()
     )
 
 
-_PARTS: dict[str, Callable[[], str]] = {"commands": commands, "tariffs": tariffs, "worlds": worlds}
+def _file(name: str, title: str, text: str) -> str:
+    return f"## {name}\n\n{title}\n\n```text\n{text}```\n"
+
+
+_PARTS: dict[str, Callable[[], str]] = {
+    "commands": commands,
+    "plans": plans,
+    "tariffs": tariffs,
+    "worlds": worlds,
+}
