@@ -104,7 +104,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
     done = subprocess.run(
         [sys.executable, "-m", "sphinx", "-b", "html", "-W", "--keep-going", "-q", DOCS, folder / "html"],
         env={**os.environ, "PYTHONPATH": str(Path(mlless.__file__).parents[1]), "MPLCONFIGDIR": str(folder)},
-        capture_output=True, text=True, timeout=300, check=False,
+        capture_output=True, text=True, timeout=1200, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return Site(folder / "html", done.stderr)
