@@ -9,6 +9,7 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tools")]
 
 import site_parts  # noqa: E402
+from docutils import nodes  # noqa: E402
 from sphinx.application import Sphinx  # noqa: E402
 
 import mlless  # noqa: E402
@@ -45,6 +46,14 @@ def _fill(app: Sphinx, document: str, source: list[str]) -> None:
     source[0] = site_parts.filled(source[0], Path(app.env.doc2path(document)))
 
 
+def _dash(app: Sphinx, doctree: nodes.document) -> None:
+    """Set a dash between a parameter and what it is; everywhere else two hyphens are meant."""
+    for text in list(doctree.findall(nodes.Text)):
+        if text == " -- ":
+            text.parent.replace(text, nodes.Text(" \N{EN DASH} "))
+
+
 def setup(app: Sphinx) -> None:
     """Put the parts that follow from the program into their pages."""
     app.connect("source-read", _fill)
+    app.connect("doctree-read", _dash)
