@@ -1,6 +1,6 @@
 """Bytes that a worker reads in a step by each pattern of movement, measured beside predicted.
 
-    python benchmarks/patterns.py [--ratings 4000000] [--clicks 300000] [--sync isp] [--workers 4 8 24]
+    python benchmarks/patterns.py [--ratings 4000000] [--clicks 300000] [--sync isp] [--workers 4 8 24 64]
         [--picture docs/pictures/patterns.svg]
 
 Jobs of a few steps on generated data, by the real roles on the virtual clock: their updates are real. What
@@ -8,7 +8,8 @@ is predicted follows from the updates of the broadcast alone: a worker's bytes o
 (a) and of shared rows (s), and those of the union of all shared entries in float32 (U). The mean worker of P
 reads (P - 1) (a + s) in a broadcast, and (P - 1) (a + (s + U) / P) where one adds for all: each shard is read
 by its merger, and its sum by all others. One of M mergers reads (P - 1) (a + s / M) + (M - 1) / M U, and who
-is none (P - 1) a + U: the busiest is one or the other. All go through one store: P times the mean.
+is none (P - 1) a + U: the busiest is one or the other. All go through one store: P times the mean. Sums that
+pass a filter at the merger, in float16, are measured alone.
 
 The CPU time is that of the mean worker and step for encoding, merging for others, and merging.
 """
@@ -49,7 +50,13 @@ from mlless.simulation.ports import Store
 from mlless.simulation.trace import Heard, Trace
 from mlless.wishes import Wishes
 
-PATTERNS = ("broadcast", "allreduce", "scatter")
+EXACT = {"merged_significance": "exact"}
+WAYS: dict[str, dict[str, Any]] = {
+    "broadcast": {"pattern": "broadcast"},
+    "allreduce": {"pattern": "allreduce", **EXACT},
+    "scatter": {"pattern": "scatter", **EXACT},
+    "scatter, filtered": {"pattern": "scatter"},
+}
 STEPS = range(3, 9)  # that are measured: no evaluation, and every worker has a mini-batch
 HEAD, PART = 9, 13  # bytes of an update's head, and of each table's
 
@@ -63,7 +70,7 @@ class Means:
     cpu: float = 0.0
 
 
-Rows = dict[tuple[int, str], tuple[Means, Means]]
+Rows = dict[tuple[int, str], tuple[Means, Means | None]]
 
 
 @contextmanager
@@ -190,20 +197,25 @@ def table(title: str, dataset: Dataset, batch_size: int, asked: argparse.Namespa
     print("|---|---|---|---|---|---|")
     for workers in asked.workers:
         updates: dict[int, list[list[TableUpdate]]] = {}
-        for pattern in PATTERNS:
+        for way, how in WAYS.items():
             wishes = Wishes(
-                workers=workers, batch_size=batch_size, sync=asked.sync, pattern=pattern, epochs=4
+                workers=workers, batch_size=batch_size, sync=asked.sync, epochs=4, local_steps=1, **how
             )
             spec = job_of(wishes, dataset.manifest, dataset.location)
-            if pattern == "broadcast":
+            if way == "broadcast":
                 found, updates = updates_of(spec, dataset)
             else:
                 found = measured(spec, dataset, [])
-            guess = predicted(spec, pattern, updates)
-            rows[workers, pattern] = found, guess
+            exact = spec.sync.merged_significance is None or not spec.shards
+            guess = predicted(spec, way, updates) if exact else None
+            rows[workers, way] = found, guess
+            told = ((found.mean, guess and guess.mean), (found.busiest, guess and guess.busiest))
+            mean, busiest = (
+                f"{size / 1e3:,.0f}" + (f" ({like / 1e3:,.0f})" if like is not None else "")
+                for size, like in told
+            )
             print(
-                f"| {workers} | {pattern} | {found.mean / 1e3:,.0f} ({guess.mean / 1e3:,.0f}) "
-                f"| {found.busiest / 1e3:,.0f} ({guess.busiest / 1e3:,.0f}) "
+                f"| {workers} | {way} | {mean} | {busiest} "
                 f"| {workers * found.mean / 1e6:.1f} MB | {1e3 * found.cpu:.1f} ms |",
                 flush=True,
             )
@@ -215,12 +227,13 @@ def draw(tables: dict[str, Rows], path: Path) -> None:
     figure, axes = panels([f"{name}: MB that a worker reads in a step" for name in tables])
     for axis, rows in zip(axes, tables.values(), strict=True):
         counts = sorted({workers for workers, _ in rows})
-        for number, pattern in enumerate(PATTERNS):
-            places = [place + 0.26 * (number - 1) for place in range(len(counts))]
-            found, guess = zip(*(rows[workers, pattern] for workers in counts), strict=True)
-            axis.bar(places, [one.mean / 1e6 for one in found], 0.24, label=pattern, color=PALETTE[number])
-            label = "predicted" if number == len(PATTERNS) - 1 else None
-            axis.plot(places, [one.mean / 1e6 for one in guess], "k_", markersize=12, label=label)
+        for number, way in enumerate(WAYS):
+            places = [place + 0.2 * (number - 1.5) for place in range(len(counts))]
+            found, guess = zip(*(rows[workers, way] for workers in counts), strict=True)
+            axis.bar(places, [one.mean / 1e6 for one in found], 0.18, label=way, color=PALETTE[number])
+            if all(guess):
+                label = "predicted" if number == 0 else None
+                axis.plot(places, [one.mean / 1e6 for one in guess], "k_", markersize=9, label=label)
         axis.set_xticks(range(len(counts)), [f"{workers} workers" for workers in counts])
     axes[0].legend()
     save(figure, path)
@@ -232,7 +245,7 @@ def main() -> None:
     parser.add_argument("--ratings", type=int, default=4_000_000)
     parser.add_argument("--clicks", type=int, default=300_000)
     parser.add_argument("--sync", choices=("isp", "bsp"), default="isp")
-    parser.add_argument("--workers", type=int, nargs="+", default=[4, 8, 24])
+    parser.add_argument("--workers", type=int, nargs="+", default=[4, 8, 24, 64])
     parser.add_argument("--picture", type=Path, help="an SVG to draw the tables into")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:

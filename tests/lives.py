@@ -218,7 +218,7 @@ class History:
 
     def _live(self, life: Life, what: Left | None) -> Simulation:
         spec, dataset = life.spec, self._dataset
-        schedule = Schedule([file.rows for file in dataset.manifest.train], spec.batch_size, spec.stop.epochs)
+        schedule = Schedule.of(spec, [file.rows for file in dataset.manifest.train])
 
         def late(write: Callable[[], int], **rule: float) -> Keeper:
             return _Late(life, self._fate.lag, write, **rule)

@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import msgspec
@@ -45,6 +46,8 @@ from mlless.messages import (
     Commit,
     Failure,
     FunctionId,
+    HandedOver,
+    Merge,
     Merged,
     Origin,
     Plan,
@@ -61,6 +64,7 @@ from mlless.simulation.faults import Faults, draw
 from mlless.simulation.jobs import Simulation, simulate
 from mlless.simulation.trace import Dismissed, Emptied, Heard, Launched, Sent, Struck, Trace
 from mlless.wishes import Wishes
+from mlless.worker import Worker
 
 DURATIONS = Durations(
     work={"compute": 5e-3, "evaluate": 2e-3, "fetch": 1e-6, "sum": 1e-6, "merge": 1e-6},
@@ -121,13 +125,14 @@ def trial_of(seed: int) -> Trial:
     limited = dice.random() < 0.4
     limit, start = (dice.uniform(4.0, 12.0), dice.uniform(0.0, 0.5)) if limited else (None, 0.0)
     epochs = dice.randint(3, 12) if limited else 3
-    pattern, slack = exchange_of(seed)
+    pattern, slack, steps = exchange_of(seed)
     dice = random.Random(-1 - seed)
     kind = dice.choice(("mf", "lr"))
     workers = dice.randint(1, 5)
+    steps = steps if workers > 1 else 1
     exact = dice.random() < 0.6
     on_loss = dice.choices(("replace", "shrink", "fail"), (8, 3, 1))[0]
-    parts = dice.randint(2, 4) + 2 * slack
+    parts = (dice.randint(2, 4) + 2 * slack) * min(steps, 2)
     held = dataset(kind)
     rows = sum(file.rows for file in held.manifest.train)
     wishes = Wishes(
@@ -147,9 +152,16 @@ def trial_of(seed: int) -> Trial:
         model = msgspec.structs.replace(spec.model, l2=0.0)
         spec = msgspec.structs.replace(spec, optimizer=still, model=model)
     deadlines = Deadlines(start=20.0, step=20.0, commit=200.0)
+    since = random.Random(f"the first local steps for {seed}").randrange(2) if steps > 1 else 0
     shared = kind == "mf" and random.Random(f"users of {seed}").random() < 0.3
     spec = msgspec.structs.replace(
-        spec, deadlines=deadlines, pattern=pattern, slack=slack, share_users=shared
+        spec,
+        deadlines=deadlines,
+        pattern=pattern,
+        slack=slack,
+        local_steps=steps,
+        local_since=since,
+        share_users=shared,
     )
     leaves = (
         (dice.randrange(epochs * parts), dice.randrange(1, workers))
@@ -169,12 +181,14 @@ def trial_of(seed: int) -> Trial:
     return Trial(seed, spec, exact and on_loss == "replace", leaves, faults, limit, start, fate)
 
 
-def exchange_of(seed: int) -> tuple[PatternName, int]:
-    """Return the pattern of movement of a seed's trial, and its slack."""
+def exchange_of(seed: int) -> tuple[PatternName, int, int]:
+    """Return the pattern of movement of a seed's trial, its slack, and its local steps."""
     pattern = random.Random(f"a pattern for {seed}").choice(PATTERNS)
+    steps = random.Random(f"the mini-batches of {seed}").choice((1, 1, 2, 3))
     if pattern != "broadcast":
-        return pattern, 0
-    return pattern, random.Random(f"slack for {seed}").choice((0, 1, 2, 5))
+        return pattern, 0, steps
+    slack = random.Random(f"slack for {seed}").choice((0, 1, 2, 5))
+    return pattern, slack, 1 if slack else steps
 
 
 def run(trial: Trial, trace: Trace, records: list[StepRecord]) -> Simulation:
@@ -199,11 +213,13 @@ def lasting(trial: Trial) -> Durations:
 def undisturbed(trial: Trial, trained: int) -> Simulation:
     """Return a trial's job without faults, which is told to end so that it trains for so many steps.
 
-    Everyone adds for itself in it: other patterns give the same bits.
+    Everyone adds for itself in it where other patterns give the same bits: where sums are sent as they are.
     """
     asked = trained - 2 - trial.spec.ahead
     stop = msgspec.structs.replace(trial.spec.stop, max_time=None)
-    spec = msgspec.structs.replace(trial.spec, stop=stop, pattern="broadcast")
+    kept = trial.spec.sync.merged_significance is not None
+    pattern = trial.spec.pattern if kept else "broadcast"
+    spec = msgspec.structs.replace(trial.spec, stop=stop, pattern=pattern)
     return simulate(
         spec,
         dataset(spec.dataset),
@@ -219,7 +235,7 @@ def attempt(seed: int) -> tuple[str, list[str]]:
     if trial.fate is not None:
         return attempt_lives(trial, trial.fate)
     try:
-        with beginnings(wrong), awake(trial.faults):
+        with beginnings(wrong), endings(wrong), awake(trial.faults):
             done = run(trial, trace, records)
     except MLLessError as error:
         wrong += [
@@ -235,6 +251,7 @@ def attempt(seed: int) -> tuple[str, list[str]]:
         *went_on(trial, trace),
         *course_of(trial, [(trace, records)]),
         *committed(trial, trace),
+        *stayed(trial, trace),
         *ended_rightly(trial, trace, done),
         *result_of(trial, trace, records, done, same=same_bits(trial, [trace]), lost=bool(lost(trace))),
         *kept_clean(trial, trace, done),
@@ -247,7 +264,7 @@ def attempt_lives(trial: Trial, fate: Fate) -> tuple[str, list[str]]:
     history, wrong = history_of(trial, fate), []
     lives, done, failure = history.lives, None, None
     try:
-        with beginnings(wrong), awake(*fate.faults):
+        with beginnings(wrong), endings(wrong), awake(*fate.faults):
             done = history.run(trial.spec, trial.leavers)
     except MLLessError as error:
         failure = error
@@ -258,7 +275,7 @@ def attempt_lives(trial: Trial, fate: Fate) -> tuple[str, list[str]]:
         if failure is not None and life is lives[-1]:
             wrong += [*went_on(part, life.trace, failure), *failed_rightly(part, life.trace, failure)]
         else:
-            wrong += [*went_on(part, life.trace), *committed(part, life.trace)]
+            wrong += [*went_on(part, life.trace), *committed(part, life.trace), *stayed(part, life.trace)]
             wrong += handed_over(part, life.trace, life.records)
     wrong += course_of(trial, [(life.trace, life.records) for life in lives])
     wrong += told_rightly(history, done)
@@ -333,9 +350,9 @@ def beginnings(wrong: list[str]) -> Iterator[None]:
     load = checkpoint.load_origin
 
     def checked(
-        store: KeyValueStore, origin: Origin, replica: Replica, rows: Ids | None = None
+        store: KeyValueStore, origin: Origin, replica: Replica, batches: int, rows: Ids | None = None
     ) -> tuple[Memory, int]:
-        loaded = load(store, origin, replica, rows)
+        loaded = load(store, origin, replica, batches, rows)
         if not origin.key.startswith(keys.HANDOVER) and any(table.residual.any() for table in replica.tables):
             wrong.append(f"who begins with {origin.key} has a residual")
         return loaded
@@ -453,10 +470,10 @@ def course_of(trial: Trial, lives: Iterable[tuple[Trace, Sequence[StepRecord]]])
         closed.append(plan)
         if record.samples != rows_of(trial, plan):
             yield f"step {plan.step} took {record.samples} rows instead of {rows_of(trial, plan)}"
-    places = [(plan.epoch, plan.part, plan.parts) for plan in closed if plan.trainers]
-    for (epoch, part, parts), after in pairwise(places):
-        if after[:2] != (divmod(epoch * parts + part + 1, parts)):
-            yield f"part {after} follows {epoch, part, parts}"
+    places = [(plan.epoch, plan.part, plan.parts, plan.length) for plan in closed if plan.trainers]
+    for (epoch, part, parts, length), after in pairwise(places):
+        if after[:2] != (divmod(epoch * parts + part + length, parts)):
+            yield f"part {after} follows {epoch, part, parts, length}"
 
 
 def ended_rightly(trial: Trial, trace: Trace, done: Simulation) -> Iterator[str]:
@@ -490,9 +507,11 @@ def rows_of(trial: Trial, plan: Plan) -> int:
     if not plan.trainers:
         return 0
     sizes = np.array([file.rows for file in dataset(trial.spec.dataset).manifest.train])
-    part = order_of(trial.spec.seed, plan.epoch, plan.parts)[plan.part]
-    begins, ends = bounds_of(np.arange(len(sizes)), sizes, part, plan.parts)
-    return int((ends - begins).sum())
+    rows = 0
+    for part in order_of(trial.spec.seed, plan.epoch, plan.parts)[plan.part : plan.part + plan.length]:
+        begins, ends = bounds_of(np.arange(len(sizes)), sizes, part, plan.parts)
+        rows += int((ends - begins).sum())
+    return rows
 
 
 def committed(trial: Trial, trace: Trace) -> Iterator[str]:
@@ -519,7 +538,7 @@ def committed(trial: Trial, trace: Trace) -> Iterator[str]:
                 if who not in dismissed:
                     merged.add((merge.step, merge.shard, who))
             case Sent(Commit() as commit):
-                if len(commit.mergers) != (trial.spec.shards if commit.published else 0):
+                if len(commit.mergers) != (trial.spec.shards if commit.published or commit.mergers else 0):
                     yield f"the commit of step {commit.step} has {len(commit.mergers)} mergers"
                 for shard, who in enumerate(commit.mergers):
                     if (commit.step, shard, who) not in merged:
@@ -530,6 +549,54 @@ def committed(trial: Trial, trace: Trace) -> Iterator[str]:
                 workers = [worker for worker, _ in commit.published]
                 if workers != sorted(set(workers)):
                     yield f"the commit of step {commit.step} names {commit.published}"
+
+
+def stayed(trial: Trial, trace: Trace) -> Iterator[str]:
+    """Complain of a shard that goes to another merger though the one before is there and keeps some of it.
+
+    And of one that ends by plan and keeps something.
+    """
+    mergers: dict[int, FunctionId] = {}  # who keep something
+    gone: set[FunctionId] = set()
+    whole: set[tuple[int, int]] = set()
+    for _, one in trace:
+        match one:
+            case Dismissed(functions):
+                gone.update(functions)
+                mergers = {shard: who for shard, who in mergers.items() if who not in gone}
+            case Heard(HandedOver() as word):
+                successor = word.worker, word.generation
+                mergers = {shard: who for shard, who in mergers.items() if who != successor}
+            case Sent(Merge() as merge, functions):
+                if merge.shard in mergers and mergers[merge.shard] not in functions:
+                    yield f"{functions} merge {merge.shard} in step {merge.step}, not {mergers[merge.shard]}"
+                if merge.whole:
+                    whole.add((merge.step, merge.shard))
+            case Sent(Commit() as commit):
+                for shard, who in enumerate(commit.mergers):
+                    mergers.pop(shard, None)
+                    if who not in gone and (commit.step, shard) not in whole:
+                        mergers[shard] = who
+
+
+@contextmanager
+def endings(wrong: list[str]) -> Iterator[None]:
+    """Complain of a worker that comes to its end, hands nothing over, and keeps something of sums."""
+    run, save = Worker._run, checkpoint.save_origin
+    handed = set()
+
+    def saved(store: KeyValueStore, key: str, replica: Replica, *rest: Any, **how: bool) -> Any:
+        if key.startswith(keys.HANDOVER):
+            handed.add(id(replica))
+        return save(store, key, replica, *rest, **how)
+
+    def checked(self: Worker) -> None:
+        run(self)
+        if id(self._replica) not in handed and any(kept.any() for kept in self._replica.kept):
+            wrong.append(f"{self._me.function} ends, and keeps something of its sums")
+
+    with patch.object(Worker, "_run", checked), patch.object(checkpoint, "save_origin", saved):
+        yield
 
 
 def result_of(

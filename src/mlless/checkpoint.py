@@ -2,7 +2,8 @@
 
 A snapshot has a table's ``shared`` under the table's name. An origin has the optimizer's state besides, as
 ``NAME/state``, and what a stepper remembers; it may lack them, as the initial model does. A *whole* one has
-all that the next step of its replica depends on: ``NAME/last``, too, and ``NAME/residual`` unless it is zero.
+all that the next step of its replica depends on: ``NAME/last``, too, and unless they are zero
+``NAME/residual`` and ``NAME/kept``, what its worker has kept of the sums of all.
 
 Of a table whose rows are owned, a worker knows those that are its own: ``NAME/rows`` are their numbers then,
 and the table is in several *parts*, one a worker. The first part has what all share, too.
@@ -25,7 +26,7 @@ from mlless.kernels.arrays import Floats, Ids
 from mlless.messages import Origin
 from mlless.replica import Replica, Table
 
-_STATE, _RESIDUAL, _LAST, _ROWS = "/state", "/residual", "/last", "/rows"
+_STATE, _RESIDUAL, _LAST, _ROWS, _KEPT = "/state", "/residual", "/last", "/rows", "/kept"
 Arrays = dict[str, NDArray[Any]]  # of float32, int32 and uint32
 
 
@@ -139,6 +140,9 @@ def origin_of(
             arrays[name + _LAST] = table.last[places].copy()
             if table.residual[places].view(np.int32).any():  # its bits, for there is a zero below zero
                 arrays[name + _RESIDUAL] = table.residual[places].copy()
+    for table, kept in zip(replica.tables, replica.kept, strict=True):
+        if whole and kept.view(np.int32).any():
+            arrays[table.shape.name + _KEPT] = kept.copy()
     exponents = " ".join(map(str, memory.exponents))
     return arrays, {"step": str(step), "exponents": exponents, "samples": str(memory.samples)}
 
@@ -155,17 +159,18 @@ def _places(replica: Replica, rows: Ids | None, *, shared: bool) -> list[tuple[T
 
 
 def load_origin(
-    store: KeyValueStore, origin: Origin, replica: Replica, rows: Ids | None = None
+    store: KeyValueStore, origin: Origin, replica: Replica, batches: int, rows: Ids | None = None
 ) -> tuple[Memory, int]:
     """Start a replica from where ``origin`` says; return what a stepper remembers, and the bytes read.
 
-    If the origin is not whole, the residual is zero, and every row counts as touched in the step before. Of
-    tables whose rows are owned it takes ``rows``, as far as they are there.
+    So many mini-batches were taken before: ``batches``. If the origin is not whole, the residual is zero and
+    nothing is kept of sums, and every row counts as touched in the last of them. Of tables whose rows are
+    owned it takes ``rows``, as far as they are there.
     """
     (first, metadata, size), *others = _read(store, (origin.key, *origin.parts))
-    start_from(first, origin.step, replica, rows)
+    start_from(first, batches, replica, rows)
     for arrays, _, more in others:
-        take_rows(arrays, origin.step, replica, rows)
+        take_rows(arrays, batches, replica, rows)
         size += more
     if origin.digest and (found := replica.digest()) != origin.digest:
         raise JobError(
@@ -184,17 +189,20 @@ def memory_of(metadata: Mapping[str, str]) -> Memory:
     return Memory(exponents, int(metadata.get("samples", 1)))
 
 
-def start_from(arrays: Arrays, step: int, replica: Replica, rows: Ids | None = None) -> None:
-    """Start a replica in a step, from an origin's arrays; ``rows`` are as in ``load_origin``."""
+def start_from(arrays: Arrays, batches: int, replica: Replica, rows: Ids | None = None) -> None:
+    """Start a replica from an origin's arrays; ``batches`` and ``rows`` are as in ``load_origin``."""
     for table in replica.tables:
         if not table.shape.owned or rows is None:
-            _start(table, slice(None), arrays, step)
+            _start(table, slice(None), arrays, batches)
     if rows is not None:
-        take_rows(arrays, step, replica, rows)
+        take_rows(arrays, batches, replica, rows)
+    for table, kept in zip(replica.tables, replica.kept, strict=True):
+        if (stored := arrays.get(table.shape.name + _KEPT)) is not None:
+            kept[:] = stored
 
 
-def take_rows(arrays: Arrays, step: int, replica: Replica, rows: Ids | None) -> None:
-    """Take from a part of a model, that before ``step``, those ``rows`` which are owned and which it has."""
+def take_rows(arrays: Arrays, batches: int, replica: Replica, rows: Ids | None) -> None:
+    """Take from a part of a model, after so many mini-batches, those owned ``rows`` which it has."""
     for table in replica.tables:
         name = table.shape.name
         if not table.shape.owned or rows is None or name not in arrays:
@@ -203,16 +211,16 @@ def take_rows(arrays: Arrays, step: int, replica: Replica, rows: Ids | None) -> 
         there = rows if stored is None else stored[np.isin(stored, rows)]
         places = rows if stored is None else np.flatnonzero(np.isin(stored, rows))
         sections = (name, name + _STATE, name + _RESIDUAL, name + _LAST)
-        _start(table, there, {one: arrays[one][places] for one in sections if one in arrays}, step)
+        _start(table, there, {one: arrays[one][places] for one in sections if one in arrays}, batches)
 
 
-def _start(table: Table, rows: Ids | slice, arrays: Arrays, step: int) -> None:
+def _start(table: Table, rows: Ids | slice, arrays: Arrays, batches: int) -> None:
     name = table.shape.name
     table.restore(arrays.get(name), rows)
     for section, array in ((_STATE, table.state), (_RESIDUAL, table.residual)):
         if (stored := arrays.get(name + section)) is not None:
             array[rows] = stored
-    table.last[rows] = arrays.get(name + _LAST, step - 1)
+    table.last[rows] = arrays.get(name + _LAST, batches - 1)
 
 
 def _save(store: KeyValueStore, key: str, arrays: Arrays, metadata: dict[str, str]) -> int:

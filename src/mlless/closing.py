@@ -81,7 +81,7 @@ class Closing:
         self._heldout: dict[str, float] | None = None
         self._best = False
         self._losses: list[str] = []
-        self._lost = 0
+        self._lost = self._sums_lost = 0
         self._rewound_to: int | None = None
 
     def begin(self, now: float) -> None:
@@ -92,10 +92,16 @@ class Closing:
         """Ask for an orderly end; the first ``reason`` counts."""
         self.reason = self.reason or reason
 
-    def note_loss(self, text: str) -> None:
-        """Take in that a worker was lost, to be told with the next step."""
+    def note_loss(self, text: str, shards: int = 0) -> None:
+        """Take in that a worker was lost, to be told with the next step.
+
+        What it had kept of the sums of so many ``shards`` is lost with it.
+        """
+        if shards:
+            text += f"; what it had kept of the sums of {shards} shard{'s' if shards > 1 else ''} is lost"
         self._losses.append(text)
         self._lost += 1
+        self._sums_lost += shards
 
     def resume(self, mark: Mark, records: Iterable[StepRecord]) -> None:
         """Go on from a mark, the steps before it having come to these records."""
@@ -204,6 +210,7 @@ class Closing:
             self._progress.add_step(loss)
         losses, self._losses = tuple(self._losses), []
         lost, self._lost = self._lost, 0
+        sums_lost, self._sums_lost = self._sums_lost, 0
         rewound_to, self._rewound_to = self._rewound_to, None
         return StepRecord(
             step=plan.step,
@@ -226,6 +233,7 @@ class Closing:
             bytes_kept=sum(report.bytes_kept for report in reports),
             handovers=handovers,
             lost=lost,
+            sums_lost=sums_lost,
         )
 
     def _spent(self, ahead: Sequence[Plan], now: float) -> Literal["cost", "time"] | None:

@@ -185,7 +185,7 @@ def run_job(
             return listen(record) is True or stop
 
         make_way(files.lost, deployment)
-        schedule = Schedule([file.rows for file in dataset.manifest.train], spec.batch_size, spec.stop.epochs)
+        schedule = Schedule.of(spec, [file.rows for file in dataset.manifest.train])
         start = left.start(spec, schedule) if left else fresh(spec, schedule)
         job = _Job(spec, dataset, schedule, start, deployment, detached, hear, interrupts, files, entry)
         with telling(told, Beginning(spec, place.address, start.mark.plan.step)):

@@ -56,10 +56,14 @@ class Send:
 
 @dataclass(frozen=True)
 class Dismiss:
-    """Instruction: a function is lost, for this reason; end it if that is possible."""
+    """Instruction: a function is lost, for this reason; end it if that is possible.
+
+    With it is lost what it had kept of the sums of so many ``shards``.
+    """
 
     function: FunctionId
     why: str
+    shards: int = 0
 
 
 @dataclass(frozen=True)

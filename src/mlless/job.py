@@ -118,12 +118,17 @@ class Nesterov(_Value, frozen=True, kw_only=True, tag="nesterov", tag_field="kin
 
 
 class Sync(_Value, frozen=True, kw_only=True):
-    """How workers agree: significance threshold v (0 is BSP), precision on the wire, merge rule."""
+    """How workers agree: significance threshold v (0 is BSP), precision on the wire, merge rule.
+
+    Who merges for all sends sums in float16 that are significant by a threshold of its own,
+    ``merged_significance``; if that is None, all of them as they are, in float32.
+    """
 
     significance: float
     half: bool
     merge: MergeRule
     compression: Compression = "none"
+    merged_significance: float | None = None
 
     def __post_init__(self) -> None:
         _require(
@@ -133,6 +138,24 @@ class Sync(_Value, frozen=True, kw_only=True):
             self.significance,
         )
         _require(not (self.half and self.significance == 0), "precision", "float32 with BSP", "float16")
+        merged = self.merged_significance
+        _require(
+            merged is None or (self.half and _finite(merged, least=0)),
+            "significance threshold of mergers",
+            "a number from 0 where updates are in float16, else none",
+            merged,
+        )
+
+
+class Network(_Value, frozen=True, kw_only=True):
+    """What is declared of the way to the store: bytes a second of its network card, seconds of a request."""
+
+    rate: float = 125e6
+    latency: float = 1e-3
+
+    def __post_init__(self) -> None:
+        _require(_finite(self.rate, above=0), "rate of the store", "bytes a second above 0", self.rate)
+        _require(_finite(self.latency, least=0), "latency of the store", "seconds from 0", self.latency)
 
 
 class Target(_Value, frozen=True, kw_only=True):
@@ -251,12 +274,18 @@ class JobSpec(_Value, frozen=True, kw_only=True):
         How updates move.
     checkpoint_every : float or None
         Seconds after which a checkpoint is made at the latest, whatever that takes.
-    local_steps : int or None
-        A worker takes its rows of a step as so many mini-batches, and publishes once, the whole.
+    local_steps, local_since : int
+        From an epoch on, a worker takes up to so many mini-batches in a step before it publishes.
     slack : int
         How many steps late updates are merged.
     share_users : bool
         Workers publish what they change of users, too.
+    network : Network
+        What is declared of the way to the store.
+    entries : float
+        In how many entries of what all share a row to train on takes part, about.
+    movement : tuple of str
+        Why updates move as they do, a line for each thing that was left to be decided.
     """
 
     dataset: str
@@ -277,15 +306,18 @@ class JobSpec(_Value, frozen=True, kw_only=True):
     scaling: Scaling = Scaling()
     pattern: PatternName = "broadcast"
     checkpoint_every: float | None = None
-    local_steps: int | None = None
+    local_steps: int = 1
+    local_since: int = 0
     slack: int = 0
     share_users: bool = False
+    network: Network = Network()
+    entries: float = 1.0
+    movement: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.local_steps is not None:
-            _require(self.local_steps >= 1, "local steps", "at least 1", self.local_steps)
-            _require(not self.sync.significance, "local steps", "BSP", f"v = {self.sync.significance:g}")
-            _require(not self.slack, "slack with local steps", "0", self.slack)
+        _require(self.local_steps >= 1, "local steps", "at least 1", self.local_steps)
+        _require(self.local_since >= 0, "epoch of the first local steps", "a number from 0", self.local_since)
+        _require(self.local_steps == 1 or not self.slack, "slack with local steps", "0", self.slack)
         _require(0 <= self.slack <= MOST_SLACK, "slack", f"0 to {MOST_SLACK} steps", self.slack)
         if self.slack and self.pattern != "broadcast":
             raise UsageError(

@@ -87,7 +87,7 @@ class Ledger:
         self._members = Members()  # those of the open step
         self._opened = self._heard = self._asked_donor = 0.0
         self._disturbed = False  # by a loss or a hand-over: the open step tells nothing of the usual pace
-        self._updates = Updates(self.spec.shards)
+        self._updates = Updates(self.spec.shards, keep=self.spec.sync.merged_significance is not None)
         self._losses = Losses(self.spec.workers)
         self._trouble: MLLessError = JobError("no worker is left")  # the newest
         self._succession = Succession(self.pace, self.spec.workers, self.spec.ahead)
@@ -230,13 +230,13 @@ class Ledger:
         if (self.spec.on_loss == "fail" and not spare) or self._losses.add(worker, now):
             yield Fail(error)
             return
-        yield Dismiss(who, f"{error.what}: {error.found}" if error.found else error.what)
+        kept = 0 if spare else self._updates.lose(self.step, who)
+        yield Dismiss(who, f"{error.what}: {error.found}" if error.found else error.what, kept)
         yield from self._keeping.lose(who)
         self._updates.outdate(*self._keeping.take_litter())
         if self._succession.lose(who):
             return
         self._disturbed = True
-        self._updates.lose(self.step, who)
         if (step := self._steps.untold(worker)) is not None:
             self._updates.discard(step, who)
         if self._donor == who:
@@ -277,7 +277,7 @@ class Ledger:
         plan, told = self._steps.plan, self._steps.reports
         if len(told) == len(plan.members):
             reports = [told[worker] for worker in plan.members]
-            yield from self._updates.merge(self.step, reports, tuple(self._members.at_work.items()), now)
+            yield from self._updates.merge(plan, reports, tuple(self._members.at_work.items()), now)
             if self._updates.are_merged:
                 yield from self._close(now)
 

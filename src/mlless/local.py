@@ -175,9 +175,7 @@ class _Training:
         self._course, self._clock, self._stop, self._kept, self._marked = course, clock, stop, kept, marked
         self._laps = Laps(clock)
         self._stepper = Stepper(spec, holding, course.replica, clock, self._laps)
-        self._schedule = Schedule(
-            [file.rows for file in dataset.manifest.train], spec.batch_size, spec.stop.epochs
-        )
+        self._schedule = Schedule.of(spec, [file.rows for file in dataset.manifest.train])
         self._mark = mark or _beginning(spec, self._schedule, course.step)
         self._stepper.memory = course.memory
         self.best = Undo(course.replica, _moved_rows(dataset, course.replica))

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.random import PCG64, Generator  # loaded here, once, not in every forked worker
 from numpy.typing import NDArray
 
+from mlless.job import JobSpec
 from mlless.messages import Plan
 
 Ints = NDArray[np.int64]
@@ -89,18 +90,27 @@ def leaves(worker: int, plan: Plan, later: Plan) -> bool:
 class Schedule:
     """The steps of a job over groups of so many training rows, its ``sizes``, from first to last.
 
-    The last three kinds of step are: everyone's flush, a step in which all score the finished model and
-    nobody trains, and nothing more.
+    From epoch ``since`` on a step has up to so many mini-batches of each worker: ``local_steps``. The last
+    one of an epoch may be short. The last three kinds of step are: everyone's flush, a step in which all
+    score the finished model and nobody trains, and nothing more.
     """
 
     sizes: Sequence[int]
     batch_size: int
     epochs: int
+    local_steps: int = 1
+    since: int = 0
+
+    @classmethod
+    def of(cls, spec: JobSpec, sizes: Sequence[int]) -> Schedule:
+        """Return the steps of a job over groups of so many training rows."""
+        return cls(sizes, spec.batch_size, spec.stop.epochs, spec.local_steps, spec.local_since)
 
     def first(self, workers: int) -> Plan:
         """Return the plan of step 0: everyone, from the start of the first epoch, with an evaluation."""
-        members = tuple(range(workers))
-        return Plan(0, members, 0, self._parts(workers), 0, deal(self.sizes, members), evaluate=True)
+        members, parts = tuple(range(workers)), self._parts(workers)
+        owners = deal(self.sizes, members)
+        return Plan(0, members, 0, parts, 0, owners, evaluate=True, length=self._length(0, 0, parts))
 
     def after(self, before: Plan, leavers: Collection[int] = (), *, end: bool = False) -> Plan | None:
         """Return the plan that follows ``before``, or None if that was the last.
@@ -113,19 +123,22 @@ class Schedule:
             return None
         if not members:
             return msgspec.structs.replace(before, step=step, flush=(), evaluate=True, last=True)
-        epoch, part = divmod(before.epoch * before.parts + before.part + 1, before.parts)
+        epoch, part = divmod(before.epoch * before.parts + before.part + before.length, before.parts)
         everyone = end or epoch >= self.epochs or set(members) <= set(leavers)
         flush = members if everyone else tuple(member for member in members if member in leavers)
         stay = members if everyone else tuple(member for member in members if member not in flush)
+        parts = before.parts if part or everyone else self._parts(len(stay))
         return Plan(
             step,
             members,
             epoch,
-            before.parts if part or everyone else self._parts(len(stay)),
+            parts,
             part,
             deal(self.sizes, stay, before.owners) if stay != members else before.owners,
             flush,
             evaluate=part == 0 and not everyone,
+            length=1 if everyone else self._length(epoch, part, parts),
+            beyond=before.beyond + before.length - 1,
         )
 
     def onward(
@@ -156,8 +169,10 @@ class Schedule:
         if members == plan.members and not plan.flush:
             return plan
         parts = plan.parts if plan.part else self._parts(workers)
-        owners = deal(self.sizes, members)
-        return msgspec.structs.replace(plan, members=members, parts=parts, owners=owners, flush=())
+        owners, length = deal(self.sizes, members), self._length(plan.epoch, plan.part, parts)
+        return msgspec.structs.replace(
+            plan, members=members, parts=parts, owners=owners, flush=(), length=length
+        )
 
     def abandoned(self, plan: Plan) -> Plan:
         """Return the last step of a job whose model has come to nothing after ``plan``: nothing to score."""
@@ -165,6 +180,10 @@ class Schedule:
         return msgspec.structs.replace(
             plan, step=plan.step + 1, members=members, flush=(), evaluate=False, last=True
         )
+
+    def _length(self, epoch: int, part: int, parts: int) -> int:
+        """Return how many mini-batches a step has that begins with a part of an epoch."""
+        return min(self.local_steps, parts - part) if epoch >= self.since else 1
 
     def _parts(self, workers: int) -> int:
         return parts_of(sum(self.sizes), self.batch_size, workers)

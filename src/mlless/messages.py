@@ -13,7 +13,7 @@ import msgspec
 from mlless.errors import CodecError, MLLessError
 from mlless.memory import memory_limit, peak_memory, shortage
 
-PROTOCOL = 7
+PROTOCOL = 8
 
 FunctionId = tuple[int, int]  # worker, generation
 
@@ -195,10 +195,11 @@ def failure_of(worker: int, generation: int, step: int, error: Exception) -> Fai
 class Plan(_Message, frozen=True):
     """One step: who takes part and owns which groups, which part of the epoch it trains on, who flushes.
 
-    Members that do not flush train on part ``part`` of ``parts``, in the order of the epoch, of the groups
-    that they own. ``owners`` is what ``membership.deal`` returns, empty on its way where it is that of
-    the step before. ``evaluate`` asks for an evaluation first. In the ``last`` step nobody trains.
-    ``drain``: all steps before it are merged first, whatever the slack.
+    Members that do not flush train on so many parts, ``length``, from part ``part`` of ``parts`` on, in the
+    order of the epoch, of the groups that they own. Each is a mini-batch. Steps before had so many
+    mini-batches ``beyond`` one each. ``owners`` is what ``membership.deal`` returns, empty on its way where
+    it is that of the step before. ``evaluate`` asks for an evaluation first. In the ``last`` step nobody
+    trains. ``drain``: all steps before it are merged first, whatever the slack.
     """
 
     step: int
@@ -211,6 +212,13 @@ class Plan(_Message, frozen=True):
     evaluate: bool = False
     last: bool = False
     drain: bool = False
+    length: int = 1
+    beyond: int = 0
+
+    @property
+    def batches(self) -> int:
+        """How many mini-batches a worker that was there from the start has taken before."""
+        return self.step + self.beyond
 
     def due(self, slack: int) -> int:
         """Return how many steps a member has merged, from step 0 on, before it takes its part in this one.
@@ -238,7 +246,7 @@ class Plan(_Message, frozen=True):
     @property
     def done(self) -> float:
         """Passes over the training rows when the step is over."""
-        return self.epoch + (self.part + bool(self.trainers)) / self.parts
+        return self.epoch + (self.part + (self.length if self.trainers else 0)) / self.parts
 
 
 class Begin(_Message, frozen=True, tag="begin"):
@@ -286,11 +294,16 @@ class Commit(_Message, frozen=True, tag="commit"):
 
 
 class Merge(_Message, frozen=True, tag="merge"):
-    """Asks a worker that has reported the open step to merge a shard of what these have published."""
+    """Asks a worker that has reported the open step to merge a shard of what these have published.
+
+    ``whole``: it sends all that it has kept of the shard's sums as well. Another one may merge it from the
+    next step on.
+    """
 
     step: int
     shard: int
     published: tuple[FunctionId, ...]
+    whole: bool = False
 
 
 class Donate(_Message, frozen=True, tag="donate"):

@@ -37,7 +37,7 @@ class Estate:
     def begin(self, plan: Plan, worker: int, origin: Origin) -> tuple[Memory, int]:
         """Start the replica with a worker's part in a step; return as ``checkpoint.load_origin`` does."""
         self._take(plan, worker)
-        loaded = checkpoint.load_origin(self._store, origin, self._replica, self.rows)
+        loaded = checkpoint.load_origin(self._store, origin, self._replica, plan.batches, self.rows)
         if not origin.owned:
             self._compute(groups_of(plan.owners, worker))
         return loaded
@@ -64,7 +64,7 @@ class Estate:
                 gone.append(group)
         for key in heritage.values():
             arrays, read = checkpoint.read_part(self._store, key)
-            checkpoint.take_rows(arrays, plan.step, self._replica, self.rows)
+            checkpoint.take_rows(arrays, plan.batches, self._replica, self.rows)
             size += read
         self._compute(gone)
         return size

@@ -23,13 +23,15 @@ from mlless.job import (
     Logistic,
     MergeRule,
     Nesterov,
+    Network,
     Scaling,
     Stop,
     Sync,
     Target,
 )
 from mlless.membership import parts_of
-from mlless.wishes import Wishes
+from mlless.movement import local_steps_of, pattern_of
+from mlless.wishes import PatternWish, Wishes
 
 EPOCHS, PATIENCE = {"mf": 20, "lr": 20}, 3  # at most, where held-out rows tell when to stop
 MF_EPOCHS_BLIND = 12  # where none are
@@ -38,7 +40,9 @@ ALONE = 25_000  # ratings that one worker alone takes at a time, about,
 LEAST_BATCHES = 30  # in no fewer steps an epoch than these
 WORKERS = 4  # unless there are fewer mini-batches; a fixed number, so that a seed means the same everywhere
 SIGNIFICANCE = {"mf": 0.7, "lr": 0.35}
+MERGED_SIGNIFICANCE = {"mf": 0.7, "lr": 0.0}  # of who merges for all
 FACTORS = 20
+LOCAL_SINCE = 2  # epochs after which workers on ratings take local steps: before, they would move apart
 
 # Who brings arrays may bring few rows: an epoch then is a handful of steps, and no row can be spared. So
 # there is a least number of steps, and a number of rows from which on some are held out.
@@ -122,7 +126,7 @@ def job_of(
         batch_size=size,
         model=model,
         optimizer=optimizer,
-        sync=_sync(wishes, SIGNIFICANCE[fitting], wishes.merge or merge, alone=workers == 1),
+        sync=_sync(wishes, fitting, wishes.merge or merge, alone=workers == 1),
         stop=stop,
         workers=workers,
         seed=wishes.seed,
@@ -130,12 +134,13 @@ def job_of(
         on_loss=wishes.on_loss,
         tariff=None if wishes.tariff is None else load_tariff(wishes.tariff),
         scaling=_scaling(wishes),
-        pattern=wishes.pattern,
         checkpoint_every=wishes.checkpoint_every,
         slack=wishes.slack,
         share_users=fitting == "mf" and (wishes.share_users or wishes.optimizer == "nesterov"),
+        network=_network(Network(), wishes.store_rate, wishes.store_latency),
+        entries=1.0 if fitting == "mf" else _entries(manifest),
     )
-    return _moving(spec)
+    return _moving(spec, wishes.pattern, wishes.local_steps)
 
 
 def changed(spec: JobSpec, wishes: Mapping[str, Any]) -> JobSpec:
@@ -151,20 +156,53 @@ def changed(spec: JobSpec, wishes: Mapping[str, Any]) -> JobSpec:
         given["deadlines"] = msgspec.structs.replace(spec.deadlines, silence=silence)
     if "tuner" in given:
         given["policy"] = given.pop("tuner")
+    given["network"] = _network(spec.network, given.pop("store_rate", None), given.pop("store_latency", None))
+    pattern, steps = given.pop("pattern", spec.pattern), given.pop("local_steps", spec.local_steps)
     for part in ("stop", "scaling"):
         before = getattr(spec, part)
         changes = {name: given.pop(name) for name in before.__struct_fields__ if name in given}
         given[part] = msgspec.structs.replace(before, **changes)
-    return _moving(msgspec.structs.replace(spec, **given))
+    return _moving(msgspec.structs.replace(spec, **given), pattern, steps)
 
 
-def _moving(spec: JobSpec) -> JobSpec:
-    """Return a job, having told of what has no effect where nothing moves and nobody waits."""
-    if spec.workers == 1 and spec.pattern != "broadcast":
-        warn("one worker publishes nothing: the pattern has no effect")
-    if spec.workers == 1 and spec.slack:
-        warn("one worker waits for nobody: slack has no effect")
-    return spec
+def _moving(spec: JobSpec, pattern: PatternWish, steps: int | Literal["auto"]) -> JobSpec:
+    """Return a job with local steps and the pattern by which updates move; ``auto`` is decided here.
+
+    Tells of what has no effect where nothing moves and nobody waits.
+    """
+    if spec.workers == 1:
+        if pattern not in ("auto", "broadcast"):
+            warn("one worker publishes nothing: the pattern has no effect")
+        if steps not in ("auto", 1):
+            warn("one worker publishes nothing: local steps have no effect")
+        if spec.slack:
+            warn("one worker waits for nobody: slack has no effect")
+        steps = 1
+    why = list[str]()
+    if steps == "auto":
+        steps, reason = local_steps_of(spec)
+        why.append(f"{steps} mini-batch{'es' if steps > 1 else ''} an exchange: {reason}")
+    if steps != spec.local_steps:
+        since = LOCAL_SINCE if isinstance(spec.model, Factorization) and steps > 1 else 0
+        spec = msgspec.structs.replace(spec, local_steps=steps, local_since=since)
+    if pattern == "auto":
+        pattern, reason = pattern_of(spec)
+        why.append(f"{pattern}: {reason}")
+    return msgspec.structs.replace(spec, pattern=pattern, movement=tuple(why) or spec.movement)
+
+
+def _network(network: Network, rate: float | None, latency: float | None) -> Network:
+    """Return what is declared of the store, in megabytes a second and seconds; the rest is as it was."""
+    return Network(
+        rate=network.rate if rate is None else 1e6 * rate,
+        latency=network.latency if latency is None else latency,
+    )
+
+
+def _entries(manifest: Manifest) -> float:
+    """Return about how many features a row of clicks has: each takes four bytes, or eight with a value."""
+    rows = sum(file.rows for file in manifest.train)
+    return max(1.0, sum(file.bytes for file in manifest.train) / rows / 6)
 
 
 def _scaling(wishes: Wishes) -> Scaling:
@@ -262,8 +300,16 @@ def _stop(wishes: Wishes, epochs: int, blind: bool, longer: int) -> Stop:
     )
 
 
-def _sync(wishes: Wishes, significance: float, merge: MergeRule, *, alone: bool) -> Sync:
+def _sync(wishes: Wishes, model: Literal["mf", "lr"], merge: MergeRule, *, alone: bool) -> Sync:
     """Return how workers agree; one alone, who has nobody to publish to, holds nothing back."""
+    merged = wishes.merged_significance
+    exact = wishes.sync == "bsp" or wishes.significance == 0 or alone
+    if exact and isinstance(merged, float):
+        raise UsageError(
+            "who merges for all holds something back only where workers do",
+            expected="--merged-significance exact, or --sync isp with a --significance and 2 workers or more",
+            found=f"--merged-significance {merged:g}",
+        )
     if wishes.sync == "bsp":
         if wishes.significance:
             raise UsageError(
@@ -276,8 +322,15 @@ def _sync(wishes: Wishes, significance: float, merge: MergeRule, *, alone: bool)
         if wishes.significance:
             warn("one worker publishes nothing: significance has no effect")
         return Sync(significance=0.0, half=False, merge=merge)
-    significance = _or(wishes.significance, significance)
-    return Sync(significance=significance, half=significance > 0, merge=merge, compression=wishes.compression)
+    return Sync(
+        significance=_or(wishes.significance, SIGNIFICANCE[model]),
+        half=not exact,
+        merge=merge,
+        compression=wishes.compression,
+        merged_significance=(
+            None if exact or merged == "exact" else MERGED_SIGNIFICANCE[model] if merged is None else merged
+        ),
+    )
 
 
 def parse_target(text: str) -> Target:

@@ -80,6 +80,8 @@ class StepRecord(msgspec.Struct, frozen=True):
         The job went back to this step. Earlier records of this step and of later ones no longer count.
     handovers, lost : int
         Functions that handed over to a successor since the step before, and functions that were lost.
+    sums_lost : int
+        Shards of which what a merger had kept of their sums was lost with it.
     """
 
     step: int
@@ -102,6 +104,7 @@ class StepRecord(msgspec.Struct, frozen=True):
     bytes_kept: int = 0
     handovers: int = 0
     lost: int = 0
+    sums_lost: int = 0
 
 
 class Checkpoints(msgspec.Struct, frozen=True):
@@ -201,6 +204,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
         then sums over the whole run; ``workers`` and CPU seconds are those since the last of these steps.
     handovers, lost : int
         Functions that handed over to a successor, and functions that were lost.
+    sums_lost : int
+        Shards of which what a merger had kept of their sums was lost with it.
     options : tuple of str
         The options with which ``mlless resume`` runs it where it ran, without passwords.
     system : str
@@ -238,6 +243,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     resumed: tuple[int, ...] = ()
     handovers: int = 0
     lost: int = 0
+    sums_lost: int = 0
     options: tuple[str, ...] = ()
     system: str = "mlless"
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from mlless import kernels
 from mlless.errors import CodecError, DatasetError
 from mlless.job import MergeRule
-from mlless.kernels.arrays import Bytes, Floats, Ids, Rows, TableUpdate, Total
+from mlless.kernels.arrays import Bytes, Floats, Ids, Rows, Total
 
 _LINE = 16  # floats in a cache line
 _ROWS_AT_ONCE = 1 << 12  # of a large sum, as it is merged
@@ -137,10 +137,15 @@ def coefficients(rule: MergeRule, members: int) -> tuple[Floats, bool]:
 
 
 class Replica:
-    """All tables of a model on one worker."""
+    """All tables of a model on one worker.
+
+    ``kept`` is what this worker, where it merges rows for all, has not sent of their sums, table by table.
+    Its memory comes as it is used.
+    """
 
     def __init__(self, shapes: Sequence[TableShape]) -> None:
         self.tables = tuple(Table.zeros(shape) for shape in shapes)
+        self.kept = _nothing_kept(shapes)
 
     @property
     def shapes(self) -> tuple[TableShape, ...]:
@@ -163,14 +168,41 @@ class Replica:
             what, number = error.args
             raise _invalid(list(updates)[number], what) from error
 
+    def sum(
+        self,
+        updates: Mapping[str, bytes | memoryview | Bytes],
+        rule: MergeRule,
+        members: int,
+        rows: Sequence[Ids],
+    ) -> list[tuple[int, float]]:
+        """Add to what is kept what ``merge`` would add to ``shared``.
+
+        The numbers of the rows that this touches go into ``rows``, which have room for all. Returns how many
+        they are in each table, and the largest size of an entry of theirs.
+        """
+        factors, by_count = coefficients(rule, members)
+        tables = [
+            ((kept, table.shape.columns), table.shape.columns, int(table.shape.apart))
+            for table, kept in zip(self.tables, self.kept, strict=True)
+        ]
+        try:
+            return kernels.sum_updates(tables, list(updates.values()), factors, int(by_count), list(rows))
+        except ValueError as error:
+            what, number = error.args
+            raise _invalid(list(updates)[number], what) from error
+
     def snapshot(self) -> dict[str, Floats]:
         """Return a copy of ``shared``, table by table."""
         return {table.shape.name: table.shared.copy() for table in self.tables}
 
     def restore(self, arrays: dict[str, Floats]) -> None:
-        """Set ``shared`` to a snapshot and ``residual`` to zero; DatasetError if it has other shapes."""
+        """Set ``shared`` to a snapshot, and all else to zero that is to be published.
+
+        DatasetError if it has other shapes.
+        """
         for table in self.tables:
             table.restore(arrays.get(table.shape.name))
+        self.kept = _nothing_kept(self.shapes)
 
     def grow(self, further: Mapping[str, Floats], last: int) -> None:
         """Add ``further`` rows to the tables, as they start; they count as touched in the step ``last``."""
@@ -193,7 +225,7 @@ class Summing:
     """
 
     def __init__(self, replica: Replica, rule: MergeRule, members: int) -> None:
-        self._tables = replica.tables
+        self._tables, self._kept = replica.tables, replica.kept
         self._factors, by_count = coefficients(rule, members)
         self._totals = [
             Total.zeros(shape.rows, shape.columns, counted=by_count and not shape.apart)
@@ -214,22 +246,19 @@ class Summing:
                 with np.errstate(all="ignore"):  # what is not finite shows in the metrics
                     table.shared[rows] += sums
 
-    def update(self) -> tuple[TableUpdate, ...]:
-        """Return the sum times the rule's factors: who merges that as it is gets the same bits.
-
-        What is no finite number any more counts as the largest one. The model has diverged then, which the
-        next step finds.
-        """
-        largest, parts = float(np.finfo(np.float32).max), []
-        for table, total in zip(self._tables, self._totals, strict=True):
-            columns = total.columns
-            pieces = [(np.empty(0, np.uint32), np.empty((0, columns), np.float32))]
-            pieces += self._products(table, total)
-            rows, sums = (np.concatenate(arrays) for arrays in zip(*pieces, strict=True))
-            np.nan_to_num(sums, copy=False, nan=largest, posinf=largest, neginf=-largest)
-            marks = sums != 0
-            parts.append(TableUpdate(rows, np.packbits(marks, axis=1, bitorder="little"), sums[marks]))
-        return tuple(parts)
+    def keep(self, rows: Sequence[Ids]) -> list[tuple[int, float]]:
+        """Add the sum, times the rule's factors, to what is kept; the rest is as in ``Replica.sum``."""
+        most, found = float(np.finfo(np.float32).max), list[tuple[int, float]]()
+        for table, total, kept, room in zip(self._tables, self._totals, self._kept, rows, strict=True):
+            count, largest = 0, 0.0
+            for touched, sums in self._products(table, total):
+                with np.errstate(all="ignore"):
+                    sums += kept[touched]
+                np.nan_to_num(sums, copy=False, nan=most, posinf=most, neginf=-most)
+                kept[touched], room[count : count + len(touched)] = sums, touched
+                count, largest = count + len(touched), max(largest, float(np.abs(sums).max(initial=0)))
+            found.append((count, largest))
+        return found
 
     def _products(self, table: Table, total: Total) -> Iterator[tuple[Ids, Floats]]:
         """Yield the rows that were touched, and their sums times the rule's factors, a few at a time."""
@@ -243,6 +272,11 @@ class Summing:
                 elif not table.shape.apart:
                     sums *= self._factors[0]
             yield rows, sums
+
+
+def _nothing_kept(shapes: Sequence[TableShape]) -> tuple[Floats, ...]:
+    """Return what has not been sent of sums at first; of rows that are trained apart there are none."""
+    return tuple(np.zeros((0 if one.apart else one.rows, one.columns), np.float32) for one in shapes)
 
 
 def _invalid(where: str, found: str) -> CodecError:

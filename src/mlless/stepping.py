@@ -16,6 +16,7 @@ from mlless.errors import NotFinite
 from mlless.exchange.filter import SignificanceFilter
 from mlless.exchange.update import Update, entries
 from mlless.job import JobSpec
+from mlless.kernels.arrays import Ids
 from mlless.membership import groups_of
 from mlless.messages import Evaluation, FunctionId, Plan, Report, Sums, Times
 from mlless.models import model_of
@@ -175,18 +176,23 @@ class Stepper:
         return total or Sums(0, 0.0)
 
     def _train(self, plan: Plan, worker: int) -> Taken:
-        """Take a worker's step on the part of its groups that the plan names; it may hold no row."""
+        """Take a worker's step on the parts of its groups that the plan names; they may hold no row."""
         if worker not in plan.trainers:
             return Taken()
-        if self._spec.local_steps:
+        if plan.length > 1:
             return self._train_locally(plan)
-        batch = self.holding.batch(plan.epoch, plan.parts, plan.part)
-        self._clock.work("assemble", self.holding.assembled)
-        self._laps.lap("fetch")
+        batch = self._batch(plan.epoch, plan, 0)
         if batch is None:
             return Taken()
-        moment = Moment(plan.step, plan.epoch, len(plan.trainers))
+        moment = Moment(plan.batches, plan.epoch, len(plan.trainers))
         return self._step(batch, moment, self._filter.prepare(plan.step, batch.touched))
+
+    def _batch(self, epoch: int, plan: Plan, number: int) -> BatchArrays | None:
+        """Return the mini-batch of this number of a step, in the order of an epoch."""
+        batch = self.holding.batch(epoch, plan.parts, plan.part + number)
+        self._clock.work("assemble", self.holding.assembled)
+        self._laps.lap("fetch")
+        return batch
 
     def _step(self, batch: BatchArrays, moment: Moment, publish: Filter) -> Taken:
         """Move the replica along a mini-batch."""
@@ -200,47 +206,39 @@ class Stepper:
             return Taken(batch.samples, loss, finite=False)
 
     def _train_locally(self, plan: Plan) -> Taken:
-        """Move the replica by itself along the mini-batches of a part, and publish what that comes to."""
-        return self._published(self._walk(plan, plan.epoch))
+        """Move the replica along several mini-batches; publish what is significant of all rows that moved."""
+        moved: list[tuple[Ids, Ids]] = []
+        moment = Moment(plan.batches, plan.epoch, len(plan.trainers))
+        taken = self._walk(plan, plan.epoch, moment, lambda _, batch: moved.append(batch.named))
+        if self.alone or not (moved and taken.finite):
+            return taken
+        taken = replace(taken, update=self._filter.sift(plan.step, moved))
+        self._laps.lap("compute")
+        return taken
 
     def _walk(
-        self, plan: Plan, epoch: int, then: Callable[[Moment, int], object] = lambda moment, samples: None
+        self, plan: Plan, epoch: int, first: Moment, then: Callable[[Moment, BatchArrays], object]
     ) -> Taken:
-        """Take the mini-batches of a part in the order that they have in an ``epoch``; publish nothing yet.
+        """Take the mini-batches of a step in the order that they have in an ``epoch``; publish nothing yet.
 
-        ``then`` hears of the moment and the samples of each. In the end nothing is pending.
+        The ``first`` one has this moment. ``then`` hears of the moment and the mini-batch of each.
         """
-        steps, total = self._spec.local_steps or 1, Taken()
-        for table in self._replica.tables:
-            table.last[:] = -1  # nothing was pending before
-        for number in range(steps):
-            batch = self.holding.batch(epoch, plan.parts * steps, plan.part * steps + number)
-            self._laps.lap("fetch")
+        total = Taken()
+        for number in range(plan.length):
+            batch = self._batch(epoch, plan, number)
             if batch is None:
                 continue
-            moment = Moment(number, plan.epoch, 1)
+            moment = first._replace(step=first.step + number)
             publish = self._filter.prepare(plan.step, batch.touched)._replace(threshold=math.inf)
             taken = self._step(batch, moment, publish)
             total = Taken(total.samples + taken.samples, total.loss + taken.loss, taken.finite)
             if not taken.finite:
-                return total
-            then(moment, taken.samples)
-        end = Moment(steps - 1, plan.epoch, 1)
-        self._model.settle(self._replica, self._spec.optimizer, end, self._samples)
-        self._laps.lap("compute")
+                break
+            then(moment, batch)
         return total
-
-    def _published(self, taken: Taken) -> Taken:
-        """Return what was taken with all that has changed, to be published."""
-        try:
-            return replace(taken, update=self._filter.flush()) if taken.finite else taken
-        except NotFinite:
-            return replace(taken, finite=False)
 
     def flush(self, plan: Plan) -> Taken:
         """Settle what is pending and publish the whole residual."""
-        if self._spec.local_steps:
-            return self._published(Taken())
         moved = self._model.settle(self._replica, self._spec.optimizer, moment_before(plan), self._samples)
         try:
             return Taken(update=self._filter.flush(moved))
@@ -251,4 +249,4 @@ class Stepper:
 def moment_before(plan: Plan) -> Moment:
     """Return the moment of the step before one in which members flush: up to it they settle."""
     epoch = plan.epoch if plan.part else max(plan.epoch - 1, 0)
-    return Moment(plan.step - 1, epoch, len(plan.members))
+    return Moment(plan.batches - 1, epoch, len(plan.members))

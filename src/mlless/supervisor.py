@@ -214,7 +214,7 @@ class Supervisor:
                     self._started_at = self._clock.now() - self._opened
                     self._costing.begin(self._clock.now())
                 case Dismiss():
-                    self._closing.note_loss(f"{one.why}; {_GOES_ON[self._spec.on_loss]}")
+                    self._closing.note_loss(f"{one.why}; {_GOES_ON[self._spec.on_loss]}", one.shards)
                     self._hub.broadcast(Abort(one.why), (one.function,))
                     self._runtime.end((one.function,))
                 case Delete():

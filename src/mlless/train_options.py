@@ -23,9 +23,13 @@ class TrainOptions(TypedDict, total=False):
     workers: int | Literal["auto"] | None
     sync: Literal["bsp", "isp"] | None
     significance: float | None
+    merged_significance: float | Literal["exact"] | None
     merge: Literal["sum", "mean", "sqrt-members", "sqrt-publishers"] | None
     compression: Literal["none", "zstd"] | None
-    pattern: Literal["broadcast", "allreduce", "scatter"] | None
+    pattern: Literal["auto", "broadcast", "allreduce", "scatter"] | None
+    local_steps: int | Literal["auto"] | None
+    store_rate: float | None
+    store_latency: float | None
     slack: int | None
     share_users: bool | None
     epochs: int | None
@@ -54,7 +58,10 @@ class ResumeOptions(TypedDict, total=False):
     """What ``mlless.resume`` takes by name: what it may be given anew of ``Wishes``, and ``Deployment``."""
 
     workers: int | Literal["auto"] | None
-    pattern: Literal["broadcast", "allreduce", "scatter"] | None
+    pattern: Literal["auto", "broadcast", "allreduce", "scatter"] | None
+    local_steps: int | Literal["auto"] | None
+    store_rate: float | None
+    store_latency: float | None
     epochs: int | None
     patience: int | None
     target: str | None

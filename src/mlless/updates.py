@@ -4,6 +4,9 @@ If the pattern of movement has mergers, a step has two rounds. Once all members 
 rows goes to one of the members at work. It adds the pieces of all and stores the sum. Once all sums are
 there, the commit names them. Pieces stay until then, because the heir of a merger that is lost adds them
 again.
+
+A shard stays with its merger while that is there, because the merger keeps what it has not sent of the sums.
+Before another one merges the shard, as planned, the merger sends all of that.
 """
 
 from __future__ import annotations
@@ -18,40 +21,64 @@ from mlless.errors import MLLessError
 from mlless.instructions import Instruction, Send
 from mlless.keys import merged_key, pieces, update_key
 from mlless.losses import silent
-from mlless.messages import FromWorker, FunctionId, Merge, Merged, Report, Substituted
+from mlless.messages import FromWorker, FunctionId, Merge, Merged, Plan, Report, Substituted
 
 
 class Updates:
     """The updates of the open step and those before, each cut into ``shards``; 0: nobody merges for others.
 
-    ``litter`` are keys that nobody needs once the open step is closed.
+    Mergers ``keep`` something of their sums, or send them as they are. ``litter`` are keys that nobody needs
+    once the open step is closed.
     """
 
-    def __init__(self, shards: int) -> None:
-        self._shards = shards
+    def __init__(self, shards: int, *, keep: bool = False) -> None:
+        self._shards, self._keep = shards, keep
         self.litter: list[str] = []
         self._before: dict[int, list[str]] = {}  # keys of steps before, which may still be read
+        self._mergers: dict[int, int] = {}  # by shard the worker that has merged it last, and may keep some
         self._asked: dict[int, tuple[FunctionId, float]] = {}  # by shard who merges it, and since when,
         self._merged: dict[int, Merged] = {}  # and of those that are merged who has done so
+        self._whole: set[int] = set()  # shards of which then nothing is kept
         self.published: tuple[FunctionId, ...] = ()  # the functions with an update, once all have reported
+        self._needed = False  # that there are sums
 
     def merge(
-        self, step: int, reports: Iterable[Report], at_work: Collection[FunctionId], now: float
+        self, plan: Plan, reports: Iterable[Report], at_work: Collection[FunctionId], now: float
     ) -> Iterator[Instruction]:
         """Have each shard merged by one of those at work, who have all reported the step."""
         self.published = tuple((one.worker, one.generation) for one in reports if one.published)
-        loads = Counter(who for who, _ in self._asked.values())
-        for shard in range(self._shards if self.published and at_work else 0):
-            if shard not in self._asked and shard not in self._merged:
-                who = min(at_work, key=lambda one: (loads[one], one))
-                loads[who] += 1
-                self._asked[shard] = who, now
-                yield Send(Merge(step, shard, self.published), (who,))
+        leave = self._keep and not set(plan.flush).isdisjoint(self._mergers.values())
+        self._needed = self._shards > 0 and (bool(self.published) or leave)
+        functions = dict(at_work)
+        loads = Counter(dict.fromkeys(functions, 0))
+        loads.update(worker for worker in self._assigned.values() if worker in loads)
+
+        def least() -> int:
+            return min((load for one, load in loads.items() if one not in plan.flush), default=0)
+
+        for shard in range(self._shards if self._needed and functions else 0):
+            if shard in self._asked or shard in self._merged:
+                continue
+            worker = self._mergers.get(shard)
+            if worker not in functions:
+                worker = min(functions, key=lambda one: (one in plan.flush, loads[one], one))
+                loads[worker] += 1
+            if worker in plan.flush or loads[worker] > least() + 1:
+                self._whole.add(shard)
+                loads[worker] -= 1
+            who = worker, functions[worker]
+            self._asked[shard] = who, now
+            yield Send(Merge(plan.step, shard, self.published, shard in self._whole), (who,))
+
+    @property
+    def _assigned(self) -> dict[int, int]:
+        """The worker of each shard that has one."""
+        return self._mergers | {shard: who for shard, ((who, _), _) in self._asked.items()}
 
     @property
     def are_merged(self) -> bool:
         """Whether all is there that a commit of the open step needs."""
-        return not self.published or len(self._merged) == self._shards
+        return not self._needed or len(self._merged) == self._shards
 
     @property
     def mergers(self) -> tuple[FunctionId, ...]:
@@ -64,6 +91,7 @@ class Updates:
         if message.step == step and who == (message.worker, message.generation):
             del self._asked[message.shard]
             self._merged[message.shard] = message
+            self._mergers[message.shard] = message.worker
 
     def whole(self, report: Report) -> Report:
         """Return a member's report on the open step with what it has moved as a merger."""
@@ -99,11 +127,19 @@ class Updates:
         elif isinstance(report, Merged) and self._merged.get(report.shard) != report:
             self.litter.append(merged_key(report.step, (report.worker, report.generation), report.shard))
 
-    def lose(self, step: int, who: FunctionId) -> None:
-        """Take in that a function is lost: what it was to merge goes to another one."""
+    def lose(self, step: int, who: FunctionId) -> int:
+        """Take in that a function is lost: what it was to merge goes to another one.
+
+        Return of how many shards that is lost which it had kept of their sums.
+        """
         for shard in [shard for shard, (one, _) in self._asked.items() if one == who]:
             del self._asked[shard]
+            self._whole.discard(shard)
             self.litter.append(merged_key(step, who, shard))
+        own = [shard for shard, worker in self._mergers.items() if worker == who[0]]
+        for shard in own:
+            del self._mergers[shard]
+        return len(set(own) - (self._whole & self._merged.keys())) if self._keep else 0
 
     def close(self, step: int, merged: int) -> tuple[str, ...]:
         """Return what nobody needs any more, as the open step is closed.
@@ -115,8 +151,16 @@ class Updates:
         used = [key for who in self.published for key in pieces(step, who, self._shards)]
         used += [merged_key(step, who, shard) for shard, who in enumerate(self.mergers)]
         self.outdate(step, used)
-        self.litter, self._asked, self._merged, self.published = [], {}, {}, ()
+        self.litter = []
+        for shard in self._whole:
+            self._mergers.pop(shard, None)
+        self._open()
         return done
+
+    def _open(self) -> None:
+        """Open a step."""
+        self._asked, self._merged, self._whole = {}, {}, set()
+        self.published, self._needed = (), False
 
     def rewind(self, step: int, reports: Iterable[Report]) -> None:
         """Take in that the open step is given up, and all that there is with it: these ``reports``."""
@@ -125,7 +169,8 @@ class Updates:
         ]
         summed = [merged_key(step, (one.worker, one.generation), s) for s, one in self._merged.items()]
         self.litter += [*chain.from_iterable(self._before.values()), *given_up, *summed]
-        self._before, self._asked, self._merged, self.published = {}, {}, {}, ()
+        self._before, self._mergers = {}, {}
+        self._open()
 
     def overdue(self, step: int, patience: float, now: float) -> Iterator[tuple[FunctionId, MLLessError]]:
         """Yield the mergers whose time is over, each with its error."""

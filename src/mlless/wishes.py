@@ -6,13 +6,14 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from mlless.job import Compression, MergeRule, OnLoss, PatternName
+from mlless.job import Compression, MergeRule, OnLoss
 from mlless.options import Option
 
 _MODEL = "What to train"
 _SYNC = "Workers and what they exchange"
 _STOP = "When to stop: whichever comes first"
 _MONEY = "What it costs"
+PatternWish = Literal["auto", "broadcast", "allreduce", "scatter"]
 
 
 class Wishes(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,6 +62,15 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
         float | None,
         Option(_SYNC, "ISP's threshold v: 0 publishes every change.", "0.7 for mf, 0.35 for lr; none alone"),
     ] = None
+    merged_significance: Annotated[
+        float | Literal["exact"] | None,
+        Option(
+            _SYNC,
+            "Threshold of who merges for all and sends float16; exact: sums as they are, in float32.",
+            "with isp 0.7 for mf, 0 for lr; else exact",
+            metavar="V",
+        ),
+    ] = None
     merge: Annotated[
         MergeRule | None,
         Option(_SYNC, "How the updates of the workers are added up.", "follows from model and optimizer"),
@@ -70,13 +80,44 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
         Option(_SYNC, "Compression of updates: zstd saves a tenth to a fifth of the bytes, and costs time."),
     ] = "none"
     pattern: Annotated[
-        PatternName,
+        PatternWish,
         Option(
             _SYNC,
             "How updates move. broadcast: each reads all; allreduce: one adds; scatter: each adds a share.",
+            "broadcast or scatter, whichever moves less through the store as it is declared",
             anew=True,
         ),
-    ] = "broadcast"
+    ] = "auto"
+    local_steps: Annotated[
+        int | Literal["auto"],
+        Option(
+            _SYNC,
+            "Mini-batches that a worker takes before it publishes; auto: as many as cost no quality.",
+            "auto: up to 8 for mf, from the third epoch on, and 4 for lr",
+            metavar="N",
+            anew=True,
+        ),
+    ] = "auto"
+    store_rate: Annotated[
+        float | None,
+        Option(
+            _SYNC,
+            "What the store's network card moves in a second, for --pattern auto; it is not measured.",
+            "125, which is 1 Gbit/s",
+            metavar="MB",
+            anew=True,
+        ),
+    ] = None
+    store_latency: Annotated[
+        float | None,
+        Option(
+            _SYNC,
+            "What a request to the store takes, for --pattern auto; it is not measured.",
+            "0.001",
+            metavar="SECONDS",
+            anew=True,
+        ),
+    ] = None
     slack: Annotated[
         int,
         Option(

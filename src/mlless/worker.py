@@ -104,7 +104,7 @@ class Worker:
         self._dataset = dataset
         self._replica = Replica(tables_of(spec))
         reader = Reader(store, self._replica)
-        self._merger = Merger(reader, spec.sync, me.function)
+        self._merger = Merger(reader, self._replica, spec.sync, spec.shards, me.function)
         self._pending = Pending(reader, self._replica, spec.sync, me.function)
         self._laps = Laps(clock)
         self._stepper_type = stepper

@@ -27,11 +27,11 @@ PATIENCE = 20.0  # seconds after which a test gives up on an event
 def job(dataset: Dataset, **wishes: object) -> JobSpec:
     """Return a job on ``dataset`` with the given wishes, the model being what the data allows.
 
-    An epoch of one worker has 45 mini-batches unless they say otherwise.
+    An epoch of one worker has 45 mini-batches, each of which is a step, unless they say otherwise.
     """
     model = "mf" if dataset.manifest.kind == "ratings" else "lr"
     rows = sum(file.rows for file in dataset.manifest.train)
-    wishes = {"model": model, "batch_size": max(rows // 45, 1), **wishes}
+    wishes = {"model": model, "batch_size": max(rows // 45, 1), "local_steps": 1, **wishes}
     return job_of(msgspec.convert(wishes, Wishes), dataset.manifest, dataset.location)
 
 

@@ -55,7 +55,11 @@ def test_the_family_on_redis_and_rabbitmq(
     clicks: Dataset, redis_server: Server, broker: Broker, tmp_path: Path
 ) -> None:
     there = Deployment(store=redis_server.url, bus=broker.url)
-    for name, stepper in (("scatter", Stepper), ("averaging", Stepper), ("admm", lambdaml.Consensus)):
+    for name, stepper in (
+        ("scatter", Stepper),
+        ("averaging", lambdaml.Averaging),
+        ("admm", lambdaml.Consensus),
+    ):
         spec = planned(f"lambdaml-{name}", clicks)
         summary = run(f"lambdaml-{name}", spec, clicks, tmp_path / name, there)
         virtual = simulate(spec, clicks, Durations(), stepper=stepper)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -40,11 +41,14 @@ def redis_with_others(redis_server: Server) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
-def embedded_model(ratings: Dataset, tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """The model file of the job that the tests run everywhere."""
-    folder = tmp_path_factory.mktemp("embedded") / "run"
-    run_job(job(ratings, workers=3, epochs=2), ratings, folder)
-    return (folder / "model.safetensors").read_bytes()
+def embedded_model(ratings: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], bytes]:
+    """What gives the model file of the job that the tests run everywhere, by its pattern of movement."""
+
+    @cache
+    def model(pattern: str) -> bytes:
+        return _model(ratings, tmp_path_factory.mktemp("embedded") / "run", Deployment(), pattern)
+
+    return model
 
 
 def _model(ratings: Dataset, out: Path, deployment: Deployment, pattern: str = "broadcast") -> bytes:
@@ -60,44 +64,54 @@ class TestTheSameModel:
         self,
         ratings: Dataset,
         run_folder: Path,
-        embedded_model: bytes,
+        embedded_model: Callable[[str], bytes],
         redis_with_others: Server,
         pattern: str,
     ) -> None:
         on_redis = Deployment(store=redis_with_others.url)
-        assert _model(ratings, run_folder, on_redis, pattern) == embedded_model
+        assert _model(ratings, run_folder, on_redis, pattern) == embedded_model(pattern)
 
     def test_on_valkey(
-        self, ratings: Dataset, run_folder: Path, embedded_model: bytes, valkey_server: Server
+        self,
+        ratings: Dataset,
+        run_folder: Path,
+        embedded_model: Callable[[str], bytes],
+        valkey_server: Server,
     ) -> None:
-        assert _model(ratings, run_folder, Deployment(store=valkey_server.url)) == embedded_model
+        assert _model(ratings, run_folder, Deployment(store=valkey_server.url)) == embedded_model("broadcast")
 
     def test_with_tls_and_password(
-        self, ratings: Dataset, run_folder: Path, embedded_model: bytes, secure_redis_server: Server
+        self,
+        ratings: Dataset,
+        run_folder: Path,
+        embedded_model: Callable[[str], bytes],
+        secure_redis_server: Server,
     ) -> None:
-        assert _model(ratings, run_folder, Deployment(store=secure_redis_server.url)) == embedded_model
+        assert _model(ratings, run_folder, Deployment(store=secure_redis_server.url)) == embedded_model(
+            "broadcast"
+        )
 
     def test_spread_over_two_servers(
         self,
         ratings: Dataset,
         run_folder: Path,
-        embedded_model: bytes,
+        embedded_model: Callable[[str], bytes],
         redis_with_others: Server,
         valkey_server: Server,
     ) -> None:
         both = Deployment(store=f"{redis_with_others.url},{valkey_server.unix}")
-        assert _model(ratings, run_folder, both, "scatter") == embedded_model
+        assert _model(ratings, run_folder, both, "scatter") == embedded_model("scatter")
 
     def test_with_messages_over_rabbitmq(
         self,
         ratings: Dataset,
         run_folder: Path,
-        embedded_model: bytes,
+        embedded_model: Callable[[str], bytes],
         redis_with_others: Server,
         broker: Broker,
     ) -> None:
         both = Deployment(store=redis_with_others.url, bus=broker.url)
-        assert _model(ratings, run_folder, both, "allreduce") == embedded_model
+        assert _model(ratings, run_folder, both, "allreduce") == embedded_model("allreduce")
 
 
 @pytest.mark.parametrize(("pattern", "of_a_step"), [("broadcast", 3), ("scatter", 3 * (1 + 3) + 3)])
@@ -182,7 +196,7 @@ def test_a_job_whose_server_is_restarted_empty_goes_back_to_its_checkpoint(
 
 
 def test_a_server_that_is_restarted_with_its_data_changes_nothing(
-    ratings: Dataset, run_folder: Path, redis_binary: str, embedded_model: bytes
+    ratings: Dataset, run_folder: Path, redis_binary: str, embedded_model: Callable[[str], bytes]
 ) -> None:
     """Store and bus of a job."""
     restarted = []
@@ -199,7 +213,7 @@ def test_a_server_that_is_restarted_with_its_data_changes_nothing(
         with server.client() as client:
             assert client.keys("*") == []
     assert restarted == [0, 20]
-    assert (run_folder / "model.safetensors").read_bytes() == embedded_model
+    assert (run_folder / "model.safetensors").read_bytes() == embedded_model("broadcast")
 
 
 def test_workers_that_wait_for_their_store_are_not_lost(

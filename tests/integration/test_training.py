@@ -130,8 +130,8 @@ def test_every_pattern_gives_the_same_file(
     dataset: Dataset = request.getfixturevalue(kind)
     files, read = set(), []
     for pattern in ("broadcast", "allreduce", "scatter"):
-        spec = job(dataset, workers=4, sync=sync, epochs=2, pattern=pattern)
-        run = run_job(spec, dataset, tmp_path / pattern)
+        how = {"pattern": pattern, "merged_significance": "exact"}
+        run = run_job(job(dataset, workers=4, sync=sync, epochs=2, **how), dataset, tmp_path / pattern)
         files.add((run.folder / MODEL).read_bytes())
         read.append(run.summary.bytes_read)
     assert len(files) == 1

@@ -35,7 +35,7 @@ def test_a_replica_starts_from_an_origin_with_the_same_bits(tmp_path: Path) -> N
     store, replica, other = EmbeddedStore(tmp_path), trained(1), trained(2)
     origin, size = checkpoint.save_origin(store, "donation/7/0.0", replica, 7, Memory((3, -4), 12))
     assert origin == Origin("donation/7/0.0", 7, replica.digest())
-    assert checkpoint.load_origin(store, origin, other) == (Memory((3, -4), 12), size)
+    assert checkpoint.load_origin(store, origin, other, origin.step) == (Memory((3, -4), 12), size)
     assert other.digest() == replica.digest()
     for mine, theirs in zip(replica.tables, other.tables, strict=True):
         assert np.array_equal(mine.state, theirs.state)
@@ -60,7 +60,7 @@ def test_a_whole_origin_has_all_bits_of_a_replica(bits, last: int, samples: int,
     with tempfile.TemporaryDirectory() as folder:
         store = EmbeddedStore(Path(folder))
         origin, size = checkpoint.save_origin(store, "handover/7/0.0", replica, 7, memory, whole=True)
-        assert checkpoint.load_origin(store, origin, other) == (memory, size)
+        assert checkpoint.load_origin(store, origin, other, origin.step) == (memory, size)
     for mine, theirs in zip(replica.tables, other.tables, strict=True):
         assert np.array_equal(mine.rows.data.view(np.uint32), theirs.rows.data.view(np.uint32))
 
@@ -68,7 +68,7 @@ def test_a_whole_origin_has_all_bits_of_a_replica(bits, last: int, samples: int,
 def test_an_origin_may_have_no_memory(tmp_path: Path) -> None:
     store, replica, other = EmbeddedStore(tmp_path), trained(1), Replica(SHAPES)
     checkpoint.save_snapshot(store, "initial", replica.snapshot())
-    memory, _ = checkpoint.load_origin(store, Origin("initial", 0, replica.digest()), other)
+    memory, _ = checkpoint.load_origin(store, Origin("initial", 0, replica.digest()), other, 0)
     assert memory == Memory()
     assert not any(table.state.any() for table in other.tables)
     assert all((table.last == -1).all() for table in other.tables)
@@ -79,8 +79,8 @@ def test_another_model_than_the_one_that_was_meant_is_refused(tmp_path: Path) ->
     origin, _ = checkpoint.save_origin(store, "donation", trained(1), 7, Memory())
     wrong = msgspec.structs.replace(origin, digest="0" * 16)
     with pytest.raises(JobError, match="donation: not the model that this worker is to start from"):
-        checkpoint.load_origin(store, wrong, Replica(SHAPES))
-    checkpoint.load_origin(store, msgspec.structs.replace(origin, digest=""), Replica(SHAPES))
+        checkpoint.load_origin(store, wrong, Replica(SHAPES), 0)
+    checkpoint.load_origin(store, msgspec.structs.replace(origin, digest=""), Replica(SHAPES), 0)
 
 
 def test_the_latest_snapshot_of_a_key_counts(tmp_path: Path) -> None:
@@ -112,4 +112,4 @@ def test_an_origin_of_another_model_is_refused(tmp_path: Path) -> None:
     store = EmbeddedStore(tmp_path)
     origin, _ = checkpoint.save_origin(store, "donation", trained(1), 7, Memory())
     with pytest.raises(DatasetError, match="not a snapshot of this model: table users"):
-        checkpoint.load_origin(store, origin, Replica((TableShape("users", 29, 5), SHAPES[1])))
+        checkpoint.load_origin(store, origin, Replica((TableShape("users", 29, 5), SHAPES[1])), 0)

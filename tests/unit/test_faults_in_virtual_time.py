@@ -20,6 +20,7 @@ from mlless.closing import Closing
 from mlless.errors import MLLessError
 from mlless.exchange.pending import Pending
 from mlless.exchange.reading import Reader
+from mlless.exchange.reduction import Merger
 from mlless.instructions import Delete, Instruction
 from mlless.keeping import Keeping
 from mlless.ledger import Ledger
@@ -98,8 +99,8 @@ def test_a_donation_with_the_residual_of_its_donor_is_noticed(monkeypatch):
         residuals[key] = [table.residual.copy() for table in replica.tables]
         return save(store, key, replica, *rest, **options)
 
-    def load_origin(store, origin, replica, rows=None):
-        loaded = load(store, origin, replica, rows)
+    def load_origin(store, origin, replica, batches, rows=None):
+        loaded = load(store, origin, replica, batches, rows)
         for table, residual in zip(replica.tables, residuals.get(origin.key, ()), strict=False):
             table.residual[:] = residual
         return loaded
@@ -182,17 +183,17 @@ def test_a_worker_that_merges_more_or_less_as_it_happens_to_be_time_is_noticed(m
 
 
 def test_shards_of_a_lost_merger_that_nobody_merges_are_noticed(monkeypatch):
-    monkeypatch.setattr(Updates, "lose", lambda self, step, who: None)
+    monkeypatch.setattr(Updates, "lose", lambda self, step, who: 0)
     assert re.search("counted as lost|was over at", complaint())
 
 
 def test_pieces_that_are_removed_before_they_are_merged_are_noticed(monkeypatch):
     merge = Updates.merge
 
-    def early(self, step, reports, at_work, now) -> Iterator[Instruction]:
-        yield from merge(self, step, reports, at_work, now)
+    def early(self, plan, reports, at_work, now) -> Iterator[Instruction]:
+        yield from merge(self, plan, reports, at_work, now)
         if not self.are_merged:
-            yield Delete(tuple(key for who in self.published for key in keys.pieces(step, who, 8)))
+            yield Delete(tuple(key for who in self.published for key in keys.pieces(plan.step, who, 8)))
 
     monkeypatch.setattr(Updates, "merge", early)
     assert "counted as lost, though nothing had befallen" in complaint()
@@ -223,26 +224,58 @@ def test_a_donation_that_a_second_word_of_it_removes_is_noticed(monkeypatch):
     assert "counted as lost" in complaint(first=110)
 
 
+def test_a_shard_that_goes_to_another_merger_though_its_own_is_there_is_noticed(monkeypatch):
+    merge = Updates.merge
+
+    def anyone(self, *step) -> Iterator[Instruction]:
+        self._mergers = {shard: 1 + worker for shard, worker in self._mergers.items()}
+        yield from merge(self, *step)
+
+    monkeypatch.setattr(Updates, "merge", anyone)
+    assert re.search("merge . in step|differs by", complaint())
+
+
+def test_what_a_merger_keeps_that_leaves_is_noticed(monkeypatch):
+    sent = Merger._sent
+
+    def thinned(self, order, *sums):
+        return sent(self, msgspec.structs.replace(order, whole=False), *sums)
+
+    monkeypatch.setattr(Merger, "_sent", thinned)
+    assert "ends, and keeps something" in complaint()
+
+
 @pytest.mark.parametrize("section", ["residual", "state", "last"])
 def test_a_hand_over_that_lacks_something_is_noticed(monkeypatch, section):
     load = checkpoint.load_origin
 
-    def load_origin(store, origin, replica, rows=None):
-        loaded = load(store, origin, replica, rows)
+    def load_origin(store, origin, replica, batches, rows=None):
+        loaded = load(store, origin, replica, batches, rows)
         if origin.key.startswith(keys.HANDOVER):
             for table in replica.tables:
-                getattr(table, section)[:] = origin.step - 1 if section == "last" else 0
+                getattr(table, section)[:] = batches - 1 if section == "last" else 0
         return loaded
 
     monkeypatch.setattr(checkpoint, "load_origin", load_origin)
     assert re.match("table .* differs by|the model is of step", complaint(first=50))
 
 
+def test_a_hand_over_without_what_a_merger_keeps_is_noticed(monkeypatch):
+    origin_of = checkpoint.origin_of
+
+    def without(*what, **how):
+        arrays, metadata = origin_of(*what, **how)
+        return {name: array for name, array in arrays.items() if not name.endswith("/kept")}, metadata
+
+    monkeypatch.setattr(checkpoint, "origin_of", without)
+    assert "differs by" in complaint(first=50)
+
+
 def test_a_hand_over_with_other_exponents_is_noticed(monkeypatch):
     load = checkpoint.load_origin
 
-    def load_origin(store, origin, replica, rows=None):
-        loaded, size = load(store, origin, replica, rows)
+    def load_origin(store, origin, replica, batches, rows=None):
+        loaded, size = load(store, origin, replica, batches, rows)
         changed = msgspec.structs.replace(loaded, exponents=(-20, -20))
         return (changed if origin.key.startswith(keys.HANDOVER) else loaded), size
 
@@ -325,7 +358,7 @@ def test_another_number_of_workers_that_cuts_an_epoch_anew_is_noticed(monkeypatc
         return msgspec.structs.replace(dealt(self, plan, workers), parts=self._parts(workers))
 
     monkeypatch.setattr(Schedule, "dealt", cut)
-    assert re.match("part .* follows|.* counted as lost", complaint(first=490, resumed=True))
+    assert re.match("part .* follows|.* counted as lost", complaint(first=1190, resumed=True))
 
 
 def test_a_resume_that_does_not_say_to_which_step_it_has_gone_back_is_noticed(monkeypatch):

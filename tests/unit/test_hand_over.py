@@ -124,7 +124,7 @@ def test_a_successor_flushes_as_the_one_before_it_would_have(tmp_path):
     """L2 is settled with the size of the newest mini-batch, which a successor has not seen."""
     spec, flushed = job("lr", 2, sync="isp", optimizer="adagrad"), []
     dataset = trials.dataset("lr")
-    schedule = Schedule([file.rows for file in dataset.manifest.train], spec.batch_size, spec.stop.epochs)
+    schedule = Schedule.of(spec, [file.rows for file in dataset.manifest.train])
     plan = schedule.first(2)
     store = EmbeddedStore(tmp_path)
 
@@ -139,7 +139,7 @@ def test_a_successor_flushes_as_the_one_before_it_would_have(tmp_path):
     for forgetful in (False, True):
         new = Replica(old.shapes)
         second = stepper(new)
-        second.memory, _ = checkpoint.load_origin(store, origin, new)
+        second.memory, _ = checkpoint.load_origin(store, origin, new, origin.step)
         if forgetful:
             second.memory = Memory()
         flushed.append(second.flush(plan).update)

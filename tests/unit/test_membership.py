@@ -70,9 +70,10 @@ class Course:
         epochs: int,
         leavers: list[frozenset[int]],
         end: int | None = None,
+        local: tuple[int, int] = (1, 0),
     ) -> None:
-        self.sizes, self.epochs, self.plans = sizes, epochs, list[Plan]()
-        schedule = Schedule(sizes, batch_size, epochs)
+        self.sizes, self.epochs, self.local, self.plans = sizes, epochs, local, list[Plan]()
+        schedule = Schedule(sizes, batch_size, epochs, *local)
         plan: Plan | None = schedule.first(workers)
         while plan is not None:
             self.plans.append(plan)
@@ -89,6 +90,7 @@ courses = st.integers(1, 8).flatmap(
         st.integers(1, 3),
         st.lists(st.frozensets(st.integers(0, workers - 1), max_size=2), max_size=30),
         st.none() | st.integers(0, 20),
+        st.tuples(st.integers(1, 5), st.integers(0, 2)),
     )
 )
 
@@ -99,20 +101,30 @@ courses = st.integers(1, 8).flatmap(
     batch_size=st.integers(1, 30),
     epochs=st.integers(1, 4),
     leavers=st.lists(st.frozensets(st.integers(1, 7), max_size=2), max_size=60),
+    local=st.tuples(st.integers(1, 5), st.integers(0, 2)),
 )
 @settings(max_examples=200)
 def test_every_row_is_trained_on_exactly_once_an_epoch(
-    workers: int, sizes: list[int], batch_size: int, epochs: int, leavers: list[frozenset[int]]
+    workers: int,
+    sizes: list[int],
+    batch_size: int,
+    epochs: int,
+    leavers: list[frozenset[int]],
+    local: tuple[int, int],
 ) -> None:
     # Worker 0 never leaves, so the job goes on to its end.
-    course, rows = Course(workers, sizes, batch_size, epochs, leavers), np.array(sizes, np.int64)
+    course, rows = Course(workers, sizes, batch_size, epochs, leavers, local=local), np.array(sizes, np.int64)
     used: Counter[tuple[int, int, int]] = Counter()
+    batches = 0
     for plan in course.plans:
+        if plan.trainers:
+            assert plan.batches == batches
+            batches += plan.length
         for worker in plan.trainers:
-            part = order_of(3, plan.epoch, plan.parts)[plan.part]
-            begins, ends = bounds_of(np.arange(len(rows)), rows, part, plan.parts)
-            for group in groups_of(plan.owners, worker):
-                used.update((plan.epoch, group, row) for row in range(begins[group], ends[group]))
+            for part in order_of(3, plan.epoch, plan.parts)[plan.part : plan.part + plan.length]:
+                begins, ends = bounds_of(np.arange(len(rows)), rows, part, plan.parts)
+                for group in groups_of(plan.owners, worker):
+                    used.update((plan.epoch, group, row) for row in range(begins[group], ends[group]))
     every = [(group, row) for group, size in enumerate(sizes) for row in range(size)]
     assert used == Counter({(epoch, *one): 1 for epoch in range(epochs) for one in every})
 
@@ -126,7 +138,11 @@ def test_plans_follow_on_one_another(course: Course) -> None:
     for before, plan in pairwise(plans):
         assert plan.members == before.trainers, "who flushed is gone"
         assert plan.parts == before.parts or plan.part == 0, "within an epoch its parts stay"
-        assert (plan.epoch, plan.part) == divmod(before.epoch * before.parts + before.part + 1, before.parts)
+        done = before.epoch * before.parts + before.part + before.length
+        assert (plan.epoch, plan.part) == divmod(done, before.parts)
+        steps, since = course.local
+        most = steps if plan.epoch >= since and plan.trainers else 1
+        assert plan.length == min(most, plan.parts - plan.part), "the last one of an epoch may be short"
         assert set(plan.flush) <= set(plan.members)
         assert list(plan.members) == sorted(plan.members)
         assert plan.evaluate == (plan.part == 0 and bool(plan.trainers)), "once an epoch"

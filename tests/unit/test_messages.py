@@ -228,4 +228,4 @@ def test_fields_of_another_version_are_refused() -> None:
         decode_to_worker(msgspec.msgpack.encode(["abort", "reason", "more"]))
     with pytest.raises(CodecError):
         decode_to_worker(msgspec.msgpack.encode(["abort"]))
-    assert messages.PROTOCOL == 7
+    assert messages.PROTOCOL == 8

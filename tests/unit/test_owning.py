@@ -125,7 +125,7 @@ def test_of_a_model_in_parts_each_row_is_its_owners(tmp_path: Path) -> None:
     # Who begins with it takes the rows that it is to own, whoever had them.
     wanted, heir = np.array([1, 5, 30], np.uint32), Replica(tables_of(spec))
     origin = Origin(names[0], 7, "", tuple(names[1:]))
-    checkpoint.load_origin(store, origin, heir, wanted)
+    checkpoint.load_origin(store, origin, heir, origin.step, wanted)
     assert np.array_equal(heir.tables[0].shared[wanted], expected[wanted])
     assert not heir.tables[0].shared[np.setdiff1d(np.arange(40), wanted)].any()
     for _, replica, rows in parts:
@@ -134,7 +134,7 @@ def test_of_a_model_in_parts_each_row_is_its_owners(tmp_path: Path) -> None:
     whole = checkpoint.read_origin(store, origin, start)
     store.put("whole", [whole])
     again = Replica(tables_of(spec))
-    checkpoint.load_origin(store, Origin("whole", 7, ""), again, wanted)
+    checkpoint.load_origin(store, Origin("whole", 7, ""), again, 7, wanted)
     assert np.array_equal(again.tables[0].rows.data, heir.tables[0].rows.data)
 
 

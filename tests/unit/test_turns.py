@@ -52,7 +52,8 @@ def test_who_cannot_take_part_is_left_out_and_told_why(systems, ratings: Dataset
 
 
 def test_what_does_not_fit_is_told_before_any_turn(systems, ratings: Dataset) -> None:
-    systems["halved"] = System(about="", wishes={"slack": 0})
+    systems["any"] = System(about="", moves={})
+    systems["halved"] = System(about="", moves={}, wishes={"slack": 0})
     wishes = Wishes(slack=3, pattern="scatter")
     taking, notes = contestants(wishes, ratings, ["any", "halved"])
     assert names(taking) == ["halved"]

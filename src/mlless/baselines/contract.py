@@ -46,7 +46,18 @@ Tables = dict[str, Floats]
 Lead = Callable[["Stage"], tuple[Tables, Choice]]
 Work = Callable[["Function"], None]
 # Options for MLLess' supervisor.
-MLLESS_ALONE = ("pattern", "slack", "worker_timeout", "on_loss", "checkpoint_every")
+MLLESS_ALONE = (
+    "pattern",
+    "local_steps",
+    "store_rate",
+    "store_latency",
+    "merged_significance",
+    "slack",
+    "worker_timeout",
+    "on_loss",
+    "checkpoint_every",
+)
+PLAINLY = {"pattern": "broadcast", "local_steps": 1}  # as was published: nobody merges for all
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +69,7 @@ class System:
     ``priced``: it needs a tariff. ``served``: its functions meet over servers, which then are on its bill.
     ``talks``: they use the bus. ``here``: they run on this machine, whatever the deployment.
     ``reach``: they reach one another, so that in a world they are processes on its machines.
-    ``keeps``: options of a training that have no effect on it.
+    ``keeps``: options of a training that have no effect on it. Its ``wishes`` go over how it ``moves``.
     Functions start at the dotted name ``entry``, which calls ``run_function`` with its module's ``work``.
     ``real`` says why it cannot run in a virtual world: what of it is not over ports and a clock.
     """
@@ -73,13 +84,14 @@ class System:
     here: bool = False
     reach: bool = False
     keeps: Sequence[str] = MLLESS_ALONE
+    moves: Mapping[str, Any] = field(default_factory=lambda: PLAINLY)
     entry: str = ""
     real: str = ""
     lead: Lead | None = None
 
     def plan(self, wishes: Wishes, dataset: Dataset) -> JobSpec:
         """Return the job that is to be run for a user's wishes; UsageError if they do not fit."""
-        own = msgspec.structs.replace(wishes, **self.wishes)
+        own = msgspec.structs.replace(wishes, **{**self.moves, **self.wishes})
         spec = job_of(own, dataset.manifest, dataset.address)
         if spec.tariff is None:
             return spec

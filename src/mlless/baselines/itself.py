@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-from mlless.baselines.contract import System
+from mlless.baselines.contract import PLAINLY, System
 from mlless.closing import Listener
 from mlless.data.dataset import Dataset
 from mlless.deployment import Deployment
@@ -28,6 +28,7 @@ class Itself(System):
     """
 
     keeps: Sequence[str] = ()
+    moves: Mapping[str, Any] = field(default_factory=dict)
     stepper: type[Stepper] = Stepper
 
     def run(
@@ -66,8 +67,9 @@ SYSTEMS: dict[str, System] = {
     "mlless-isp": Itself(about="only significant changes published", wishes={"sync": "isp"}),
     "mlless-published": Itself(
         about="significant changes, and the published tuner lets workers go",
-        wishes={"sync": "isp", "tuner": "published"},
+        wishes={"sync": "isp", "tuner": "published", "share_users": True, **PLAINLY},
         packages={"scipy": "scipy"},
+        keeps=tuple(PLAINLY),
     ),
     "mlless-economy": Itself(
         about="significant changes, and workers leave who cost more than they help",

@@ -23,8 +23,9 @@ replaced, as in MLLess; its dual in ADMM begins at zero again, from which ADMM c
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -39,14 +40,13 @@ from mlless.billing.meter import Usage
 from mlless.clock import Clock
 from mlless.data.dataset import Dataset
 from mlless.data.holding import Holding
-from mlless.errors import DeadlineExceeded, JobError, UsageError
-from mlless.job import JobSpec, Logistic
+from mlless.errors import DeadlineExceeded, JobError, NotFinite, UsageError
+from mlless.job import JobSpec, Logistic, PatternName
 from mlless.kernels.arrays import Floats
 from mlless.local import begin
-from mlless.membership import parts_of
 from mlless.messages import PROTOCOL, Begin, Hello, Plan, Report
 from mlless.models import model_of
-from mlless.models.base import Moment
+from mlless.models.base import BatchArrays, Moment
 from mlless.models.logistic import LogisticModel
 from mlless.models.optimizers import step_sizes
 from mlless.replica import Replica
@@ -58,7 +58,8 @@ if TYPE_CHECKING:
     from mlless.baselines.leading import Stage
 
 RHO, PASSES = 24.0, 10  # of ADMM: penalty times rows, and local epochs a round
-_AVERAGED = {"sync": "bsp", "merge": "mean", "slack": 0}
+_AVERAGED = {"sync": "bsp", "merge": "mean", "slack": 0, "local_steps": 1}
+_OWN = ("slack", "local_steps")
 _MODEL = "model"
 
 
@@ -76,16 +77,52 @@ class _Locally(_Averaging):
     """Exchanges once an epoch: by AllReduce, or by ScatterReduce if that is wished."""
 
     def plan(self, wishes: Wishes, dataset: Dataset) -> JobSpec:
-        """Return a job in which a step is an epoch of local steps."""
+        """Return a job in which a step is an epoch of local steps, however many parts that has."""
         spec = super().plan(wishes, dataset)
         if spec.workers == 1:
             raise UsageError("one worker has no models to average", cure="use --workers 2, or more")
-        steps = parts_of(spec.rows, spec.batch_size, spec.workers)
-        pattern = "allreduce" if spec.pattern == "broadcast" else spec.pattern
-        return msgspec.structs.replace(spec, pattern=pattern, batch_size=spec.rows, local_steps=steps)
+        pattern: PatternName = "scatter" if wishes.pattern == "scatter" else "allreduce"
+        return msgspec.structs.replace(spec, pattern=pattern, local_steps=spec.rows, local_since=0)
 
 
-class Consensus(Stepper):
+class Averaging(Stepper):
+    """One worker's part in the averaging of models, which all publish whole after their local steps."""
+
+    def _train(self, plan: Plan, worker: int) -> Taken:
+        return self._train_locally(plan) if worker in plan.trainers else Taken()
+
+    def _train_locally(self, plan: Plan) -> Taken:
+        return self._published(self._walk_alone(plan, plan.epoch))
+
+    def _walk_alone(
+        self,
+        plan: Plan,
+        epoch: int,
+        then: Callable[[Moment, BatchArrays], object] = lambda moment, batch: None,
+    ) -> Taken:
+        """Take the mini-batches of a step as one that is alone and begins anew; nothing is pending then."""
+        for table in self._replica.tables:
+            table.last[:] = -1  # nothing was pending before
+        taken = self._walk(plan, epoch, Moment(0, plan.epoch, 1), then)
+        if taken.finite:
+            end = Moment(plan.length - 1, plan.epoch, 1)
+            self._model.settle(self._replica, self._spec.optimizer, end, self._samples)
+            self._laps.lap("compute")
+        return taken
+
+    def _published(self, taken: Taken) -> Taken:
+        """Return what was taken with all that has changed, to be published."""
+        try:
+            return replace(taken, update=self._filter.flush()) if taken.finite else taken
+        except NotFinite:
+            return replace(taken, finite=False)
+
+    def flush(self, plan: Plan) -> Taken:
+        """Publish the whole residual."""
+        return self._published(Taken())
+
+
+class Consensus(Averaging):
     """One worker's part in consensus ADMM (Boyd et al., 2011, sections 7.1 and 8.2), in scaled form.
 
     A worker's x is to minimise its mean loss plus rho / 2 times the squared distance to z - u. It takes
@@ -111,15 +148,15 @@ class Consensus(Stepper):
         for table in tables:
             table.state[:] = 0  # a new problem
 
-        def pull(moment: Moment, samples: int) -> None:
-            rule, _ = self._model.rules(self._spec.optimizer, moment, samples)
+        def pull(moment: Moment, batch: BatchArrays) -> None:
+            rule, _ = self._model.rules(self._spec.optimizer, moment, batch.samples)
             for table, centre in zip(tables, centres, strict=True):
                 apart = table.shared + table.residual - centre
                 table.residual[:] = centre + apart / (1 + self._rho * step_sizes(table, rule)) - table.shared
 
         total = Taken()
         for number in range(PASSES):
-            taken = self._walk(plan, plan.epoch * PASSES + number, pull)
+            taken = self._walk_alone(plan, plan.epoch * PASSES + number, pull)
             total = Taken(total.samples + taken.samples, total.loss + taken.loss, taken.finite)
             if not taken.finite:
                 return total
@@ -127,6 +164,11 @@ class Consensus(Stepper):
         for table, own, shrink in zip(tables, self._sums, self._shrink, strict=True):
             table.residual[:] = own * shrink - table.shared
         return self._published(total)
+
+
+def averaging(payload: bytes, left: float | None = None) -> None:
+    """Run the worker that ``payload`` describes, as one whose models are averaged."""
+    launch.main(payload, left, Averaging)
 
 
 def admm(payload: bytes, left: float | None = None) -> None:
@@ -214,21 +256,25 @@ SYSTEMS: dict[str, System] = {
     "lambdaml-allreduce": _Averaging(
         about="LambdaML: gradients averaged by AllReduce",
         wishes={**_AVERAGED, "pattern": "allreduce"},
-        keeps=("pattern", "slack"),
+        keeps=("pattern", *_OWN),
     ),
     "lambdaml-scatter": _Averaging(
         about="LambdaML: gradients averaged by ScatterReduce",
         wishes={**_AVERAGED, "pattern": "scatter"},
-        keeps=("pattern", "slack"),
+        keeps=("pattern", *_OWN),
     ),
     "lambdaml-averaging": _Locally(
-        about="LambdaML: models averaged once an epoch", wishes=_AVERAGED, keeps=("slack",)
+        about="LambdaML: models averaged once an epoch",
+        wishes=_AVERAGED,
+        keeps=_OWN,
+        entry="mlless.baselines.lambdaml:averaging",
+        stepper=Averaging,
     ),
     "lambdaml-admm": _Locally(
         about="LambdaML: consensus ADMM, an exchange every ten epochs",
         kinds=("lr",),
         wishes=_AVERAGED,
-        keeps=("slack",),
+        keeps=_OWN,
         entry="mlless.baselines.lambdaml:admm",
         stepper=Consensus,
     ),

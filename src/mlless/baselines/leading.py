@@ -70,7 +70,7 @@ class Stage:
     ) -> None:
         self.spec, self.dataset, self.session, self.clock = spec, dataset, session, clock
         self.objects, self._place, self._talks = objects, place, system.talks
-        self.schedule = Schedule([f.rows for f in dataset.manifest.train], spec.batch_size, spec.stop.epochs)
+        self.schedule = Schedule.of(spec, [file.rows for file in dataset.manifest.train])
         model = model_of(spec.model)
         size = sum(shape.rows * shape.columns for shape in model.shapes)
         self._meter, self._costing, self._keep = meter, Costing(spec, meter, parameters=size), keep

@@ -9,6 +9,7 @@ from mlless.channels.ports import Bytes, KeyValueStore
 from mlless.exchange import codec
 from mlless.exchange.update import Update
 from mlless.job import Compression, MergeRule
+from mlless.kernels.arrays import Ids
 from mlless.replica import Replica, Summing
 
 _AT_ONCE = 1 << 26  # bytes of updates that are held and taken apart together
@@ -36,22 +37,33 @@ class Reader:
         then they are read and summed a few at a time. MissingUpdate or CodecError name the key, and nothing
         is merged then.
         """
+        found, size = self._gathered(keys, rule, members)
+        if isinstance(found, Summing):
+            found.merge()
+        else:
+            self._replica.merge(found, rule, members)
+        return size
+
+    def _gathered(
+        self, keys: Sequence[str], rule: MergeRule, members: int
+    ) -> tuple[dict[str, Bytes] | Summing, int]:
+        """Return the updates under the keys, or their sum where they are too large; and the bytes read."""
         batches = self._batches(keys)
         some, values = next(batches, ([], {}))
         size = sum(map(len, values.values()))
         if len(some) == len(keys) and size <= _AT_ONCE:
-            self._replica.merge({key: self._opened(key, values) for key in some}, rule, members)
-            return size
+            return {key: self._opened(key, values) for key in some}, size
         summing = Summing(self._replica, rule, members)
-        size = self._add(summing, chain([(some, values)], batches))
-        summing.merge()
-        return size
+        return summing, self._add(summing, chain([(some, values)], batches))
 
-    def sum(self, keys: Sequence[str], rule: MergeRule, members: int) -> tuple[Update, int]:
-        """Return the sum of the updates under the keys, to be merged as it is, and the bytes read."""
-        summing = Summing(self._replica, rule, members)
-        size = self._add(summing, self._batches(keys))
-        return summing.update(), size
+    def sum(
+        self, keys: Sequence[str], rule: MergeRule, members: int, rows: Sequence[Ids]
+    ) -> tuple[list[tuple[int, float]], int]:
+        """Add the sum of the updates to what is kept; return as ``Replica.sum``, and the bytes read."""
+        found, size = self._gathered(keys, rule, members)
+        if not isinstance(found, Summing):
+            return self._replica.sum(found, rule, members, rows), size
+        return found.keep(rows), size
 
     def _batches(self, keys: Sequence[str]) -> Iterator[_Batch]:
         at_once = max(1, _AT_ONCE // max(map(len, self.own.values()), default=1))

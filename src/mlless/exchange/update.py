@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
+from mlless import kernels
 from mlless.kernels.arrays import TableUpdate
 
 Update = tuple[TableUpdate, ...]
@@ -35,18 +37,27 @@ def cut(update: Update, shards: int) -> list[Update]:
     return [tuple(parts) for parts in zip(*(_cut(part, shards) for part in update), strict=True)]
 
 
+def shard_of(rows: NDArray[np.integer], shards: int) -> NDArray[np.uint8]:
+    """Return the shard that each of these rows belongs to."""
+    return (rows // _BLOCK % shards).astype(np.uint8)
+
+
 def _cut(part: TableUpdate, shards: int) -> list[TableUpdate]:
     if shards == 1:
         return [part]
-    shard = (part.rows // _BLOCK % shards).astype(np.uint8)
-    of_value = np.repeat(shard, np.bitwise_count(part.masks).sum(axis=1, dtype=np.intp))
-    rows, values = np.argsort(shard, kind="stable"), np.argsort(of_value, kind="stable")
-    columns = (
-        np.split(array[order], np.cumsum(np.bincount(numbers, minlength=shards))[:-1])
-        for array, order, numbers in (
-            (part.rows, rows, shard),
-            (part.masks, rows, shard),
-            (part.values, values, of_value),
-        )
+    out = part._replace(
+        rows=np.empty_like(part.rows), masks=np.empty_like(part.masks), values=np.empty_like(part.values)
     )
-    return [part._replace(rows=r, masks=m, values=v) for r, m, v in zip(*columns, strict=True)]
+    half = int(part.values.itemsize == 2)
+    row = value = 0
+    pieces = []
+    for rows, values in kernels.cut_update(part, half, shards, _BLOCK, out):
+        pieces.append(
+            out._replace(
+                rows=out.rows[row : row + rows],
+                masks=out.masks[row : row + rows],
+                values=out.values[value : value + values],
+            )
+        )
+        row, value = row + rows, value + values
+    return pieces

@@ -22,6 +22,7 @@ __all__ = [
     "add_update",
     "assemble_clicks",
     "assemble_ratings",
+    "cut_update",
     "factorization_error",
     "factorization_step",
     "flush_table",
@@ -29,6 +30,8 @@ __all__ = [
     "logistic_step",
     "merge_updates",
     "pack_update",
+    "publish_sums",
+    "sum_updates",
 ]
 
 CURE = "install gcc or clang and the headers of Python, and reinstall mlless"
@@ -69,6 +72,7 @@ if TYPE_CHECKING:
         add_update,
         assemble_clicks,
         assemble_ratings,
+        cut_update,
         factorization_error,
         factorization_step,
         flush_table,
@@ -76,11 +80,14 @@ if TYPE_CHECKING:
         logistic_step,
         merge_updates,
         pack_update,
+        publish_sums,
+        sum_updates,
     )
 else:
     add_update = _chosen.add_update
     assemble_clicks = _chosen.assemble_clicks
     assemble_ratings = _chosen.assemble_ratings
+    cut_update = _chosen.cut_update
     factorization_error = _chosen.factorization_error
     factorization_step = _chosen.factorization_step
     flush_table = _chosen.flush_table
@@ -88,3 +95,5 @@ else:
     logistic_step = _chosen.logistic_step
     merge_updates = _chosen.merge_updates
     pack_update = _chosen.pack_update
+    publish_sums = _chosen.publish_sums
+    sum_updates = _chosen.sum_updates

@@ -252,11 +252,12 @@ INLINE void round_to_half(const part *value, words *half, part *rounded)
     *rounded = (part)(bits | sign);
 }
 
-/* Move some entries, in place, and say which are significant and what of them is to be sent. */
+/* Move some entries, in place, by a rule if there is one; say which are significant and what of them is to be sent. */
 INLINE void change_part(part *shared, part *residual, part *state, const part *g, const Rule *rule, Outbox *out,
                         truths *finite, truths *largest, truths *sent, truths *values, const part *steps)
 {
-    move_part(rule, shared, residual, state, g, steps);
+    if (rule)
+        move_part(rule, shared, residual, state, g, steps);
     truths size = (truths)*residual & INT32_MAX, kept = {0}, larger;
     *finite &= size < 0x7f800000;
     if (out->mode == MERGED) {
@@ -281,13 +282,13 @@ INLINE void change_part(part *shared, part *residual, part *state, const part *g
     choose(largest, &larger, &size, largest);
 }
 
-/* Move one row of at least LANES columns along `g`, then publish its significant entries. */
+/* Move one row of at least LANES columns along `g`, if there is a rule; then publish its significant entries. */
 INLINE void change_lanes(float *row, const int columns, const float *g, const Rule *rule, Outbox *out, uint32_t id)
 {
     const int blocks = (columns + LANES - 1) / LANES, repeated = blocks * LANES - columns;
     float *shared = row, *residual = row + columns, *state = row + 2 * columns;
     int32_t *last = (int32_t *)(row + 3 * columns);
-    const part steps = (part){0} + (float)((int64_t)rule->step - *last);
+    const part steps = (part){0} + (rule ? (float)((int64_t)rule->step - *last) : 0.0f);
     uint8_t *mask = out->masks + out->n_rows * blocks;
     Py_ssize_t n = out->n_values;
     float spare[MAX_COLUMNS + LANES]; /* lanes are written whole: not past the end of the outbox */
@@ -295,15 +296,20 @@ INLINE void change_lanes(float *row, const int columns, const float *g, const Ru
     const int half = out->mode == HALVES, tight = n + blocks * LANES > out->room;
     if (tight)
         values = half ? (void *)((uint16_t *)spare - n) : (void *)(spare - n);
-    *last = rule->step;
+    if (rule)
+        *last = rule->step;
 
     /* Those that may repeat others are read before any is written. */
     lanes x_last = *(const lanes *)(shared + columns - LANES), r_last = *(const lanes *)(residual + columns - LANES);
-    lanes s_last = *(const lanes *)(state + columns - LANES), g_last = *(const lanes *)(g + columns - LANES);
+    lanes s_last = *(const lanes *)(state + columns - LANES), g_last = {0};
+    if (rule)
+        g_last = *(const lanes *)(g + columns - LANES);
     for (int b = 0; b < blocks; b++) {
         const int at = start_of(b, columns), is_last = b == blocks - 1;
         lanes x = is_last ? x_last : *(const lanes *)(shared + at), r = is_last ? r_last : *(const lanes *)(residual + at);
-        lanes s = is_last ? s_last : *(const lanes *)(state + at), d = is_last ? g_last : *(const lanes *)(g + at);
+        lanes s = is_last ? s_last : *(const lanes *)(state + at), d = g_last;
+        if (rule && !is_last)
+            d = *(const lanes *)(g + at);
         marks sent = {0}, picked = {0};
         for (int w = 0; w < LANES / WIDE; w++)
             change_part((part *)&x + w, (part *)&r + w, (part *)&s + w, (part *)&d + w, rule, out,
@@ -341,12 +347,13 @@ INLINE void change_entries(float *row, const int columns, const float *g, const 
 {
     float *shared = row, *residual = row + columns, *state = row + 2 * columns;
     int32_t *last = (int32_t *)(row + 3 * columns);
-    float steps = (float)((int64_t)rule->step - *last);
+    float steps = rule ? (float)((int64_t)rule->step - *last) : 0.0f;
     uint32_t mask = 0;
     Py_ssize_t n = out->n_values;
-    *last = rule->step;
+    if (rule)
+        *last = rule->step;
     for (int i = 0; i < columns; i++) {
-        float r = moved(rule, shared[i], residual[i], state + i, g[i], steps), kept = 0.0f;
+        float r = rule ? moved(rule, shared[i], residual[i], state + i, g[i], steps) : residual[i], kept = 0.0f;
         int32_t size = (int32_t)(bits_of(r) & 0x7fffffff);
         out->finite[0] &= size < 0x7f800000 ? -1 : 0;
         if (out->mode == MERGED) {
@@ -386,39 +393,12 @@ INLINE void change_row(float *row, const int columns, const float *g, const Rule
         change_entries(row, columns, g, rule, out, id);
 }
 
-/* Publish all that a table's residuals hold, or with MERGED put it into shared. */
-TARGETED static void flush_rows(Table table, Outbox *out)
+/* Publish what is significant of the residuals of some rows, or of all if `ids` is NULL; MERGED puts it into shared. */
+TARGETED static void flush_rows(Table table, const uint32_t *ids, Py_ssize_t count, Outbox *out)
 {
-    const int columns = table.columns, bytes = (columns + 7) / 8;
-    float *values = out->values;
-    for (Py_ssize_t id = 0; id < table.rows; id++) {
-        float *shared = table.data + (size_t)id * table.stride, *residual = shared + columns;
-        if (out->mode == MERGED) {
-            for (int i = 0; i < columns; i++) {
-                out->finite[0] &= (bits_of(residual[i]) & 0x7fffffff) < 0x7f800000 ? -1 : 0;
-                shared[i] += residual[i];
-                residual[i] = 0.0f;
-            }
-            continue;
-        }
-        uint8_t *mask = out->masks + out->n_rows * bytes;
-        Py_ssize_t n = out->n_values;
-        memset(mask, 0, (size_t)bytes);
-        for (int i = 0; i < columns; i++) {
-            float r = residual[i];
-            int32_t size = (int32_t)(bits_of(r) & 0x7fffffff);
-            uint32_t sent = fabsf(r) > 0.0f * fabsf(shared[i]);
-            out->finite[0] &= size < 0x7f800000 ? -1 : 0;
-            values[n] = r; /* only a sent one moves on: the outbox has room for one too many */
-            residual[i] = sent ? 0.0f : r;
-            size = sent ? size : 0;
-            out->largest[0] = size > out->largest[0] ? size : out->largest[0];
-            mask[i / 8] |= (uint8_t)(sent << i % 8);
-            n += sent;
-        }
-        out->rows[out->n_rows] = (uint32_t)id;
-        out->n_rows += n > out->n_values;
-        out->n_values = n;
+    for (Py_ssize_t n = 0; n < count; n++) {
+        const uint32_t id = ids ? ids[n] : (uint32_t)n;
+        change_row(table.data + (size_t)id * table.stride, table.columns, NULL, NULL, out, id);
     }
 }
 
@@ -826,11 +806,32 @@ INLINE Py_ssize_t add_row(float *sum, int32_t *seen, const uint8_t *mask, const 
     return n;
 }
 
+/* Where rows are summed to be sent on: which ones, ascending, and the largest size of an entry. */
+typedef struct {
+    uint32_t *rows;
+    Py_ssize_t n_rows;
+    int32_t largest; /* sizes of floats order like their bits */
+} Summed;
+
+/* Add a row's sums to what was kept of it. What is no finite number any more becomes the largest one. */
+INLINE void keep_row(float *kept, const float *sum, const int32_t *seen, const float *coefficients, const int columns,
+                     const int by_count, int32_t *largest)
+{
+    const float limit = float_of(0x7f7fffffu);
+    for (int i = 0; i < columns; i++) {
+        float x = kept[i] + sum[i] * coefficients[by_count ? seen[i] : 0];
+        x = x < -limit ? -limit : x <= limit ? x : limit;
+        const int32_t size = (int32_t)(bits_of(x) & 0x7fffffff);
+        *largest = size > *largest ? size : *largest;
+        kept[i] = x;
+    }
+}
+
 /* Rows of all updates ascend, so blocks of rows are summed in the cache, one update after the
  * other: every entry sees its publishers in order of worker id. Sums and counts are zero between
  * blocks: the last to read them clears them. */
 INLINE void merge(Table table, const int columns, Update *updates, Py_ssize_t count, const float *coefficients,
-                  const int by_count, float *memory)
+                  const int by_count, float *memory, Summed *summed)
 {
     const int bytes = (columns + 7) / 8, width = columns < LANES ? columns : bytes * LANES;
     const uint32_t block = (uint32_t)(BLOCK_ENTRIES / width);
@@ -864,13 +865,20 @@ INLINE void merge(Table table, const int columns, Update *updates, Py_ssize_t co
             up->value = value;
             up->row = row;
         }
-        for (uint32_t n = 0; n < n_touched; n++) {
-            uint32_t at = touched[n];
+        for (uint32_t n = 0, at = 0; n < n_touched; n++) {
+            while (summed && !is_touched[at])
+                at++;
+            at = summed ? at : touched[n];
             float *shared = table.data + (size_t)(first + at) * table.stride, *sum = sums + (size_t)at * width;
             int32_t *seen = counts + (size_t)at * width;
             is_touched[at] = 0;
-            for (int i = 0; i < columns; i++)
-                shared[i] += sum[i] * coefficients[by_count ? seen[i] : 0];
+            if (summed) {
+                summed->rows[summed->n_rows++] = first + at;
+                keep_row(shared, sum, seen, coefficients, columns, by_count, &summed->largest);
+            } else {
+                for (int i = 0; i < columns; i++)
+                    shared[i] += sum[i] * coefficients[by_count ? seen[i] : 0];
+            }
             for (int i = 0; i < width; i++)
                 sum[i] = 0.0f;
             for (int i = 0; by_count && i < width; i++)
@@ -917,15 +925,72 @@ TARGETED static void merge_any(Table table, int columns, Update *updates, Py_ssi
 {
 #define CALL(constant)                                                                  \
     if (by_count)                                                                       \
-        merge(table, constant, updates, count, coefficients, 1, memory);                \
+        merge(table, constant, updates, count, coefficients, 1, memory, NULL);          \
     else                                                                                \
-        merge(table, constant, updates, count, coefficients, 0, memory);                \
+        merge(table, constant, updates, count, coefficients, 0, memory, NULL);          \
     return
     if (columns == 1) {
         CALL(1);
     }
     FOR_COLUMNS(columns, CALL)
 #undef CALL
+}
+
+TARGETED static void sum_any(Table table, Update *updates, Py_ssize_t count, const float *coefficients, int by_count,
+                             float *memory, Summed *summed)
+{
+    if (by_count)
+        merge(table, table.columns, updates, count, coefficients, 1, memory, summed);
+    else
+        merge(table, table.columns, updates, count, coefficients, 0, memory, summed);
+}
+
+/* Publish what is significant of what is kept of some rows; the rest stays kept. */
+TARGETED static void publish_kept(Table table, float *kept, const uint32_t *ids, Py_ssize_t count, Outbox *out)
+{
+    float row[3 * MAX_COLUMNS + 1] = {0};
+    const int columns = table.columns;
+    const size_t size = sizeof(float) * (size_t)columns;
+    for (Py_ssize_t n = 0; n < count; n++) {
+        float *own = kept + (size_t)ids[n] * (size_t)columns;
+        memcpy(row, table.data + (size_t)ids[n] * table.stride, size);
+        memcpy(row + columns, own, size);
+        change_row(row, columns, NULL, NULL, out, ids[n]);
+        memcpy(own, row + columns, size);
+    }
+}
+
+/* Put rows, their masks and values in order of their shards, in each as they were; return 0 if masks mark other values. */
+TARGETED static int cut_rows(const uint32_t *ids, const uint8_t *masks, const uint8_t *values, Py_ssize_t count,
+                             Py_ssize_t bytes, Py_ssize_t width, Py_ssize_t marked, uint32_t shards, uint32_t block,
+                             Py_ssize_t (*sizes)[2], uint32_t *to_ids, uint8_t *to_masks, uint8_t *to_values)
+{
+    Py_ssize_t at[UINT8_MAX + 1][2], all[2] = {0}, value = 0;
+    for (Py_ssize_t n = 0; n < count; n++) {
+        Py_ssize_t *size = sizes[ids[n] / block % shards];
+        size[0]++;
+        for (Py_ssize_t i = 0; i < bytes; i++)
+            size[1] += counting[masks[n * bytes + i]];
+    }
+    for (uint32_t s = 0; s < shards; s++)
+        for (int i = 0; i < 2; i++) {
+            at[s][i] = all[i];
+            all[i] += sizes[s][i];
+        }
+    if (all[1] != marked)
+        return 0;
+    for (Py_ssize_t n = 0; n < count; n++) {
+        Py_ssize_t *place = at[ids[n] / block % shards], more = 0;
+        for (Py_ssize_t i = 0; i < bytes; i++)
+            more += counting[masks[n * bytes + i]];
+        to_ids[place[0]] = ids[n];
+        memcpy(to_masks + place[0] * bytes, masks + n * bytes, (size_t)bytes);
+        memcpy(to_values + place[1] * width, values + value * width, (size_t)(more * width));
+        place[0]++;
+        place[1] += more;
+        value += more;
+    }
+    return 1;
 }
 
 /* ---- updates as bytes: exchange/codec.py tells their layout ---- */
@@ -1526,11 +1591,13 @@ done:
 static PyObject *flush_table(PyObject *self, PyObject *args)
 {
     (void)self;
-    Py_buffer v[4] = {{0}};
+    Py_buffer v[5] = {{0}};
     Py_ssize_t stride;
     int columns, mode, exponent;
+    double threshold;
     PyObject *result = NULL;
-    if (!PyArg_ParseTuple(args, "(w*n)ii(w*w*w*i)", &v[0], &stride, &columns, &mode, &v[1], &v[2], &v[3], &exponent))
+    if (!PyArg_ParseTuple(args, "(w*n)iz*di(w*w*w*i)", &v[0], &stride, &columns, &v[4], &threshold, &mode, &v[1], &v[2],
+                          &v[3], &exponent))
         goto done;
     Table table;
     Outbox out;
@@ -1538,36 +1605,57 @@ static PyObject *flush_table(PyObject *self, PyObject *args)
         invalid("a table does not have this shape");
         goto done;
     }
-    if (mode == HALVES || !as_outbox(&v[1], &v[2], &v[3], table.rows, columns, 0.0, mode, exponent, &out)) {
-        invalid("the outbox is too small, or not for float32");
+    const uint32_t *ids = v[4].obj ? v[4].buf : NULL;
+    const Py_ssize_t count = v[4].obj ? v[4].len / 4 : table.rows;
+    if (!holds(&v[4], 4) || (ids && !ascending(ids, count, table.rows))) {
+        invalid("rows must ascend, and be in the table");
         goto done;
     }
-    flush_rows(table, &out);
+    if (!as_outbox(&v[1], &v[2], &v[3], count, columns, threshold, mode, exponent, &out)) {
+        invalid("the outbox is too small");
+        goto done;
+    }
+    flush_rows(table, ids, count, &out);
     result = Py_BuildValue("(nnfi)", out.n_rows, out.n_values, largest_of(&out), finite_of(&out));
 done:
     RELEASE(v);
     return result;
 }
 
-static PyObject *merge_updates(PyObject *self, PyObject *args)
+/* A table, or what is kept of one, which has nothing beside its columns. */
+static int as_target(const Py_buffer *view, Py_ssize_t stride, int columns, int kept, Table *table)
 {
-    (void)self;
-    Py_buffer coefficients, *views = NULL;
-    int by_count;
+    if (!kept)
+        return as_table(view, stride, columns, table);
+    if (columns < 1 || columns > MAX_COLUMNS || stride != columns || !holds(view, 4) || view->len % (stride * 4))
+        return 0;
+    *table = (Table){view->buf, view->len / (stride * 4), stride, columns};
+    return 1;
+}
+
+/* Merge updates into tables, or with `rows_list` into what is kept of their sums. */
+static PyObject *merge_all(PyObject *table_list, PyObject *update_list, Py_buffer coefficients, int by_count,
+                           PyObject *rows_list)
+{
+    Py_buffer *views = NULL, *rows = NULL;
     const float one = 1.0f;
-    PyObject *table_list, *update_list, *result = NULL;
-    if (!PyArg_ParseTuple(args, "O!O!y*i", &PyList_Type, &table_list, &PyList_Type, &update_list, &coefficients, &by_count))
-        return NULL;
+    PyObject *result = NULL;
     const Py_ssize_t count = PyList_Size(table_list), publishers = PyList_Size(update_list);
     const size_t all = (size_t)(count * publishers);
-    views = calloc((size_t)(count + publishers) + 1, sizeof(*views));
+    views = calloc((size_t)(2 * count + publishers) + 1, sizeof(*views));
+    rows = views + count + publishers;
+    Summed *summed = calloc((size_t)count + 1, sizeof(*summed));
     Table *tables = calloc((size_t)count + 1, sizeof(*tables));
     int *whole = calloc((size_t)count + 1, sizeof(*whole));
     Part *parts = calloc(all + 1, sizeof(*parts));
     Update *updates = calloc(all + (size_t)publishers + 1, sizeof(*updates)), *one_table = updates + all;
     float *memory = scratch(&merge_memory, sizeof(float) * (4 * BLOCK_ENTRIES + 1));
-    if (!views || !tables || !whole || !parts || !updates || !memory) {
+    if (!views || !summed || !tables || !whole || !parts || !updates || !memory) {
         PyErr_NoMemory();
+        goto done;
+    }
+    if (rows_list && PyList_Size(rows_list) != count) {
+        invalid("there must be room for the rows of each table");
         goto done;
     }
     if (!holds(&coefficients, 4) || coefficients.len < 4 * (by_count ? publishers + 1 : 1)) {
@@ -1584,10 +1672,19 @@ static PyObject *merge_updates(PyObject *self, PyObject *args)
         }
         if (!PyArg_ParseTuple(table, "(w*n)ii", &views[t], &stride, &columns, &whole[t]))
             goto done;
-        if (!as_table(&views[t], stride, columns, &tables[t])) {
+        if (!as_target(&views[t], stride, columns, rows_list != NULL, &tables[t])) {
             invalid("a table does not have this shape");
             goto done;
         }
+        if (!rows_list)
+            continue;
+        if (PyObject_GetBuffer(PyList_GetItem(rows_list, t), &rows[t], PyBUF_WRITABLE))
+            goto done;
+        if (!holds(&rows[t], 4) || rows[t].len / 4 < tables[t].rows) {
+            invalid("there must be room for the rows of each table");
+            goto done;
+        }
+        summed[t].rows = rows[t].buf;
     }
     Py_ssize_t floats = 0, number = 0;
     for (; number < publishers; number++) {
@@ -1610,10 +1707,19 @@ static PyObject *merge_updates(PyObject *self, PyObject *args)
     for (Py_ssize_t t = 0; t < count; t++) { /* nothing has been written before all are known to be sound */
         for (Py_ssize_t u = 0; u < publishers; u++)
             one_table[u] = updates[u * count + t];
-        merge_any(tables[t], tables[t].columns, one_table, publishers, whole[t] ? &one : coefficients.buf,
-                  !whole[t] && by_count, memory);
+        const float *factors = whole[t] ? &one : coefficients.buf;
+        if (rows_list)
+            sum_any(tables[t], one_table, publishers, factors, !whole[t] && by_count, memory, &summed[t]);
+        else
+            merge_any(tables[t], tables[t].columns, one_table, publishers, factors, !whole[t] && by_count, memory);
     }
-    result = Py_NewRef(Py_None);
+    result = rows_list ? PyList_New(0) : Py_NewRef(Py_None);
+    for (Py_ssize_t t = 0; rows_list && result && t < count; t++) {
+        PyObject *one_sum = Py_BuildValue("(nf)", summed[t].n_rows, float_of((uint32_t)summed[t].largest));
+        if (!one_sum || PyList_Append(result, one_sum))
+            Py_CLEAR(result);
+        Py_XDECREF(one_sum);
+    }
     goto done;
 refused:;
     PyObject *which = Py_BuildValue("(sn)", "not an update of these tables", number);
@@ -1621,15 +1727,104 @@ refused:;
         PyErr_SetObject(PyExc_ValueError, which);
     Py_XDECREF(which);
 done:
-    for (Py_ssize_t i = 0; views && i < count + publishers; i++)
+    for (Py_ssize_t i = 0; views && i < 2 * count + publishers; i++)
         if (views[i].obj)
             PyBuffer_Release(&views[i]);
     free(views);
+    free(summed);
     free(tables);
     free(whole);
     free(parts);
     free(updates);
     PyBuffer_Release(&coefficients);
+    return result;
+}
+
+static PyObject *merge_updates(PyObject *self, PyObject *args)
+{
+    (void)self;
+    Py_buffer coefficients;
+    int by_count;
+    PyObject *tables, *updates;
+    if (!PyArg_ParseTuple(args, "O!O!y*i", &PyList_Type, &tables, &PyList_Type, &updates, &coefficients, &by_count))
+        return NULL;
+    return merge_all(tables, updates, coefficients, by_count, NULL);
+}
+
+static PyObject *sum_updates(PyObject *self, PyObject *args)
+{
+    (void)self;
+    Py_buffer coefficients;
+    int by_count;
+    PyObject *tables, *updates, *rows;
+    if (!PyArg_ParseTuple(args, "O!O!y*iO!", &PyList_Type, &tables, &PyList_Type, &updates, &coefficients, &by_count,
+                          &PyList_Type, &rows))
+        return NULL;
+    return merge_all(tables, updates, coefficients, by_count, rows);
+}
+
+static PyObject *publish_sums(PyObject *self, PyObject *args)
+{
+    (void)self;
+    Py_buffer v[6] = {{0}};
+    Py_ssize_t stride;
+    int columns, mode, exponent;
+    double threshold;
+    PyObject *result = NULL;
+    if (!PyArg_ParseTuple(args, "(y*n)w*iy*di(w*w*w*i)", &v[0], &stride, &v[1], &columns, &v[2], &threshold, &mode, &v[3],
+                          &v[4], &v[5], &exponent))
+        goto done;
+    Table table, kept;
+    Outbox out;
+    if (!as_table(&v[0], stride, columns, &table) || !as_target(&v[1], columns, columns, 1, &kept) ||
+        kept.rows != table.rows) {
+        invalid("a table does not have this shape");
+        goto done;
+    }
+    const Py_ssize_t count = v[2].len / 4;
+    if (!holds(&v[2], 4) || !ascending(v[2].buf, count, table.rows)) {
+        invalid("rows must ascend, and be in the table");
+        goto done;
+    }
+    if (mode == MERGED || !as_outbox(&v[3], &v[4], &v[5], count, columns, threshold, mode, exponent, &out)) {
+        invalid("the outbox is too small");
+        goto done;
+    }
+    publish_kept(table, kept.data, v[2].buf, count, &out);
+    result = Py_BuildValue("(nnfi)", out.n_rows, out.n_values, largest_of(&out), finite_of(&out));
+done:
+    RELEASE(v);
+    return result;
+}
+
+static PyObject *cut_update(PyObject *self, PyObject *args)
+{
+    (void)self;
+    Py_buffer v[6] = {{0}};
+    int half, shards, block, exponent;
+    PyObject *result = NULL;
+    if (!PyArg_ParseTuple(args, "(y*y*y*i)iii(w*w*w*i)", &v[0], &v[1], &v[2], &exponent, &half, &shards, &block, &v[3],
+                          &v[4], &v[5], &exponent))
+        goto done;
+    const Py_ssize_t rows = v[0].len / 4, width = half ? 2 : 4, values = v[2].len / width;
+    Py_ssize_t sizes[UINT8_MAX + 1][2] = {{0}};
+    if (shards < 1 || shards > UINT8_MAX || block < 1 || !holds(&v[0], 4) || !holds(&v[2], (size_t)width) ||
+        (rows ? v[1].len % rows : v[1].len) || !holds(&v[3], 4) || !holds(&v[5], (size_t)width) || v[3].len < v[0].len ||
+        v[4].len < v[1].len || v[5].len < v[2].len ||
+        !cut_rows(v[0].buf, v[1].buf, v[2].buf, rows, rows ? v[1].len / rows : 0, width, values, (uint32_t)shards,
+                  (uint32_t)block, sizes, v[3].buf, v[4].buf, v[5].buf)) {
+        invalid("not an update, or its pieces have no room");
+        goto done;
+    }
+    result = PyList_New(0);
+    for (int s = 0; result && s < shards; s++) {
+        PyObject *size = Py_BuildValue("(nn)", sizes[s][0], sizes[s][1]);
+        if (!size || PyList_Append(result, size))
+            Py_CLEAR(result);
+        Py_XDECREF(size);
+    }
+done:
+    RELEASE(v);
     return result;
 }
 
@@ -1914,6 +2109,9 @@ static PyMethodDef methods[] = {
     {"logistic_margins", logistic_margins, METH_VARARGS, NULL},
     {"flush_table", flush_table, METH_VARARGS, NULL},
     {"merge_updates", merge_updates, METH_VARARGS, NULL},
+    {"sum_updates", sum_updates, METH_VARARGS, NULL},
+    {"publish_sums", publish_sums, METH_VARARGS, NULL},
+    {"cut_update", cut_update, METH_VARARGS, NULL},
     {"add_update", add_update, METH_VARARGS, NULL},
     {"pack_update", pack_update, METH_VARARGS, NULL},
     {"assemble_ratings", assemble_ratings, METH_VARARGS, NULL},

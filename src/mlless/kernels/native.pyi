@@ -58,7 +58,9 @@ def logistic_step(
 ) -> tuple[float, Sent, Sent]: ...
 def logistic_margins(features: Rows, intercept: Rows, batch: ClicksArrays, margins: Floats, /) -> None: ...
 def pack_update(parts: list[TableUpdate], half: int, planes: int, out: Bytes, /) -> int: ...
-def flush_table(table: Rows, columns: int, mode: int, out: Outbox, /) -> Sent: ...
+def flush_table(
+    table: Rows, columns: int, ids: Ids | None, threshold: float, mode: int, out: Outbox, /
+) -> Sent: ...
 def add_update(
     totals: list[tuple[Floats, NDArray[np.int32], Bytes, int]],
     update: Bytes | bytes | memoryview,
@@ -71,6 +73,20 @@ def merge_updates(
     by_count: int,
     /,
 ) -> None: ...
+def sum_updates(
+    kept: list[tuple[tuple[Floats, int], int, int]],
+    updates: list[Bytes | bytes | memoryview],
+    coefficients: Floats,
+    by_count: int,
+    rows: list[Ids],
+    /,
+) -> list[tuple[int, float]]: ...
+def publish_sums(
+    shared: Rows, kept: Floats, columns: int, ids: Ids, threshold: float, mode: int, out: Outbox, /
+) -> Sent: ...
+def cut_update(
+    part: TableUpdate, half: int, shards: int, block: int, out: TableUpdate, /
+) -> list[tuple[int, int]]: ...
 def assemble_ratings(
     users: Ids,
     items: Ids,

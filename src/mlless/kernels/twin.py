@@ -228,13 +228,18 @@ def publish(ids: Ids, shared: Floats, residual: Floats, threshold: float, mode: 
 
 
 @np.errstate(all="ignore")  # what is not finite is reported, not warned of
-def flush_table(table: Rows, columns: int, mode: int, out: Outbox) -> Sent:
-    """Publish the whole residual of a table in float32, or put it into ``shared`` (``MERGED``)."""
-    if mode not in (FLOATS, MERGED):
-        raise ValueError("the outbox is too small, or not for float32")
-    ids = np.arange(len(table.data), dtype=np.uint32)
-    shared, residual = table.data[:, :columns], table.data[:, columns : 2 * columns]
-    return publish(ids, shared, residual, 0.0, mode, out)
+def flush_table(table: Rows, columns: int, ids: Ids | None, threshold: float, mode: int, out: Outbox) -> Sent:
+    """Publish what is significant of the residuals of some rows, ascending, or of all if ``ids`` is None."""
+    if ids is None:
+        ids = np.arange(len(table.data), dtype=np.uint32)
+    elif not _ascending(ids, len(table.data)):
+        raise ValueError("rows must ascend, and be in the table")
+    sections = [table.data[:, n * columns : (n + 1) * columns] for n in range(2)]
+    shared, residual = (section[ids] for section in sections)
+    sent = publish(ids, shared, residual, threshold, mode, out)
+    for section, rows in zip(sections, (shared, residual), strict=True):
+        section[ids] = rows
+    return sent
 
 
 def assemble_ratings(
@@ -432,6 +437,77 @@ def merge_updates(
             _merge(table, columns, parts, np.ones(1, np.float32), 0)
         else:
             _merge(table, columns, parts, coefficients, by_count)
+
+
+@np.errstate(all="ignore")
+def sum_updates(
+    kept: list[tuple[tuple[Floats, int], int, int]],
+    updates: list[Bytes | bytes | memoryview],
+    coefficients: Floats,
+    by_count: int,
+    rows: list[Ids],
+) -> list[tuple[int, float]]:
+    """Add what `merge_updates` would add to tables to what is ``kept`` of them, rows x columns.
+
+    ``rows`` have room for the ids of all rows of each table: those that were touched are written there.
+    Returns how many these are, and the largest size of an entry of theirs. What is no finite number any more
+    becomes the largest one.
+    """
+    targets = [(Rows(table.copy(), columns), columns, whole) for (table, _), columns, whole in kept]
+    if len(rows) != len(kept) or any(
+        len(room) < len(table.data) for room, (table, *_) in zip(rows, targets, strict=True)
+    ):
+        raise ValueError("there must be room for the rows of each table")
+    merge_updates(targets, updates, coefficients, by_count)
+    shapes = [(len(table.data), columns) for table, columns, _ in targets]
+    unpacked, largest, sums = (
+        [unpack_update(one, shapes) for one in updates],
+        float(np.finfo(np.float32).max),
+        [],
+    )
+    for number, ((table, _), target, room) in enumerate(
+        zip((one[0] for one in kept), targets, rows, strict=True)
+    ):
+        parts = [update[number].rows for update in unpacked if len(update[number].values)]
+        touched = np.unique(np.concatenate(parts or [np.empty(0, np.uint32)]))
+        new = np.nan_to_num(target[0].data[touched], nan=largest, posinf=largest, neginf=-largest)
+        table[touched], room[: len(touched)] = new, touched
+        sums.append((len(touched), float(np.abs(new).max(initial=0))))
+    return sums
+
+
+def publish_sums(
+    shared: Rows, kept: Floats, columns: int, ids: Ids, threshold: float, mode: int, out: Outbox
+) -> Sent:
+    """Publish what is significant of what is kept of the rows ``ids``, which ascend; the rest stays kept."""
+    if not _ascending(ids, len(shared.data)):
+        raise ValueError("rows must ascend, and be in the table")
+    if mode == MERGED:
+        raise ValueError("the outbox is too small")
+    sums = kept[ids]
+    with np.errstate(all="ignore"):
+        sent = publish(ids, shared.data[ids, :columns], sums, threshold, mode, out)
+    kept[ids] = sums
+    return sent
+
+
+def cut_update(
+    part: TableUpdate, half: int, shards: int, block: int, out: TableUpdate
+) -> list[tuple[int, int]]:
+    """Write an update's rows, masks and values into ``out``, shard by shard; return how many each shard has.
+
+    Blocks of so many rows are dealt to the shards in turn. ``half``: the values are float16.
+    """
+    counts = np.bitwise_count(part.masks).sum(axis=1, dtype=np.intp)
+    if int(counts.sum()) != len(part.values) or (part.values.itemsize == 2) != bool(half):
+        raise ValueError("not an update, or its pieces have no room")
+    shard = part.rows // block % shards
+    of_value = np.repeat(shard, counts)
+    order = np.argsort(shard, kind="stable")
+    out.rows[: len(order)], out.masks[: len(order)] = part.rows[order], part.masks[order]
+    out.values[: len(of_value)] = part.values[np.argsort(of_value, kind="stable")]
+    sizes = (np.bincount(numbers, minlength=shards).tolist() for numbers in (shard, of_value))
+    return list(zip(*sizes, strict=True))
 
 
 @np.errstate(all="ignore")

@@ -37,6 +37,8 @@ def opening(spec: JobSpec, deployment: Deployment) -> Iterator[Line]:
         yield "model", f"logistic regression: {count(model.features, 'feature')}"
     yield "optimizer", f"{_optimizer(spec)}, l2 {model.l2:.3g}"
     yield "workers", ", ".join((str(spec.workers), _sync(spec), *_exchange(spec)))
+    if spec.workers > 1:
+        yield from (("exchange", reason) for reason in spec.movement)
     if spec.scaling.policy != "off":
         least = count(spec.scaling.min_workers, "worker")
         yield "tuner", f"{spec.scaling.policy}: lets workers go, down to {least}"
@@ -73,6 +75,9 @@ def _exchange(spec: JobSpec) -> Iterator[str]:
     """Yield how updates move and what becomes of a lost worker, where that is not as usual."""
     if spec.pattern != "broadcast":
         yield f"updates move by {spec.pattern}"
+    if spec.workers > 1 and spec.local_steps > 1:
+        since = f" from epoch {spec.local_since + 1} on" if spec.local_since else ""
+        yield f"{count(spec.local_steps, 'mini-batch')} an exchange{since}"
     if spec.ahead:
         yield f"merged {count(spec.slack, 'step')} late"
     if spec.on_loss != "replace":

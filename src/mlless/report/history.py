@@ -39,6 +39,7 @@ class Totals:
     entries: int = 0
     handovers: int = 0
     lost: int = 0
+    sums_lost: int = 0
     members: list[int] = field(default_factory=list)
     last_look: str | None = None
     last: StepRecord | None = None
@@ -53,6 +54,7 @@ class Totals:
         self.entries += record.entries
         self.handovers += record.handovers
         self.lost += record.lost
+        self.sums_lost += record.sums_lost
         if record.workers not in self.members[-1:]:
             self.members.append(record.workers)
         if record.decision is not None:

@@ -154,7 +154,8 @@ class Left:
         start = fresh(spec, schedule)
         if self.stand is not None:
             replica, metadata = start.course.replica, checkpoint.metadata_of(self.checkpoint)
-            checkpoint.start_from(safetensors.numpy.load(self.checkpoint), self.step, replica)
+            batches = self.stand.plan.batches
+            checkpoint.start_from(safetensors.numpy.load(self.checkpoint), batches, replica)
             origin = Origin(keys.INITIAL, self.step, replica.digest())
             stand = self.stand
             mark = Mark(stand.plan, stand.following, origin, stand.progress, stand.further)

@@ -92,6 +92,7 @@ def summarize(
         members=tuple(totals.members),
         handovers=totals.handovers,
         lost=totals.lost,
+        sums_lost=totals.sums_lost,
         last_look=totals.last_look,
         notes=tuple(note.text for note in notes),
     )

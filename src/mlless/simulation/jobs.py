@@ -142,7 +142,7 @@ def simulate(
     role = roles.join(SUPERVISOR, 0.0)
     store, aside, records = Store(roles, role), Beside(roles, role), list[StepRecord]()
     runtime = VirtualRuntime(roles, worker_in(roles, dataset, stepper), limit)
-    schedule = Schedule([file.rows for file in dataset.manifest.train], spec.batch_size, spec.stop.epochs)
+    schedule = Schedule.of(spec, [file.rows for file in dataset.manifest.train])
     start = start or fresh(spec, schedule)
     start.put(store)
     earlier = start.past.cost if start.past else 0.0

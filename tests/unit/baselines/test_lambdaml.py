@@ -26,7 +26,7 @@ from mlless.data.synthetic import write_clicks
 from mlless.errors import UsageError
 from mlless.exchange.filter import SignificanceFilter
 from mlless.job import JobSpec
-from mlless.membership import deal, groups_of, order_of
+from mlless.membership import deal, groups_of, order_of, parts_of
 from mlless.models import model_of
 from mlless.models.base import Moment
 from mlless.replica import Replica
@@ -66,7 +66,8 @@ def test_a_leader_and_shards_average_gradients_to_the_bits_of_a_broadcast(kind: 
 
 def averaged(spec: JobSpec, dataset: Dataset) -> Tables:
     """Train copies of a model, one after the other, an epoch each; then comes their mean, and so on."""
-    model, files, steps = model_of(spec.model), dataset.manifest.train, spec.local_steps or 0
+    model, files = model_of(spec.model), dataset.manifest.train
+    steps = parts_of(spec.rows, spec.batch_size, spec.workers)
     shared = model.initial(np.random.Generator(np.random.PCG64(spec.seed)))
     owners = deal([file.rows for file in files], range(spec.workers))
     replicas = [Replica(model.shapes) for _ in range(spec.workers)]
@@ -96,8 +97,8 @@ def averaged(spec: JobSpec, dataset: Dataset) -> Tables:
 def test_models_are_averaged_once_an_epoch(kind: str, optimizer: str) -> None:
     dataset = trials.dataset(kind)
     spec = planned("lambdaml-averaging", dataset, optimizer=optimizer, learning_rate=0.1)
-    done = run(spec, dataset)
-    assert (spec.local_steps, spec.pattern) == (4, "allreduce")
+    done = run(spec, dataset, lambdaml.Averaging)
+    assert (parts_of(spec.rows, spec.batch_size, spec.workers), spec.pattern) == (4, "allreduce")
     assert [record.samples for record in done.records] == [spec.rows] * 3 + [0, 0]
     assert not done.outcome.model.restored  # the last model is that of the oracle
     expected = averaged(spec, dataset)
@@ -107,7 +108,9 @@ def test_models_are_averaged_once_an_epoch(kind: str, optimizer: str) -> None:
     assert max(np.abs(expected[name] - start[name]).max() for name in start) > 1e-2  # far more than that
 
 
-@pytest.mark.parametrize(("name", "stepper"), [("averaging", Stepper), ("admm", lambdaml.Consensus)])
+@pytest.mark.parametrize(
+    ("name", "stepper"), [("averaging", lambdaml.Averaging), ("admm", lambdaml.Consensus)]
+)
 def test_what_is_averaged_by_a_leader_or_in_shards_is_the_same_bits(
     name: str, stepper: type[Stepper]
 ) -> None:
@@ -155,7 +158,7 @@ def test_admm_comes_to_the_loss_of_an_exact_solver(made_up: Dataset) -> None:
     wishes = {"epochs": 20, "batch_size": 64}
     spec = planned("lambdaml-admm", made_up, **wishes)
     found = run(spec, made_up, lambdaml.Consensus)
-    average = run(planned("lambdaml-averaging", made_up, **wishes), made_up)
+    average = run(planned("lambdaml-averaging", made_up, **wishes), made_up, lambdaml.Averaging)
     start = model_of(spec.model).initial(np.random.default_rng(0))
     (loss, other, first), least = losses(spec, made_up, [found.tables, average.tables, start])
     assert first - least > 0.03
@@ -174,7 +177,9 @@ def test_admm_comes_to_the_loss_of_an_exact_solver_on_a9a(tmp_path: Path) -> Non
     assert -1e-6 < loss - least < 1e-3
 
 
-@pytest.mark.parametrize(("name", "stepper"), [("averaging", Stepper), ("admm", lambdaml.Consensus)])
+@pytest.mark.parametrize(
+    ("name", "stepper"), [("averaging", lambdaml.Averaging), ("admm", lambdaml.Consensus)]
+)
 @pytest.mark.parametrize("on_loss", ["replace", "shrink"])
 def test_a_worker_that_is_killed_is_replaced(
     made_up: Dataset, name: str, stepper: type[Stepper], on_loss: str
@@ -190,9 +195,10 @@ def test_a_worker_that_is_killed_is_replaced(
 def test_who_hands_over_between_local_steps_leaves_the_same_bits() -> None:
     dataset = trials.dataset("lr")
     spec = planned("lambdaml-averaging", dataset, epochs=12)
-    limited = simulate(spec, dataset, trials.DURATIONS, limit=5.0)
+    how = {"stepper": lambdaml.Averaging}
+    limited = simulate(spec, dataset, trials.DURATIONS, limit=5.0, **how)
     assert sum(record.handovers for record in limited.records) >= 3
-    assert bits(limited.tables) == bits(simulate(spec, dataset, trials.DURATIONS).tables)
+    assert bits(limited.tables) == bits(simulate(spec, dataset, trials.DURATIONS, **how).tables)
 
 
 def test_one_worker_has_nobody_to_agree_with() -> None:
@@ -200,7 +206,5 @@ def test_one_worker_has_nobody_to_agree_with() -> None:
         with pytest.raises(UsageError, match="one worker has no models to average"):
             planned(name, trials.dataset("lr"), workers=1)
     spec = planned("lambdaml-averaging", trials.dataset("lr"))
-    with pytest.raises(UsageError, match=r"local steps: expected BSP, found v = 0\.35"):
-        msgspec.structs.replace(spec, sync=msgspec.structs.replace(spec.sync, significance=0.35))
     with pytest.raises(UsageError, match="slack with local steps: expected 0, found 1"):
         msgspec.structs.replace(spec, pattern="broadcast", slack=1)

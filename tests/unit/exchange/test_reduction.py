@@ -9,10 +9,12 @@ from pathlib import Path
 from types import ModuleType
 from unittest.mock import patch
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from tests.unit.exchange.conftest import floats_of, made_update, same_bits
 
 from mlless import kernels
@@ -43,7 +45,10 @@ class Members:
         self.functions = [(worker, 7) for worker in range(count)]
         self.replicas = [Replica(shapes) for _ in self.functions]
         readers = [Reader(store, replica) for replica in self.replicas]
-        self.mergers = [Merger(reader, sync, me) for reader, me in zip(readers, self.functions, strict=True)]
+        self.mergers = [
+            Merger(reader, replica, sync, shards, me)
+            for reader, replica, me in zip(readers, self.replicas, self.functions, strict=True)
+        ]
         self.patterns = [
             Reduction(reader, tuple(shapes), sync, shards, me) if shards else Broadcast(reader, sync, me)
             for reader, me in zip(readers, self.functions, strict=True)
@@ -61,27 +66,29 @@ class Members:
                 published.append(who)
         return tuple(published)
 
-    def reduce(self, step: int, published: tuple[FunctionId, ...]) -> tuple[FunctionId, ...]:
+    def reduce(
+        self, step: int, published: tuple[FunctionId, ...], *, whole: bool = False
+    ) -> tuple[FunctionId, ...]:
         """Have the shards merged, by the last workers first; return who has merged which."""
         done = []
-        for shard in range(self.shards if published else 0):
+        for shard in range(self.shards if published or whole else 0):
             merger = -1 - shard % len(self.functions)
-            order = Merge(step, shard, published)
+            order = Merge(step, shard, published, whole)
             self.store.put_all(self.mergers[merger].merge(order, len(self.functions))[0])
             done.append(self.functions[merger])
         return tuple(done)
 
-    def step(self, step: int, updates: Sequence[Update]) -> list[int]:
+    def step(self, step: int, updates: Sequence[Update], *, whole: bool = False) -> list[int]:
         """Take a step; return the bytes that each has read to merge it into its replica."""
         published = self.publish(step, updates)
-        commit = Commit(step, published, (), mergers=self.reduce(step, published))
+        commit = Commit(step, published, (), mergers=self.reduce(step, published, whole=whole))
         return [pattern.merge(commit, len(self.functions)) for pattern in self.patterns]
 
 
 @contextmanager
 def using(chosen: ModuleType) -> Iterator[None]:
     """Have updates summed and packed by the compiled kernels, if they are there, or by their twin."""
-    names = ("add_update", "merge_updates", "pack_update")
+    names = ("add_update", "merge_updates", "pack_update", "sum_updates", "publish_sums", "cut_update")
     with patch.multiple(kernels, **{name: getattr(chosen, name) for name in names}):
         yield
 
@@ -123,6 +130,92 @@ def test_a_merger_gives_the_bits_of_a_broadcast(
                 members.step(step, updates)
             replicas += members.replicas
     assert len({replica.digest() for replica in replicas}) == 1
+
+
+def small(seed: int, *, share: float = 0.5) -> Update:
+    """Return an update in float16 whose values are about as large as those that are shared."""
+    random = np.random.default_rng(seed)
+    update = made_update(seed, SHAPES, half=True, share=share)
+    values = (random.normal(size=len(part.values)).astype(np.float16).view(np.uint16) for part in update)
+    return tuple(part._replace(values=v, exponent=3) for part, v in zip(update, values, strict=True))
+
+
+def kept_by(members: Members) -> list[NDArray[np.float32]]:
+    """Return what all mergers together keep of each table's sums; a row's merger is always the same."""
+    return [np.sum(kept, axis=0) for kept in zip(*(one.kept for one in members.replicas), strict=True)]
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    count=st.integers(2, 5),
+    shards=st.integers(1, 8),
+    rule=st.sampled_from(RULES),
+    significance=st.sampled_from([0.0, 0.1, 0.7, 10.0]),
+)
+@settings(max_examples=100, deadline=None)
+def test_what_a_merger_does_not_send_it_keeps_and_sends_in_the_end(
+    seed: int, count: int, shards: int, rule: MergeRule, significance: float
+) -> None:
+    """What all merge and what is kept come to the exact sum, whoever the merger is; all merge the same."""
+    exact = Sync(significance=0.7, half=True, merge=rule)
+    filtered = msgspec.structs.replace(exact, merged_significance=significance)
+    with tempfile.TemporaryDirectory() as folder:
+        both = []
+        for number, sync in enumerate((exact, filtered)):
+            place = Path(folder) / str(number)
+            place.mkdir()
+            both.append(Members(EmbeddedStore(place), count, shards, sync))
+        for step in range(4):
+            updates = [small(seed + 10 * step + worker) for worker in range(count)]
+            whole, thinned = (members.publish(step, updates) for members in both)
+            assert whole == thinned
+            for members in both:
+                members.step(step, updates)
+            assert len({replica.digest() for replica in both[1].replicas}) == 1
+            for wanted, found, kept in zip(
+                both[0].replicas[0].tables, both[1].replicas[0].tables, kept_by(both[1]), strict=True
+            ):
+                left = wanted.shared.astype(np.float64) - found.shared
+                assert np.abs(left - (kept if len(kept) else 0)).max() < 1e-4
+        members = both[1]
+        assert [members.step(4, [()] * count, whole=True) for members in both]
+        assert not any(kept.any() for replica in members.replicas for kept in replica.kept)
+        for wanted, found in zip(both[0].replicas[0].tables, members.replicas[0].tables, strict=True):
+            assert np.abs(wanted.shared - found.shared).max() < 1e-4
+        assert len({replica.digest() for replica in members.replicas}) == 1
+
+
+def test_sums_pass_a_filter_whose_threshold_falls_with_the_step(tmp_path: Path) -> None:
+    """``|sum| > v / sqrt(t + 1) * |shared|``; what is kept is added to the next sum of the row."""
+    sync = Sync(significance=0.7, half=True, merge="sum", merged_significance=2.0)
+    members = Members(EmbeddedStore(tmp_path), 2, 2, sync)
+    bias = members.replicas[0].tables[2].shared
+    for replica in members.replicas:
+        replica.tables[2].shared[:] = 1.0
+    sent = []
+    for step in range(4):
+        part = TableUpdate(np.zeros(1, np.uint32), np.ones((1, 1), np.uint8), np.array([0.4], np.float32))
+        nothing = of_tables(everything(0.0), [False, False, False])
+        update = (*nothing[:2], part)
+        before = float(bias[0, 0])
+        members.step(step, [update, ()])
+        sent.append(round(float(bias[0, 0]) - before, 2))
+    # 0.4 < 2 / sqrt(1), 0.8 < 2 / sqrt(2), 1.2 > 2 / sqrt(3), then 0.4 < 2 / sqrt(4) * 2.2
+    assert sent == [0.0, 0.0, 1.2, 0.0]
+    assert kept_by(members)[2][0, 0] == pytest.approx(0.4, abs=1e-3)
+
+
+def test_nothing_is_kept_of_another_shard_when_one_is_sent_whole(tmp_path: Path) -> None:
+    sync = Sync(significance=0.7, half=True, merge="sum", merged_significance=10.0)
+    members = Members(EmbeddedStore(tmp_path), 1, 3, sync)
+    members.step(0, [small(1, share=1.0)])
+    (replica,) = members.replicas
+    before = replica.kept[1].copy()
+    members.mergers[0].merge(Merge(1, 1, (), whole=True), 1)
+    shard = np.arange(len(before)) // 64 % 3
+    assert before[shard == 1].any()
+    assert not replica.kept[1][shard == 1].any()
+    assert np.array_equal(replica.kept[1][shard != 1], before[shard != 1])
 
 
 @given(seed=st.integers(0, 2**32 - 1), shards=st.integers(1, 8), half=st.booleans())

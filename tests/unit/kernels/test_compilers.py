@@ -148,7 +148,7 @@ def fingerprint(kernels: ModuleType) -> dict[str, str]:
         total, box = Total.zeros(5000 // columns, columns, counted=True), outbox(5000 // columns, columns)
         for update in updates:
             kernels.add_update([total], packed([update]))
-        sent = kernels.flush_table(table, columns, 0, box)
+        sent = kernels.flush_table(table, columns, None, 0.0, 0, box)
         note(f"add {columns}", total.sums.tobytes(), total.counts.tobytes(), total.touched.tobytes())
         note(f"flush {columns}", table.data.tobytes(), contents(box, sent, 0))
     for width in (2, 4):

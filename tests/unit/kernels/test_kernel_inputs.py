@@ -53,7 +53,24 @@ def merge(problems: Problems) -> Arguments:
 
 
 def flushing(problems: Problems) -> Arguments:
-    return [problems.table(9, 11), 11, 0, outbox(9, 11)]
+    return [problems.table(9, 11), 11, np.array([1, 4], np.uint32), 0.5, 1, outbox(9, 11)]
+
+
+def summing(problems: Problems) -> Arguments:
+    kept = [((np.zeros((9, 11), np.float32), 11), 11, 0), ((np.zeros((40, 1), np.float32), 1), 1, 1)]
+    update = packed([problems.update(9, 11, 5, 0.5), problems.update(40, 1, 20, 0.5)])
+    return [kept, [update], np.ones(2, np.float32), 1, [np.zeros(9, np.uint32), np.zeros(40, np.uint32)]]
+
+
+def publishing(problems: Problems) -> Arguments:
+    kept = np.ones((9, 11), np.float32)
+    return [problems.table(9, 11), kept, 11, np.array([1, 4], np.uint32), 0.5, 1, outbox(2, 11)]
+
+
+def cutting(problems: Problems) -> Arguments:
+    part = problems.update(9, 11, 5, 0.5)
+    room = TableUpdate(np.empty_like(part.rows), np.empty_like(part.masks), np.empty_like(part.values))
+    return [part, 0, 3, 2, room]
 
 
 def adding(problems: Problems) -> Arguments:
@@ -85,6 +102,9 @@ ENTRIES: dict[str, Callable[[Problems], Arguments]] = {
     "merge_updates": merge,
     "flush_table": flushing,
     "add_update": adding,
+    "sum_updates": summing,
+    "publish_sums": publishing,
+    "cut_update": cutting,
     "pack_update": packing,
     "assemble_ratings": assembly_of_ratings,
     "assemble_clicks": assembly_of_clicks,

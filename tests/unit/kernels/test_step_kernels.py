@@ -548,12 +548,24 @@ class TestFlush:
         seed=st.integers(0, 2**32 - 1),
         rows=st.integers(0, 20),
         columns=st.integers(1, 80),
-        mode=st.sampled_from([FLOATS, MERGED]),
+        mode=st.sampled_from([FLOATS, HALVES, MERGED]),
+        threshold=st.sampled_from([0.0, 0.3, 1.0]),
+        exponent=st.integers(-5, 15),
+        some=st.booleans(),
         special=st.booleans(),
     )
-    @settings(max_examples=120)
+    @settings(max_examples=200)
     def test_compiled_and_twin_agree_bit_by_bit(
-        self, native: ModuleType, seed: int, rows: int, columns: int, mode: int, special: bool
+        self,
+        native: ModuleType,
+        seed: int,
+        rows: int,
+        columns: int,
+        mode: int,
+        threshold: float,
+        exponent: int,
+        some: bool,
+        special: bool,
     ) -> None:
         problems = Problems(seed)
         table = problems.table(rows, columns)
@@ -564,26 +576,47 @@ class TestFlush:
             for values in (shared, residual):
                 chosen = problems.random.random(values.shape) < 0.1
                 values[chosen] = problems.random.choice(strange, int(chosen.sum()))
+        ids = np.flatnonzero(problems.random.random(rows) < 0.5).astype(np.uint32) if some else None
         left = []
         for kernels in (native, twin):
-            flushed, box = clone(table), outbox(rows if mode == FLOATS else 0, columns)
-            sent = kernels.flush_table(flushed, columns, mode, box)
-            left.append((flushed.data.tobytes(), tuple(sent), contents(box, sent, 0)))
+            flushed = clone(table)
+            box = outbox(0 if mode == MERGED else rows if ids is None else len(ids), columns)
+            box = box._replace(exponent=exponent)
+            with np.errstate(all="ignore"):
+                sent = kernels.flush_table(flushed, columns, ids, threshold, mode, box)
+            left.append((flushed.data.tobytes(), tuple(sent), contents(box, sent, int(mode == HALVES))))
         assert left[0] == left[1]
+
+    def test_what_is_not_significant_and_rows_that_are_not_asked_for_stay(self, kernel: ModuleType) -> None:
+        table, box = Problems(1).table(9, 3), outbox(4, 3)
+        shared, residual, state = sections(table, 3)
+        shared[:], residual[:] = 1.0, [0.5, 0.7, -0.9]
+        before, ids = state.copy(), np.array([0, 2, 5, 8], np.uint32)
+        sent = kernel.flush_table(table, 3, ids, 0.6, FLOATS, box)
+        assert tuple(sent)[:2] == (4, 8)
+        assert box.rows.tolist() == ids.tolist()
+        assert np.array_equal(residual[ids], np.tile(np.array([0.5, 0, 0], np.float32), (4, 1)))
+        assert np.array_equal(residual[1], np.array([0.5, 0.7, -0.9], np.float32))
+        assert np.array_equal(state, before)
+
+    @pytest.mark.parametrize("ids", [[3, 2], [1, 1], [9]])
+    def test_rows_that_do_not_ascend_or_are_not_there_are_refused(
+        self, kernel: ModuleType, ids: list[int]
+    ) -> None:
+        with pytest.raises(ValueError, match="rows must ascend"):
+            kernel.flush_table(
+                Problems(1).table(9, 11), 11, np.array(ids, np.uint32), 0.0, FLOATS, outbox(9, 11)
+            )
 
     def test_an_outbox_is_filled_to_its_last_entry(self, kernel: ModuleType) -> None:
         table, box = Problems(1).table(9, 11), outbox(9, 11)
         residual = sections(table, 11)[1]
         residual[:] = np.arange(1, 100, dtype=np.float32).reshape(9, 11)
-        assert tuple(kernel.flush_table(table, 11, FLOATS, box)) == (9, 99, 99.0, 1)
+        assert tuple(kernel.flush_table(table, 11, None, 0.0, FLOATS, box)) == (9, 99, 99.0, 1)
         assert box.values[:99].tolist() == list(range(1, 100))
         assert box.rows.tolist() == list(range(9))
         assert not residual.any()
 
-    def test_half_precision_is_refused(self, kernel: ModuleType) -> None:
-        with pytest.raises(ValueError, match="not for float32"):
-            kernel.flush_table(Problems(1).table(9, 11), 11, HALVES, outbox(9, 11))
-
     def test_a_smaller_outbox_is_refused(self, native: ModuleType) -> None:
         with pytest.raises(ValueError, match="too small"):
-            native.flush_table(Problems(1).table(9, 11), 11, FLOATS, outbox(8, 11))
+            native.flush_table(Problems(1).table(9, 11), 11, None, 0.0, FLOATS, outbox(8, 11))
