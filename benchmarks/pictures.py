@@ -78,7 +78,7 @@ def experiment(folder: Path, name: str) -> Figure:
     """Return the figure of an experiment, of which these are the runs."""
     plan = read_plan(name)
     assert plan.experiment is not None
-    jobs = plan.experiment.jobs
+    jobs = {job: work for job, work in plan.experiment.jobs.items() if (folder / job / "runs").is_dir()}
     with mpl.rc_context({**RULES, **SAME}):
         figure = Figure(figsize=(3.6 * len(jobs), 7.0), layout="constrained")
         rows = figure.subplots(2, len(jobs), squeeze=False)
@@ -93,9 +93,12 @@ def experiment(folder: Path, name: str) -> Figure:
             for side, axes in zip(sides, rows[:, column], strict=True):
                 draw(axes, plan.experiment, job, courses, side)
                 axes.set_title(work.title if side == "published" else "")
-        for axes in rows[:, 0]:
-            handles, labels = axes.get_legend_handles_labels()
-            axes.legend(handles, labels, fontsize=6.5, loc="upper right", frameon=False)
+        for row in rows:
+            found = [axes.get_legend_handles_labels() for axes in row]
+            lines = {
+                label: line for lines, labels in found for line, label in zip(lines, labels, strict=True)
+            }
+            row[-1].legend(lines.values(), lines.keys(), fontsize=6.5, loc="upper right", frameon=False)
     return figure
 
 
