@@ -8,6 +8,7 @@ bits on every processor.
 import os
 import re
 import sys
+import sysconfig
 import tempfile
 from pathlib import Path
 from shutil import copy
@@ -20,6 +21,8 @@ KERNELS = Path("mlless/kernels")
 FAILURE = KERNELS / "build_failure.txt"  # mlless.kernels tells it
 PROJECT = Path("mlless/function/project")  # mlless.function.build makes a source tree of it
 LINES = 30
+# A free-threaded Python has no stable ABI: its kernels are built for that very version.
+STABLE = not sysconfig.get_config_var("Py_GIL_DISABLED")
 
 
 class BuildKernels(build_ext):
@@ -96,10 +99,10 @@ setup(
                 "-Wextra",
             ],
             libraries=["m"],
-            py_limited_api=True,
+            py_limited_api=STABLE,
             optional=True,
         )
     ],
     cmdclass={"build_ext": BuildKernels, "build_py": BuildCode},
-    options={"bdist_wheel": {"py_limited_api": "cp311"}},  # one wheel serves every later Python
+    options={"bdist_wheel": {"py_limited_api": "cp311"}} if STABLE else {},  # one wheel for every later Python
 )

@@ -14,7 +14,10 @@
  *
  * The limited API makes one wheel serve every CPython from 3.11 on.
  */
+#include <pyconfig.h>
+#ifndef Py_GIL_DISABLED /* a free-threaded Python has no stable ABI, and takes its lock again for this module */
 #define Py_LIMITED_API 0x030B0000
+#endif
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <math.h>
