@@ -104,5 +104,7 @@ setup(
         )
     ],
     cmdclass={"build_ext": BuildKernels, "build_py": BuildCode},
-    options={"bdist_wheel": {"py_limited_api": "cp311"}} if STABLE else {},  # one wheel for every later Python
+    options={"bdist_wheel": {"py_limited_api": "cp311"}}
+    if STABLE
+    else {},  # one wheel for every later Python
 )

@@ -111,14 +111,21 @@ def test_the_image_for_cloud_run_serves_lithops(tmp_path: Path) -> None:
 
 
 _DOCKER = """#!/bin/sh
-# Runs in place what is asked to run in a container; Lithops' temporary folder would be mounted at /tmp.
-echo "$1 $*" >> {log}
+# Runs in place what is asked to run in a container. Where that has /tmp, here is what would be mounted there.
+echo "$*" >> {log}
 case "$1" in
-  run) case "$*" in *--detach*) exit 0;; esac
-       while [ "$1" != mlless ]; do shift; done; shift
-       exec env -i {environment} python3 "$@";;
-  exec) exec env -i {environment} /bin/bash -c "$5";;
+  run)
+    name=$3
+    for word; do case "$word" in *:/tmp) echo "${{word%:/tmp}}" > "{log}.$name";; esac; done
+    case "$*" in *--detach*) exit 0;; esac
+    while [ "$1" != mlless ]; do shift; done
+    shift; command="python3 $*";;
+  exec) name=$2 command=$5;;
+  *) exit 0;;
 esac
+tmp=$(cat "{log}.$name")
+exec env -i {environment} USER="$USER" TMPDIR="$tmp" \\
+  /bin/sh -c "$(echo "$command" | sed "s#/tmp/#$tmp/#g")"
 """
 
 
@@ -135,8 +142,7 @@ def test_a_job_in_containers_of_this_machine(
     config.write_text("lithops:\n  backend: localhost\n  storage: localhost\nlocalhost:\n  runtime: mlless\n")
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
     monkeypatch.setenv("LITHOPS_CONFIG_FILE", str(config))
-    monkeypatch.setenv("TMPDIR", "/tmp")
-    monkeypatch.delenv("PYTHONPATH", raising=False)
+    monkeypatch.setenv("USER", "root")
     spec = job(ratings, workers=2, epochs=1)
     deployment = Deployment(store=redis_server.url, runtime="lithops")
     run = run_job(spec, ratings, tmp_path / "run", deployment=deployment)
