@@ -76,7 +76,7 @@ def test_every_example_runs(page, environment, tmp_path, request):
             continue
         command = ["sh", "-eu"] if language == "sh" else [sys.executable, "-"]
         done = subprocess.run(
-            command, input=text, cwd=folder, env=environment, capture_output=True, text=True, timeout=60
+            command, input=text, cwd=folder, env=environment, capture_output=True, text=True, timeout=300
         )
         assert done.returncode == 0, (page, text, done.stdout, done.stderr)
         assert "Traceback" not in done.stderr
