@@ -92,6 +92,8 @@ class System:
     def plan(self, wishes: Wishes, dataset: Dataset) -> JobSpec:
         """Return the job that is to be run for a user's wishes; UsageError if they do not fit."""
         own = msgspec.structs.replace(wishes, **{**self.moves, **self.wishes})
+        if dataset.manifest.kind != "ratings":  # what a system does with users says nothing of clicks
+            own = msgspec.structs.replace(own, share_users=wishes.share_users)
         spec = job_of(own, dataset.manifest, dataset.address)
         if spec.tariff is None:
             return spec
