@@ -25,6 +25,8 @@ from mlless.simulation.world import World, load_world
 from mlless.turns import Plan, Told, admitted, compare
 from mlless.wishes import Wishes
 
+_DENSEST = 0.4  # of all pairs of users and items, those that are made up: more take very long to draw
+
 
 def check_names(plan: PlanFile, data: Mapping[str, str], only: Sequence[str]) -> None:
     """Raise UsageError if data are named for a job that there is not, or no such contestant takes part."""
@@ -103,7 +105,7 @@ def _made_up(name: str, job: Work, out: str, scale: float, say: Callable[[str], 
         if job.features:
             write_columns(raw, rows=rows)
             return partition(raw, where, format="criteo", features=max(1, features), numeric="minmax")
-        if rows > users * items // 2:
+        if rows > _DENSEST * users * items:
             raise UsageError(
                 f"{name}: at so small a scale there are not enough users and items", found=f"{scale:g}"
             )

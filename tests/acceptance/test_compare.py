@@ -153,7 +153,7 @@ def test_in_a_virtual_world_times_are_virtual_and_the_same_again(mlless, ratings
 @pytest.mark.slow
 def test_an_experiment_of_the_package(mlless, tmp_path) -> None:
     """All jobs at a small scale: ratios beside published ones, a page, and no run twice."""
-    what = ("compare", "--plan", "middleware21-figure6", "--scale", 0.03, "--out", tmp_path / "out")
+    what = ("compare", "--plan", "middleware21-figure6", "--scale", 0.05, "--out", tmp_path / "out")
     small = ("--workers", 2, "--max-time", 40, "--systems", "pywren,pytorch,bsp,isp,ours")
     wrong = mlless(*what, "--data", "ml-10m=there", code=2)
     assert "no such job: ml-10m" in wrong.stderr
