@@ -12,7 +12,7 @@ from mlless.job import Compression, MergeRule
 from mlless.kernels.arrays import Ids
 from mlless.replica import Replica, Summing
 
-_AT_ONCE = 1 << 26  # bytes of updates that are held and taken apart together
+_AT_ONCE = 1 << 24  # bytes of updates that are held and taken apart together
 
 _Batch = tuple[Sequence[str], dict[str, Bytes]]  # keys, and under those of others what was read
 
