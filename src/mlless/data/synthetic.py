@@ -153,10 +153,12 @@ def _distinct_pairs(
         missing = counts - np.bincount(pairs // items, minlength=len(counts))
         if not missing.any():
             break
-    for user in np.flatnonzero(missing):  # the few who want nearly every item
-        own = pairs[pairs // items == user] % items
-        others = np.setdiff1d(np.arange(items), own)
-        pairs = np.union1d(pairs, user * items + random.choice(others, missing[user], replace=False))
+    further = [pairs]
+    for user in np.flatnonzero(missing):  # those who want nearly every item
+        begin, end = np.searchsorted(pairs, (user * items, (user + 1) * items))
+        others = np.setdiff1d(np.arange(items), pairs[begin:end] % items)
+        further.append(user * items + random.choice(others, missing[user], replace=False))
+    pairs = np.sort(np.concatenate(further))
     return pairs // items, pairs % items
 
 
