@@ -10,6 +10,7 @@ from mlless.report.wording import metrics
 from mlless.tracking.callback import Beginning, Ending
 
 LOGGER = logging.getLogger("mlless.job")
+LOGGER.addHandler(logging.NullHandler())  # else Python itself shows errors where nobody has set up logging
 
 
 class Log:
