@@ -32,7 +32,8 @@ def pattern_of(spec: JobSpec) -> tuple[PatternName, str]:
     if spec.slack:
         return "broadcast", "with slack each worker merges for itself"
     everyone, merged = moved(spec)
-    told = f"{_megabytes(merged)} a step with mergers, {_megabytes(everyone)} without"
+    times = [f"{1e3 * size / spec.network.rate:.3g} ms" for size in (merged, everyone)]
+    told = f"its declared store would be busy for {times[0]} a step with scatter, {times[1]} with broadcast"
     return ("scatter", told) if merged < everyone else ("broadcast", told)
 
 
@@ -90,12 +91,9 @@ def local_steps_of(spec: JobSpec) -> tuple[int, str]:
     kind = _kind(spec)
     parts = parts_of(spec.rows, spec.batch_size, spec.workers)
     steps = next(steps for steps in _STEPS[kind] if steps == 1 or steps * _SHARE[kind] <= parts)
-    return steps, f"at most {_WORDED[kind]} of the {parts} that an epoch has"
+    choices = ", ".join(map(str, reversed(_STEPS[kind])))
+    return steps, f"the most of {choices} that is at most {_WORDED[kind]} of a worker's {parts} in an epoch"
 
 
 def _kind(spec: JobSpec) -> str:
     return "mf" if isinstance(spec.model, Factorization) else "lr"
-
-
-def _megabytes(size: float) -> str:
-    return f"{size / 1e6:.3g} MB"

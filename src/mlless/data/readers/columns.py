@@ -117,7 +117,8 @@ def _unknown(
         where=where,
         expected=_KNOWN,
         found=", ".join(names) or "no columns",
-        cure=f"say which it is: {options(dict.fromkeys(missing, guess))}; or describe clicks with --columns",
+        cure=f"say which it is: {options(dict.fromkeys(missing, guess))}; of clicks, mlless partition takes "
+        "labels (--labels no,yes) or a description (--columns)",
     )
 
 

@@ -80,7 +80,7 @@ def perhaps_not_ratings(name: str, why: str, found: str) -> UsageError:
         where=name,
         found=found,
         cure="say --format ratings if they are, or which columns with --user-column 1 --item-column 2 "
-        "--rating-column 3; describe clicks with --columns",
+        "--rating-column 3; of clicks, --labels no,yes or a description with --columns",
     )
 
 
