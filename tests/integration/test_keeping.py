@@ -333,7 +333,7 @@ def test_a_model_that_a_full_disk_does_not_take_is_kept_elsewhere(
     ratings: Dataset, small_disk: Path, workers: int
 ) -> None:
     run = small_disk / "run"
-    more = ["--workers", str(workers), "--factors", "40", "--batch-size", "200"]
+    more = ["--workers", str(workers), "--factors", "40", "--batch-size", "200", "--local-steps", "1"]
     done = subprocess.run(
         train(ratings, run, *more, epochs=30), capture_output=True, text=True, timeout=60, check=False
     )
