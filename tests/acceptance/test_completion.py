@@ -53,7 +53,7 @@ def test_commands_and_options(completed):
 
 
 def test_choices_and_names(completed):
-    assert completed("train", "data", "--pattern", "") == ["broadcast", "allreduce", "scatter"]
+    assert completed("train", "data", "--pattern", "") == ["auto", "broadcast", "allreduce", "scatter"]
     assert completed("train", "data", "--tariff", "aws-lambda-x") == ["aws-lambda-x86"]
     assert completed("tariff", "aws-lambda-x") == ["aws-lambda-x86"]
     assert "aws-lambda" in completed("world", "aws")
