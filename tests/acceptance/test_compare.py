@@ -154,25 +154,25 @@ def test_in_a_virtual_world_times_are_virtual_and_the_same_again(mlless, ratings
 def test_an_experiment_of_the_package(mlless, tmp_path) -> None:
     """All jobs at a small scale: ratios beside published ones, a page, and no run twice."""
     what = ("compare", "--plan", "middleware21-figure6", "--scale", 0.05, "--out", tmp_path / "out")
-    small = ("--workers", 2, "--max-time", 40, "--systems", "pywren,pytorch,bsp,isp,ours")
+    small = ("--workers", 2, "--max-time", 15, "--systems", "bsp,isp")
     wrong = mlless(*what, "--data", "ml-10m=there", code=2)
     assert "no such job: ml-10m" in wrong.stderr
     assert "no such contestant: pytorh" in mlless(*what, "--systems", "pytorh", code=2).stderr
-    done = mlless(*what, *small, timeout=300)
+    done = mlless(*what, *small, timeout=600)
     assert "PyWren's standstill" in done.stdout
     assert "(published 1.03)" in done.stdout
     found = json.loads((tmp_path / "out" / "middleware21-figure6.json").read_text())
     assert set(found["losses"]) == {"lr-criteo", "mf-ml-10m", "mf-ml-20m"}
     for of in found["losses"].values():
-        assert list(of) == ["pywren", "pytorch", "bsp", "isp", "ours"]
+        assert list(of) == ["bsp", "isp"]
         assert of["bsp"][0]["published"] > of["bsp"][-1]["published"]
-    standstill = found["ratios"]["PyWren's standstill: its fall of the loss, of that of BSP"]
-    assert all(one["here"] is not None for one in standstill.values())
+    quicker = found["ratios"]["ISP before BSP: time to the last loss of BSP"]
+    assert all(one["here"] is not None for one in quicker.values())
     page = (tmp_path / "out" / "middleware21-figure6" / "index.html").read_text()
-    for told in ("figure 6", "Logistic regression on clicks", "as published", "by our own settings"):
+    for told in ("figure 6", "Logistic regression on clicks", "as published"):
         assert told in page
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*/runs/*/summary.json")}
-    assert len(before) == 15
+    assert len(before) == 6
     again = mlless(*what, *small)
     assert again.stdout == done.stdout
     other = mlless("compare", "--plan", "middleware21-figure7", *what[3:], *small)
