@@ -128,7 +128,7 @@ def test_workers_leave_by_decisions_and_never_below_the_floor(
 def to_target(dataset: Dataset, workers: int, tuner: str = "off", **limits: float) -> Simulation:
     """Simulate a job of 180 mini-batches an epoch: enough steps to its target for workers to leave."""
     wishes = {"target": "rmse=0.665", "epochs": 60, "tariff": "aws-lambda-x86", "workers": workers}
-    wishes |= {"batch_size": 60, "local_steps": 1}  # a tuner takes no more, so the others do not either
+    wishes |= {"batch_size": 60}
     done = simulate(job(dataset, tuner=tuner, **wishes, **limits), dataset, DURATIONS)
     assert done.outcome.stop_reason == "target"
     return done
@@ -146,11 +146,15 @@ def test_economy_saves_and_yet_comes_to_a_target_that_can_be_paid_for_or_reached
 
 
 def test_no_fixed_number_of_workers_is_better_in_money_and_time(ratings: Dataset) -> None:
-    fixed = [to_target(ratings, workers) for workers in (1, 2, 4, 8)]
+    def mean(workers: int, tuner: str = "off") -> tuple[float, float]:
+        """Dollars and seconds. Where a target is met is told in whole epochs, so one seed says little."""
+        jobs = [to_target(ratings, workers, tuner, seed=seed) for seed in (1, 2, 3)]
+        return sum(map(dollars, jobs)) / 3, sum(one.seconds for one in jobs) / 3
+
+    fixed = [mean(workers) for workers in (1, 2, 4, 8)]
     for tuner in ("published", "economy"):
-        tuned = to_target(ratings, 8, tuner)
-        for other in fixed:
-            assert dollars(tuned) <= 1.05 * dollars(other) or tuned.seconds <= 1.05 * other.seconds
+        cost, seconds = mean(8, tuner)
+        assert all(cost <= other_cost or seconds <= other for other_cost, other in fixed)
 
 
 def test_where_servers_dominate_more_workers_stay(ratings: Dataset, tmp_path: Path) -> None:
