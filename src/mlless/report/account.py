@@ -73,6 +73,8 @@ def _sync(spec: JobSpec) -> str:
 
 def _exchange(spec: JobSpec) -> Iterator[str]:
     """Yield how updates move and what becomes of a lost worker, where that is not as usual."""
+    if spec.workers > 1 and spec.share_users:
+        yield "those of users, too"
     if spec.pattern != "broadcast":
         yield f"updates move by {spec.pattern}"
     if spec.workers > 1 and spec.local_steps > 1:
@@ -110,7 +112,9 @@ def closing(summary: Summary, folder: str) -> Iterator[Line]:
     for note in summary.notes:
         yield "note", note
     if _was_improving(summary):
-        yield "note", "the last epoch was still the best: more --epochs may do better"
+        stop = summary.job.stop
+        more = f"--epochs {2 * stop.epochs} --patience {stop.patience}"
+        yield "note", f"the last epoch was still the best, so that more may do better: train with {more}"
     every, share = summary.job.checkpoint_every, summary.checkpoints.share
     if every is not None and share > SHARE:
         yield (
@@ -119,8 +123,8 @@ def closing(summary: Summary, folder: str) -> Iterator[Line]:
         )
     if summary.job.scaling.policy != "off":
         yield "workers", _left(summary)
-    took = f"{count(summary.steps, 'step')}, {summary.epochs:.1f} epochs, {duration(summary.wall_seconds)}"
-    yield "ended", f"{why_ended(summary)} ({took})"
+    epochs = "" if summary.stop_reason == "epochs" else f"{summary.epochs:.1f} epochs, "
+    yield "ended", f"{why_ended(summary)} ({epochs}{duration(summary.wall_seconds)})"
     which = f" (the best: as it was after step {summary.model_step})" if summary.restored else ""
     yield "model", f"{folder}{which}"
     published = f"published {size(summary.bytes_published)}, read {size(summary.bytes_read)}"
@@ -182,13 +186,15 @@ def why_ended(summary: Summary) -> str:
         case "patience":
             return f"no better in {count(stop.patience or 0, 'evaluation')}"
         case "time" if stop.max_time:
-            return f"no time for another step within {duration(stop.max_time)}"
+            return f"no time for another step and the ending within {duration(stop.max_time)}"
         case "cost" if stop.max_cost and summary.bill and summary.bill.total > stop.max_cost:
             return f"the budget of {money(stop.max_cost)} was exceeded: the ending cost more than foreseen"
         case "cost" if stop.max_cost:
-            return f"no money for another step within {money(stop.max_cost)}"
+            return f"no money for another step and the ending within {money(stop.max_cost)}"
         case "diverged":
             return "the model diverged"
+        case "callback":
+            return "a callback asked for the end"
         case reason:
             return reason
 

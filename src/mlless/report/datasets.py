@@ -8,7 +8,7 @@ import msgspec
 
 from mlless.data.dataset import Dataset
 from mlless.data.features import FeatureMap
-from mlless.data.manifest import File, Ratings
+from mlless.data.manifest import Clicks, File, Manifest, Ratings
 from mlless.report.wording import count
 
 Fact = int | float | str | list[str] | None
@@ -44,18 +44,16 @@ def description(dataset: Dataset) -> Iterator[tuple[str, str]]:
     yield "data", dataset.location
     if isinstance(shape, Ratings):
         who = f"{count(shape.users, 'user')} and {count(shape.items, 'item')}"
-        scale = f"{shape.low:g} to {shape.high:g}, mean {shape.mean:.2f}"
-        yield "rows", f"{count(manifest.rows, 'rating')} of {who}, {scale}"
+        yield "rows", f"{count(manifest.rows, 'rating')} of {who}, {shape.low:g} to {shape.high:g}"
     else:
-        what = f"{count(manifest.rows, 'row')} with {count(shape.features, 'feature')}"
-        yield "rows", f"{what}, {shape.positives:.1%} of them of label 1"
+        yield "rows", f"{count(manifest.rows, 'row')} with {count(shape.features, 'feature')}"
         if columns := shape.columns:
             numeric = f"{count(len(columns.layout.numeric), 'numeric column')} ({columns.scaling})"
             hashed = f"{len(columns.layout.categorical):,} hashed into {count(columns.hashed, 'feature')}"
             yield "columns", f"{numeric}, {hashed}"
     largest = max(file.rows for file in manifest.train)
     groups = f"{count(len(manifest.train), 'group')} of up to {count(largest)}"
-    yield "train", f"{count(_rows(manifest.train), 'row')} in {groups}"
+    yield "train", f"{count(_rows(manifest.train), 'row')} in {groups}{_level(manifest)}"
     if manifest.validation:
         yield "held out", count(_rows(manifest.validation), "row")
     if manifest.made.skipped:
@@ -69,6 +67,14 @@ def description(dataset: Dataset) -> Iterator[tuple[str, str]]:
 def _columns(dataset: Dataset) -> FeatureMap | None:
     shape = dataset.manifest.shape
     return None if isinstance(shape, Ratings) else shape.columns
+
+
+def _level(manifest: Manifest) -> str:
+    """Return what the rows to train on are on average; nothing where that is known of other rows alone."""
+    shape = manifest.shape
+    if isinstance(shape, Clicks):
+        return f", {shape.positives:.1%} of them of label 1"
+    return f", mean {shape.mean:.2f}" if manifest.made.like is None else ""
 
 
 def _rows(files: tuple[File, ...]) -> int:

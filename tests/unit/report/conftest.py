@@ -127,7 +127,7 @@ def manifest():
         values = {
             "format": 1,
             "shape": shape or Ratings(users=10, items=5, mean=3.5, deviation=1.0, low=1.0, high=5.0),
-            "made": Made("1", "r.csv", 9, "ratings", 0, 50, 0.1, None, 0),
+            "made": Made("1", "r.csv", 9, "ratings", 0, 0.1, None, 0),
             "rows": 110,
             "train": (File("train/0", 50, 1, 0), File("train/1", 50, 1, 0)),
             "validation": (File("validation/0", 10, 1, 0),),

@@ -50,12 +50,14 @@ def test_what_is_unusual_about_the_exchange_is_told(job) -> None:
     assert told["workers"].endswith("merged 3 steps late, the others go on without one that is lost")
     told = dict(opening(job(workers=4, pattern="scatter", on_loss="fail"), Deployment()))
     assert told["workers"].endswith("updates move by scatter, a lost one ends the job")
+    told = dict(opening(job(workers=4, share_users=True), Deployment()))
+    assert told["workers"].endswith("are published, those of users, too")
 
 
 def test_closing(summary):
     told = dict(closing(summary(), "runs/r"))
     assert told["result"] == "rmse 0.8000 on 64 held-out ratings"
-    assert told["ended"] == "4 epochs done (20 steps, 4.0 epochs, 12.0 s)"
+    assert told["ended"] == "4 epochs done (12.0 s)"
     assert told["model"] == "runs/r"
     assert told["traffic"] == "published 34.1 MB, read 2.0 kB, mini-batches 10 bytes"
     assert told["time"].startswith("fetch 10%, compute 40%, filter 10%, publish 10%, wait 20%, merge 10%")
@@ -66,6 +68,11 @@ def test_closing_says_what_the_largest_worker_had(summary):
     peaks = [64 << 20, None, (2000 << 20) + 1]
     workers = [WorkerSummary(n, 0, 1, 0.1, 0.1, peak) for n, peak in enumerate(peaks)]
     assert dict(closing(summary(workers=workers), "r"))["memory"] == "at most 2,001 MB a worker"
+
+
+def test_closing_tells_the_epochs_of_who_did_not_do_all(summary):
+    told = dict(closing(summary(stop_reason="callback", epochs=2.34), "runs/r"))
+    assert told["ended"] == "a callback asked for the end (2.3 epochs, 12.0 s)"
 
 
 def test_closing_says_which_model_was_kept(summary):
@@ -85,7 +92,7 @@ def test_closing_says_which_model_was_kept(summary):
 )
 def test_closing_tells_that_the_last_epoch_was_the_best(summary, job, changes, stop, told):
     lines = closing(summary(job=job(stop=stop), **changes), "runs/r")
-    assert told == any("more --epochs may do better" in text for _, text in lines)
+    assert told == any("more may do better: train with --epochs 40 --patience 3" in text for _, text in lines)
 
 
 def test_closing_repeats_what_is_to_doubt_beside_the_result(summary):
@@ -106,8 +113,8 @@ def test_closing_without_held_out_rows(summary):
         ("epochs", Stop(epochs=1), "1 epoch done"),
         ("target", Stop(epochs=1, target=Target(metric="rmse", value=0.85)), "target reached: rmse 0.85"),
         ("patience", Stop(epochs=1, patience=3), "no better in 3 evaluations"),
-        ("time", Stop(epochs=1, max_time=5), "no time for another step within 5.0 s"),
-        ("cost", Stop(epochs=1, max_cost=0.25), "no money for another step within $0.250"),
+        ("time", Stop(epochs=1, max_time=5), "no time for another step and the ending within 5.0 s"),
+        ("cost", Stop(epochs=1, max_cost=0.25), "no money for another step and the ending within $0.250"),
         ("diverged", Stop(epochs=1), "the model diverged"),
         ("interrupted", Stop(epochs=1), "interrupted"),
     ],
