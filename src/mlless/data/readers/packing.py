@@ -48,6 +48,11 @@ PACKINGS = (
 )
 _EMPTY_ZIP = b"PK\x05\x06"
 _ENCRYPTED = 0x1
+_WORKBOOKS = {
+    "xl/workbook.xml",
+    "xl/workbook.bin",
+    "content.xml",
+}  # what spreadsheets have in their zip files
 
 
 def packing_of(start: bytes) -> Packing | None:
@@ -95,6 +100,8 @@ def zip_member(file: BinaryIO, name: str) -> Iterator[bytes]:
     with _told(PACKINGS[-1], name), zipfile.ZipFile(file) as archive:
         members = [member for member in archive.infolist() if not member.is_dir()]
         names = [member.filename for member in members]
+        if _WORKBOOKS & {*names}:
+            raise spreadsheet(name)
         if len(members) != 1:
             raise InputError(
                 "not one file in this zip file",
@@ -111,6 +118,13 @@ def zip_member(file: BinaryIO, name: str) -> Iterator[bytes]:
         with archive.open(members[0]) as member:
             while text := member.read(_OUTPUT):
                 yield text
+
+
+def spreadsheet(name: str) -> InputError:
+    """Return the error of a spreadsheet where a table was wanted."""
+    return InputError(
+        "a spreadsheet, which is not read", where=name, expected="text or Parquet", cure="save it as CSV"
+    )
 
 
 @contextmanager

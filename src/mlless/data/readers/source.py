@@ -8,6 +8,7 @@ from typing import Literal, TypeGuard
 
 from mlless.data.readers.finding import Sources, parts_of
 from mlless.data.readers.guess import Format, guess
+from mlless.data.readers.packing import spreadsheet
 from mlless.data.readers.parts import Part
 from mlless.data.readers.text import PARQUET, TextStream
 from mlless.errors import InputError, UsageError
@@ -16,6 +17,7 @@ FORMATS: tuple[Format, ...] = ("ratings", "libsvm", "criteo", "columns")
 Layout = Literal["text", "parquet"]
 
 _START = 1 << 16
+_OLD_EXCEL = b"\xd0\xcf\x11\xe0"  # .xls; newer spreadsheets are zip files
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -114,6 +116,8 @@ def _check_text(part: Part, start: bytes) -> None:
         raise InputError(
             "packed Parquet", where=part.name, expected="Parquet as it is", cure="unpack it first"
         )
+    if start.startswith(_OLD_EXCEL):
+        raise spreadsheet(part.name)
     # Further on a NUL is one malformed line among good ones.
     if start.startswith(_UTF_16) or b"\0" in start.partition(b"\n")[0]:
         raise InputError(

@@ -114,6 +114,14 @@ def test_a_zip_file_holds_exactly_one(put: Put, names: tuple[str, ...], found: s
         open_source(put("u.zip", zipped(*names)))
 
 
+@pytest.mark.parametrize("name", ["xl/workbook.xml", "xl/workbook.bin", "content.xml"])
+def test_a_spreadsheet_is_to_be_saved_as_csv(put: Put, name: str) -> None:
+    with pytest.raises(
+        InputError, match=r"u\.xlsx: a spreadsheet, .*expected text or Parquet\. Save it as CSV"
+    ):
+        open_source(put("u.xlsx", zipped("[Content_Types].xml", name)))
+
+
 def test_a_zip_file_that_is_encrypted_is_refused(put: Put) -> None:
     data = bytearray(zipped("u.data"))
     for header, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
