@@ -55,6 +55,7 @@ imports: .venv/dev
 
 docs: .venv/dev  ## the site in site/, without any warning
 	$(RUN)/sphinx-build -b html -W --keep-going -q docs site
+	@echo "the site: $(CURDIR)/site/index.html"
 
 links: .venv/dev  ## links of the site to elsewhere; needs the network
 	$(RUN)/sphinx-build -b linkcheck -q docs site/links
