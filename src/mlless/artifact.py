@@ -1,9 +1,9 @@
 """The model file: tables, original ids, and what is needed to score with them. No pickle.
 
-A safetensors file ``model.safetensors``: the tables by name (float32), for ratings ``user_ids`` and
-``item_ids`` (the original id of each row: int64, or text as ``mlless.data.ids.pack`` has it), and a JSON
-description as metadata. Nothing in it depends on when or where it was written, so the same seed gives the
-same file.
+A safetensors file ``model.safetensors``: the tables by name (float32), and a JSON description as metadata.
+For ratings there are also ``user_ids`` and ``item_ids``, the original id of each row: int64, or text as
+``mlless.data.ids.pack`` has it. Nothing in it depends on when or where it was written, so the same seed gives
+the same file.
 """
 
 from __future__ import annotations

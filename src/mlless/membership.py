@@ -39,9 +39,9 @@ def order_of(seed: int, epoch: int, parts: int) -> tuple[int, ...]:
 def bounds_of(groups: Ints, sizes: Ints, part: int, parts: int) -> tuple[Ints, Ints]:
     """Return where a part begins and ends in the groups of these numbers, which have ``sizes`` rows.
 
-    The parts of a group differ by a row at most. Which of them have the row more is another question in
-    each group, so that several groups together give parts of about one size, too: multiples of the golden
-    section spread evenly over the parts (Knuth, The Art of Computer Programming, section 6.4).
+    The parts of a group differ by a row at most. Which of them have the row more differs from group to group,
+    so that several groups together give parts of about one size, too. Multiples of the golden section spread
+    evenly over the parts (Knuth, The Art of Computer Programming, section 6.4).
     """
     shifts = (groups * _GOLDEN % (1 << 32) * parts) >> 32
     return (part * sizes + shifts) // parts, ((part + 1) * sizes + shifts) // parts

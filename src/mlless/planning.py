@@ -76,10 +76,10 @@ class Ratio(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 class Experiment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Jobs, and in which world they are played; ``settings`` are those of all contestants.
 
-    At a ``scale`` rows, users, items, features and mini-batches are so many times those of the plan, and so
-    is the speed of the world's cores and networks: time and money then stay what they are. ``marks`` are
-    where losses are told, on the ``axis``: seconds or dollars. ``labels`` and ``sides`` are those of
-    contestants, and ``hours`` what an hour of them has cost as published.
+    At a ``scale`` rows, users, items, features and mini-batches are so many times those of the plan. So is
+    the speed of the world's cores and networks: time and money then stay what they are. ``marks`` are where
+    losses are told, on the ``axis``: seconds or dollars. ``labels`` and ``sides`` are those of contestants,
+    and ``hours`` what an hour of them has cost as published.
     """
 
     title: str

@@ -68,8 +68,8 @@ class Table:
     def grown(self, further: Floats, last: int) -> Table:
         """Return the table with ``further`` rows that count as touched in the step ``last``.
 
-        Its memory is this table's where there is room, else half as much again: many rows that come a
-        few at a time then cost no more than if they came at once.
+        Its memory is this table's where there is room, else half as much again. So many rows that come a few
+        at a time cost no more than if they came at once.
         """
         before, rows = self.shape.rows, self.shape.rows + len(further)
         shape = TableShape(self.shape.name, rows, self.shape.columns)

@@ -25,11 +25,11 @@ class Contribution(msgspec.Struct, frozen=True):
 class Observation(msgspec.Struct, frozen=True, kw_only=True):
     """One closed step.
 
-    ``time`` is when it was closed, in seconds; ``loss`` the mean over its samples, None if all flushed;
-    ``heldout`` the metrics of the model before it, where it was evaluated, and ``evaluating`` the seconds by
-    which that made the step longer. ``merging`` are a worker's mean
-    seconds of merging the updates of its peers. ``exchanged`` are the bytes of updates that were published
-    and read, ``cost`` is the bill so far, in dollars.
+    ``time`` is when it was closed, in seconds. ``loss`` is the mean over its samples, None if all flushed.
+    ``heldout`` holds the metrics of the model before it, where it was evaluated, and ``evaluating`` the
+    seconds by which that made the step longer. ``merging`` are a worker's mean seconds of merging the updates
+    of its peers. ``exchanged`` are the bytes of updates that were published and read, ``cost`` is the bill so
+    far, in dollars.
     """
 
     step: int

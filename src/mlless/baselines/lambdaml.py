@@ -126,10 +126,10 @@ class Consensus(Averaging):
     """One worker's part in consensus ADMM (Boyd et al., 2011, sections 7.1 and 8.2), in scaled form.
 
     A worker's x is to minimise its mean loss plus rho / 2 times the squared distance to z - u. It takes
-    mini-batches with the job's optimizer; after each comes the proximal step of that distance, in O(model).
-    z minimises L2 plus rho / 2 times the squared distances to all x + u: it is their mean, shrunk. So all
-    publish their shrunk x + u less z, and what the rule ``mean`` makes of these is the next z. The intercept
-    is not shrunk. Workers own about as many rows, and their mean losses count alike.
+    mini-batches with the job's optimizer. After each comes the proximal step of that distance, in O(model).
+    The common z minimises L2 plus rho / 2 times the squared distances to all x + u: it is their mean, shrunk.
+    So all publish their shrunk x + u less z, and what the rule ``mean`` makes of these is the next z. The
+    intercept is not shrunk. Workers own about as many rows, and their mean losses count alike.
     """
 
     def __init__(self, spec: JobSpec, holding: Rows, replica: Replica, clock: Clock, laps: Laps) -> None:

@@ -1,8 +1,9 @@
 """What a parameter server does with requests: bytes in, bytes out, no socket, no clock.
 
-It holds the model and the state of its optimizer. A mini-batch's rows are pulled, and its gradient is pushed,
-which moves the model at once: a step of its own, with the job's optimizer, whoever else has moved what since
-the pull. Rows are named by 32 bits each; nothing in a request makes it allocate more than the model takes.
+It holds the model and the state of its optimizer. A mini-batch's rows are pulled, and its gradient is pushed.
+That moves the model at once: it is a step of its own, with the job's optimizer, whoever else has moved what
+since the pull. Rows are named by 32 bits each; nothing in a request makes it allocate more than the model
+takes.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """PyWren: functions without memory, over an object store alone.
 
 After Jonas et al., *Occupy the Cloud: Distributed Computing for the 99 %* (SoCC 2017), as Lithops, once
-PyWren-IBM, runs it, and as the MLLess paper (Middleware 2021) compares with it: a step is a map of fresh
+PyWren-IBM, runs it, and as the MLLess paper (Middleware 2021) compares with it. A step is a map of fresh
 calls over mini-batches and a reduce call over whole models. Models, mini-batches, results and errors are
 objects; there is no server. A call that dies is made again, for it has changed nothing.
 

@@ -1,8 +1,8 @@
 """What has been used so far, and the bill for it.
 
-The meter is told who started and ended when. It bills a function from start to end as its provider
-does, every launch by itself: one that failed as much as its successor, and the supervisor only where
-it is a function. Servers are billed for the seconds of the job, requests and traffic by their number.
+The meter is told who started and ended when. It bills a function from start to end as its provider does,
+every launch by itself. One that failed is billed as its successor is, and the supervisor only where it is a
+function. Servers are billed for the seconds of the job, requests and traffic by their number.
 """
 
 from __future__ import annotations

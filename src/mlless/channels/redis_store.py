@@ -1,10 +1,9 @@
 """Key-value store on one or several Redis or Valkey servers.
 
-A key of a job is ``JOB:KEY``, on the server that its checksum picks. A stored value ends in a tail that
-says what it is: a small one holds the bytes themselves, before a tail of one byte, so that what is read
-needs no copy and stays aligned. A large one holds nothing but the tail, which names the parts that its
-bytes are in. Parts are never written twice: who replaces a large value writes others, and only then
-the value that names them.
+A key of a job is ``JOB:KEY``, on the server that its checksum picks. A stored value ends in a tail that says
+what it is. A small one holds the bytes themselves, before a tail of one byte. So what is read needs no copy
+and stays aligned. A large one holds nothing but the tail, which names the parts that its bytes are in. Parts
+are never written twice: who replaces a large value writes others, and only then the value that names them.
 """
 
 from __future__ import annotations

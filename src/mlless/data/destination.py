@@ -1,8 +1,8 @@
 """Where a new data set is written: a folder, or a prefix in an object store. Whole, or not at all.
 
-A folder is written beside its place and renamed. An object store cannot rename, so the files go to
-their place at once, under names that carry their checksums and hence collide with no other content;
-the manifest, which is put last and in one piece, makes a data set of them.
+A folder is written beside its place and renamed. An object store cannot rename, so the files go to their
+place at once. Their names carry checksums and hence collide with no other content. The manifest, which is put
+last and in one piece, makes a data set of them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The groups that one worker owns: each of their files is read once, and mini-batches come from memory.
 
-A mini-batch is made of one part of every group. Which rows that are stays the same in every epoch, as long
-as the worker owns the same groups and an epoch has as many parts; so it is made once and kept, too.
+A mini-batch is made of one part of every group. Which rows that are stays the same in every epoch, as long as
+the worker owns the same groups and an epoch has as many parts. So it is made once and kept, too.
 
 What is kept has a limit, ``ROOM``. Groups that are larger stay in the store: then as many parts as fit are
 cut out of them at a time, in one pass over their files.

@@ -1,7 +1,7 @@
 """Made-up clicks in Criteo's layout: 13 whole numbers and 26 categories, some missing, and a known model.
 
-Nothing here holds more than a block of rows: the weight of a category is not stored but follows from
-the hash of its column and number, so that columns of ten million values cost no memory.
+Nothing here holds more than a block of rows. The weight of a category is not stored but follows from the hash
+of its column and number. So columns of ten million values cost no memory.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ def write_columns(
 ) -> float:
     """Write clicks in Criteo's layout and return the log loss of the model behind them.
 
-    The log-odds of a click are a sum of the logarithms of the numbers, of an amount for each missing
-    one, and of a weight for each category; about a quarter of the labels are 1. ``progress`` is called
-    with the share that is written.
+    The log-odds of a click are a sum of the logarithms of the numbers, of an amount for each missing one, and
+    of a weight for each category. About a quarter of the labels are 1. ``progress`` is called with the share
+    that is written.
     """
     if rows < 1:
         raise UsageError("no such table of clicks", expected="at least 1 row", found=f"{rows} rows")

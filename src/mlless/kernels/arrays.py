@@ -148,9 +148,9 @@ class Sent(NamedTuple):
 class TableUpdate(NamedTuple):
     """The published entries of one table.
 
-    ``rows`` ascend; ``masks`` has ceil(columns / 8) bytes a row, bit ``c % 8`` of byte ``c // 8``
-    standing for column c; ``values`` follow row by row: float32, or float16 bits (uint16) that
-    count in units of 2 to the power of minus ``exponent``.
+    ``rows`` ascend. ``masks`` has ceil(columns / 8) bytes a row, bit ``c % 8`` of byte ``c // 8`` standing
+    for column c. ``values`` follow row by row: float32, or float16 bits (uint16) that count in units of 2 to
+    the power of minus ``exponent``.
     """
 
     rows: Ids

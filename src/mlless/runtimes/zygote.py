@@ -1,11 +1,10 @@
 """The process that worker processes are forked from: NumPy and the worker are loaded once.
 
-Reads a list of Start a line from its standard input, forks, says that it is Ready, and writes an Ended
-a line to its standard output; or an End, and kills those functions. Functions end at their limits, too.
+Reads lines from its standard input. On a list of Start it forks, says that it is Ready, and later writes an
+Ended a line to its standard output. On an End it kills those functions. Functions end at their limits, too.
 When its input closes, because the driver has closed it or has died, it kills what still runs, removes FOLDER,
-if one is named, and exits.
-Workers start from here, never from the user's main module: a notebook, a REPL and a script without a main
-guard all work.
+if one is named, and exits. Workers start from here, never from the user's main module: a notebook, a REPL and
+a script without a main guard all work.
 """
 
 from __future__ import annotations

@@ -91,11 +91,11 @@ class Conditions(Protocol):
 class Durations:
     """Conditions in which nobody is in anybody's way: what things take, in seconds.
 
-    ``work`` is per unit of an activity of ``Clock.work`` (``assemble``, ``compute`` and ``evaluate``: a row;
-    ``fetch``, ``encode``, ``cut``, ``sum``, ``merge`` and ``keep``: a byte; ``step``: a member), or gives it
-    for so many units.
-    ``message`` is a message's way, ``request`` a request to the store, ``byte`` each byte that one moves,
-    ``fit`` what the tuner takes to come to a decision, ``start`` a function until it runs.
+    ``work`` is per unit of an activity of ``Clock.work``, or gives it for so many units. The unit of
+    ``assemble``, ``compute`` and ``evaluate`` is a row, that of ``step`` a member. For ``fetch``, ``encode``,
+    ``cut``, ``sum``, ``merge`` and ``keep`` it is a byte. ``message`` is a message's way, ``request`` a
+    request to the store, and ``byte`` each byte that one moves. ``fit`` is what the tuner takes to come to a
+    decision, and ``start`` a function until it runs.
     """
 
     work: Mapping[str, float | Callable[[int], float]] = field(default_factory=dict)

@@ -1,9 +1,9 @@
 """PURE: what is shared by all that use it at the moment: the network card of a host, its cores.
 
 A *flow* moves so many bytes, or does so many seconds of work. It goes through one or several *links*, each of
-which carries so much a second in all. Every flow gets its fair share (max-min fairness): all rates grow alike
-until a link is full, or a flow as quick as it can be; its rate then stays, and the others grow on.
-Rates are found anew whenever a flow begins or ends, so time goes from one such event to the next.
+which carries so much a second in all. Every flow gets its fair share (max-min fairness). All rates grow alike
+until a link is full, or a flow as quick as it can be. Its rate then stays, and the others grow on. Rates are
+found anew whenever a flow begins or ends, so time goes from one such event to the next.
 """
 
 from __future__ import annotations

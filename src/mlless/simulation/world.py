@@ -179,9 +179,9 @@ class Supervisor(_Entry, frozen=True, kw_only=True):
 class Model(_Value, frozen=True, kw_only=True):
     """What the work on a model takes: on a row of so large a ``size``, and on a byte of updates.
 
-    The size of a row is the number of factors, or of a click's bytes in a file. Rows of another size take
-    as much more or less. ``cut`` is to encode an update in pieces, ``sum`` to add pieces for others.
-    ``gradient`` is what a worker does with a mini-batch that has no more of the model than its rows need;
+    The size of a row is the number of factors, or of a click's bytes in a file. Rows of another size take as
+    much more or less. ``cut`` is to encode an update in pieces, ``sum`` to add pieces for others.
+    ``gradient`` is what a worker does with a mini-batch that has no more of the model than its rows need.
     ``pull`` and ``push`` are what a parameter server does for a byte of a request and its answer.
     """
 
@@ -204,8 +204,8 @@ class Model(_Value, frozen=True, kw_only=True):
 class Rates(_Entry, frozen=True, kw_only=True):
     """What work takes of a core: ``fetch`` and ``keep`` a byte, a ``step`` all the rest of it.
 
-    For functions that have nothing but an object store, ``model`` is to take a byte of a model apart or put
-    it together, and ``mean`` a byte of those of which the mean is taken.
+    Two are of functions that have nothing but an object store. ``model`` is to take a byte of a model apart
+    or put it together, and ``mean`` a byte of those of which the mean is taken.
     """
 
     fetch: Rate

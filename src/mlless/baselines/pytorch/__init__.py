@@ -3,7 +3,7 @@
 ``pytorch`` is what the MLLess paper (Middleware 2021) compares with: DistributedDataParallel averages dense
 gradients, and PyTorch's optimizer takes the learning rate of MLLess. Part of the difference is then one of
 steps, for MLLess sums what its workers change. So two others take the very steps of MLLess with BSP, to
-rounding: each worker's own optimizer moves the rows of its mini-batch, and what it moved is added by MLLess'
+rounding. Each worker's own optimizer moves the rows of its mini-batch, and what it moved is added by MLLess'
 merge rule. ``pytorch-matched`` moves whole tables for that, by all-reduce. ``pytorch-sparse`` moves the rows
 that were touched, by all-gather; which rows those are is told once, in the first epoch. Nothing that its
 users could do by hand is left out on purpose.
