@@ -262,7 +262,7 @@ class History:
         names = self.objects.names()
         if "no checkpoint to go on from" in str(error):
             return CHECKPOINT not in names and (MODEL in names or SUMMARY not in names)
-        return spec.stop.max_time is not None and "has used up what --max-time allows" in str(error)
+        return spec.stop.max_time is not None and "has used up what `max_time` allows" in str(error)
 
     @property
     def written(self) -> list[StepRecord]:

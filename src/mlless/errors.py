@@ -20,6 +20,9 @@ Beside each class stands its exit code::
 
 Every error says what happened, where, what was expected and found, and what to do about it.
 Errors of other libraries are turned into these at the port where they arise.
+
+Options are written as one types them, ``--max-cost``. The command line shows an error ``as_typed``. ``str``
+names options as Python does, ``max_cost``.
 """
 
 from __future__ import annotations
@@ -34,6 +37,24 @@ _SECRET = re.compile(
     r"(?<=://)((?:(?!://)[^:\n])*):(?:(?!://)[^\n])*@|((?:password|secret|token|key|signature|sig)=)[^&,\s]*",
     re.IGNORECASE,
 )
+
+# A command is one of a shell, whoever reads it: it ends with its line, or what stands in brackets with it.
+_TYPED = re.compile(r"\b(?:mlless|docker|pip) [^;)\n]*|(?:(?<=[\s(])|^)--(?P<option>[a-z][a-z0-9-]*)")
+_OTHERWISE = {"include-seen": "exclude_seen=False"}  # options that Python has under another name
+
+
+def in_python(text: str) -> str:
+    """Return ``text`` with the options in it named as Python does, but for those of whole commands.
+
+    >>> in_python("raise --max-cost, or start it again: mlless train DATASET --out ANOTHER")
+    'raise `max_cost`, or start it again: mlless train DATASET --out ANOTHER'
+    """
+
+    def named(found: re.Match[str]) -> str:
+        option = found["option"]
+        return f"`{_OTHERWISE.get(option, option.replace('-', '_'))}`" if option else found[0]
+
+    return _TYPED.sub(named, text)
 
 
 def hidden(text: str) -> str:
@@ -56,7 +77,8 @@ def warn(text: str, kind: type[Warning] = UserWarning) -> None:
 class MLLessError(Exception):
     """An error that a user can act on; all errors of this package are of this class.
 
-    Its text says what happened and where, what was expected and found, and what to do about it.
+    Its text says what happened and where, what was expected and found, and what to do about it. It names
+    options as Python does.
 
     Attributes
     ----------
@@ -91,6 +113,14 @@ class MLLessError(Exception):
         if cure:
             text += f". {cure[0].upper()}{cure[1:]}"
         super().__init__(text)
+
+    def __str__(self) -> str:
+        return in_python(self.as_typed)
+
+    @property
+    def as_typed(self) -> str:
+        """The text with options as one types them to a shell."""
+        return str(self.args[0])
 
 
 class UsageError(MLLessError):
@@ -159,9 +189,9 @@ class NotFinite(JobError):
     """A parameter or its change became NaN or infinite."""
 
 
-def not_installed(what: str, *packages: str) -> UsageError:
-    """Return the error of a part that needs packages which are not here: it names them as pip does."""
+def not_installed(what: str, *packages: str, extra: str | None = None) -> UsageError:
+    """Return the error of a part that needs packages which are not here; an ``extra`` brings all of them."""
+    wanted = f"'mlless[{extra}]'" if extra else " ".join(packages)
     return UsageError(
-        f"{what} needs {' and '.join(packages)}",
-        cure=f"install what is missing: pip install {' '.join(packages)}",
+        f"{what} needs {' and '.join(packages)}", cure=f"install what is missing: pip install {wanted}"
     )

@@ -185,7 +185,7 @@ class Failure(_Message, frozen=True, tag="failure"):
 def failure_of(worker: int, generation: int, step: int, error: Exception) -> Failure:
     """Return what a worker says of an error it cannot deal with."""
     if isinstance(error, MLLessError):
-        return Failure(worker, generation, step, str(error), error.exit_code, "")
+        return Failure(worker, generation, step, error.as_typed, error.exit_code, "")
     told = repr(error)
     if isinstance(error, MemoryError):
         told = f"{shortage(memory_limit(), peak_memory())}; it needs more (--memory, ulimit -v): {told}"

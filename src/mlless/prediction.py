@@ -338,7 +338,7 @@ class Predictor:
             where=None if self.run is None else str(self.run),
             expected="the data set that it was trained on, in its place",
             found=found,
-            cure="name a data set with --exclude, or pass --include-seen (exclude_seen=False in Python)",
+            cure="name a data set with --exclude, or pass --include-seen",
         )
 
     def _trained_at(self) -> str:

@@ -122,7 +122,7 @@ def _look(probe: Probe, link: Link, import_seconds: float) -> None:
     try:
         dataset = dataset_speed(probe.dataset) if probe.dataset else None
     except MLLessError as error:
-        dataset_error = str(error)
+        dataset_error = error.as_typed
     sight = Sight(
         protocol=PROTOCOL,
         version=mlless.__version__,

@@ -149,7 +149,7 @@ def admitted(
             why = "it needs prices: name a --tariff"
         elif (error := _unfit(system, one.wishes, dataset)) is not None:
             unfit.append(error)
-            why = str(error)
+            why = error.as_typed
         else:
             taking.append(one)
             own = [name for name in system.keeps if getattr(one.wishes, name) != getattr(Wishes(), name)]
@@ -287,7 +287,7 @@ def main() -> None:
     try:
         _run(msgspec.json.decode(told, type=Turn))
     except MLLessError as error:
-        os.write(answer, msgspec.json.encode(Failed(str(error))))
+        os.write(answer, msgspec.json.encode(Failed(error.as_typed)))
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
 

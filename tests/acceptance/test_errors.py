@@ -59,6 +59,11 @@ def test_bad_requests(mlless, ratings, clicks, tmp_path, arguments, code, says):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_warning_is_one_line(mlless, ratings, tmp_path):
+    what = "train", ratings.dataset, "--workers", 1, "--slack", 2, "--epochs", 1, "--out", tmp_path / "run"
+    assert mlless(*what).stderr == "warning: one worker waits for nobody: slack has no effect\n"
+
+
 def test_a_data_set_that_is_partly_deleted_is_no_data_set(mlless, ratings, tmp_path):
     shutil.copytree(ratings.dataset, tmp_path / "data")
     shutil.rmtree(tmp_path / "data" / "train")

@@ -154,7 +154,7 @@ class TestLithops(RuntimeContract):
 
 def test_without_lithops_the_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UsageError, match="pip install lithops"):
+    with pytest.raises(UsageError, match=r"pip install 'mlless\[lithops\]'"):
         LithopsRuntime("mlless.launch:main", None, None, {})
 
 

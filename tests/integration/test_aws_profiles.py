@@ -186,5 +186,5 @@ def test_without_the_client_the_package_is_named(
 ) -> None:
     profile("credential_process = /bin/false\n")
     monkeypatch.setitem(sys.modules, "botocore.exceptions", None)
-    with pytest.raises(UsageError, match="pip install botocore"):
+    with pytest.raises(UsageError, match=r"pip install 'mlless\[aws\]'"):
         RemoteObjects(Prefix("s3", "b", "x"))

@@ -79,7 +79,7 @@ def test_whichever_budget_runs_out_first_ends_the_job(ratings: Dataset) -> None:
 def test_a_start_that_uses_up_a_budget_is_an_error_and_not_a_training(ratings: Dataset, limits: dict) -> None:
     spec = job(ratings, workers=WORKERS, epochs=ENDLESS, **limits)
     steps: list[object] = []
-    with pytest.raises(JobError, match=r"was used up before the first step was over: .* --max-"):
+    with pytest.raises(JobError, match=r"was used up before the first step was over: .* `max_"):
         simulate(spec, ratings, Durations(request=100.0), listen=steps.append)
     assert not steps
 

@@ -208,7 +208,7 @@ def test_a_server_ends_with_who_has_started_it(ratings: Dataset, tmp_path: Path)
 
 def test_functions_elsewhere_are_refused(ratings: Dataset, tmp_path: Path) -> None:
     deployment = Deployment(runtime="lithops", store="redis://localhost:1")
-    with pytest.raises(UsageError, match=r"listens on this machine alone.*--runtime processes"):
+    with pytest.raises(UsageError, match=r"listens on this machine alone.*`runtime` processes"):
         CIRRUS.run(
             "cirrus", planned(ratings), ratings, place_of(tmp_path), deployment=deployment, listen=print
         )

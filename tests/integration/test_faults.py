@@ -180,7 +180,7 @@ def test_divergence_keeps_the_last_good_model(ratings: Dataset, run_folder: Path
 
 
 def test_more_workers_than_groups_are_refused(ratings: Dataset) -> None:
-    with pytest.raises(UsageError, match="more workers than groups of rows: expected --workers up to 300"):
+    with pytest.raises(UsageError, match="more workers than groups of rows: expected `workers` up to 300"):
         job(ratings, workers=301)
     with pytest.raises(UsageError, match="number of workers"):
         job(ratings, workers=0)

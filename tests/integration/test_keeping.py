@@ -56,7 +56,7 @@ def assert_saved(run: Path, dataset: Dataset, stop_reason: str) -> Summary:
     assert stop_reason == "running" or rmse == pytest.approx(summary.heldout["rmse"], rel=1e-5)
     with pytest.raises(UsageError, match="under way, or has failed"):
         read_runs([run])
-    with pytest.raises(UsageError, match="--overwrite"):
+    with pytest.raises(UsageError, match="`overwrite`"):
         run_job(job(dataset, epochs=1), dataset, run)
     return summary
 

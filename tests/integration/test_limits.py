@@ -110,7 +110,7 @@ def test_a_job_whose_workers_are_out_of_memory_says_so(ratings: Dataset, tmp_pat
     with pytest.raises(WorkerLost) as lost:
         train(ratings, tmp_path / "small", int(bare[1]) + 1, epochs=100_000)
     told = (
-        r"worker [01] died in step \d+: out of memory: it may have (\d+) MB and had (\d+) MB; raise --memory"
+        r"worker [01] died in step \d+: out of memory: it may have (\d+) MB and had (\d+) MB; raise `memory`"
     )
     found = re.fullmatch(told, str(lost.value))
     assert found
@@ -166,7 +166,7 @@ def test_a_worker_that_gets_no_more_memory_says_so(
         run_job(spec, clicks, tmp_path / "run")
     told = (
         rf"worker [01] failed in step 0: out of memory: it may have {megabytes(limits[0])} and had \d+ MB; "
-        r"it needs more \(--memory, ulimit -v\): .*MemoryError"
+        r"it needs more \(`memory`, ulimit -v\): .*MemoryError"
     )
     assert re.match(told, str(failed.value))
     assert "Its traceback" in str(failed.value)

@@ -76,7 +76,7 @@ def test_without_a_tariff_nothing_is_metered(ratings: Dataset) -> None:
 
 def test_what_needs_a_tariff_says_so(ratings: Dataset) -> None:
     for wishes in ({"max_cost": 1.0}, {"tuner": "economy"}):
-        with pytest.raises(UsageError, match=r"needs a tariff to count by\. Name one with --tariff"):
+        with pytest.raises(UsageError, match=r"needs a tariff to count by\. Name one with `tariff`"):
             job(ratings, **wishes)
     with pytest.raises(UsageError, match="without a tuner no worker leaves"):
         job(ratings, min_workers=2)

@@ -289,7 +289,7 @@ def test_another_data_set(ratings: Dataset, clicks: Dataset, run_folder: Path, t
     other = tmp_path / "other"
     crash(spec_of(gone), gone, other)
     copy.rename(tmp_path / "away")
-    with pytest.raises(DatasetError, match=r"moved: .*; if the data set was moved, say where .*: --dataset"):
+    with pytest.raises(DatasetError, match=r"moved: .*; if the data set was moved, say where .*: `dataset`"):
         mlless.resume(other)
     (tmp_path / "away").rename(copy)
     assert mlless.resume(run_folder, dataset=copy, verbose=False).summary.job.dataset == str(copy)
@@ -334,7 +334,7 @@ def test_a_checkpoint_of_another_release(
 def test_a_run_that_can_be_resumed_is_not_replaced_unasked(ratings: Dataset, run_folder: Path) -> None:
     crash(spec_of(ratings), ratings, run_folder)
     (run_folder / MODEL).unlink(missing_ok=True)
-    with pytest.raises(UsageError, match=r"can be resumed.*mlless resume .* --overwrite"):
+    with pytest.raises(UsageError, match=r"can be resumed.*mlless resume .* `overwrite`"):
         run_job(spec_of(ratings), ratings, run_folder)
     run = run_job(spec_of(ratings, epochs=1), ratings, run_folder, overwrite=True)
     assert run.summary.resumed == ()

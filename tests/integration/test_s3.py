@@ -109,7 +109,7 @@ def test_a_run_is_replaced_only_if_asked_to_and_only_by_a_model(
     out = f"s3://{bucket}/runs/one"
     run_job(job(ratings, workers=2, epochs=1), ratings, out)
     before = s3.objects(bucket)
-    with pytest.raises(UsageError, match="--overwrite"):
+    with pytest.raises(UsageError, match="`overwrite`"):
         run_job(job(ratings, workers=2, epochs=1), ratings, out)
     gone = msgspec.structs.replace(job(ratings, workers=2), dataset=f"s3://{bucket}/gone")
     with pytest.raises(WorkerFailed, match="not a data set"):
@@ -197,7 +197,7 @@ def test_a_model_that_cannot_be_uploaded_is_kept_here(
 def test_a_data_set_is_replaced_when_asked_to(raw: Path, bucket: str, s3: S3Server) -> None:
     dest = f"s3://{bucket}/data"
     first = partition(raw, dest)
-    with pytest.raises(UsageError, match=r"already a data set.*--overwrite"):
+    with pytest.raises(UsageError, match=r"already a data set.*`overwrite`"):
         partition(raw, dest)
     second = partition(raw, dest, seed=1, overwrite=True)
     assert first.manifest.train != second.manifest.train
@@ -229,7 +229,7 @@ def test_what_is_no_data_set_is_not_replaced(raw: Path, bucket: str, s3: S3Serve
     for dest, found in ((f"s3://{bucket}/home", "thesis.tex"), (f"s3://{bucket}", "data, home")):
         with pytest.raises(UsageError, match=f"not a data set.*{found}"):
             partition(raw, dest, overwrite=True)
-    with pytest.raises(UsageError, match="--like would be replaced"):
+    with pytest.raises(UsageError, match="`like` would be replaced"):
         partition(raw, f"s3://{bucket}/data", like=f"s3://{bucket}/data/", overwrite=True)
     with pytest.raises(InputError, match=r"home/thesis\.tex: an empty file"):
         partition(f"s3://{bucket}/home/thesis.tex", f"s3://{bucket}/new")

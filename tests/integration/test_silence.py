@@ -79,7 +79,7 @@ def test_a_worker_that_stays_silent_is_named(started: Start) -> None:
     _, errors = driver.output()
     assert driver.process.returncode == 1
     assert "no report on step" in errors
-    assert "--worker-timeout" in errors
+    assert "`worker_timeout`" in errors
 
 
 @pytest.mark.parametrize("policy", ["replace", "shrink"])

@@ -167,7 +167,7 @@ def test_mlless_itself_is_not_replaced(tmp_path: Path, monkeypatch: pytest.Monke
 def test_what_is_there_is_kept_unless_it_may_be_replaced(tmp_path: Path) -> None:
     (tmp_path / "Dockerfile").write_text("mine")
     (tmp_path / "notes").write_text("mine")
-    with pytest.raises(UsageError, match=r"exist already: found Dockerfile.*--overwrite"):
+    with pytest.raises(UsageError, match=r"exist already: found Dockerfile.*`overwrite`"):
         build(tmp_path, "3.12")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["Dockerfile", "notes"]
     build(tmp_path, "3.12", overwrite=True)
@@ -184,6 +184,6 @@ def test_a_python_that_lambda_has_not_is_refused(tmp_path: Path) -> None:
 
 def test_a_package_of_linux_is_not_made_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module.sys, "platform", "darwin")
-    with pytest.raises(UsageError, match="Leave out --package"):
+    with pytest.raises(UsageError, match="Leave out `package`"):
         build(tmp_path / "deploy", "3.12", package=True)
     assert not (tmp_path / "deploy").exists()

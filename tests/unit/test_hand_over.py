@@ -106,7 +106,7 @@ def test_steps_that_are_longer_than_the_limit_end_the_job(workers):
 
 
 def test_a_limit_in_which_nothing_can_be_trained_ends_the_job_at_once():
-    with pytest.raises(JobError, match=r"functions end too soon to train anything: .* Raise --time-limit"):
+    with pytest.raises(JobError, match=r"functions end too soon to train anything: .* Raise `time_limit`"):
         run(job("mf", 2), 2.5)
 
 

@@ -171,7 +171,7 @@ INVALID: dict[str, Callable[[], object]] = {
     "maximum time: expected seconds above 0, found 0": lambda: Stop(epochs=1, max_time=0),
     "number of workers: expected at least 1, found 0": lambda: job(workers=0),
     "seed: expected a whole number from 0, found -1": lambda: job(seed=-1),
-    "more workers than groups of rows: expected --workers up to 3 for this data set": lambda: job(groups=3),
+    "more workers than groups of rows: expected `workers` up to 3 for this data set": lambda: job(groups=3),
 }
 
 

@@ -16,6 +16,7 @@ import pandas
 import pytest
 
 import mlless
+from mlless import tracking
 from mlless.data.synthetic import write_ratings
 from mlless.errors import UsageError
 from mlless.function.build import PYTHONS
@@ -87,6 +88,14 @@ def test_the_version_is_written_once():
     latest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert latest
     assert latest[1] == mlless.__version__
+
+
+def test_every_extra_that_an_error_names_is_there() -> None:
+    sources = [path.read_text() for path in Path(mlless.__file__).parent.rglob("*.py")]
+    named = {found for text in sources for found in re.findall(r'\bextra="(\w+)"', text)}
+    trackers = {tool: getattr(tracking, tool).extra for tool in ("MLflow", "TensorBoard", "WandB")}
+    assert {"report", "rabbitmq", "sklearn"} <= named
+    assert named | {*trackers.values()} <= {*PROJECT["project"]["optional-dependencies"]}
 
 
 def test_every_python_is_named_wherever_one_is():

@@ -284,7 +284,7 @@ def test_what_was_seen_comes_from_the_data_set_that_a_run_was_trained_on(dataset
     other = mlless.partition(tmp_path / "part.csv", tmp_path / "part", validation=0.0)
     assert model.recommend([7], 2, exclude_seen=model.seen_in(other))[0].tolist() == [[10, -1]]
     mlless.partition(tmp_path / "part.csv", dataset.location, validation=0.0, overwrite=True)
-    with pytest.raises(UsageError, match=r"another data set.*--exclude"):
+    with pytest.raises(UsageError, match=r"another data set.*`exclude`"):
         mlless.load(run).recommend([7])
     (tmp_path / "run" / "summary.json").write_text("{}")
     with pytest.raises(UsageError, match=r"not the summary of a run"):

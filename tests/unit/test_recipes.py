@@ -133,7 +133,7 @@ def test_users_are_owned_unless_they_are_to_be_shared(ratings: Dataset, clicks: 
     assert not made(ratings, workers=2, optimizer="nesterov").owns_users  # as it was published
     assert not made(ratings, workers=1).owns_users
     assert not made(clicks, workers=2).owns_users
-    with pytest.raises(UsageError, match="--share-users is for ratings"):
+    with pytest.raises(UsageError, match="`share_users` is for ratings"):
         made(clicks, share_users=True)
 
 

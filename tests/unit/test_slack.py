@@ -172,9 +172,9 @@ def test_who_is_lost_while_others_are_ahead_is_replaced(kind: str, on_loss: str)
 
 def test_slack_is_refused_with_a_pattern_that_has_mergers() -> None:
     for pattern in ("scatter", "allreduce"):
-        with pytest.raises(UsageError, match=f"--slack 3 --pattern {pattern}"):
+        with pytest.raises(UsageError, match=f"`slack` 3 `pattern` {pattern}"):
             job("mf", pattern=pattern)
-    with pytest.raises(UsageError, match="--slack 3 --pattern scatter"):  # as a job is resumed
+    with pytest.raises(UsageError, match="`slack` 3 `pattern` scatter"):  # as a job is resumed
         changed(job("mf"), {"pattern": "scatter"})
     for slack in (-1, 33):
         with pytest.raises(UsageError, match="slack"):

@@ -58,7 +58,7 @@ def test_what_does_not_fit_is_told_before_any_turn(systems, ratings: Dataset) ->
     taking, notes = contestants(wishes, ratings, ["any", "halved"])
     assert names(taking) == ["halved"]
     assert notes[0].startswith("left out any: --slack works with --pattern broadcast only")
-    with pytest.raises(UsageError, match="--slack works with --pattern broadcast only"):
+    with pytest.raises(UsageError, match="`slack` works with `pattern` broadcast only"):
         contestants(wishes, ratings, ["any"])
 
 

@@ -34,7 +34,7 @@ def _policy(spec: JobSpec, meter: Meter | None) -> Policy:
     try:
         from mlless.autotuner.published import Published
     except ModuleNotFoundError as error:
-        raise not_installed("the published tuner", "scipy") from error
+        raise not_installed("the published tuner", "scipy", extra="tuner") from error
     # The published losses of factorisations are roots of mean squares; ours are the mean squares.
     policy, how = Published(root=isinstance(spec.model, Factorization)), spec.scaling
     interval = how.tuner_interval or policy.interval

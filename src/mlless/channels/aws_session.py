@@ -30,7 +30,7 @@ def session_credentials(profile: str | None, where: str) -> Callable[[], S3Crede
         from botocore.exceptions import BotoCoreError, ClientError
     except ModuleNotFoundError as error:
         what = "an AWS profile that signs in, assumes a role or runs a program"
-        raise not_installed(what, "botocore") from error
+        raise not_installed(what, "botocore", extra="aws") from error
 
     def give() -> S3Credential:
         try:

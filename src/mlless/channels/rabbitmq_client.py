@@ -22,7 +22,7 @@ try:
     from pika import exceptions
     from pika.adapters.utils.connection_workflow import AMQPConnectorException
 except ModuleNotFoundError as error:
-    raise not_installed("a RabbitMQ bus", "pika") from error
+    raise not_installed("a RabbitMQ bus", "pika", extra="rabbitmq") from error
 
 _T = TypeVar("_T")
 _Channel = Any  # pika has no types

@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -35,7 +36,7 @@ from mlless.cli import (
 )
 from mlless.cli.codes import BROKEN_PIPE, INTERRUPTED
 from mlless.errors import MLLessError
-from mlless.report.output import lasting_output
+from mlless.report.output import lasting_output, plain_warnings
 
 _EXAMPLES = """[bold]A model of ratings in three commands:[/bold]
 
@@ -48,11 +49,15 @@ _EXAMPLES = """[bold]A model of ratings in three commands:[/bold]
 
 @contextmanager
 def _told() -> Iterator[None]:
-    """Tell an error that a user can act on in a line, without a traceback, and leave with its code."""
+    """Tell an error that a user can act on in a line, without a traceback, and leave with its code.
+
+    Warnings are told in a line, too.
+    """
     try:
-        yield
+        with plain_warnings(partial(typer.echo, err=True)):
+            yield
     except MLLessError as error:
-        typer.echo("\n".join([f"error: {error}", *getattr(error, "__notes__", [])]), err=True)
+        typer.echo("\n".join([f"error: {error.as_typed}", *getattr(error, "__notes__", [])]), err=True)
         raise typer.Exit(error.exit_code) from None
     except KeyboardInterrupt as error:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # one more would end the interpreter's end

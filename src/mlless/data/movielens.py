@@ -110,7 +110,7 @@ def fetch(
     ratings, readme = (folder / Path(member).name for member in (wanted.ratings, wanted.readme))
     if ratings.exists() and not overwrite:
         raise UsageError(
-            "these ratings are already there", where=str(ratings), cure="use them, or --overwrite"
+            "these ratings are already there", where=str(ratings), cure="use them, or add --overwrite"
         )
     tell(TERMS)
     url = f"{os.environ.get(ADDRESS_VARIABLE, ADDRESS).rstrip('/')}/{name}.zip"

@@ -34,14 +34,18 @@ def check_replaceable(dest: Path, overwrite: bool) -> None:
         raise UsageError("there is already a file of this name", where=where, cure="choose another name")
     _check_names({entry.name for entry in dest.iterdir()}, "folder", where)
     if not overwrite:
-        raise UsageError("there is already such a folder", where=where, cure="choose another, or --overwrite")
+        raise UsageError(
+            "there is already such a folder", where=where, cure="choose another, or add --overwrite"
+        )
 
 
 def check_prefix_replaceable(names: set[str], where: str, overwrite: bool) -> None:
     """Raise UsageError unless a data set may be put where an object store has ``names``."""
     _check_names(names, "prefix", where)
     if names and not overwrite:
-        raise UsageError("there is already a data set", where=where, cure="choose another, or --overwrite")
+        raise UsageError(
+            "there is already a data set", where=where, cure="choose another, or add --overwrite"
+        )
 
 
 def _check_names(names: set[str], what: str, where: str) -> None:

@@ -96,7 +96,7 @@ def synthesize(
     if seed < 0:
         raise UsageError("no such seed", expected="0 or more", found=str(seed))
     if path.is_dir() or (path.exists() and not overwrite):
-        cure = "choose another name" + ("" if path.is_dir() else ", or --overwrite")
+        cure = "choose another name" + ("" if path.is_dir() else ", or add --overwrite")
         raise UsageError("there is already such a file", where=str(path), cure=cure)
     part = path.with_name(f".part-{secrets.token_hex(4)}-{path.name}")  # the ending decides on packing
     try:

@@ -116,7 +116,9 @@ def _call_successor(order: Order) -> None:
         write_underway(place, msgspec.structs.replace(job, detached=detached))
         begin(following, patience(deployment, Deadlines()), log_of(place))
     except MLLessError as error:
-        print(f"the next supervisor could not be called: {error}. Go on with mlless resume {order.out}")
+        print(
+            f"the next supervisor could not be called: {error.as_typed}. Go on with mlless resume {order.out}"
+        )
 
 
 @contextmanager

@@ -51,10 +51,10 @@ def main(told: str, log: str) -> None:
             try:
                 _Guardian(run, order, int(told)).run()
             except MLLessError as error:
-                print(f"error: {error}", flush=True)
-                _tell(int(told), Answer(error.exit_code, str(error)))
+                print(f"error: {error.as_typed}", flush=True)
+                _tell(int(told), Answer(error.exit_code, error.as_typed))
     except MLLessError as error:  # nothing has begun, and the log may be that of another job
-        _tell(int(told), Answer(error.exit_code, str(error)))
+        _tell(int(told), Answer(error.exit_code, error.as_typed))
     finally:
         if not isinstance(run, Directory):
             with suppress(MLLessError):  # then it stays on this machine

@@ -24,7 +24,7 @@ from mlless.records import RUNNING, StepRecord
 from mlless.report.account import closing, opening
 from mlless.report.course import course_of, lines
 from mlless.report.left import Left, resuming
-from mlless.report.output import lasting_output
+from mlless.report.output import lasting_output, plain_warnings
 from mlless.report.underway import Detached
 from mlless.run import Run
 
@@ -53,7 +53,7 @@ def main(told: str) -> None:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     ear = _Ear(int(told))
-    with lasting_output():
+    with lasting_output(), plain_warnings(print):
         supervise(
             order, Detached(os.getppid(), order.log, order.losses, order.holder, order.number), ear.tell
         )
@@ -64,7 +64,7 @@ def supervise(order: Order, detached: Detached, tell: Tell, within: float | None
     try:
         return _run(order, detached, tell, within).summary.stop_reason == RUNNING
     except MLLessError as error:
-        text = "\n".join([str(error), *getattr(error, "__notes__", [])])
+        text = "\n".join([error.as_typed, *getattr(error, "__notes__", [])])
         print(f"error: {text}")
         tell(Answer(error.exit_code, text))
     except KeyboardInterrupt:
@@ -124,7 +124,7 @@ def _left(order: Order, stack: ExitStack) -> Left | None:
     except UsageError as error:
         if order.job is None:
             raise
-        print(f"the job starts anew: {error}")
+        print(f"the job starts anew: {error.as_typed}")
         return None
 
 

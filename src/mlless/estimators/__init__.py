@@ -10,7 +10,8 @@ from mlless.errors import DataWarning, not_installed
 try:
     import sklearn  # noqa: F401 (only to say what is missing)
 except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(str(not_installed("an estimator", "scikit-learn")), name="sklearn") from error
+    missing = not_installed("an estimator", "scikit-learn", extra="sklearn")
+    raise ModuleNotFoundError(str(missing), name="sklearn") from error
 
 from mlless.estimators.factorization import MatrixFactorization
 from mlless.estimators.logistic import LogisticRegression

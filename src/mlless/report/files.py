@@ -285,8 +285,8 @@ class RunFiles:
         if isinstance(error, UsageError) and self._totals.last is None and not kept:
             self._refused = True  # the request was wrong: there is no run to tell of
             return
-        text, code = hidden(str(error)) or type(error).__name__, getattr(error, "exit_code", 1)
-        summary = self._so_far(FAILED, self._keeper.step, text, code)
+        told, code = (error.as_typed, error.exit_code) if isinstance(error, MLLessError) else (str(error), 1)
+        summary = self._so_far(FAILED, self._keeper.step, hidden(told) or type(error).__name__, code)
         if summary.model_step or not self._replaces:
             self._history.store(whole=True)
             with contextlib.suppress(MLLessError):  # there is an error to tell already

@@ -34,7 +34,7 @@ def clear_left(job: Underway, deployment: Deployment) -> Iterator[str]:
         yield from clear(_with_credentials(job.addresses, deployment), job.job.workers)
     except ChannelError as error:
         if not job.deployment.is_plain:
-            error.add_note("passwords are not recorded: give --store and --bus as mlless train got them")
+            error.add_note("passwords are not recorded: give store and bus as mlless train got them")
         raise
 
 

@@ -1,10 +1,14 @@
-"""Output that no one can read any more, or that finds no room: it must not end a training."""
+"""Output of a process: warnings in one line, and streams that no one can read any more, or that find no room.
+
+The latter must not end a training.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO, Any, cast
 
@@ -56,3 +60,16 @@ def lasting_output() -> Iterator[None]:
             lasting[name].flush()
             if lasting[name].failed:  # Python would complain of what is left in its buffer when it exits
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+@contextmanager
+def plain_warnings(tell: Callable[[str], object]) -> Iterator[None]:
+    """Hand Python's warnings to ``tell`` as lines for a person, without the place in the code."""
+
+    def show(message: Warning | str, *place: object, **more: object) -> None:
+        """Tell a warning in a line."""
+        tell(f"warning: {message}")
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield

@@ -1,10 +1,10 @@
 """Runtime: functions of any cloud that Lithops knows, or of this machine, by Lithops' own configuration.
 
-Lithops runs in a process of its own (``lithops_host.py``): its threads, log lines and exit hooks stay
-there, and if this process dies, it ends the functions of this machine and removes its data.
+Lithops runs in a process of its own (``lithops_host.py``), where its threads, log lines and exit hooks stay.
+If this process dies, that one ends the functions of this machine and removes its data.
 
 What is pickled, and by whom: Lithops pickles its launch message. Of ours this holds the name of
-``mlless.runtimes.remote.run``, the dotted name of the entry, and the JSON payload; no source, no module and
+``mlless.runtimes.remote.run``, the dotted name of the entry, and the JSON payload. No source, no module and
 no data goes along (``include_modules=None``), so mlless has to be installed where the functions run. Its
 launch message also carries Lithops' own configuration. What comes back is a line of JSON.
 """
@@ -44,7 +44,7 @@ class LithopsRuntime(HostedRuntime):
         self, entry: str, memory: int | None, time_limit: int | None, environment: Mapping[str, str]
     ) -> None:
         if importlib.util.find_spec("lithops") is None:
-            raise not_installed("the runtime lithops", "lithops")
+            raise not_installed("the runtime lithops", "lithops", extra="lithops")
         named = os.environ.get("LITHOPS_CONFIG_FILE")
         if named and not os.path.isfile(named):
             # Lithops would take it for no configuration at all, and start processes of this machine.

@@ -35,7 +35,7 @@ class MLflow(Tracker):
         Seconds between two steps that are passed on; evaluations always are.
     """
 
-    tool, packages = "MLflow", ("mlflow-skinny",)
+    tool, packages, extra = "MLflow", ("mlflow-skinny",), "mlflow"
 
     def __init__(
         self, uri: str | None = None, *, experiment: str | None = None, every: float = APART

@@ -23,7 +23,7 @@ class TensorBoard(Tracker):
         Seconds between two steps that are passed on; evaluations always are.
     """
 
-    tool, packages = "TensorBoard", ("tensorboard",)
+    tool, packages, extra = "TensorBoard", ("tensorboard",), "tensorboard"
 
     def __init__(self, folder: str | PathLike[str], *, every: float = APART) -> None:
         super().__init__(every=every)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import queue
+import re
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -24,6 +25,7 @@ from mlless.tracking.callback import Beginning, Ending
 
 APART = 0.1  # seconds between two steps that are passed on
 _OPENING, _CLOSING = 60.0, 60.0  # seconds that a training waits for a tool
+_OF_PYDANTIC = re.compile(r"^  (?:Value error, )?(.+) \[type=\w+, input_value=", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class Tracker(ABC):
 
     tool: str
     packages: tuple[str, ...]
+    extra: str | None = None  # of ours, that brings them
 
     def __init__(self, *, every: float = APART) -> None:
         self.every = every
@@ -112,7 +115,8 @@ class _Work:
         if not self._opened.wait(_OPENING):
             raise ChannelError(f"{tool} does not answer within {_OPENING:g} s", cure="check its address")
         if isinstance(self._error, ModuleNotFoundError):
-            raise not_installed(f"a training that is passed on to {tool}", *self._tracker.packages)
+            what, tracker = f"a training that is passed on to {tool}", self._tracker
+            raise not_installed(what, *tracker.packages, extra=tracker.extra)
         if self._error is not None:
             raise _told(f"{tool} cannot be opened", self._error) from self._error
 
@@ -133,8 +137,10 @@ class _Work:
         if self._thread.is_alive():
             warn(f"{tool} has not taken all within {_CLOSING:g} s, and misses the rest", RuntimeWarning)
         elif self._error is not None:
-            text = hidden(f"{type(self._error).__name__}: {self._error}")
-            warn(f"{tool} has failed, and misses a part of the training: {text}", RuntimeWarning)
+            warn(
+                f"{tool} has failed, and misses a part of the training: {_worded(self._error)}",
+                RuntimeWarning,
+            )
 
     def _run(self) -> None:
         try:
@@ -165,7 +171,13 @@ class _Work:
 def _told(what: str, error: Exception) -> MLLessError:
     if isinstance(error, MLLessError):
         return error
-    return ChannelError(what, found=hidden(f"{type(error).__name__}: {error}"), cure="check its address")
+    return ChannelError(what, found=_worded(error), cure="check its address")
+
+
+def _worded(error: Exception) -> str:
+    """Return what a client says of an error, fit to be shown, without what pydantic adds to it."""
+    told = "; ".join(_OF_PYDANTIC.findall(str(error))) or str(error)
+    return hidden(f"{type(error).__name__}: {told}")
 
 
 def values_of(record: StepRecord, totals: Totals) -> Iterator[tuple[str, float]]:

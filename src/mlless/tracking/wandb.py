@@ -27,7 +27,7 @@ class WandB(Tracker):
         Seconds between two steps that are passed on; evaluations always are.
     """
 
-    tool, packages = "Weights & Biases", ("wandb",)
+    tool, packages, extra = "Weights & Biases", ("wandb",), "wandb"
 
     def __init__(self, project: str | None = None, *, every: float = APART) -> None:
         super().__init__(every=every)

@@ -167,7 +167,7 @@ def test_a_budget_below_the_minimum_charge_is_refused() -> None:
     meter = Meter(IBM, opened=0.0)
     least = 8 * 0.1 * 2 * 0.000017
     meter.check_budget(least, 8)
-    with pytest.raises(UsageError, match=r"at least \$0\.0000272 for 8 functions .* --max-cost"):
+    with pytest.raises(UsageError, match=r"at least \$0\.0000272 for 8 functions .* `max_cost`"):
         meter.check_budget(0.99 * least, 8)
     meter = Meter(load_tariff("aws-lambda-x86"), opened=0.0)
     assert meter.minimum(1) == pytest.approx(0.001 * 2 * 0.0000166667 + 0.2e-6)

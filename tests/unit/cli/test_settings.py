@@ -215,6 +215,6 @@ def test_auto_is_a_number_of_workers_everywhere(tmp_path):
     assert merge(file, {}, {"workers": "auto"}).wishes() == Wishes()
     assert merge(_file(tmp_path, {"workers": "auto"}), {}, {"workers": "5"}).wishes().workers == 5
     with pytest.raises(
-        UsageError, match="--workers: not a value of this setting: expected a whole number or auto, found few"
+        UsageError, match="`workers`: not a value of this setting: expected a whole number or auto, found few"
     ):
         merge(None, {}, {"workers": "few"})

@@ -135,7 +135,7 @@ def test_a_test_set_has_the_features_of_the_training_set(
     for row, label, features in clicks_in(test, test.manifest.train):
         assert by_row[row] == (label, dict(features))
     for options in ({"features": 9}, {"numeric": "minmax"}, {"columns": columns}, {"hash_seed": 1}):
-        with pytest.raises(UsageError, match="come from the data set of --like"):
+        with pytest.raises(UsageError, match="come from the data set of `like`"):
             partition(few, tmp_path / "x", like=tmp_path / "d", format="columns", **options)  # type: ignore[arg-type]
 
 
@@ -223,7 +223,7 @@ def test_labels_of_unknown_meaning_are_asked_for_before_anything_is_told(
     write: Write, tmp_path: Path
 ) -> None:
     path = write("c.csv", "age,clicked\n" + "31,no\n32,yes\n" * 9)
-    with pytest.raises(InputError, match=r"labels, in column clicked, .*found no and yes.*--labels no,yes"):
+    with pytest.raises(InputError, match=r"labels, in column clicked, .*found no and yes.*`labels` no,yes"):
         partition(path, tmp_path / "a", tell=lambda text: pytest.fail(text))
 
 
@@ -237,7 +237,7 @@ def test_a_column_without_a_name_is_named_in_words(write: Write, tmp_path: Path)
 
 def test_weak_guesses_are_asked_about(write: Write, tmp_path: Path) -> None:
     path = write("sessions.dat", "".join(f"{n}::1396{n:06}::{n % 50}::0\n" for n in range(60)))
-    with pytest.raises(UsageError, match=r"perhaps not ratings: .*no time.*--format ratings"):
+    with pytest.raises(UsageError, match=r"perhaps not ratings: .*no time.*`format` ratings"):
         partition(path, tmp_path / "x")
     assert partition(path, tmp_path / "x", format="ratings").manifest.kind == "ratings"
     options = {"user_column": 1, "item_column": 3, "rating_column": 4}

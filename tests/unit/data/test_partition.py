@@ -310,8 +310,8 @@ def test_a_given_number_of_features_tells_where_counting_starts(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("1 1:1\n0 5:1\n1 0:1\n", "line 2: features 0 and 5 both occur.*index 0 in .*line 3.*--features 6"),
-        ("1 1:1\n1 0:1 5:1\n", "line 2: features 0 and 5 both occur.*--features 6"),
+        ("1 1:1\n0 5:1\n1 0:1\n", "line 2: features 0 and 5 both occur.*index 0 in .*line 3.*`features` 6"),
+        ("1 1:1\n1 0:1 5:1\n", "line 2: features 0 and 5 both occur.*`features` 6"),
         ("1 1:1\n0 6:1\n", "line 2: malformed line: expected a feature index from 0 to 5, found '6'"),
     ],
 )
@@ -324,7 +324,7 @@ def test_a_wrong_number_of_features_is_an_error(
 
 def test_features_numbered_wildly_are_refused_before_there_is_a_table(write: Write, tmp_path: Path) -> None:
     path = write("c.svm", "1 1:1 2147483646:1\n0 2:1\n")
-    with pytest.raises(InputError, match=r"up to 2,147,483,646, .*--features 2147483647"):
+    with pytest.raises(InputError, match=r"up to 2,147,483,646, .*`features` 2147483647"):
         partition(path, tmp_path / "d")
     assert partition(path, tmp_path / "d", features=2147483647).manifest.rows == 2
 
@@ -352,7 +352,7 @@ CSV = ratings_csv([(1, 2, 3.0)] * 5)
         ({"validation": float("nan")}, "no such share"),
         ({"validation": 0.95}, "no rows are left for training"),
         ({"seed": -1}, "no such seed"),
-        ({"features": 5}, "--features is for clicks"),
+        ({"features": 5}, "`features` is for clicks"),
         ({"format": "csv"}, "unknown format"),
         ({"format": "libsvm", "features": 0}, "no such number of features"),
         ({"format": "libsvm", "features": 2**31 + 1}, "no such number of features"),
@@ -396,7 +396,7 @@ def test_a_source_without_good_rows_is_an_error_and_leaves_nothing(
 
 
 def test_only_malformed_lines_are_no_rows(write: Write, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="--skip-malformed would leave out 2 of 2 rows"):
+    with pytest.raises(InputError, match="`skip_malformed` would leave out 2 of 2 rows"):
         partition(write("c.svm", "1 x\n0 y\n"), tmp_path / "d", format="libsvm", skip_malformed=True)
 
 
@@ -406,7 +406,7 @@ def test_overwrite_replaces_and_a_failure_does_not(
     dest = tmp_path / "d"
     partition(write("r.csv", CSV), dest)
     before = everything(dest)
-    with pytest.raises(UsageError, match="--overwrite"):
+    with pytest.raises(UsageError, match="`overwrite`"):
         partition(write("r.csv", CSV), dest)
 
     def interrupt(share: float, what: str) -> None:
@@ -431,7 +431,7 @@ def test_what_is_read_is_not_replaced(write: Write, tmp_path: Path, everything: 
     before = everything(tmp_path)
     with pytest.raises(UsageError, match="the source would be replaced"):
         partition(inside, dest, overwrite=True)
-    with pytest.raises(UsageError, match="the data set of --like would be replaced"):
+    with pytest.raises(UsageError, match="the data set of `like` would be replaced"):
         partition(tmp_path / "r.csv", dest, like=dest, overwrite=True)
     with pytest.raises(UsageError, match="already a file"):
         partition(tmp_path / "r.csv", tmp_path / "r.csv", overwrite=True)

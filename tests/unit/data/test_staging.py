@@ -72,7 +72,7 @@ def test_what_may_be_replaced(tmp_path: Path) -> None:
 def test_nothing_is_replaced_unasked(tmp_path: Path, name: str) -> None:
     (tmp_path / "empty").mkdir()
     data_set(tmp_path / "data")
-    with pytest.raises(UsageError, match="--overwrite"):
+    with pytest.raises(UsageError, match="`overwrite`"):
         check_replaceable(tmp_path / name, False)
 
 

@@ -105,7 +105,7 @@ def test_what_cannot_be_made_is_refused(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=says):
             synthesize(kind, tmp_path / "x", rows=rows, seed=seed)  # type: ignore[arg-type]
     (tmp_path / "x").write_text("mine")
-    with pytest.raises(UsageError, match="--overwrite"):
+    with pytest.raises(UsageError, match="`overwrite`"):
         synthesize("criteo", tmp_path / "x", rows=5)
     with pytest.raises(UsageError, match="already"):
         synthesize("criteo", tmp_path, rows=5, overwrite=True)

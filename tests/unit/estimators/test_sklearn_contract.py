@@ -115,4 +115,4 @@ def test_the_package_itself_does_not_need_scikit_learn():
 def test_what_is_missing_without_scikit_learn_is_said():
     code = "import sys; sys.modules['sklearn'] = None\nimport mlless\nmlless.LogisticRegression"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert "pip install scikit-learn" in done.stderr
+    assert "pip install 'mlless[sklearn]'" in done.stderr

@@ -41,7 +41,7 @@ def test_what_has_ended_a_process(limits: Limits, code: int, peak: int, cause: s
 def test_a_limit_that_a_fork_is_above_from_the_start_is_refused() -> None:
     refusal = Limits(memory=1).refusal()
     assert isinstance(refusal, UsageError)
-    words = r"with nothing read yet: expected more than (\d+) MB .* found 1 MB. Raise --memory"
+    words = r"with nothing read yet: expected more than (\d+) MB .* found 1 MB. Raise `memory`"
     bare = re.search(words, str(refusal))
     assert bare
     assert Limits(memory=int(bare[1]) + 1).refusal() is None

@@ -58,7 +58,7 @@ def test_an_account_is_asked_what_it_has_left() -> None:
 )
 def test_as_many_may_start_as_there_is_room_for(left: int | None, running: int, room: int) -> None:
     host(running)._check_room(executor(left), room)
-    with pytest.raises(UsageError, match=rf"not all workers .* at most {room}, .*found --workers {room + 1}"):
+    with pytest.raises(UsageError, match=rf"not all workers .* at most {room}, .*found `workers` {room + 1}"):
         host(running)._check_room(executor(left), room + 1)
 
 

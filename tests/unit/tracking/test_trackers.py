@@ -206,6 +206,11 @@ class Board(Tracker):
     def open(self, beginning):
         if self.fails == "open":
             raise OSError("no board at http://me:secret@host")
+        if self.fails == "settings":
+            raise ValueError(
+                "1 validation error for Settings\nname\n  Value error, too long: 'x' "
+                "[type=value_error, input_value='x', input_type=str]\n    For further information visit it"
+            )
         if self.fails == "import":
             raise ModuleNotFoundError("no board")
         self.thread = threading.current_thread()
@@ -243,6 +248,12 @@ def test_a_tool_that_cannot_be_opened_ends_the_training_at_its_beginning(ratings
         trained(ratings, run_folder, callbacks=[Board(fails=fails)])
     assert "secret" not in str(told.value)
     trained(ratings, run_folder)  # nothing is in the way of another try
+
+
+def test_what_a_client_says_of_its_settings_is_told_alone(ratings, run_folder):
+    with pytest.raises(ChannelError) as told:
+        trained(ratings, run_folder, callbacks=[Board(fails="settings")])
+    assert str(told.value) == "Board cannot be opened: found ValueError: too long: 'x'. Check its address"
 
 
 def test_a_tool_that_fails_later_does_not_end_the_training(ratings, run_folder):

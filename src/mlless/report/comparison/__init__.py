@@ -10,4 +10,4 @@ try:
     import jinja2  # noqa: F401 (only to say what is missing)
     import matplotlib  # noqa: F401
 except ModuleNotFoundError as error:
-    raise not_installed("a report", "matplotlib", "jinja2") from error
+    raise not_installed("a report", "matplotlib", "jinja2", extra="report") from error

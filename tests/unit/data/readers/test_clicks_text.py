@@ -94,7 +94,7 @@ def test_a_malformed_line_is_named_or_skipped(write: Write, line: str | bytes, m
         read(path)
     assert str(caught.value).startswith(f"{path}, line 3: malformed line: expected ")
     assert message in str(caught.value)
-    assert "--skip-malformed" in str(caught.value)
+    assert "`skip_malformed`" in str(caught.value)
     assert read(path, skip=True) == ([(0, {1: 1.0}), (1, {2: 1.0}), (0, {3: 1.0})], [1, 2, 4], 2)
 
 
@@ -132,16 +132,16 @@ def test_labels_may_be_any_two(write: Write, no: str, yes: str, told: bool, bad:
     path = write("a", f"{no} 1:1\n{yes} 2:1\n{no}\n{bad}")
     rows = read(path, labels=(no, yes) if told else None, skip=bool(bad))[0]
     assert rows == [(0, {1: 1.0}), (1, {2: 1.0}), (0, {})]
-    with pytest.raises(InputError, match=r"expected a label of .*--labels"):
+    with pytest.raises(InputError, match=r"expected a label of .*`labels`"):
         read(write("a", f"{no} 1:1\nmaybe 2:1\n"), labels=(no, yes) if told else None)
 
 
 def test_the_cure_names_the_two_labels_that_are_there(write: Write) -> None:
-    with pytest.raises(InputError, match=r"line 2: .*found '2'. Say which two .*: --labels 1,2;"):
+    with pytest.raises(InputError, match=r"line 2: .*found '2'. Say which two .*: `labels` 1,2;"):
         read(write("a", "1 1:1\n2 2:1\n1 3:1\n"))
-    with pytest.raises(InputError, match=r"line 1: .*found 'no'. Say which two .*: --labels no,yes$"):
+    with pytest.raises(InputError, match=r"line 1: .*found 'no'. Say which two .*: `labels` no,yes$"):
         read(write("a", "no 1:1\nyes 2:1\nno 3:1\n"))
-    with pytest.raises(InputError, match=r"Say which two .* with --labels no,yes$"):
+    with pytest.raises(InputError, match=r"Say which two .* with `labels` no,yes$"):
         read(write("a", "2 1:1\n3 2:1\n4 3:1\n"))
 
 

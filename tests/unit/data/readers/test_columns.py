@@ -140,14 +140,14 @@ def test_labels_may_be_any_two(write: Write, tmp_path: Path) -> None:
     table = pyarrow.table({"clicked": [2, 1, 2], "site": ["a", "b", "c"]})
     pyarrow.parquet.write_table(table, tmp_path / "c.parquet")
     assert read(tmp_path / "c.parquet", bare, labels=("1", "2")).labels.tolist() == [1, 0, 1]
-    with pytest.raises(InputError, match=r"row 1: malformed row: expected a label of 0 or 1.*--labels 1,2;"):
+    with pytest.raises(InputError, match=r"row 1: malformed row: expected a label of 0 or 1.*`labels` 1,2;"):
         read(tmp_path / "c.parquet", bare)
     path = write("c.csv", "clicked,site\nno,a\nmight be,b\n")
     with pytest.raises(
-        InputError, match=r"line 2: .*found 'no'. Say .* no click first: --labels 'might be,no'"
+        InputError, match=r"line 2: .*found 'no'. Say .* no click first: `labels` 'might be,no'"
     ):
         read(path, bare)
-    with pytest.raises(InputError, match=r"found 'no'. Say .* no click first with --labels no,yes"):
+    with pytest.raises(InputError, match=r"found 'no'. Say .* no click first with `labels` no,yes"):
         read(write("c.csv", "clicked,site\nno,a\nyes,b\n?,c\n"), bare)
 
 
@@ -186,7 +186,7 @@ def test_rows_without_a_label_are_left_out_only_if_asked(write: Write, tmp_path:
     table = pyarrow.table({"y": pyarrow.array([1, None, 0, None], pyarrow.int32()), "age": [1, 2, 3, 4]})
     pyarrow.parquet.write_table(table, tmp_path / "c.parquet")
     for path in (write("c.csv", "y,age\n1,1\nNA,2\n0,3\n,4\n"), tmp_path / "c.parquet"):
-        with pytest.raises(InputError, match=r"(line 3|row 2): malformed.*--drop-unlabelled"):
+        with pytest.raises(InputError, match=r"(line 3|row 2): malformed.*`drop_unlabelled`"):
             read(path, features)
         rows = read(path, features, drop_unlabelled=True)
         assert (rows.labels.tolist(), rows.numbers.tolist()) == ([1, 0], [0, 2])

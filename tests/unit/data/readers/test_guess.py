@@ -38,7 +38,7 @@ def test_what_is_plain(name: str, start: bytes, format: str) -> None:
     ],
 )
 def test_what_is_not_is_asked_for(start: bytes, why: str) -> None:
-    with pytest.raises(InputError, match=f"x: unknown format: .*{why}.*--format"):
+    with pytest.raises(InputError, match=f"x: unknown format: .*{why}.*`format`"):
         guess("x", start, whole=True)
 
 

@@ -23,7 +23,7 @@ def test_a_hundredth_of_the_rows_may_be_left_out_and_no_more(write: Write) -> No
     assert sum(chunk.skipped for chunk in chunks) == 10
     with pytest.raises(InputError) as caught:
         list(read_ratings(open_source(write("r.csv", ratings(980, 11))), SKIP))
-    assert "--skip-malformed would leave out 11 of 991 rows" in str(caught.value)
+    assert "`skip_malformed` would leave out 11 of 991 rows" in str(caught.value)
     assert "line 982: expected a rating that is a finite number, found 'good'" in str(caught.value)
 
 
@@ -50,10 +50,10 @@ def test_a_whole_class_is_not_left_out(write: Write) -> None:
 
 
 def test_the_cure_is_offered_only_where_few_rows_are_malformed(write: Write) -> None:
-    with pytest.raises(InputError, match="or leave such lines out with --skip-malformed"):
+    with pytest.raises(InputError, match="or leave such lines out with `skip_malformed`"):
         list(read_ratings(open_source(write("r.csv", ratings(1000, 3)))))
     for text, found in ((ratings(100, 50), "50 of the first 150"), (ratings(0, 20), "20 of the first 20")):
         with pytest.raises(InputError) as caught:
             list(read_ratings(open_source(write("r.csv", text))))
         assert f"{found} rows are so: check the format and the columns" in str(caught.value)
-        assert "--skip-malformed" not in str(caught.value)
+        assert "`skip_malformed`" not in str(caught.value)

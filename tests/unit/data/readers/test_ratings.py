@@ -159,14 +159,14 @@ def test_a_malformed_line_is_named_or_skipped(write: Write, line: str | bytes, m
         read(path)
     assert str(caught.value).startswith(f"{path}, line 3: malformed line: expected ")
     assert message in str(caught.value)
-    assert "--skip-malformed" in str(caught.value)
+    assert "`skip_malformed`" in str(caught.value)
     assert read(path, skip_malformed=True) == ([(1, 2, 3.0), (4, 5, 1.0)], [2, 4], 2)
 
 
 @pytest.mark.parametrize("missing", ["", "nan", "NaN", "NA", "\\N", "null"])
 def test_rows_without_a_rating_are_left_out_only_if_asked(write: Write, missing: str) -> None:
     path = write("r.csv", f"user,item,rating\n1,2,3\n4,5,{missing}\n")
-    with pytest.raises(InputError, match=r"line 3: malformed line.*--drop-unlabelled"):
+    with pytest.raises(InputError, match=r"line 3: malformed line.*`drop_unlabelled`"):
         read(path)
     assert read(path, drop_unlabelled=True) == ([(1, 2, 3.0)], [2], 1)
     assert read(path, rated=False)[0] == [(1, 2, None), (4, 5, None)]
@@ -185,16 +185,16 @@ def test_a_column_of_an_unknown_name_is_asked_for(write: Write, tmp_path: Path) 
     with pytest.raises(InputError) as caught:
         read(path)
     assert "usual names, such as userId" in str(caught.value)
-    assert "found gameId, userId, plays. Say which it is: --rating-column plays" in str(caught.value)
+    assert "found gameId, userId, plays. Say which it is: `rating_column` plays" in str(caught.value)
     rows = [(10, 5, 121.0), (10, 6, 508.0)]
     assert read(path, rating_column="plays")[0] == rows
     assert read(path, rating_column=3)[0] == rows
     assert read(path, rating_column="3", user_column="USER_ID")[0] == rows
     path = write("r.csv", "a,b,c\n10,5,121\n10,6,508\n")
-    with pytest.raises(InputError, match="--user-column NAME --item-column NAME --rating-column NAME"):
+    with pytest.raises(InputError, match="`user_column` NAME `item_column` NAME `rating_column` NAME"):
         read(path)
     assert read(path, user_column="a", item_column="b", rating_column="c")[0] == rows
-    with pytest.raises(UsageError, match=r"no such column as --user-column x.*found a, b, c"):
+    with pytest.raises(UsageError, match=r"no such column as `user_column` x.*found a, b, c"):
         read(path, user_column="x", item_column="b", rating_column="c")
     with pytest.raises(UsageError, match="one column for two purposes"):
         read(path, user_column="a", item_column="a", rating_column="c")
@@ -209,7 +209,7 @@ def test_columns_without_a_header_go_by_their_numbers(write: Write) -> None:
     path = write("r.csv", "who,what\na,b\n")
     assert read(path, rated=False, header=False)[0] == [("who", "what", None), ("a", "b", None)]
     path = write("r.txt", "1^2^3\n4^5^6\n")
-    with pytest.raises(InputError, match="--separator"):
+    with pytest.raises(InputError, match="`separator`"):
         read(path)
     assert read(path, separator="^")[0] == [(1, 2, 3.0), (4, 5, 6.0)]
     with pytest.raises(UsageError, match="no such separator"):
@@ -341,7 +341,7 @@ def test_a_malformed_row_of_parquet_is_named_or_skipped(
         ),
         (
             {"who": [1], "item": [1], "rating": [1]},
-            "Say which it is: --user-column who",
+            "Say which it is: `user_column` who",
         ),
         ({"user": [1], "item": [1]}, "no column is known as the rating"),
     ],

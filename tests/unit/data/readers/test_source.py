@@ -62,8 +62,9 @@ def test_refuses_libsvm_in_parquet(write: Write) -> None:
         ("cut.csv.gz", gzip.compress(b"1,2,3\n" * 99, mtime=0)[:-9], "a truncated gzip file"),
         ("bad.csv.gz", b"\x1f\x8b\x07" + bytes(20), "a damaged gzip file"),
         ("noise", bytes(range(256)), "not a text file"),
+        ("old.xls", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(99), r"a spreadsheet.*Save it as CSV"),
         ("wide.csv", "userId,movieId\n1,2".encode("utf-16"), "not a text file"),
-        ("prose.txt", b"Call me Ishmael.\n", "unknown format.*--format"),
+        ("prose.txt", b"Call me Ishmael.\n", "unknown format.*`format`"),
         ("blank.txt", b"\n\n", "unknown format"),
     ],
 )

@@ -236,4 +236,4 @@ def test_the_command_says_what_to_install(stored, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["mlless", "report", str(stored())])
     with pytest.raises(SystemExit):
         cli.main()
-    assert "pip install matplotlib jinja2" in capsys.readouterr().err
+    assert "pip install 'mlless[report]'" in capsys.readouterr().err
