@@ -214,6 +214,7 @@ class Deployment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         """Return where the job of this name meets; ``folder`` is that of the embedded channel."""
 
         def place(address: str) -> str:
+            """Return an address, that of the embedded channel as its folder."""
             if address != EMBEDDED:
                 return address
             assert folder is not None, "an embedded channel without a folder"

@@ -180,6 +180,7 @@ def run_job(
     ):
 
         def hear(record: StepRecord) -> object:
+            """Note a step in the run's files, and tell callbacks and who listens."""
             files.hear(record)
             stop = told.hear(record)
             return listen(record) is True or stop
@@ -246,7 +247,7 @@ def _run_here(job: _Job) -> Summary:
         clock=clock,
         listen=job.hear,
         stop=lambda: "interrupted" if asked.is_set() else None,
-        kept=lambda best, read: job.files.keep(best, lambda: (read(), best.step)),
+        kept=lambda best, read: job.files.keep_best(best, lambda: (read(), best.step)),
         marked=Marks(job.files).put_away,
         mark=job.start.mark,
         past=past,
@@ -318,6 +319,7 @@ def _suspending(supervisor: Supervisor, files: RunFiles, within: float | None) -
         return
 
     def ask() -> None:
+        """Make the run's place the job's, and have the job suspended."""
         files.claim()
         supervisor.request_suspension()
 

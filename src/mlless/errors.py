@@ -51,6 +51,7 @@ def in_python(text: str) -> str:
     """
 
     def named(found: re.Match[str]) -> str:
+        """Return the option that was found as Python names it, a command as it is."""
         option = found["option"]
         return f"`{_OTHERWISE.get(option, option.replace('-', '_'))}`" if option else found[0]
 

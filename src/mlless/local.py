@@ -142,14 +142,14 @@ def recall(spec: JobSpec, holding: Holding, course: Course) -> None:
         return
     still = msgspec.structs.replace(spec.optimizer, learning_rate=_STILL)
     silent = Sync(significance=0.0, half=False, merge="sum")
-    model, keep = model_of(spec.model), SignificanceFilter(silent, course.replica)
+    model, significance = model_of(spec.model), SignificanceFilter(silent, course.replica)
     moment = Moment(course.step, 0, 1)
     holding.own(tuple(range(spec.groups)))
     for part in range(spec.batches):
         batch = holding.batch(0, spec.batches, part)
         if batch is None:  # a tiny mini-batch may have no row
             continue
-        publish = keep.prepare(course.step, batch.touched)._replace(threshold=np.inf)
+        publish = significance.prepare(course.step, batch.touched)._replace(threshold=np.inf)
         model.step(course.replica, batch, still, moment, publish)
     for table in course.replica.tables:
         table.residual[:] = 0

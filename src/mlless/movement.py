@@ -65,6 +65,7 @@ def _sizes(spec: JobSpec) -> tuple[float, float]:
     head = 1 + (columns + 7) // 8  # the gap to the row before, and the mask
 
     def touched(workers: int) -> float:
+        """Return how many rows so many workers touch in a step, about."""
         return -rows * math.expm1(-workers * spec.local_steps * spec.batch_size * spec.entries / rows)
 
     one = touched(1)

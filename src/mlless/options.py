@@ -138,6 +138,7 @@ def knows_options(kind: type) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
     """Let a function whose ``**options`` are the keys of a TypedDict tell the nearest one of a wrong name."""
 
     def decorate(function: Callable[_P, _R]) -> Callable[_P, _R]:
+        """Return the function with names checked."""
         *own, _ = inspect.signature(function).parameters
         return _knowing(function, [name for name in (*own, *kind.__annotations__) if name != "self"])
 
@@ -149,6 +150,7 @@ def _knowing(function: Callable[_P, _R], names: Sequence[str]) -> Callable[_P, _
 
     @wraps(function)
     def checked(*arguments: _P.args, **given: _P.kwargs) -> _R:
+        """Check the names, and call the function."""
         for name in given:
             if name not in names:
                 raise TypeError(f"{function.__name__}() has no argument {name}: {nearest(name, names)}")
@@ -164,6 +166,7 @@ def takes_options(*every: Declared) -> Callable[[Callable[_P, _R]], Callable[_P,
     """
 
     def decorate(function: Callable[_P, _R]) -> Callable[_P, _R]:
+        """Return the function with these options in its signature and docstring."""
         signature = inspect.signature(function)
         *own, _ = signature.parameters.values()
         options = [

@@ -418,6 +418,7 @@ class Predictor:
         skipped = unlabelled = 0
 
         def scored() -> Iterator[_Scored]:
+            """Yield scored rows, and count those that are left out."""
             nonlocal skipped, unlabelled
             for one in self._scored_raw(origin, reading, targets=True):
                 skipped, unlabelled = skipped + one.skipped, unlabelled + one.unlabelled

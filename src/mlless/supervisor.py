@@ -58,7 +58,7 @@ Payload = Callable[[FunctionId], bytes]
 class Safe:
     """Keeps what a job must not lose; this one keeps nothing."""
 
-    def keep(self, keys: Sequence[str], best: Score) -> None:
+    def keep_best(self, keys: Sequence[str], best: Score) -> None:
         """Take in that the best model so far is in the store, its parts under ``keys``."""
 
     def mark(self, mark: Mark, seconds: float) -> None:
@@ -221,7 +221,7 @@ class Supervisor:
                     self._delete(one.keys)
                 case Kept():
                     self._kept.update(one.keys)
-                    self._safe.keep(one.keys, one.best)
+                    self._safe.keep_best(one.keys, one.best)
                 case Marked():
                     self._kept.update(one.mark.keys)
                     self._safe.mark(one.mark, one.seconds)

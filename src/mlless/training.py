@@ -73,6 +73,7 @@ def train(
     with progress(spec) if verbose else nullcontext(unheard) as display:
 
         def hear(record: StepRecord) -> object:
+            """Show a step, and tell who listens."""
             display(record)
             return listen(record)
 
@@ -140,6 +141,7 @@ def resume(
         ):
 
             def hear(record: StepRecord) -> object:
+                """Show a step, and tell who listens."""
                 display(record)
                 return listen(record)
 

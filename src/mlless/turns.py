@@ -27,12 +27,12 @@ from mlless.baselines.contract import System
 from mlless.channels.opening import open_objects
 from mlless.data.dataset import Dataset, open_dataset
 from mlless.deployment import Deployment
+from mlless.driver import unheard
 from mlless.errors import DatasetError, MissingObject, MLLessError, UsageError
 from mlless.locations import Location, place_of
 from mlless.options import nearest
 from mlless.planning import Contestant, read_plan
 from mlless.recipes import workers_of
-from mlless.records import StepRecord
 from mlless.report.history import read_history, read_summary
 from mlless.report.recorded import Recorded
 from mlless.report.standing import Standing, median_run, standing
@@ -280,6 +280,7 @@ def main() -> None:
     os.dup2(2, 1)  # what a library prints is none
 
     def watch() -> None:
+        """End this process in order once standard input is closed."""
         os.read(0, 1)
         os.kill(os.getpid(), signal.SIGTERM)
 
@@ -296,12 +297,8 @@ def _run(turn: Turn) -> None:
     one, dataset = turn.contestant, open_dataset(turn.dataset)
     system, deployment, out = SYSTEMS[one.system], turn.deployment, place_of(turn.out)
     spec = system.plan(one.wishes, dataset)
-
-    def listen(record: StepRecord) -> None:
-        pass
-
     if turn.world is None:
-        system.run(one.system, spec, dataset, out, deployment=deployment, listen=listen)
+        system.run(one.system, spec, dataset, out, deployment=deployment, listen=unheard)
         return
     play, world = system.play(spec, dataset, deployment), system.placed(turn.world)
-    run_in_world(play, one.system, spec, dataset, out, world=world, deployment=deployment, listen=listen)
+    run_in_world(play, one.system, spec, dataset, out, world=world, deployment=deployment, listen=unheard)

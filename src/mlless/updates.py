@@ -54,6 +54,7 @@ class Updates:
         loads.update(worker for worker in self._assigned.values() if worker in loads)
 
         def least() -> int:
+            """Return the least load of those that stay."""
             return min((load for one, load in loads.items() if one not in plan.flush), default=0)
 
         for shard in range(self._shards if self._needed and functions else 0):

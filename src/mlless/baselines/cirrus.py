@@ -151,6 +151,7 @@ def lead(stage: Stage, least: float = LEAST, open_server: OpenServer = open_serv
     with open_server(spec, plan.parts * spec.workers, stage.session.addresses.job) as server:
 
         def ask(request: ps.Request) -> Any:
+            """Return the server's answer; JobError if it is lost."""
             try:
                 return ps.ask(server.way, request)[0]
             except ChannelError as error:
@@ -158,12 +159,14 @@ def lead(stage: Stage, least: float = LEAST, open_server: OpenServer = open_serv
                 raise JobError(what, found=f"{server.fate()}: {error}") from error
 
         def model(step: int | None) -> Tables:  # each push has been the server's at once
+            """Return the model before a step, or the last one."""
             answer = ask(ps.Finish() if step is None else ps.Read(step * spec.workers))
             assert isinstance(answer, ps.Values)
             arrays = ps.arrays(answer, shapes)
             return {shape.name: table for shape, table in zip(shapes, arrays, strict=True)}
 
         def check() -> None:
+            """Raise JobError if the server is lost."""
             ask(ps.Pull(tuple(b"" for _ in shapes)))
 
         return Leader(stage, plan, Task(server.place, least), model, check=check).run()

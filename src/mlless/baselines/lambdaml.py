@@ -149,6 +149,7 @@ class Consensus(Averaging):
             table.state[:] = 0  # a new problem
 
         def pull(moment: Moment, batch: BatchArrays) -> None:
+            """Take the proximal step towards the centre."""
             rule, _ = self._model.rules(self._spec.optimizer, moment, batch.samples)
             for table, centre in zip(tables, centres, strict=True):
                 apart = table.shared + table.residual - centre
@@ -245,6 +246,7 @@ def lead(stage: Stage) -> tuple[Tables, Choice]:
     objects.put(_MODEL, safetensors.numpy.save(begin(spec.model, spec.seed).replica.snapshot()))
 
     def model(step: int | None) -> Tables:
+        """Return the model that is stored."""
         stage.use(Usage(reads=1))
         return safetensors.numpy.load(objects.get(_MODEL))
 

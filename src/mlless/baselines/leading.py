@@ -51,7 +51,7 @@ class Stage:
 
     ``objects`` at ``place`` are the job's own. Who leads starts functions with ``start`` or ``call``, closes
     each step with ``close``, or leaves all steps to ``steps``. While those are taken, ``following`` is the
-    step after the one that is being taken. ``keep`` hears of every best model.
+    step after the one that is being taken. ``keep_best`` hears of every best model.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Stage:
         clock: Clock,
         *,
         listen: Listener = lambda record: None,
-        keep: Keep = lambda best, read: None,
+        keep_best: Keep = lambda best, read: None,
         meter: Meter | None = None,
     ) -> None:
         self.spec, self.dataset, self.session, self.clock = spec, dataset, session, clock
@@ -73,7 +73,7 @@ class Stage:
         self.schedule = Schedule.of(spec, [file.rows for file in dataset.manifest.train])
         model = model_of(spec.model)
         size = sum(shape.rows * shape.columns for shape in model.shapes)
-        self._meter, self._costing, self._keep = meter, Costing(spec, meter, parameters=size), keep
+        self._meter, self._costing, self._keep = meter, Costing(spec, meter, parameters=size), keep_best
         progress = Progress(spec.stop, model.null_loss)
         self.opened = self.began = self._look = clock.now()
         self.closing = Closing(
@@ -192,7 +192,7 @@ class Stage:
                 return message
         raise DeadlineExceeded(f"no function was heard for {self.spec.deadlines.commit:g} s")
 
-    def keep(self, step: int, tables: Tables) -> None:
+    def keep_best(self, step: int, tables: Tables) -> None:
         """Let the run's files have the model before a step, which is the best so far."""
         assert self.closing.best is not None
         self._keep(self.closing.best, lambda: (tables, step))
@@ -233,7 +233,7 @@ class Stage:
             verdict = self.close(plan, following, take(plan))
             if verdict.best:
                 best = {plan.step: read(plan.step)}
-                self.keep(plan.step, best[plan.step])
+                self.keep_best(plan.step, best[plan.step])
             if following is None:
                 chosen = self.closing.chosen(plan.step)
                 return best[chosen.step] if chosen.restored else read(plan.step), chosen
@@ -299,6 +299,7 @@ def run_led(
         files.begin(underway(mlless.__version__, spec, deployment, addresses=session.addresses))
 
         def hear(record: StepRecord) -> object:
+            """Note a step in the run's files, and tell who listens."""
             files.hear(record)
             return listen(record)
 
@@ -309,7 +310,7 @@ def run_led(
             files.bill = lambda: meter.bill(clock.now())
         stage = Stage(
             system, spec, dataset, session, objects, place.address, clock,
-            listen=hear, keep=files.keep, meter=meter,
+            listen=hear, keep_best=files.keep_best, meter=meter,
         )  # fmt: skip
         interrupts.ask = lambda: stage.closing.ask("interrupted")
         started = files.watch.wall()

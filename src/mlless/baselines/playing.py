@@ -33,17 +33,20 @@ def play_led(system: System, spec: JobSpec, dataset: Dataset, deployment: Deploy
     """Return how a job of a system that leads itself is played."""
 
     def play(environment: Conditions, listen: Listener) -> Simulation:
+        """Play the job in an environment."""
         roles = Roles(environment, NO_FAULTS, [], most_turns=math.inf, longest=math.inf)
         role, kept, records = roles.join(SUPERVISOR, 0.0), MemoryObjects(), list[StepRecord]()
         lead, work = system.halves(roles)
 
         def run(own: Role, payload: bytes) -> None:
+            """Do the work of one function."""
             launch, objects = msgspec.json.decode(payload, type=Launch), Objects(roles, own, kept)
             there = replace(dataset, objects=Objects(roles, own, dataset.objects, AT_ONCE))
             store, link = Store(roles, own), Link(roles, own)
             do(Function(launch, objects, own, lambda: there, lambda: store, lambda: link), work)
 
         def hear(record: StepRecord) -> object:
+            """Keep a step, and tell who listens."""
             records.append(record)
             return listen(record)
 

@@ -201,6 +201,7 @@ class _Leader:
         self._shape = msgspec.structs.replace(shape, columns=None) if isinstance(shape, Clicks) else shape
 
     def run(self) -> tuple[Tables, Choice]:
+        """Lead all steps; return the model that is chosen."""
         spec, first = self._stage.spec, self._stage.schedule.first(self._stage.spec.workers)
         start = begin(spec.model, spec.seed).replica.snapshot()
         self._stage.objects.put(_model(0), safetensors.numpy.save(start))

@@ -76,9 +76,11 @@ class _Sgd:
         self._rows, self._model = rows, SGDClassifier(loss="log_loss", random_state=spec.seed)
 
     def epoch(self) -> None:
+        """Pass over the rows once."""
         self._model.partial_fit(self._x, self._rows.labels, classes=[0, 1], sample_weight=self._rows.weights)
 
     def tables(self) -> Tables:
+        """Return the model as tables of MLLess."""
         weights, intercept = self._model.coef_.T, self._model.intercept_.reshape(1, 1)
         return {"features": weights.astype(np.float32), "intercept": intercept.astype(np.float32)}
 
@@ -103,6 +105,7 @@ class _Vowpal:
                 file.write(f"{1 if label else -1} {weight:.9g} | {self._features}:1 {told}\n")
 
     def epoch(self) -> None:
+        """Pass over the rows once."""
         from vowpalwabbit import Workspace
 
         before = f"-i {self._model}" if self._model.exists() else ""
@@ -110,6 +113,7 @@ class _Vowpal:
         Workspace(f"{self._options} {files}").finish()
 
     def tables(self) -> Tables:
+        """Return the model as tables of MLLess."""
         from vowpalwabbit import Workspace
 
         found = Workspace(f"-i {self._model} --quiet")
@@ -133,10 +137,12 @@ class _Cornac:
         self._model = MF(k=spec.model.factors, max_iter=1, seed=spec.seed)
 
     def epoch(self) -> None:
+        """Pass over the rows once."""
         with warnings.catch_warnings(action="ignore", category=UserWarning):  # it goes on from what it has
             self._model.fit(self._rows)
 
     def tables(self) -> Tables:
+        """Return the model as tables of MLLess."""
         model = self._model
         return _standardised(
             self._spec, model.global_mean, model.u_factors, model.u_biases, model.i_factors, model.i_biases
@@ -159,9 +165,11 @@ class _Surprise:
         self._model = SVD(n_factors=spec.model.factors, random_state=spec.seed)
 
     def epoch(self) -> None:
+        """Pass over the rows once."""
         self._model.fit(self._rows)
 
     def tables(self) -> Tables:
+        """Return the model as tables of MLLess."""
         model = self._model
         return _standardised(self._spec, self._rows.global_mean, model.pu, model.bu, model.qi, model.bi)
 
@@ -251,12 +259,14 @@ def lead(stage: Stage, learner: str) -> tuple[Tables, Choice]:
     stage.begin()
 
     def take(plan: Plan) -> list[Report]:
+        """Have the step taken; return its report."""
         hub.broadcast(Commit(plan.step - 1, (), (plan,)), me)
         report = stage.receive()
         assert isinstance(report, Report)
         return [report]
 
     def read(step: int) -> Tables:
+        """Have the model before a step stored, and return it."""
         hub.broadcast(Donate(step), me)
         assert isinstance(stage.receive(), Donated)
         return safetensors.numpy.load(stage.objects.get(_model(step)))

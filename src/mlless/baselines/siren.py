@@ -138,7 +138,7 @@ class _Leader:
             verdict = stage.close(msgspec.structs.replace(plan, parts=1), None, reports)
             if verdict.best:
                 best = tables
-                stage.keep(plan.step, tables)
+                stage.keep_best(plan.step, tables)
             if plan.last:
                 chosen = stage.closing.chosen(plan.step)
                 return best if chosen.restored else tables, chosen

@@ -33,6 +33,7 @@ def session_credentials(profile: str | None, where: str) -> Callable[[], S3Crede
         raise not_installed(what, "botocore", extra="aws") from error
 
     def give() -> S3Credential:
+        """Return credentials that count now, in the form of the client of S3."""
         try:
             frozen = _credentials(profile).get_frozen_credentials()
         except (BotoCoreError, ClientError) as error:

@@ -254,6 +254,7 @@ class Owner(Connection):
         """Make queues that get what is published from now on; those that nobody reads, the end of it."""
 
         def declare() -> None:
+            """Declare the queue of each reader."""
             for queue in queues:
                 self._declare(queue, _ALL, **{"x-max-length": _KEPT})
 
@@ -268,6 +269,7 @@ class Owner(Connection):
         """Remove the queue that is consumed, and publish a last message to every subscriber."""
 
         def remove_and_tell() -> None:
+            """Delete the queue, and send the last word."""
             self._channel.queue_delete(self._queue)
             self._channel.basic_publish(self._exchange, _ALL, body)
 

@@ -219,16 +219,20 @@ class _Ranges(io.RawIOBase):
         self._objects, self._path, self._size, self._at = objects, path, size, 0
 
     def readable(self) -> bool:
+        """Say that one may read from it."""
         return True
 
     def seekable(self) -> bool:
+        """Say that one may read anywhere in it."""
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Go to an offset in bytes; return where that is from the start."""
         self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
         return self._at
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        """Fill ``buffer`` as far as there are bytes; return how many these are."""
         length = max(min(len(buffer), self._size - self._at), 0)
         if length:
             buffer[:length] = self._objects.part(self._path, self._at, length)

@@ -146,6 +146,7 @@ def compare(
     job = Plan(named.address, manifest.fingerprint, deployment, tuple(taking), times, where)
 
     def tell(told: Told) -> None:
+        """Print what has become of a turn."""
         to.print(_line(told, times), soft_wrap=True)
 
     try:
@@ -208,6 +209,7 @@ def _experiment(
     }
 
     def tell(told: Told) -> None:
+        """Print what has become of a turn."""
         to.print(_line(told, 1), soft_wrap=True)
 
     try:

@@ -21,6 +21,7 @@ _STYLES = {"result": "bold", "note": "yellow", "next": "cyan", "": "cyan"}
 
 class _Console(Console):
     def on_broken_pipe(self) -> None:
+        """Leave the exit code to the command."""
         raise BrokenPipeError  # rich would leave by itself, with another exit code
 
 
@@ -61,6 +62,7 @@ def bar(what: str, *, shown: bool) -> Iterator[ShowProgress]:
         task = progress.add_task(what, total=1.0)
 
         def move(fraction: float | None, doing: str) -> None:
+            """Show the share that is done, and what is done just now."""
             total = None if fraction is None else 1.0
             progress.update(task, total=total, completed=fraction or 0.0, description=doing)
 

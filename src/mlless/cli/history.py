@@ -46,6 +46,7 @@ def history(
     from mlless.records import StepRecord
 
     def tell(record: StepRecord) -> None:
+        """Print a step as a line of JSON."""
         sys.stdout.write(msgspec.json.encode(record).decode() + "\n")
         sys.stdout.flush()
 

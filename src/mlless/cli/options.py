@@ -44,12 +44,14 @@ def with_settings(*every: Declared) -> Callable[[Callable[..., None]], Callable[
     """Give a command ``--config`` and these options, and their ``settings`` in place of them."""
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        """Return the command with these options."""
         signature = inspect.signature(command, eval_str=True)
         own = [one for one in signature.parameters.values() if one.name != "settings"]
         options = [_parameter(one.name, _option(one)) for one in every]
 
         @wraps(command)
         def settled(*, config: Path | None, **given: Any) -> None:
+            """Call the command with the settings that files, variables and arguments come to."""
             arguments = {one.name: value for one in every if (value := given.pop(one.name)) is not None}
             command(settings=merge(config, os.environ, arguments), **given)
 

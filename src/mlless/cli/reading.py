@@ -76,6 +76,7 @@ def with_reading(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def reading_command(**given: Any) -> None:
+        """Call the command with the options that are given."""
         reading: Given = {name: value for name in _OPTIONS if (value := given.pop(name)) is not None}
         command(reading=reading, **given)
 

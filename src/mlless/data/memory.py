@@ -112,6 +112,7 @@ def ratings_in_memory(
     named = safetensors.numpy.save(pack("users", ids.users) | pack("items", ids.items))
 
     def group(places: Places) -> Group:
+        """Return the ratings at these places."""
         return RatingsGroup(columns.users[places], columns.items[places], ratings[places])
 
     parts = spread(group_of, held_out, range(int(group_of.max()) + 1), parting.seed)
@@ -138,6 +139,7 @@ def clicks_in_memory(
     deal = RowDeal(groups_for(len(rows), size, len(rows), _GROUPS), parting.seed)
 
     def group(places: Places) -> Group:
+        """Return the rows at these places."""
         return clicks_group(rows.take(places), None if weights is None else weights[places])
 
     parts = spread(deal.of(rows, 0), held_out, range(deal.groups), parting.seed)

@@ -274,11 +274,13 @@ class _Positives:
         self._positives = self._rows = 0
 
     def add(self, labels: NDArray[np.uint8]) -> None:
+        """Count the labels of some rows."""
         self._rows += len(labels)
         self._positives += int(labels.sum(dtype=np.int64))
 
     @property
     def value(self) -> float:
+        """Return the share of label 1 so far."""
         return self._positives / max(self._rows, 1)
 
 
@@ -355,6 +357,7 @@ class _LearnedScale:
         self._low, self._high = np.inf, -np.inf
 
     def add(self, raw: NDArray[np.float32]) -> None:
+        """Take in raw numbers; NaN stands for a missing one."""
         numbers = unscaled(raw[~np.isnan(raw)], self._scaling)
         if len(numbers):
             self._moments.add(numbers)
@@ -363,6 +366,7 @@ class _LearnedScale:
 
     @property
     def value(self) -> Scale:
+        """Return the scale that all numbers so far come to."""
         if self._low > self._high:
             return Scale()
         if self._scaling == "minmax":

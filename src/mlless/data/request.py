@@ -58,10 +58,12 @@ class Request:
             return self.given_format or "columns"
         if self.reading.columns:
             return "ratings"
-        return self._known.columns.format if self._known and self._known.columns else None
+        known = self._clicks_of_like
+        return known.columns.format if known and known.columns else None
 
     @property
-    def _known(self) -> Clicks | None:
+    def _clicks_of_like(self) -> Clicks | None:
+        """The shape of the data set of ``like``, if there is one and it is of clicks."""
         shape = self.like.manifest.shape if self.like else None
         return shape if isinstance(shape, Clicks) else None
 
@@ -122,12 +124,12 @@ class Request:
             if self.like:
                 raise UsageError("--features comes from the data set of --like", cure="give only one of them")
             _check_features(self.features, MOST_FEATURES)
-        return ClicksPreparation(source, self.features, self._known, self.reading)
+        return ClicksPreparation(source, self.features, self._clicks_of_like, self.reading)
 
     def _feature_map(self, source: Source) -> FeatureMap:
         """Return how the columns become features, without scales where these are still to be learned."""
-        if self.like and self._known:
-            return self._map_of_like(self.like, self._known)
+        if self.like and (known := self._clicks_of_like):
+            return self._map_of_like(self.like, known)
         if source.format == "criteo" and self.columns:
             raise UsageError("--format criteo says what the columns are", cure="leave it out, or --columns")
         if source.format == "columns" and not self.columns:

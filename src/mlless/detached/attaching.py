@@ -64,6 +64,7 @@ def attach(run: Location, *, verbose: bool = True, listen: Listener = _silent) -
     """
 
     def show(spec: JobSpec, elapsed: float) -> AbstractContextManager[Listener]:
+        """Show the course of a job."""
         return progress(spec, elapsed=elapsed, hint=HINT)
 
     return follow(place_of(run), show if verbose else quietly, listen)

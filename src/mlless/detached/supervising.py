@@ -90,6 +90,7 @@ def _run(order: Order, detached: Detached, tell: Tell, within: float | None) -> 
         course = course_of(spec, left.seconds if left else 0.0, left.records if left else ())
 
         def hear(record: StepRecord) -> None:
+            """Print what is to be told of a step."""
             tell(Answer(0))
             for line in lines(course, record):
                 print(line)

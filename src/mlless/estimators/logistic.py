@@ -143,6 +143,7 @@ class LogisticRegression(ClassifierMixin, Trained):
         rows = total * share + (self._rows_before if goes_on else 0.0)
 
         def change(spec: JobSpec) -> JobSpec:
+            """Return the job with the L2 strength for all rows so far, unless one is given."""
             if wishes.l2 is not None:
                 return spec
             model = msgspec.structs.replace(spec.model, l2=recipes.clicks_l2(rows))

@@ -192,7 +192,7 @@ class RunFiles:
         if self._read is not None:
             self._keeper.go_on()
 
-    def keep(self, best: Score, read: Callable[[], tuple[Tables, int]]) -> None:
+    def keep_best(self, best: Score, read: Callable[[], tuple[Tables, int]]) -> None:
         """Say that there is a new best model, which ``read`` returns with its step, in any thread.
 
         It may be a newer one by then. The model that a training starts with is none.

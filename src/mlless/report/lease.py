@@ -87,12 +87,13 @@ def leased(
     lease.take()
     over = threading.Event()
 
-    def keep() -> None:
+    def renew_on() -> None:
+        """Renew the lease until it is over or lost."""
         while not over.wait(apart) and not lease.hold.lost:
             with suppress(ChannelError):  # the store is away for a while
                 lease.renew()
 
-    thread = threading.Thread(target=keep, name="lease", daemon=True)
+    thread = threading.Thread(target=renew_on, name="lease", daemon=True)
     thread.start()
     try:
         yield lease.hold

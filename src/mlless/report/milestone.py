@@ -65,6 +65,7 @@ def arrival(course: Sequence[Point], metric: str, wanted: float) -> Point | None
     share = (sign * before.value - level) / (sign * (before.value - here.value))
 
     def between(then: float, now: float) -> float:
+        """Return the value at that share of the way."""
         return then + share * (now - then)
 
     dollars = None

@@ -68,6 +68,7 @@ class _Plain:
         self._course, self._console = course, console
 
     def hear(self, record: StepRecord) -> None:
+        """Print what is to be told of a step."""
         for line in lines(self._course, record):
             self._console.print(Text(line), soft_wrap=True)
 
@@ -82,6 +83,7 @@ class _Display:
         self._billed: deque[tuple[float, float]] = deque(maxlen=_WINDOW)
 
     def hear(self, record: StepRecord) -> None:
+        """Take in a step; print an evaluation and what else has happened."""
         if self._course.add(record):
             text = Text(evaluated(self._course, record))
             text.highlight_regex(r"best$", "green")
@@ -90,6 +92,7 @@ class _Display:
             self._console.print(Text(line), soft_wrap=True)
 
     def render(self) -> RenderableType:
+        """Return where the job is right now."""
         course, record = self._course, self._course.last
         elapsed = duration(time.monotonic() - course.started)
         self._spinner.update(text=Text.assemble((course.phase, "bold"), (f"  {elapsed}", "dim")))

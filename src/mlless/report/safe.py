@@ -50,9 +50,9 @@ class RunSafe(Safe):
         self._copy: tuple[str, Bytes] = "", b""
         self._marks = Marks(files)
 
-    def keep(self, keys: Sequence[str], best: Score) -> None:
+    def keep_best(self, keys: Sequence[str], best: Score) -> None:
         """Put the best model so far into the run's place, beside the steps."""
-        self._files.keep(best, lambda: checkpoint.read_snapshot(self._store, keys, self._start.tables))
+        self._files.keep_best(best, lambda: checkpoint.read_snapshot(self._store, keys, self._start.tables))
 
     def mark(self, mark: Mark, seconds: float) -> None:
         """Put a checkpoint into the run's place, beside the steps."""

@@ -127,6 +127,7 @@ def heeding(run: Place, ask: Callable[[], bool]) -> Iterator[Looks]:
     over, looks = threading.Event(), Looks()
 
     def look() -> None:
+        """Look for a request to stop until there is one, or the job is over."""
         while not over.wait(apart):
             looks.made += objects.distant
             with suppress(ChannelError):  # there is none, or the place is away for a while

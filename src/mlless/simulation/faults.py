@@ -72,15 +72,19 @@ def draw(seed: int, workers: int, *, calls: int, seconds: float) -> Faults:
     dice = random.Random(seed)
 
     def kind() -> Kind:
+        """Draw how a function is lost."""
         return dice.choices(("kill", "raise", "stop"), (6, 2, 2))[0]
 
     def pause() -> float:
+        """Draw the seconds of a pause."""
         return dice.choice((math.inf, dice.uniform(0.0, seconds), dice.uniform(0.0, 60.0)))
 
     def time() -> float:
+        """Draw when something happens, in seconds."""
         return dice.uniform(0.0, 1.2 * seconds)
 
     def likely(chance: float) -> bool:
+        """Draw whether something happens."""
         return dice.random() < chance
 
     blows = {}

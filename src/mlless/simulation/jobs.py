@@ -45,6 +45,7 @@ def worker_in(
     """Return what a function of MLLess does in a world; its ``stepper`` takes its steps."""
 
     def run(role: Role, payload: bytes) -> None:
+        """Be the worker that the payload tells of."""
         launch = msgspec.json.decode(payload, type=Launch)
         Worker(
             launch.job,
@@ -88,9 +89,11 @@ class _Fits:
         self._done: tuple[float, Decision] | None = None
 
     def start(self, work: Callable[[], Decision]) -> None:
+        """Work at once, and give the result later."""
         self._done = (self._role.time + self._seconds, work())
 
     def result(self) -> Decision | None:
+        """Return the decision once its time has come, and only once."""
         if self._done is None or self._role.time < self._done[0]:
             return None
         decision, self._done = self._done[1], None
@@ -151,6 +154,7 @@ def simulate(
         meter.start([LEADER], 0.0)
 
     def hear(record: StepRecord) -> object:
+        """Keep a step, and tell who listens."""
         records.append(record)
         return listen(record)
 

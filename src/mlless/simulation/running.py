@@ -77,6 +77,7 @@ def run_in_world(
         interrupts.ask = asked.set
 
         def hear(record: StepRecord) -> object:
+            """Note a step in the run's files, and tell who listens."""
             files.hear(record)
             return listen(record) is True or asked.is_set()
 
@@ -90,6 +91,7 @@ def play_mlless(spec: JobSpec, dataset: Dataset, deployment: Deployment, stepper
     """Return how a job of MLLess is played; the ``stepper`` of each worker takes its steps."""
 
     def play(environment: Conditions, listen: Listener) -> Simulation:
+        """Play the job in an environment."""
         return simulate(
             spec,
             dataset,

@@ -142,6 +142,7 @@ class KeyValueStoreContract:
         writer.put("busy", [b"\0" * 50_000])
 
         def read() -> int:
+            """Read until all is written; return how often."""
             store, rounds = open_store(), 0
             while not done.is_set() or not rounds:
                 (value,) = store.get(["busy"])
@@ -161,6 +162,7 @@ class KeyValueStoreContract:
         """Keys of their own, as workers do."""
 
         def write(worker: int) -> None:
+            """Write the updates of a worker."""
             store = open_store()
             for step in range(30):
                 store.put(f"update/{step}/{worker}.0", [_sized(1000 + step, worker)])
@@ -177,6 +179,7 @@ class KeyValueStoreContract:
         store.put("shared", [_sized(100_000)])
 
         def put_and_get(n: int) -> None:
+            """Write, read and delete values of one thread."""
             for turn in range(30):
                 store.put(f"of/{n}", [_sized(1000 * turn, n)])
                 own, shared = store.get([f"of/{n}", "shared"])
@@ -264,6 +267,7 @@ class ObjectStoreContract:
         """Each with objects of its own."""
 
         def put_and_get(n: int) -> None:
+            """Write and read objects of one thread."""
             for size in range(5):
                 store.put(f"of/{n}/{size}", _sized(1000 * size, n))
                 assert store.get(f"of/{n}/{size}") == _sized(1000 * size, n)
@@ -279,6 +283,7 @@ class ObjectStoreContract:
         writer.put("busy", b"\0" * 50_000)
 
         def read() -> int:
+            """Read until all is written; return how often."""
             store, rounds = open_store(), 0
             while not done.is_set() or not rounds:
                 data = store.get("busy")
@@ -501,6 +506,7 @@ class BusContract:
         done = threading.Event()
 
         def serve() -> None:
+            """Receive until the test is over."""
             while not done.is_set():
                 bus.hub.receive(0.01)
 
@@ -729,6 +735,7 @@ def _all_ended(runtime: Runtime, count: int) -> list[Ended]:
     ended: list[Ended] = []
 
     def enough() -> bool:
+        """Return whether so many have ended."""
         ended.extend(runtime.ended())
         return len(ended) >= count
 

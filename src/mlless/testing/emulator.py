@@ -102,6 +102,7 @@ class _Function:
         self.caller = threading.Thread(target=self._call, daemon=True)
 
     def start(self, binary: Path, environment: Mapping[str, str]) -> None:
+        """Start the emulator with the function in it."""
         self.port = _free_port()
         emulator = [str(binary), "--log-level", "error"]
         emulator += ["--runtime-interface-emulator-address", f"127.0.0.1:{self.port}"]
@@ -116,6 +117,7 @@ class _Function:
         self.caller.start()
 
     def stop(self) -> None:
+        """End both."""
         assert self.watch.stdin
         self.watch.stdin.close()
         try:

@@ -204,6 +204,7 @@ def parameters_of(job: JobSpec) -> dict[str, str]:
     """Return what a job trains, as text by a name with dots; what is not set is left out."""
 
     def flat(name: str, value: Any) -> Iterator[tuple[str, str]]:
+        """Yield what is in a value, by a name with dots."""
         if isinstance(value, dict):
             for inner, one in value.items():
                 yield from flat(f"{name}.{inner}" if name else inner, one)

@@ -60,6 +60,7 @@ class _Leader:
         self._heard = defaultdict[int, deque[Report]](deque)
 
     def run(self) -> tuple[Tables, Choice]:
+        """Lead all steps; return the model that is chosen."""
         with tempfile.TemporaryDirectory(prefix="mlless-pytorch-") as folder:
             task = Task(self._exchange, str(Path(folder) / "meeting"))
             self._us = self._stage.start(dict.fromkeys(range(self._stage.spec.workers), task))

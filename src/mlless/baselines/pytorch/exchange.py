@@ -63,15 +63,15 @@ class AllGather(Exchange):
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self._known: dict[tuple[int, int], tuple[list[list[int]], list[tuple[Tensor, Tensor]]]] = {}
+        self._rows_of_all: dict[tuple[int, int], tuple[list[list[int]], list[tuple[Tensor, Tensor]]]] = {}
         self._bytes = 0
 
     def __call__(self, key: tuple[int, int], rows: Sequence[Tensor], changes: Sequence[Tensor]) -> Moved:
         """Add the changes of all workers to these rows, which are the same whenever ``key`` comes."""
         self._bytes = 0
-        if key not in self._known:
-            self._known[key] = self._tell(rows)
-        sizes, places = self._known[key]
+        if key not in self._rows_of_all:
+            self._rows_of_all[key] = self._tell(rows)
+        sizes, places = self._rows_of_all[key]
         told = self._gather(torch.cat([change.flatten() for change in changes]), [*map(sum, sizes)])
         split = [one.split(size) for one, size in zip(told, sizes, strict=True)]
         for number, (table, (union, place)) in enumerate(zip(self._tables, places, strict=True)):

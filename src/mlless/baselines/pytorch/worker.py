@@ -98,6 +98,7 @@ class _Model(torch.nn.Module):
         self.tables = torch.nn.ParameterList(tables)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the losses of a mini-batch."""
         return losses_of(self._spec, list(self.tables), batch, mean=self._mean)
 
 

@@ -81,6 +81,7 @@ class _Piece:
 
     @property
     def lost(self) -> int:
+        """How many rows were left out."""
         return sum(loss.rows for loss in self.losses)
 
 

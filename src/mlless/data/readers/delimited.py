@@ -97,6 +97,7 @@ class _Table:
         odd: list[Any] = []
 
         def set_aside(row: Any) -> str:
+            """Keep a malformed row for later, and have it passed over."""
             odd.append(row)
             return "skip"
 

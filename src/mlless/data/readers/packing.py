@@ -23,10 +23,18 @@ class _Unpacker(Protocol):
     """One member of a packed file; the standard library's and zstandard's look alike."""
 
     @property
-    def eof(self) -> bool: ...
+    def eof(self) -> bool:
+        """Whether the end of the member was reached."""
+        ...
+
     @property
-    def unused_data(self) -> bytes: ...
-    def decompress(self, data: bytes, /) -> bytes: ...
+    def unused_data(self) -> bytes:
+        """The bytes after that end."""
+        ...
+
+    def decompress(self, data: bytes, /) -> bytes:
+        """Return what is unpacked of some more bytes."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

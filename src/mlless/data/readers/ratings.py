@@ -27,11 +27,13 @@ def read_table_of_ratings(source: Source, reading: Reading, *, rated: bool) -> I
     decimal = "."
 
     def begin(form: Form, part: str) -> Plan:
+        """Return how the lines of a part are read."""
         nonlocal decimal
         decimal = form.decimal
         return plan_of(form, part, reading, rated)
 
     def choose(schema: pyarrow.Schema, part: str) -> list[int]:
+        """Return the places of the columns in a part."""
         columns = find_columns(schema.names, reading.columns, part, rated=rated)
         _check_types(schema, columns, part)
         return columns.places
