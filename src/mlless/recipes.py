@@ -168,8 +168,14 @@ def changed(spec: JobSpec, wishes: Mapping[str, Any]) -> JobSpec:
 def _moving(spec: JobSpec, pattern: PatternWish, steps: int | Literal["auto"]) -> JobSpec:
     """Return a job with local steps and the pattern by which updates move; ``auto`` is decided here.
 
-    Tells of what has no effect where nothing moves and nobody waits.
+    Tells of what has no effect where nothing moves and nobody waits. UsageError for fewer steps than one.
     """
+    if steps != "auto" and steps < 1:
+        raise UsageError(
+            "no such number of mini-batches an exchange",
+            expected="--local-steps auto, or a number from 1",
+            found=f"--local-steps {steps}",
+        )
     if spec.workers == 1:
         if pattern not in ("auto", "broadcast"):
             warn("one worker publishes nothing: the pattern has no effect")

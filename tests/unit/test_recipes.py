@@ -137,6 +137,12 @@ def test_users_are_owned_unless_they_are_to_be_shared(ratings: Dataset, clicks: 
         made(clicks, share_users=True)
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_exchange_has_a_mini_batch(ratings: Dataset, workers: int) -> None:
+    with pytest.raises(UsageError, match=r"expected `local_steps` auto, or a number from 1, found .* 0"):
+        made(ratings, workers=workers, local_steps=0)
+
+
 def test_who_asks_for_epochs_gets_them(ratings: Dataset) -> None:
     assert made(ratings, model="mf", epochs=5).stop.patience is None
     assert made(ratings, model="mf", epochs=5, patience=2).stop.patience == 2
