@@ -34,9 +34,15 @@ class Estate:
         self._owners = b""
         self.rows: Ids | None = None
 
+    def own(self, plan: Plan, worker: int) -> None:
+        """Read the groups of a worker in a step: from now on their users are its own."""
+        self._owners = plan.owners
+        self._holding.own(groups_of(plan.owners, worker))
+        if self._owned:
+            self.rows = self._holding.users()
+
     def begin(self, plan: Plan, worker: int, origin: Origin) -> tuple[Memory, int]:
-        """Start the replica with a worker's part in a step; return as ``checkpoint.load_origin`` does."""
-        self._take(plan, worker)
+        """Start the replica with what a worker owns in a step; return as ``checkpoint.load_origin`` does."""
         loaded = checkpoint.load_origin(self._store, origin, self._replica, plan.batches, self.rows)
         if not origin.owned:
             self._compute(groups_of(plan.owners, worker))
@@ -50,7 +56,7 @@ class Estate:
         before = self._owners
         if plan.owners == before:
             return 0
-        self._take(plan, worker)
+        self.own(plan, worker)
         if self.rows is None:
             return 0
         size, gone = 0, []
@@ -68,12 +74,6 @@ class Estate:
             size += read
         self._compute(gone)
         return size
-
-    def _take(self, plan: Plan, worker: int) -> None:
-        self._owners = plan.owners
-        self._holding.own(groups_of(plan.owners, worker))
-        if self._owned:
-            self.rows = self._holding.users()
 
     def _compute(self, groups: list[int] | tuple[int, ...]) -> None:
         """Compute the rows of groups whose owner is lost."""

@@ -84,7 +84,7 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
         Option(
             _SYNC,
             "How updates move. broadcast: each reads all; allreduce: one adds; scatter: each adds a share.",
-            "broadcast or scatter, whichever keeps the declared store busy for less time",
+            "scatter if that halves the time for which the declared store is busy, else broadcast",
             anew=True,
         ),
     ] = "auto"

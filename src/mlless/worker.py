@@ -200,6 +200,8 @@ class Worker:
 
     def _begin(self, plan: Plan, origin: Origin) -> None:
         """Start from where ``origin`` says."""
+        self._part.estate.own(plan, self._me.worker)
+        self._laps.lap("fetch")
         memory, size = self._part.estate.begin(plan, self._me.worker, origin)
         self._part.stepper.memory = memory
         self._account(size)

@@ -154,7 +154,7 @@ def test_in_a_virtual_world_times_are_virtual_and_the_same_again(mlless, ratings
 def test_an_experiment_of_the_package(mlless, tmp_path) -> None:
     """All jobs at a small scale: ratios beside published ones, a page, and no run twice."""
     what = ("compare", "--plan", "middleware21-figure6", "--scale", 0.05, "--out", tmp_path / "out")
-    small = ("--workers", 2, "--max-time", 15, "--systems", "bsp,isp")
+    small = ("--workers", 2, "--max-time", 10, "--systems", "bsp,isp")
     wrong = mlless(*what, "--data", "ml-10m=there", code=2)
     assert "no such job: ml-10m" in wrong.stderr
     assert "no such contestant: pytorh" in mlless(*what, "--systems", "pytorh", code=2).stderr

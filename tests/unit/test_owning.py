@@ -236,7 +236,7 @@ def test_heirs_take_what_was_left_and_compute_the_rest(tmp_path: Path) -> None:
         replica.tables[0].state[:] = worker + 1
         estate = Estate(store, model, replica, Holding(DATA, 0), SystemClock())
         store.put("start", [checkpoint.packed({"items": replica.tables[1].shared.copy()}, {})])
-        estate._take(first, worker)
+        estate.own(first, worker)
         replicas.append(replica)
         estates.append(estate)
     leaver, heir = replicas[1], replicas[0]
