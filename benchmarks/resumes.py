@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-_EPOCHS = 12
+_EPOCHS = 40  # enough that most kills come after the first checkpoint
 _MOMENT = 0.002
 
 
