@@ -7,9 +7,9 @@ Without DATASET ratings in the shape of ML-1M are made up. Each turn is a proces
 into a folder, or with ``--out`` into an object store, which the environment describes. ``--every`` is
 ``--checkpoint-every``. A turn without checkpoints trains to the same model: its rhythm says that none is due.
 
-Printed are medians of wall and CPU seconds, of training alone and of the whole job, and the mean of the
-ratios with / without with its 95 % interval; then what the summary says of the checkpoints: how many, the
-share of a worker's time, bytes and requests.
+Printed are medians of wall and CPU seconds, of training alone and of the whole job. Then comes the mean of
+the ratios with / without, with its 95 % interval. Last is what the summary says of the checkpoints: how many,
+the share of a worker's time, bytes and requests.
 """
 
 from __future__ import annotations

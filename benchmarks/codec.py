@@ -2,9 +2,9 @@
 
     python benchmarks/codec.py [--steps 500] [--workers 4] [--repeats 20]
 
-Workers train for some hundred steps in this process, on a generated stream of ratings in the shape of
-ML-20M (138,493 x 26,744, mini-batches of 12,000); the last steps' updates are then encoded in every way,
-taking turns. Printed for the default optimizer (Adagrad) and the published one (Nesterov), at significance
+Workers train for some hundred steps in this process, on a generated stream of ratings in the shape of ML-20M
+(138,493 x 26,744, mini-batches of 12,000). The last steps' updates are then encoded in every way, taking
+turns. Printed for the default optimizer (Adagrad) and the published one (Nesterov), at significance
 thresholds 0.7 and 0.05 and for BSP:
 
 - the entries of an update, and what the baseline takes for them: the bytes and CPU time of

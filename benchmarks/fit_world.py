@@ -2,10 +2,11 @@
 
     python benchmarks/fit_world.py this-machine.toml [--store redis://127.0.0.1:6379] [--ratings DATASET]
 
-What work takes is measured in jobs on generated data, by the real roles one at a time: the CPU time of each
-role between two things that it says to its clock or to a port. So a rate holds all of Python, too. What store
-and bus take is measured at the server named: CPU of who asks, and of the server. Both are measured while all
-cores are at it, for in a job they are. Functions, servers and the supervisor share the cores of one host.
+What work takes is measured in jobs on generated data, by the real roles one at a time. It is the CPU time of
+each role between two things that it says to its clock or to a port. So a rate holds all of Python, too. What
+store and bus take is measured at the server named: CPU of who asks, and of the server. Both are measured
+while all cores are at it, for in a job they are. Functions, servers and the supervisor share the cores of one
+host.
 """
 
 from __future__ import annotations

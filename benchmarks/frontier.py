@@ -4,7 +4,7 @@
 
 DATASET is a folder that ``mlless partition`` made of MovieLens-1M. Gradients, messages and decisions are
 those of a real job; starts, cores, network cards and fits take what they take in the world. Printed for every
-world, with its prices: each run to the target, what became of its workers, and whether a fixed
+world, with its prices: each run to the target and what became of its workers. Told last is whether a fixed
 number beats a policy in both money and time by more than 5 %.
 """
 

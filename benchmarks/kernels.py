@@ -5,10 +5,10 @@
 Printed, each as the median over rounds in which the contestants take turns on one core:
 
 - the bandwidth of memory, as a plain copy or addition reaches it;
-- matrix factorisation, at the shapes of ML-20M and ML-1M: a step with its filter (ISP: v = 0.7 at step
-  500, float16; BSP: float32), in milliseconds and ratings a second, as a multiple of the twin, and the
-  share of the bandwidth it uses, counting each touched row read once and written once, the mini-batch
-  and the update;
+- matrix factorisation, at the shapes of ML-20M and ML-1M: a step with its filter (ISP: v = 0.7 at step 500,
+  float16; BSP: float32), in milliseconds and ratings a second, and as a multiple of the twin. Told as well is
+  the share of the bandwidth that it uses. Each touched row counts as read once and written once, and so do
+  the mini-batch and the update;
 - logistic regression, at the shape of Criteo with 1e5 and 1e6 features: the same, and as a multiple of
   scikit-learn's ``SGDClassifier(loss="log_loss").partial_fit`` on the same rows (left out where
   scikit-learn is missing);

@@ -3,13 +3,13 @@
     python benchmarks/patterns.py [--ratings 4000000] [--clicks 300000] [--sync isp] [--workers 4 8 24 64]
         [--picture docs/pictures/patterns.svg]
 
-Jobs of a few steps on generated data, by the real roles on the virtual clock: their updates are real. What
-is predicted follows from the updates of the broadcast alone: a worker's bytes of rows that are trained apart
-(a) and of shared rows (s), and those of the union of all shared entries in float32 (U). The mean worker of P
-reads (P - 1) (a + s) in a broadcast, and (P - 1) (a + (s + U) / P) where one adds for all: each shard is read
-by its merger, and its sum by all others. One of M mergers reads (P - 1) (a + s / M) + (M - 1) / M U, and who
-is none (P - 1) a + U: the busiest is one or the other. All go through one store: P times the mean. Sums that
-pass a filter at the merger, in float16, are measured alone.
+Jobs of a few steps on generated data, by the real roles on the virtual clock: their updates are real. What is
+predicted follows from the updates of the broadcast alone. These are a worker's bytes of rows that are trained
+apart (a) and of shared rows (s), and those of the union of all shared entries in float32 (U). The mean worker
+of P reads (P - 1) (a + s) in a broadcast, and (P - 1) (a + (s + U) / P) where one adds for all. Each shard is
+read by its merger then, and its sum by all others. One of M mergers reads (P - 1) (a + s / M) + (M - 1) / M
+U, and who is none (P - 1) a + U: the busiest is one or the other. All go through one store: P times the mean.
+Sums that pass a filter at the merger, in float16, are measured alone.
 
 The CPU time is that of the mean worker and step for encoding, merging for others, and merging.
 """

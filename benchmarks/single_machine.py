@@ -8,10 +8,10 @@ pairs occur, and predict no rating. Clicks: scikit-learn's LogisticRegression (L
 Without a file the data are generated, in the shape of ML-1M and of 80,000 hashed rows of Criteo's.
 
 Each run is a process of its own, on one thread unless the row says two (cornac's default is all cores).
-Seconds run from plain NumPy arrays, for clicks a CSR matrix, to the fitted model; CPU seconds are those
-of all threads, ``data`` is their share until the contender's own data set stood. Starting Python,
-imports, reading the file and scoring are left out. ``MB`` is the peak of resident memory until the model
-was fitted, ``before`` the peak of Python, the imports and the arrays.
+Seconds run from plain NumPy arrays, for clicks a CSR matrix, to the fitted model. CPU seconds are those of
+all threads. ``data`` is their share until the contender's own data set stood. Starting Python, imports,
+reading the file and scoring are left out. ``MB`` is the peak of resident memory until the model was fitted,
+``before`` the peak of Python, the imports and the arrays.
 
 Runs take turns. Repetition n is on split s = 1 + n % 3: the test part of ratings is
 ``default_rng(s).random(rows) < .1``; that of clicks is the last fifth of the rows, and s only the seed.

@@ -3,10 +3,10 @@
     python benchmarks/training.py [DATASET] [--workers 1,2,4,8,24] [--epochs N]
 
 DATASET is a folder that ``mlless partition`` made; without one, ratings in the shape of ML-1M are generated
-and partitioned. Printed for every run: the held-out metrics of the model, steps and epochs, wall and CPU
-seconds of training (start-up left out), mega-bytes published and read by peers, the share of published
-entries in those of BSP's run beside it, and where the mean step of a worker goes, in milliseconds.
-Workers beyond the machine's cores share them: read wall seconds with that in mind.
+and partitioned. Printed for every run: the held-out metrics of the model, steps and epochs, and wall and CPU
+seconds of training (start-up left out). Then the mega-bytes published and read by peers, and the share of
+published entries in those of BSP's run beside it. Last comes where the mean step of a worker goes, in
+milliseconds. Workers beyond the machine's cores share them: read wall seconds with that in mind.
 """
 
 from __future__ import annotations

@@ -239,7 +239,7 @@ def check_two_classes(manifest: Manifest, where: str) -> None:
             expected="rows of label 0 and of label 1 to train on",
             found=f"{rows:,} rows, all of label {shape.positives:g}",
             cure="check the label column, or add rows of the other label; if all of them are held out, "
-            "partition with another --seed",
+            "partition with another seed",
         )
 
 

@@ -326,7 +326,7 @@ def no_run(run: Place) -> DatasetError:
     return DatasetError(
         "no run here",
         where=str(run),
-        expected="the folder or URL that mlless train was given as --out",
+        expected="the folder or URL that a training was given as --out",
         cure="check the path, or start with mlless train",
     )
 

@@ -176,8 +176,8 @@ def _told(what: str, error: Exception) -> MLLessError:
 
 def _worded(error: Exception) -> str:
     """Return what a client says of an error, fit to be shown, without what pydantic adds to it."""
-    told = "; ".join(_OF_PYDANTIC.findall(str(error))) or str(error)
-    return hidden(f"{type(error).__name__}: {told}")
+    told = "; ".join(_OF_PYDANTIC.findall(str(error))) or " ".join(str(error).split())
+    return hidden(f"{type(error).__name__}: {told}".rstrip("."))
 
 
 def values_of(record: StepRecord, totals: Totals) -> Iterator[tuple[str, float]]:
