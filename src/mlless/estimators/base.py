@@ -30,7 +30,6 @@ from mlless.estimators.parameters import Parameters, plain
 from mlless.job import Factorization, JobSpec, Logistic, Stop
 from mlless.local import Course, begin, grow, resume, train_here
 from mlless.locations import Location, place_of
-from mlless.membership import parts_of
 from mlless.records import StepRecord
 from mlless.stopping import Choice
 from mlless.wishes import Wishes
@@ -131,9 +130,7 @@ class Trained(CallbackSupportMixin, Parameters):
             self.heldout_, self.stop_reason_ = ended.model.heldout, ended.stop_reason
             epochs = self.n_iter_ = max(1, round(ended.epochs))
             if own and self.refit and not goes_on and ended.can_be_repeated:
-                self.n_iter_ = max(
-                    1, round(ended.model.step / parts_of(spec.rows, spec.batch_size, spec.workers))
-                )
+                self.n_iter_ = max(1, round(audience.epochs_before(ended.model.step)))
                 again = train(*self._of_all_rows(spec, dataset, self.n_iter_), False, lambda record: False)
                 if again.stop_reason == "diverged":
                     self.stop_reason_ = "diverged"

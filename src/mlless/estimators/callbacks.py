@@ -70,6 +70,7 @@ class Audience:
         self._stack = ExitStack()
         self.losses: list[float] = []
         self.scores: list[float] = []
+        self._epochs = {step: 0.0}  # passes over the data before each step
         self._root: Any = None
         self._task: Any = None
         if hasattr(estimator, "_init_callback_context"):
@@ -87,6 +88,7 @@ class Audience:
     def hear(self, record: StepRecord) -> bool:
         """Pass a step on; return whether someone wants to stop."""
         told = self._callbacks
+        self._epochs[record.step + 1] = record.epoch
         stop = told.hear(record)
         if told.before is None or not told.epoch_ended:
             return stop
@@ -96,6 +98,10 @@ class Audience:
         if not told.over:
             self._begin_epoch()
         return stop
+
+    def epochs_before(self, step: int) -> float:
+        """Return how many passes over the data the fit had made before a step."""
+        return self._epochs[step]
 
     def finish(self, stop_reason: str, epochs: int, heldout: dict[str, float]) -> None:
         """Say that the fit has ended after so many epochs, with a model of these held-out metrics.

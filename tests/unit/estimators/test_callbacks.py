@@ -49,6 +49,18 @@ def test_a_callback_may_end_the_fit(pairs, workers):
     assert model.n_iter_ in (2, 3)
 
 
+def test_a_fit_is_repeated_for_the_epochs_that_were_best_whatever_a_step_has(pairs):
+    """Two workers take several mini-batches a step from the third epoch on."""
+    recorder = Recorder()
+    model = mlless.MatrixFactorization(
+        max_iter=8, batch_size=50, random_state=0, callbacks=[recorder], workers=2
+    ).fit(*pairs)
+    steps = np.diff([0, *[record.step + 1 for record in recorder.epochs]])
+    assert steps.min() < steps.max() / 4
+    errors = [record.heldout["rmse"] for record in recorder.epochs]
+    assert model.n_iter_ == 1 + errors.index(min(errors)) > 2
+
+
 @pytest.fixture
 def ctrl_c():
     """Let a SIGINT raise: a program that was started in the background ignores it."""
