@@ -16,11 +16,13 @@ from mlless.messages import Plan, Report
 class Costing:
     """The books of one job; nothing costs anything without a ``meter``.
 
-    ``parameters`` is how many the model has, ``grace`` the seconds for what no step shows.
-    Raises UsageError for a budget below the minimum charge.
+    ``parameters`` is how many the model has, ``owned`` how many of them are in no flush. ``grace`` are the
+    seconds for what no step shows. Raises UsageError for a budget below the minimum charge.
     """
 
-    def __init__(self, spec: JobSpec, meter: Meter | None, *, parameters: int, grace: float = GRACE) -> None:
+    def __init__(
+        self, spec: JobSpec, meter: Meter | None, *, parameters: int, owned: int = 0, grace: float = GRACE
+    ) -> None:
         stop = spec.stop
         if meter is not None and stop.max_cost is not None:
             # Everyone reads the manifest, and each group has a file to train on and one to score.
@@ -30,7 +32,13 @@ class Costing:
         # Four bytes a value; a mask of bits and row numbers are within a fifth of that.
         merged = spec.shards > 0
         self._budget = Budget(
-            meter, stop.max_cost, flush=5 * parameters, grace=grace, merged=merged, more=spec.ahead
+            meter,
+            stop.max_cost,
+            flush=5 * (parameters - owned),
+            stored=4 * parameters,
+            grace=grace,
+            merged=merged,
+            more=spec.ahead,
         )
         self._spec, self._meter, self._start = spec, meter, 0.0
         self._cold = True
@@ -90,6 +98,7 @@ class Costing:
             read=read / workers,
             merging=sum(one.times.merge for one in reports) / workers,
             scoring=scoring,
+            length=plan.length if plan.trainers else 1,
         )
         self._budget.add_step(now, step)
         self._use(used if scoring is None else used.plus(scoring.used))
@@ -102,7 +111,8 @@ class Costing:
 
     def spent(self, now: float, ahead: Sequence[Plan]) -> Literal["cost", "time"] | None:
         """Return which budget allows for no step beyond those ``ahead``, if any."""
-        return self._budget.spent(now, evaluate=min(sum(one.evaluate for one in ahead), 1 + self._spec.ahead))
+        evaluate = min(sum(one.evaluate for one in ahead), 1 + self._spec.ahead)
+        return self._budget.spent(now, evaluate=evaluate, length=max(one.length for one in ahead))
 
     def _use(self, usage: Usage) -> None:
         if self._meter is not None:

@@ -20,6 +20,7 @@ class Pace:
 
     ``launching`` is how long its runtime took to launch the newest functions: meanwhile no step ends. With
     ``slack`` several steps may be closed at once when a slow worker catches up: what counts is their mean.
+    With local steps the usual one has as many mini-batches as the longest: a short one ends an epoch.
     """
 
     def __init__(self, deadlines: Deadlines, slack: int = 0) -> None:
@@ -27,12 +28,20 @@ class Pace:
         self._newest: deque[float] = deque(maxlen=slack + 1)
         self._steps: deque[float] = deque(maxlen=_RECENT)
         self._evaluations: deque[float] = deque(maxlen=_RECENT)
+        self._length = 1
+
+    def expect(self, plan: Plan) -> None:
+        """Take in that a step is to come: one longer than all before may take as many times as long."""
+        if plan.length > self._length:
+            stretch, self._length = plan.length / self._length, plan.length
+            newest = [*self._steps][-_LEAST:]  # soon the first ones that are as long tell what is usual
+            self._steps = deque((stretch * seconds for seconds in newest), maxlen=_RECENT)
 
     def add(self, plan: Plan, seconds: float, evaluating: float) -> None:
         """Take in a closed step, and the seconds of it in which the slowest worker evaluated."""
         if plan.evaluate:
             self._evaluations.append(evaluating)
-        if plan.trainers:
+        if plan.trainers and plan.length == self._length:
             self._newest.append(max(seconds - evaluating, 0.0))
             self._steps.append(fmean(self._newest))
 

@@ -39,7 +39,7 @@ from mlless.ledger import Ledger
 from mlless.mark import Mark, Past
 from mlless.membership import Schedule
 from mlless.messages import Abort, Evaluation, FunctionId, Hello
-from mlless.models import model_of
+from mlless.models import tables_of
 from mlless.reception import Reception
 from mlless.records import RUNNING
 from mlless.runtimes.ports import Ended, Runtime
@@ -122,9 +122,12 @@ class Supervisor:
         self._payload, self._safe, self._meter = payload, safe or Safe(), meter
         self._past, self._first = past or Past(), mark.plan.step
         self._opened = self._start = self._renewed = self._looked = clock.now()
-        model = model_of(spec.model)
+        shapes = tables_of(spec)
         self._costing = Costing(
-            spec, meter, parameters=sum(shape.rows * shape.columns for shape in model.shapes)
+            spec,
+            meter,
+            parameters=sum(shape.rows * shape.columns for shape in shapes),
+            owned=sum(shape.rows * shape.columns for shape in shapes if shape.owned),
         )
         self._ledger = Ledger(spec, schedule, version, mark, self._past.best_key)
         self._closing = Closing(

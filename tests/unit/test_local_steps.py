@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import trials
 
+from mlless.billing.tariff import load_tariff
 from mlless.job import JobSpec
 from mlless.messages import Plan
 from mlless.models.base import Moment
@@ -115,3 +116,40 @@ def test_nothing_is_pending_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     trained = [replica for replica in replicas if (replica.tables[0].last >= 0).any()]
     assert len(trained) >= 3
     assert all((replica.tables[0].last == 14).all() for replica in trained)
+
+
+class TestStepsThatBecomeLonger:
+    """In epoch 2 a step has eight mini-batches for the first time, and takes eight times as long."""
+
+    SLOWLY = Durations(message=1e-3, work={"compute": 0.1}, start=0.3)
+
+    def spec(self, **limits: float) -> JobSpec:
+        rows = sum(file.rows for file in trials.dataset("mf").manifest.train)
+        spec = job("mf", 8, workers=2, epochs=6, batch_size=rows // (2 * 24), factors=3)
+        stop = msgspec.structs.replace(spec.stop, patience=None, **limits)
+        return msgspec.structs.replace(spec, local_since=2, stop=stop, tariff=load_tariff("published-ibm"))
+
+    def run(self, limit: float | None = None, **limits: float) -> Simulation:
+        return simulate(self.spec(**limits), trials.dataset("mf"), self.SLOWLY, limit=limit)
+
+    @pytest.mark.parametrize("limit", [28.0, 34.0, 49.0, 58.0])
+    def test_a_function_begins_none_that_it_cannot_end(self, limit: float) -> None:
+        done = self.run(limit)
+        assert sum(record.lost for record in done.records) == 0
+        assert sum(record.handovers for record in done.records) > 0
+
+    @pytest.mark.parametrize("seconds", [52.0, 55.0, 62.0])
+    def test_a_job_that_has_no_time_for_one_ends_in_order(self, seconds: float) -> None:
+        """With all that it has learnt, and not with the best model of an epoch before."""
+        done = self.run(max_time=seconds)
+        assert done.outcome.stop_reason == "time"
+        assert not done.outcome.given_up
+        assert done.outcome.model.step > 48
+        assert done.seconds <= seconds
+
+    @pytest.mark.parametrize("dollars", [0.0077, 0.0080, 0.0085])
+    def test_nor_does_it_go_over_its_budget(self, dollars: float) -> None:
+        done = self.run(max_cost=dollars)
+        assert done.outcome.stop_reason == "cost"
+        assert done.bill is not None
+        assert done.bill.total <= dollars

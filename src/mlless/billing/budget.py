@@ -7,7 +7,7 @@ held-out rows, and one stores it. A step that stalls for longer than any lately 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from mlless.billing.meter import NOTHING, Meter, Usage
@@ -43,7 +43,8 @@ class Scoring:
 class StepUse:
     """What a step used, by how many workers, and what moving updates took.
 
-    ``publishing`` and ``merging`` hold the bytes of the mean worker and its seconds.
+    ``publishing`` and ``merging`` hold the bytes of the mean worker and its seconds. ``length`` is how many
+    mini-batches the step had.
     """
 
     used: Usage = NOTHING
@@ -53,6 +54,7 @@ class StepUse:
     read: float = 0.0
     merging: float = 0.0
     scoring: Scoring | None = None
+    length: int = 1
 
 
 @dataclass
@@ -60,6 +62,7 @@ class Budget:
     """The most a job may cost, in ``dollars`` by its ``meter``, and its ``deadline``; either may be None.
 
     ``flush`` is the most bytes that a worker's flush has; all read it, or it is ``merged`` by one for all.
+    ``stored`` are the bytes of the model that is stored in the end.
     ``grace`` are the seconds for what no step shows: for all functions to exit, and for storing the model.
     So many steps ``more`` than without slack are under way when a decision is taken.
     """
@@ -68,11 +71,13 @@ class Budget:
     dollars: float | None = None
     deadline: float | None = None
     flush: int = 0
+    stored: int = 0
     grace: float = GRACE
     merged: bool = False
     more: int = 0
     _closed: float = field(default=0.0, init=False)
     _steps: int = field(default=0, init=False)
+    _length: int = field(default=1, init=False)  # of the longest step so far, whose time is what counts
     _slowest: float = field(default=0.0, init=False)
     _typical: float = field(default=0.0, init=False)
     _last: StepUse = field(default_factory=StepUse, init=False)
@@ -85,7 +90,10 @@ class Budget:
 
     def add_step(self, now: float, step: StepUse) -> None:
         """Take in that a step is closed."""
-        seconds, self._closed, self._last = now - self._closed, now, step
+        seconds, self._closed = now - self._closed, now
+        longer, shorter = step.length > self._length, step.length < self._length
+        self._length = max(self._length, step.length)
+        self._last = replace(self._last, workers=step.workers) if shorter else step
         if step.scoring is not None:
             seconds = max(seconds - step.scoring.longest, 0.0)
             self._scoring = step.scoring if self._steps else step.scoring.warm()
@@ -94,42 +102,48 @@ class Budget:
         self._steps += 1
         if self._steps == 1:
             self._slowest = self._typical = _WARM * seconds
-        elif self._steps == 2:
+        elif self._steps == 2 and not shorter:
             self._slowest = self._typical = seconds
         else:
             keep = 0.5 ** min(seconds / _HALF_LIFE, 1 / _HALF_STEPS)
             self._slowest = max(seconds, self._slowest * keep)
-            self._typical += _NEWEST * (seconds - self._typical)
+            if longer:
+                self._typical = seconds
+            elif not shorter:
+                self._typical += _NEWEST * (seconds - self._typical)
 
-    def ending(self, now: float, *, evaluate: int) -> float:
+    def ending(self, now: float, *, evaluate: int, length: int = 1) -> float:
         """Return when all functions will have ended if the job goes on for another step before it ends.
 
-        So many of the steps to come ``evaluate``.
+        So many of the steps to come ``evaluate``. The longest of them has so many mini-batches: ``length``.
         """
-        large, scoring = self._largest, self._scoring.longest
-        first = self._slowest + scoring * evaluate
+        large, scoring, stretch = self._largest, self._scoring.longest, self._stretch(length)
+        first = stretch * self._slowest + scoring * evaluate
         flushing = large.publishing * self.flush / large.published if large.published else 0.0
         flushed = self.flush * self._last.workers
         merging = max(self._slowest, large.merging * flushed / large.read if large.read else 0.0)
-        return (
-            now + first + (_STEPS - 1 + self.more) * self._typical + flushing + merging + scoring + self.grace
-        )
+        others = (1 + (_STEPS - 2 + self.more) * stretch) * self._typical  # one of them is the flush
+        return now + first + others + flushing + merging + scoring + self.grace
 
-    def cost(self, now: float, *, evaluate: int) -> float:
+    def _stretch(self, length: int) -> int:
+        """Return how many times as much a step of so many mini-batches may take as the longest so far."""
+        return max(1, -(-length // self._length))
+
+    def cost(self, now: float, *, evaluate: int, length: int = 1) -> float:
         """Return what the job will have cost with that ending."""
         assert self.meter is not None, "a job without a tariff"
         workers = self._last.workers
         times = 3 * workers - 1 if self.merged else workers**2  # that a flush is written or read
-        flushes = Usage(writes=WRITES, exchanged=self.flush * times)
-        more = flushes.plus(self._last.used, _STEPS + self.more)
+        flushes = Usage(writes=WRITES, exchanged=self.flush * times + self.stored)
+        more = flushes.plus(self._last.used, self._stretch(length) * (_STEPS + self.more))
         more = more.plus(self._scoring.used, max(_EVALUATIONS, evaluate + 1))
-        return self.meter.bill(self.ending(now, evaluate=evaluate), more=more).total
+        return self.meter.bill(self.ending(now, evaluate=evaluate, length=length), more=more).total
 
-    def spent(self, now: float, *, evaluate: int) -> Literal["cost", "time"] | None:
+    def spent(self, now: float, *, evaluate: int, length: int = 1) -> Literal["cost", "time"] | None:
         """Return what the job is about to run out of, if anything: then it has to end now."""
-        if self.dollars is not None and self.cost(now, evaluate=evaluate) > self.dollars:
+        if self.dollars is not None and self.cost(now, evaluate=evaluate, length=length) > self.dollars:
             return "cost"
-        if self.deadline is not None and self.ending(now, evaluate=evaluate) > self.deadline:
+        if self.deadline is not None and self.ending(now, evaluate=evaluate, length=length) > self.deadline:
             return "time"
         return None
 

@@ -102,6 +102,27 @@ def test_where_steps_are_quick_a_slow_one_is_forgotten_in_seconds() -> None:
     assert ending(found, now) - 2 * now == pytest.approx(2 * GRACE, rel=0.02)
 
 
+def test_a_step_of_more_mini_batches_is_reckoned_with_before_the_first_of_them() -> None:
+    found = budget()
+    now = after(found, 1, 1, 1, 1, 1)
+    plain = found.cost(now, evaluate=0)
+    # Seven seconds more for each of two steps, of both functions; nobody trains in the third.
+    assert found.cost(now, evaluate=0, length=8) == pytest.approx(plain + 2 * 2 * 7.0, abs=1e-4)
+    found.add_step(now + 5.0, replace(PLAIN, length=8))
+    found.add_step(now + 6.0, PLAIN)  # the short one that ends an epoch
+    assert found.cost(now, evaluate=0, length=8) == pytest.approx(2 * (now + 4 * 5.0 + GRACE), rel=1e-2)
+
+
+def test_what_a_longer_step_uses_is_reckoned_with() -> None:
+    found = budget(requests=RequestPrice(thousand_reads=1000.0, thousand_writes=0.0, **RULE))
+    now = after(found, 1, 1)
+    plain, longer = (found.cost(now, evaluate=0, length=length) for length in (1, 4))
+    assert longer - plain == pytest.approx(2 * 2 * 3.0 + 3 * 3 * PLAIN.used.reads, abs=1e-4)
+    found.add_step(now + 1, StepUse(used=Usage(reads=9), workers=2, length=4))
+    found.add_step(now + 2, StepUse(used=Usage(reads=1), workers=1))
+    assert (found._last.used.reads, found._last.workers) == (9, 1)
+
+
 def test_an_evaluation_counts_where_one_is_to_come_and_at_the_end() -> None:
     found = budget()
     after(found, 1.0, 1.0, 4.0, scoring=Scoring(longest=3.0))
