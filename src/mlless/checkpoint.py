@@ -130,7 +130,8 @@ def origin_of(
 ) -> tuple[Arrays, dict[str, str]]:
     """Return from where another replica can start in ``step``, as arrays and metadata.
 
-    From a ``whole`` one it goes on as this one would. Of rows that are owned it has ``rows``, or none.
+    From a ``whole`` one it goes on as this one would, if it has what is ``shared``. Of rows that are owned it
+    has ``rows``, or none.
     """
     arrays: Arrays = {**part_of(replica, rows, shared=shared)}
     for table, places in _places(replica, rows, shared=shared):
@@ -141,7 +142,7 @@ def origin_of(
             if table.residual[places].view(np.int32).any():  # its bits, for there is a zero below zero
                 arrays[name + _RESIDUAL] = table.residual[places].copy()
     for table, kept in zip(replica.tables, replica.kept, strict=True):
-        if whole and kept.view(np.int32).any():
+        if whole and shared and kept.view(np.int32).any():
             arrays[table.shape.name + _KEPT] = kept.copy()
     exponents = " ".join(map(str, memory.exponents))
     return arrays, {"step": str(step), "exponents": exponents, "samples": str(memory.samples)}

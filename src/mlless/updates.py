@@ -19,7 +19,7 @@ import msgspec
 
 from mlless.errors import MLLessError
 from mlless.instructions import Instruction, Send
-from mlless.keys import merged_key, pieces, update_key
+from mlless.keys import ROWS, merged_key, model_key, pieces, update_key
 from mlless.losses import silent
 from mlless.messages import FromWorker, FunctionId, Merge, Merged, Plan, Report, Substituted
 
@@ -106,8 +106,8 @@ class Updates:
         )
 
     def discard(self, step: int, who: FunctionId) -> None:
-        """Take in that what a function has published in a step, or may yet publish, is nothing to anybody."""
-        self.litter += pieces(step, who, self._shards)
+        """Take in that what a function has stored for others in a step, or may yet store, is for nobody."""
+        self.litter += [*pieces(step, who, self._shards), model_key(ROWS, step + 1, who)]
 
     def outdate(self, step: int, keys: Iterable[str]) -> None:
         """Take in that nobody needs these keys once all have merged a step; till then they may be written."""

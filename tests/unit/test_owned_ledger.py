@@ -6,7 +6,7 @@ from unit.test_ledger import SCORE, START, Game, sent
 
 from mlless.closing import Verdict
 from mlless.instructions import Delete, Done, Forget, Instruction, Kept, Marked, Rewind
-from mlless.messages import Begin, Commit
+from mlless.messages import Begin, Commit, Donated, Origin
 from mlless.stopping import Progress
 
 PARTS = tuple(f"best/0/{worker}.0" for worker in range(3))
@@ -79,6 +79,22 @@ def test_who_leaves_has_left_its_rows_before_its_heirs_need_them() -> None:
     _, delete = job.step()
     assert isinstance(delete, Delete)
     assert "rows/2/1.0" in delete.keys
+
+
+def test_rows_of_a_leaver_that_dies_before_it_tells_of_them_are_removed() -> None:
+    job = game()
+    job.step(leavers=(1,))
+    job.dies(1)
+    job.report(0)
+    job.report(2)
+    job.hello(1, 1)
+    job.tell(Donated(0, 0, Origin("donation/1/0.0", 1, "x", owned=False)))
+    job.report(1, 1)
+    commit, delete = job.verdict()
+    assert committed([commit]).left == ((1, 1),)
+    assert isinstance(delete, Delete)
+    assert "rows/2/1.0" in delete.keys
+    assert "rows/2/1.1" not in delete.keys
 
 
 def test_at_the_end_nobody_leaves_its_rows_and_all_parts_are_the_result() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
+import weakref
 from collections.abc import Collection
 from pathlib import Path
 
@@ -15,16 +17,21 @@ from mlless import checkpoint, keys
 from mlless.channels.embedded_store import EmbeddedStore
 from mlless.checkpoint import Memory
 from mlless.clock import SystemClock
+from mlless.data.dataset import Dataset
+from mlless.data.groups import Group, RatingsGroup
 from mlless.data.holding import Holding
+from mlless.data.manifest import File
 from mlless.exchange.codec import pack, seal
 from mlless.exchange.filter import SignificanceFilter
 from mlless.exchange.update import entries
-from mlless.job import JobSpec
+from mlless.job import Factorization, JobSpec
+from mlless.kernels.arrays import Ids, RatingsArrays
 from mlless.membership import Schedule, deal, groups_of
 from mlless.messages import Origin, Plan
 from mlless.models import model_of, tables_of
 from mlless.models.base import Moment
 from mlless.models.factorization import FactorizationModel
+from mlless.models.ridge import fit_users
 from mlless.owning import Estate
 from mlless.recipes import job_of
 from mlless.records import StepRecord
@@ -222,6 +229,60 @@ def test_who_is_computed_anew_fits_its_ratings_best() -> None:
     assert (replica.tables[0].state[others] == 5).all()
 
 
+def test_what_a_merger_keeps_is_no_part_of_the_rows_that_it_leaves() -> None:
+    replica, rows = Replica(tables_of(job(3))), np.array([1, 4], np.uint32)
+    replica.kept[1][:] = 1
+    for shared in (False, True):
+        arrays, _ = checkpoint.origin_of(replica, 5, Memory(), whole=True, rows=rows, shared=shared)
+        assert ("items/kept" in arrays) == shared
+
+
+def test_to_know_whose_they_are_no_more_than_one_group_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Groups that do not fit are read one by one."""
+    refs: list[weakref.ref[Ids]] = []
+    held = []
+    read = Dataset.read
+
+    def watched(self: Dataset, file: File) -> Group:
+        held.append(sum(one() is not None for one in refs))
+        group = read(self, file)
+        assert isinstance(group, RatingsGroup)
+        refs.append(weakref.ref(group.users))
+        return group
+
+    holding = Holding(DATA, 0, 1)
+    holding.own(tuple(range(len(DATA.manifest.train))))
+    monkeypatch.setattr(Dataset, "read", watched)
+    assert len(holding.users()) == 40
+    assert len(held) > 4
+    assert max(held[: len([file for file in DATA.manifest.train if file.rows])]) <= 1
+
+
+def test_users_are_computed_in_the_memory_of_a_few() -> None:
+    """Whatever their number, and that of the factors."""
+    count, factors = 3000, 60
+    shape = Factorization(
+        users=count, items=50, factors=factors, l2=0.0, centre=3.0, deviation=1.0, low=1.0, high=5.0
+    )
+    model, dice = FactorizationModel(shape), np.random.default_rng(1)
+    replica = Replica(model.shapes)
+    replica.restore(model.initial(dice))
+    local = dice.integers(0, 50, 3 * count).astype(np.uint16)
+    batch = RatingsArrays(
+        np.arange(count, dtype=np.uint32),
+        np.arange(0, 3 * count + 1, 3, dtype=np.uint32),
+        np.arange(50, dtype=np.uint32),
+        local,
+        2,
+        dice.uniform(1, 5, 3 * count).astype(np.float32),
+    )
+    tracemalloc.start()
+    fit_users(model, replica, batch)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4 * 4 * count * (factors + 1)  # four times what is found; a matrix for each has 90 MB
+
+
 def test_heirs_take_what_was_left_and_compute_the_rest(tmp_path: Path) -> None:
     """Worker 1 leaves its rows, worker 2 is lost: worker 0 has groups of both in the end."""
     spec, store, sizes = job(3), EmbeddedStore(tmp_path), [file.rows for file in DATA.manifest.train]
@@ -256,6 +317,16 @@ def test_heirs_take_what_was_left_and_compute_the_rest(tmp_path: Path) -> None:
     assert not users.state[lost].any()
     assert (users.shared[lost] != 1).any()
     assert estates[0].enter(later, 0, {1: key}) == 0
+
+
+def test_what_is_owned_is_no_part_of_the_flush_that_a_budget_keeps_time_for() -> None:
+    spec = job(max_time=30.0)
+    many = msgspec.structs.replace(spec.model, users=100_000)
+    stop = msgspec.structs.replace(spec.stop, epochs=1000)
+    slowly = Durations(message=1e-3, work={"compute": 1e-2}, byte=1e-6)
+    done = simulate(msgspec.structs.replace(spec, model=many, stop=stop), DATA, slowly)
+    assert done.outcome.stop_reason == "time"
+    assert 27.0 <= done.outcome.seconds <= 30.0  # to move all users would take ten seconds
 
 
 def test_one_worker_has_no_use_for_it_and_clicks_have_no_users() -> None:

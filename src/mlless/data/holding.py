@@ -126,7 +126,9 @@ class Holding:
     def users(self) -> Ids:
         """Return the users of the groups, in ascending order: all of whom there is a rating."""
         known = [np.empty(0, np.uint32)]
-        known += [group.users for group in self._rated(self._groups) if isinstance(group, RatingsGroup)]
+        for group in self._rated(self._groups):  # whose rows may be too many to keep a view of them
+            if isinstance(group, RatingsGroup):
+                known.append(np.unique(group.users))
         known += [batch.users for batch in self.held_out() if isinstance(batch, RatingsArrays)]
         return np.unique(np.concatenate(known))
 

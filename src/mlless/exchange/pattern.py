@@ -14,7 +14,7 @@ from mlless.exchange.reduction import Reduction
 from mlless.exchange.update import Update
 from mlless.job import JobSpec
 from mlless.messages import Commit, FunctionId
-from mlless.models import model_of
+from mlless.models import tables_of
 
 
 class Pattern(Protocol):
@@ -39,4 +39,4 @@ def open_pattern(spec: JobSpec, reader: Reader, me: FunctionId) -> Pattern:
     """Return the pattern that a job names, as the function ``me`` takes part in it."""
     if not spec.shards:
         return Broadcast(reader, spec.sync, me)
-    return Reduction(reader, model_of(spec.model).shapes, spec.sync, spec.shards, me)
+    return Reduction(reader, tables_of(spec), spec.sync, spec.shards, me)

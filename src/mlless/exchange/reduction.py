@@ -6,7 +6,7 @@ everyone adds to ``shared`` in a broadcast: the bits are the same. Sums in float
 with a filter at the merger there are fewer.
 
 Rows that are trained apart have one publisher as a rule, so there is nothing to gain by adding. Everyone
-reads them from everyone, in the precision in which they were published.
+reads them from everyone, in the precision in which they were published. Those that are owned do not move.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ class Reduction:
         self, reader: Reader, shapes: tuple[TableShape, ...], sync: Sync, shards: int, me: FunctionId
     ) -> None:
         self._reader, self._sync, self._shards, self._me = reader, sync, shards, me
-        self._apart = tuple(shape.apart for shape in shapes)
+        self._apart = tuple(shape.apart and not shape.owned for shape in shapes)
+        self._added = tuple(not shape.apart for shape in shapes)
 
     def encode(self, step: int, update: Update) -> dict[str, Bytes]:
         """Return the update's pieces: what everyone reads, and one for each merger."""
@@ -43,7 +44,7 @@ class Reduction:
         parts = {}
         if any(self._apart):
             parts[update_key(step, self._me)] = of_tables(update, self._apart)
-        shared = of_tables(update, [not apart for apart in self._apart])
+        shared = of_tables(update, self._added)
         for shard, part in enumerate(cut(shared, self._shards)):
             parts[piece_key(step, self._me, shard)] = part
         return self._reader.sealed(parts, self._sync.compression)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 from mlless.kernels.arrays import RatingsArrays
@@ -9,7 +11,6 @@ from mlless.models.factorization import FactorizationModel
 from mlless.replica import Replica
 
 LEAST = 0.08  # of L2 for each rating: twice that of training, with which few ratings are fitted too well
-_RATINGS = 1 << 10  # taken at a time
 
 
 def fit_users(model: FactorizationModel, replica: Replica, batch: RatingsArrays) -> None:
@@ -18,22 +19,13 @@ def fit_users(model: FactorizationModel, replica: Replica, batch: RatingsArrays)
     That is ridge regression: the least squared errors plus L2, which pulls once a rating as in training.
     The optimizer's state of these users begins at zero.
     """
-    eye = np.eye(model.columns, dtype=np.float64)
     spec, (users, items) = model.spec, replica.tables
-    l2, bias = max(2 * spec.l2, LEAST), model.columns - 1
-    counts = np.diff(batch.starts.astype(np.int64))
-    squares = np.zeros((len(counts), model.columns, model.columns))
-    products = np.zeros((len(counts), model.columns))
-    for begin in range(0, len(batch.ratings), _RATINGS):
-        part = slice(begin, begin + _RATINGS)
-        rows = items.shared[batch.items[batch.local[part]]].astype(np.float64)
-        wanted = (batch.ratings[part].astype(np.float64) - spec.centre) / spec.deviation - rows[:, bias]
+    l2, bias = max(2 * spec.l2, LEAST) * np.eye(model.columns), model.columns - 1
+    found = np.empty((len(batch.users), model.columns), np.float32)
+    for number, (begin, end) in enumerate(pairwise(batch.starts.tolist())):
+        rows = items.shared[batch.items[batch.local[begin:end]]].astype(np.float64)
+        wanted = (batch.ratings[begin:end].astype(np.float64) - spec.centre) / spec.deviation - rows[:, bias]
         rows[:, bias] = 1.0
-        user = np.searchsorted(batch.starts, np.arange(begin, begin + len(wanted)), side="right") - 1
-        first = np.flatnonzero(np.diff(user, prepend=-1))
-        squares[user[first]] += np.add.reduceat(rows[:, :, None] * rows[:, None, :], first)
-        products[user[first]] += np.add.reduceat(rows * wanted[:, None], first)
-    squares += (l2 * counts.astype(np.float64))[:, None, None] * eye
-    found = np.linalg.solve(squares, products[:, :, None])[:, :, 0]
-    users.restore(found.astype(np.float32), batch.users)
+        found[number] = np.linalg.solve(rows.T @ rows + len(rows) * l2, rows.T @ wanted)
+    users.restore(found, batch.users)
     users.state[batch.users] = 0

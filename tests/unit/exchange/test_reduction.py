@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from unittest.mock import patch
@@ -361,3 +362,16 @@ def test_blocks_of_rows_that_are_touched_most_are_spread_over_the_shards() -> No
     rows = np.arange(64 * 16, dtype=np.uint32)
     update = (TableUpdate(rows, np.ones((len(rows), 1), np.uint8), np.ones(len(rows), np.float32)),)
     assert {entries(part) for part in cut(update, 8)} == {128}
+
+
+def test_rows_that_are_owned_have_no_piece_and_nobody_reads_any(tmp_path: Path) -> None:
+    shapes = [replace(SHAPES[0], owned=True), *SHAPES[1:]]
+    members = Members(EmbeddedStore(tmp_path), 3, 2, Sync(significance=0.0, half=False, merge="sum"), shapes)
+    nothing, *items = everything(1.0)
+    update = (of_tables((nothing,), [False])[0], *items)
+    pieces = members.patterns[0].encode(3, update)
+    assert sorted(pieces) == [piece_key(3, (0, 7), 0), piece_key(3, (0, 7), 1)]
+    before = members.replicas[0].tables[2].shared.item()
+    members.step(4, [update] * 3)
+    assert members.replicas[0].tables[2].shared.item() == pytest.approx(before + 3)
+    assert len({replica.digest() for replica in members.replicas}) == 1
