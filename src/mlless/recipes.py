@@ -140,7 +140,12 @@ def job_of(
         network=_network(Network(), wishes.store_rate, wishes.store_latency),
         entries=1.0 if fitting == "mf" else _entries(manifest),
     )
-    return _moving(spec, wishes.pattern, wishes.local_steps)
+    moving = _moving(spec, wishes.pattern, wishes.local_steps)
+    if isinstance(wishes.merged_significance, float) and not moving.shards:
+        warn("nobody merges for all: the threshold of mergers has no effect")
+    if wishes.local_steps != "auto" and moving.local_since >= moving.stop.epochs:
+        warn(f"local steps begin after {LOCAL_SINCE} epochs: in {moving.stop.epochs} they have no effect")
+    return moving
 
 
 def changed(spec: JobSpec, wishes: Mapping[str, Any]) -> JobSpec:
@@ -156,8 +161,12 @@ def changed(spec: JobSpec, wishes: Mapping[str, Any]) -> JobSpec:
         given["deadlines"] = msgspec.structs.replace(spec.deadlines, silence=silence)
     if "tuner" in given:
         given["policy"] = given.pop("tuner")
+    if not given.keys().isdisjoint(("workers", "pattern", "local_steps")):
+        given["movement"] = ()  # its reasons are those of a decision that is no more
     given["network"] = _network(spec.network, given.pop("store_rate", None), given.pop("store_latency", None))
-    pattern, steps = given.pop("pattern", spec.pattern), given.pop("local_steps", spec.local_steps)
+    tuned = given.get("policy", "off") != "off"  # by a tuner, which compares steps that are alike
+    steps = given.pop("local_steps", "auto" if tuned else spec.local_steps)
+    pattern = given.pop("pattern", spec.pattern)
     for part in ("stop", "scaling"):
         before = getattr(spec, part)
         changes = {name: given.pop(name) for name in before.__struct_fields__ if name in given}

@@ -129,3 +129,32 @@ def test_local_steps_of_one_worker_have_no_effect_and_that_is_told() -> None:
     with pytest.warns(UserWarning, match="local steps have no effect"):
         spec = job_of(Wishes(workers=1, factors=3, local_steps=4), trials.dataset("mf").manifest, "mf")
     assert (spec.local_steps, spec.movement) == (1, ("broadcast: one worker moves nothing",))
+
+
+def test_the_reasons_of_a_decision_go_with_it() -> None:
+    spec = job_of(Wishes(workers=4, batch_size=10, factors=3), trials.dataset("mf").manifest, "mf")
+    assert changed(spec, {"epochs": 9}).movement == spec.movement
+    assert changed(spec, {"pattern": "allreduce"}).movement == ()
+    assert changed(spec, {"workers": 2}).movement == ()
+    assert len(changed(spec, {"pattern": "auto"}).movement) == 1
+
+
+@pytest.mark.parametrize(
+    ("wishes", "told"),
+    [
+        ({"pattern": "broadcast", "merged_significance": 0.5}, "threshold of mergers has no effect"),
+        ({"slack": 1, "merged_significance": 0.5}, "threshold of mergers has no effect"),
+        ({"local_steps": 4, "epochs": 2}, "in 2 they have no effect"),
+    ],
+)
+def test_what_has_no_effect_with_several_workers_is_told(wishes: dict[str, Any], told: str) -> None:
+    with pytest.warns(UserWarning, match=told):
+        job_of(Wishes(workers=4, factors=3, **wishes), trials.dataset("mf").manifest, "mf")
+
+
+def test_a_tuner_that_comes_later_has_steps_that_are_alike() -> None:
+    spec = job_of(Wishes(workers=4, batch_size=10, factors=3), trials.dataset("mf").manifest, "mf")
+    assert spec.local_steps > 1
+    assert changed(spec, {"tuner": "published"}).local_steps == 1
+    assert changed(spec, {"tuner": "published", "local_steps": 2}).local_steps == 2
+    assert changed(spec, {"tuner": "off"}).local_steps == spec.local_steps
