@@ -4,11 +4,11 @@
         [--worlds published-ibm lan --epochs 10 --virtual-workers 24]
 
 DATASET is a folder that ``mlless partition`` made of ratings; without one, 8,000,000 ratings in the shape of
-ML-20M are generated. "Before" shares users, broadcasts all updates and exchanges after each mini-batch.
-"Now" are the defaults. For real, both take turns over one epoch; printed are MB read by workers,
-CPU and wall seconds of training (start-up left out), the median of each and of the ratios, and one worker of
-the defaults. In a world, "before" trains so many epochs; "now" trains until it has the held-out RMSE that
-"before" ended with. Printed are the virtual seconds of an epoch and to that RMSE.
+ML-20M are generated. "Before" shares users, broadcasts all updates and exchanges after each mini-batch. "Now"
+are the defaults. For real, both take turns over one epoch. Printed are MB read by workers, CPU and wall
+seconds of training (start-up left out), the median of each and of the ratios, and one worker of the defaults.
+In a world, "before" trains so many epochs; "now" trains until it has the held-out RMSE that "before" ended
+with. Printed are the virtual seconds of an epoch and to that RMSE.
 """
 
 from __future__ import annotations
