@@ -25,7 +25,7 @@ from mlless.data.groups import RatingsGroup
 from mlless.data.holding import Holding
 from mlless.exchange.filter import SignificanceFilter
 from mlless.job import Adagrad, Factorization, JobSpec, Logistic, Sync
-from mlless.kernels.arrays import Floats
+from mlless.kernels.arrays import Floats, distinct_ids
 from mlless.mark import Mark, Past, Rhythm, beginning
 from mlless.membership import Schedule
 from mlless.messages import Evaluation, Origin, Plan
@@ -270,4 +270,4 @@ def _moved_rows(dataset: Dataset, replica: Replica) -> tuple[NDArray[np.uint32],
     if not groups:  # L2 pulls at every row of a model of clicks
         return None
     users, items = ([group.users for group in groups], [group.items for group in groups])
-    return np.unique(np.concatenate(users)), np.unique(np.concatenate(items))
+    return distinct_ids(users), distinct_ids(items)

@@ -19,7 +19,7 @@ from mlless.data.assembly import assemble
 from mlless.data.dataset import Dataset
 from mlless.data.groups import Group, RatingsGroup, joined
 from mlless.data.manifest import File
-from mlless.kernels.arrays import Ids, RatingsArrays
+from mlless.kernels.arrays import Ids, RatingsArrays, distinct_ids
 from mlless.membership import Ints, bounds_of, order_of
 from mlless.models.base import BatchArrays
 
@@ -125,12 +125,12 @@ class Holding:
 
     def users(self) -> Ids:
         """Return the users of the groups, in ascending order: all of whom there is a rating."""
-        known = [np.empty(0, np.uint32)]
+        known = list[Ids]()
         for group in self._rated(self._groups):  # whose rows may be too many to keep a view of them
             if isinstance(group, RatingsGroup):
-                known.append(np.unique(group.users))
+                known.append(distinct_ids([group.users]))
         known += [batch.users for batch in self.held_out() if isinstance(batch, RatingsArrays)]
-        return np.unique(np.concatenate(known))
+        return distinct_ids(known)
 
     def whole(self, groups: Iterable[int]) -> Iterator[BatchArrays]:
         """Yield all rows to train on of some of the groups as mini-batches; each has all of a user."""

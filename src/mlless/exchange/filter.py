@@ -17,7 +17,7 @@ from mlless import kernels
 from mlless.errors import NotFinite
 from mlless.exchange.update import Update
 from mlless.job import Sync
-from mlless.kernels.arrays import Ids, Outbox, Sent, TableUpdate
+from mlless.kernels.arrays import Ids, Outbox, Sent, TableUpdate, distinct_ids
 from mlless.kernels.twin import FLOATS, HALVES, MERGED
 from mlless.models.base import Filter
 from mlless.replica import Replica
@@ -73,7 +73,7 @@ class SignificanceFilter:
     def sift(self, step: int, moved: Sequence[Sequence[Ids]]) -> Update:
         """Return what is significant, in a step, of the rows of each table that mini-batches have moved."""
         rows = [
-            np.empty(0, np.uint32) if mode == MERGED else np.unique(np.concatenate(ids))
+            np.empty(0, np.uint32) if mode == MERGED else distinct_ids(ids)
             for mode, ids in zip(self._modes, zip(*moved, strict=True), strict=True)
         ]
         publish = self.prepare(step, tuple(map(len, rows)))

@@ -24,6 +24,7 @@ from mlless.kernels.arrays import (
     Sent,
     TableUpdate,
     Total,
+    distinct_ids,
 )
 
 ADAGRAD, NESTEROV = 0, 1
@@ -469,7 +470,7 @@ def sum_updates(
         zip((one[0] for one in kept), targets, rows, strict=True)
     ):
         parts = [update[number].rows for update in unpacked if len(update[number].values)]
-        touched = np.unique(np.concatenate(parts or [np.empty(0, np.uint32)]))
+        touched = distinct_ids(parts)
         new = np.nan_to_num(target[0].data[touched], nan=largest, posinf=largest, neginf=-largest)
         table[touched], room[: len(touched)] = new, touched
         sums.append((len(touched), float(np.abs(new).max(initial=0))))
@@ -524,7 +525,7 @@ def add_update(totals: list[Total], update: Bytes | bytes | memoryview) -> None:
 
 
 def _merge(table: Rows, columns: int, parts: list[TableUpdate], coefficients: Floats, by_count: int) -> None:
-    union = np.unique(np.concatenate([part.rows for part in parts] or [np.empty(0, np.uint32)]))
+    union = distinct_ids([part.rows for part in parts])
     sums = np.zeros((len(union), columns), np.float32)
     counts = np.zeros((len(union), columns), np.int32) if by_count else None
     for part in parts:
