@@ -45,7 +45,7 @@ class Estate:
         """Start the replica with what a worker owns in a step; return as ``checkpoint.load_origin`` does."""
         loaded = checkpoint.load_origin(self._store, origin, self._replica, plan.batches, self.rows)
         if not origin.owned:
-            self._compute(groups_of(plan.owners, worker))
+            self._compute(groups_of(plan.owners, worker), plan)
         return loaded
 
     def enter(self, plan: Plan, worker: int, left: Mapping[int, str]) -> int:
@@ -72,13 +72,14 @@ class Estate:
             arrays, read = checkpoint.read_part(self._store, key)
             checkpoint.take_rows(arrays, plan.batches, self._replica, self.rows)
             size += read
-        self._compute(gone)
+        self._compute(gone, plan)
         return size
 
-    def _compute(self, groups: list[int] | tuple[int, ...]) -> None:
-        """Compute the rows of groups whose owner is lost."""
+    def _compute(self, groups: list[int] | tuple[int, ...], plan: Plan) -> None:
+        """Compute the rows of groups whose owner is lost, for a step."""
+        passes = plan.epoch + plan.part / plan.parts
         for batch in self._holding.whole(groups):
             assert isinstance(self._model, FactorizationModel), "users without items"
             assert isinstance(batch, RatingsArrays)
-            fit_users(self._model, self._replica, batch)
+            fit_users(self._model, self._replica, batch, passes)
             self._clock.work("compute", batch.samples)
