@@ -123,15 +123,18 @@ def clocks_finding(sights: list[Sight], heard: dict[int, list[float]]) -> Findin
 
 
 def channels_from_there(sights: list[Sight]) -> Finding:
-    """Tell how store and bus look to functions."""
+    """Tell how store and bus look to functions, and what a job may declare of the store."""
     messages = median(answered - sent for one in sights for sent, answered in one.greetings[1:])
     latency = median(one.store.latency for one in sights)
     put, get = median(one.store.put for one in sights), median(one.store.get for one in sights)
+    rate = len(sights) * min(put, get)  # that all of them have together, in bytes a second
     text = (
         f"store {milliseconds(latency)} a round trip, {speeds(put, get)}; "
-        f"bus {milliseconds(messages)} (median over functions, all at once)"
+        f"bus {milliseconds(messages)} (median over functions, all at once); "
+        f"to declare it: --store-rate {max(1, round(rate / 1e6))} --store-latency {latency:.6f}"
     )
     facts: dict[str, object] = {"latency": latency, "put": put, "get": get, "bus_latency": messages}
+    facts["store_rate"] = rate
     return Finding(check="from there", text=text, facts=facts)
 
 

@@ -28,7 +28,7 @@ def channels(channels, monkeypatch):
     return channels
 
 
-def test_one_machine_is_well(mlless, ratings, channels):
+def test_one_machine_is_well(mlless, ratings, channels, tmp_path):
     done = mlless("doctor", ratings.dataset, "--workers", 2)
     lines = done.stdout.splitlines()
     assert [line[:13].strip() for line in lines] == [
@@ -46,6 +46,11 @@ def test_one_machine_is_well(mlless, ratings, channels):
     ]
     assert "2 functions at once" in done.stdout
     assert list(channels.iterdir()) == []
+    declared = lines[6].split("to declare it: ")[1].split()
+    mlless("train", ratings.dataset, "--workers", 2, "--epochs", 1, *declared, "--out", tmp_path / "run")
+    job = json.loads((tmp_path / "run" / "summary.json").read_text())["job"]
+    assert job["network"]["rate"] == 1e6 * float(declared[1])
+    assert job["network"]["latency"] == float(declared[3])
 
 
 def test_the_numbers_are_there_for_scripts(mlless, ratings, channels):
