@@ -224,10 +224,13 @@ class _Job:
     @property
     def needed(self) -> int:
         """The bytes that it takes to hold all that the functions store."""
-        size = sum(table.shared.nbytes for table in self.start.course.replica.tables)
+        tables = self.start.course.replica.tables
+        size = sum(table.shared.nbytes for table in tables)
+        owned = sum(table.shared.nbytes for table in tables if table.shape.owned)  # by one worker each row
         # Initial, best and final model, a checkpoint and a donation, each of which has the optimizer's state
         # and an older one beside it for a moment; and of each worker two updates, and what it hands over.
-        return (10 + (6 if self.deployment.time_limit else 2) * self.spec.workers) * size
+        all_workers = owned + (size - owned) * self.spec.workers
+        return 10 * size + (6 if self.deployment.time_limit else 2) * all_workers
 
     def begin(self, addresses: Addresses | None = None) -> None:
         """Say in the run's place that the job is under way, and where its functions meet."""

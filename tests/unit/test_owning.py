@@ -7,6 +7,7 @@ import tracemalloc
 import weakref
 from collections.abc import Collection
 from pathlib import Path
+from typing import cast
 
 import msgspec
 import numpy as np
@@ -21,9 +22,12 @@ from mlless.data.dataset import Dataset
 from mlless.data.groups import Group, RatingsGroup
 from mlless.data.holding import Holding
 from mlless.data.manifest import File
+from mlless.deployment import Deployment
+from mlless.driver import _Job
 from mlless.exchange.codec import pack, seal
 from mlless.exchange.filter import SignificanceFilter
 from mlless.exchange.update import entries
+from mlless.interrupts import Interrupts
 from mlless.job import Factorization, JobSpec
 from mlless.kernels.arrays import Ids, RatingsArrays
 from mlless.membership import Schedule, deal, groups_of
@@ -36,6 +40,8 @@ from mlless.owning import Estate
 from mlless.recipes import job_of
 from mlless.records import StepRecord
 from mlless.replica import Replica
+from mlless.report.files import RunFiles
+from mlless.report.left import fresh
 from mlless.simulation.conditions import Durations
 from mlless.simulation.faults import Blow, Faults
 from mlless.simulation.jobs import Simulation, simulate
@@ -331,6 +337,19 @@ def test_what_is_owned_is_no_part_of_the_flush_that_a_budget_keeps_time_for() ->
     done = simulate(msgspec.structs.replace(spec, model=many, stop=stop), DATA, slowly)
     assert done.outcome.stop_reason == "time"
     assert 27.0 <= done.outcome.seconds <= 30.0  # to move all users would take ten seconds
+
+
+def test_what_is_owned_has_room_once_in_the_store_and_not_once_a_worker() -> None:
+    needed = []
+    for shared in (False, True):
+        spec = job(shared=shared)
+        schedule = Schedule.of(spec, [file.rows for file in DATA.manifest.train])
+        start, where = fresh(spec, schedule), Deployment(time_limit=60.0)
+        files = cast(RunFiles, None)
+        run = _Job(spec, DATA, schedule, start, where, None, list, Interrupts(), files, "")
+        needed.append(run.needed)
+    users, items = 40 * 4 * 4, 20 * 4 * 4
+    assert needed == [10 * (users + items) + 6 * (users + 4 * items), (10 + 6 * 4) * (users + items)]
 
 
 def test_one_worker_has_no_use_for_it_and_clicks_have_no_users() -> None:
