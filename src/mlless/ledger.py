@@ -81,7 +81,7 @@ class Ledger:
     def __post_init__(self) -> None:
         self.pace = Pace(self.spec.deadlines, self.spec.ahead)
         self._steps = Steps(self.schedule, self.spec.ahead, self.mark)
-        self._expect()
+        self.pace.expect(self._steps.planned)
         self._keeping = Keeping(self.mark, self.best_key, self.spec.checkpoint_every)
         self._origin: Origin | None = self.mark.origin
         self._donor: FunctionId | None = None
@@ -347,9 +347,8 @@ class Ledger:
             return
         leaving = self._steps.leaving if self.spec.owns_users else ()
         self._steps.close(verdict, self._members.substituted)
-        self._expect()
-        following, ahead = self._steps.plan, self._steps.ahead
-        later = ahead[-1] if ahead else None
+        self.pace.expect(self._steps.planned)
+        following, later = self._steps.plan, next(reversed(self._steps.ahead), None)
         handing, soon = self._succession.handing_over(self._members, following, later, now)
         if handing or soon or self._succession.is_near:
             self._steps.drain()
@@ -375,10 +374,6 @@ class Ledger:
         self._updates.litter += [model_key(keys.HANDOVER, following.step, who) for who in handing]
         self._updates.litter += [model_key(keys.ROWS, following.step, who) for who in leaving]
         yield from self._succession.open_step(self._members, handing, soon, now)
-
-    def _expect(self) -> None:
-        for plan in self._steps.planned:
-            self.pace.expect(plan)
 
     def _pass(self, event: Passed, now: float) -> Iterator[Instruction]:
         """Tell who is silent for too long; a job that is to end does not wait for such any more."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from statistics import fmean, median
 
 from mlless.job import Deadlines
@@ -30,10 +31,11 @@ class Pace:
         self._evaluations: deque[float] = deque(maxlen=_RECENT)
         self._length = 1
 
-    def expect(self, plan: Plan) -> None:
-        """Take in that a step is to come: one longer than all before may take as many times as long."""
-        if plan.length > self._length:
-            stretch, self._length = plan.length / self._length, plan.length
+    def expect(self, planned: Iterable[Plan]) -> None:
+        """Take in steps that are to come: one longer than all before may take as many times as long."""
+        longest = max(plan.length for plan in planned)
+        if longest > self._length:
+            stretch, self._length = longest / self._length, longest
             newest = [*self._steps][-_LEAST:]  # soon the first ones that are as long tell what is usual
             self._steps = deque((stretch * seconds for seconds in newest), maxlen=_RECENT)
 

@@ -77,13 +77,13 @@ def test_what_is_usual_is_the_median_without_evaluations() -> None:
 
 def test_a_longer_step_may_take_as_many_times_as_long_until_such_steps_are_known() -> None:
     pace, longer = paced(9.0, 2.0, 2.0, 1.0), Plan(9, (0, 1), 2, 20, 0, length=8)
-    pace.expect(longer)
+    pace.expect([longer])
     assert pace.usual == 16.0
     assert pace.patience(PLAIN) == pace.patience(longer) == 160.0
     for _ in range(4):
         pace.add(longer, 5.0, 0.0)
         pace.add(PLAIN, 0.5, 0.0)  # the short one that ends an epoch tells nothing of the others
     assert pace.usual == 5.0
-    pace.expect(longer)
-    pace.expect(PLAIN)
+    pace.expect([longer])
+    pace.expect([PLAIN])
     assert pace.usual == 5.0
