@@ -38,8 +38,10 @@ _SECRET = re.compile(
     re.IGNORECASE,
 )
 
-# A command is one of a shell, whoever reads it: it ends with its line, or what stands in brackets with it.
-_TYPED = re.compile(r"\b(?:mlless|docker|pip) [^;)\n]*|(?:(?<=[\s(])|^)--(?P<option>[a-z][a-z0-9-]*)")
+# A command is one of a shell, whoever reads it: it ends with its line or sentence, or its brackets.
+_TYPED = re.compile(
+    r"\b(?:mlless|docker|pip) (?:(?!\. [A-Z])[^;)\n])*|(?:(?<=[\s(])|^)--(?P<option>[a-z][a-z0-9-]*)"
+)
 _OTHERWISE = {"include-seen": "exclude_seen=False"}  # options that Python has under another name
 
 

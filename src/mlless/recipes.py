@@ -165,8 +165,9 @@ def changed(spec: JobSpec, wishes: Mapping[str, Any]) -> JobSpec:
         given["movement"] = ()  # its reasons are those of a decision that is no more
     given["network"] = _network(spec.network, given.pop("store_rate", None), given.pop("store_latency", None))
     tuned = given.get("policy", "off") != "off"  # by a tuner, which compares steps that are alike
-    steps = given.pop("local_steps", "auto" if tuned else spec.local_steps)
-    pattern = given.pop("pattern", spec.pattern)
+    alone = given.get("workers") == 1  # where nothing moves, what moved before is nobody's wish
+    steps = given.pop("local_steps", "auto" if tuned or alone else spec.local_steps)
+    pattern = given.pop("pattern", "auto" if alone else spec.pattern)
     for part in ("stop", "scaling"):
         before = getattr(spec, part)
         changes = {name: given.pop(name) for name in before.__struct_fields__ if name in given}

@@ -98,8 +98,8 @@ class Survey:
             entropy = -share * math.log(share) - (1 - share) * math.log1p(-share)
             yield Finding(
                 "lopsided",
-                f"{_percent(share)} of the rows are of one label: judge the model by auc, and compare its "
-                f"log_loss with {entropy:.4f}, which a constant reaches",
+                f"{_percent(share)} of the rows are of one label: judge the model by auc. A constant reaches "
+                f"a log_loss of {entropy:.4f} on all rows, of more or less on the held-out ones",
             )
 
     def _seldom(self) -> Iterator[Finding]:

@@ -26,7 +26,7 @@ from mlless.data.memory import ratings_in_memory
 from mlless.errors import UsageError
 from mlless.estimators.base import Data, Trained, as_value_error, dataset_in
 from mlless.estimators.callbacks import with_callbacks
-from mlless.estimators.pairs import pairs_of, ratings_in, ratings_of
+from mlless.estimators.pairs import check_names, names_of, pairs_of, ratings_in, ratings_of
 from mlless.estimators.parameters import FROM_0
 from mlless.job import Factorization
 from mlless.kernels.arrays import Floats
@@ -103,6 +103,7 @@ class MatrixFactorization(RegressorMixin, Trained):
                 raise ValueError(f"{found.location}: MatrixFactorization needs ratings, found clicks")
             ids, self.scale_ = found.ids(), found.manifest.shape
             self._index = IdIndex(ids.users), IdIndex(ids.items)
+            self._names: tuple[str, ...] | None = None
             self._train(found, wishes, goes_on=False, heard={"X": X, "y": y})
             self._forget_seen()
             for group in found.groups(found.manifest.train + found.manifest.validation):
@@ -127,8 +128,10 @@ class MatrixFactorization(RegressorMixin, Trained):
         """Train on ratings in memory."""
         found = dataset_in(X, y)
         users, items, ratings = ratings_of(X, y) if found is None else ratings_in(found)
-        if not goes_on:
-            self._index = IdIndex(), IdIndex()
+        if goes_on:
+            check_names(names_of(X), self._names)
+        else:
+            self._index, self._names = (IdIndex(), IdIndex()), names_of(X)
         rows = self._index[0].grow(users), self._index[1].grow(items)
         ids = RatingIds(self._index[0].ids, self._index[1].ids)
         scale: Ratings | None = None
@@ -193,6 +196,7 @@ class MatrixFactorization(RegressorMixin, Trained):
         check_is_fitted(self)
         if scipy.sparse.issparse(X):
             raise ValueError(_ROWS_ARE_NO_USERS)
+        check_names(names_of(X), self._names)
         predicted: Floats = self._predictor.predict_ratings(*pairs_of(X))
         return predicted
 
@@ -256,6 +260,7 @@ class MatrixFactorization(RegressorMixin, Trained):
         assert isinstance(model, Factorization)
         assert artifact.ids is not None
         estimator._index = IdIndex(artifact.ids.users), IdIndex(artifact.ids.items)
+        estimator._names = None
         estimator.scale_ = Ratings(
             model.users, model.items, model.centre, model.deviation, model.low, model.high
         )

@@ -40,6 +40,21 @@ def _named(columns: list[Any]) -> list[Any]:
     return columns[::-1] if first in ITEM and second in USER else columns
 
 
+def names_of(data: Any) -> tuple[str, ...] | None:
+    """Return how a frame calls the columns of users and items, None where not both names are text."""
+    columns = list(getattr(data, "columns", ()))
+    return tuple(_named(columns)) if [type(name) for name in columns] == [str, str] else None
+
+
+def check_names(names: tuple[str, ...] | None, fitted: tuple[str, ...] | None) -> None:
+    """Raise ValueError if a frame calls its columns otherwise than the ``fitted`` one did."""
+    if names and fitted and names != fitted:
+        raise ValueError(
+            "The feature names should match those that were passed during fit: "
+            f"expected {', '.join(fitted)}, found {', '.join(names)}"
+        )
+
+
 def ratings_of(data: Any, y: Any) -> tuple[Ids, Ids, Ratings]:
     """Return users, items and ratings of ``fit``'s arguments; every stored entry of a matrix is a rating."""
     if scipy.sparse.issparse(data):

@@ -138,8 +138,8 @@ def test_nearly_all_rows_of_one_label_and_few_of_the_other_held_out(write: Write
     assert 0 < rarer < 10
     error = np.sqrt(251 / (12 * rarer * (250 - rarer)))
     assert told(dataset) == {
-        "lopsided": "99.2% of the rows are of one label: judge the model by auc, and compare its log_loss "
-        "with 0.0466, which a constant reaches",
+        "lopsided": "99.2% of the rows are of one label: judge the model by auc. A constant reaches "
+        "a log_loss of 0.0466 on all rows, of more or less on the held-out ones",
         "held-out": f"250 rows are there to judge a model by, {rarer} of the rarer label: auc has a standard "
         f"error of up to {error:.2f}. Hold out a larger share, or gather more",
     }

@@ -262,3 +262,17 @@ def test_ids_may_be_text(pairs):
     numbers = mlless.MatrixFactorization(max_time=60, random_state=0).fit(X.astype(str), y)
     np.testing.assert_array_equal(numbers.users_, np.unique(X[:, 0]))
     np.testing.assert_array_equal(numbers.predict(X.astype(str)), numbers.predict(X.astype(float)))
+
+
+def test_columns_of_a_frame_are_those_of_the_fit(pairs):
+    X, y = pairs
+    frame = pd.DataFrame({"kunde": X[:, 0], "artikel": X[:, 1]})
+    model = mlless.MatrixFactorization(max_time=60, random_state=0).fit(frame, y)
+    np.testing.assert_array_equal(model.predict(frame), model.predict(X))
+    with pytest.raises(ValueError, match=r"should match .*: expected kunde, artikel, found artikel, kunde"):
+        model.predict(frame[["artikel", "kunde"]])
+    with pytest.raises(ValueError, match="should match"):
+        model.partial_fit(frame.rename(columns={"kunde": "customer"}), y)
+    told = frame.set_axis(["userId", "movieId"], axis=1)
+    known = mlless.MatrixFactorization(max_time=60, random_state=0).fit(told, y)
+    np.testing.assert_array_equal(known.predict(told[["movieId", "userId"]]), model.predict(X))
