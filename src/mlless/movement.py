@@ -34,7 +34,8 @@ def pattern_of(spec: JobSpec) -> tuple[PatternName, str]:
         return "broadcast", "with slack each worker merges for itself"
     everyone, merged = moved(spec)
     times = [f"{1e3 * size / spec.network.rate:.3g} ms" for size in (merged, everyone)]
-    told = f"its declared store would be busy for {times[0]} a step with scatter, {times[1]} with broadcast"
+    store = f"a store of {spec.network.rate / 1e6:g} MB/s"
+    told = f"{store} would be busy for {times[0]} a step with scatter, {times[1]} with broadcast"
     return ("scatter", told) if merged < _WORTH * everyone else ("broadcast", told)
 
 

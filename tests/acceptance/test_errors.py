@@ -155,8 +155,11 @@ def test_a_damaged_model_is_told(mlless, ratings, tmp_path):
 
 
 def test_predictions_that_cannot_be_written(mlless, ratings, tmp_path):
+    (tmp_path / "no").touch()
     done = mlless("predict", ratings.run, ratings.raw, "--out", tmp_path / "no" / "folder.csv", code=5)
     assert "cannot write" in one_line(done)
+    mlless("predict", ratings.run, ratings.raw, "--out", tmp_path / "new" / "folder.csv")
+    assert (tmp_path / "new" / "folder.csv").is_file()
 
 
 def test_version_and_help(mlless):

@@ -108,6 +108,7 @@ def opened(out: Path | None) -> Iterator[TextIO]:
             with out.open("w", newline="\n") as file:
                 yield file
             return
+        out.parent.mkdir(parents=True, exist_ok=True)
         part = out.with_name(f".{out.name}.part-{os.getpid()}")
         try:
             with part.open("w", newline="\n") as file:
