@@ -124,3 +124,16 @@ def test_clicks_that_are_not_described_are_guessed_and_what_to_write_is_said(mll
     assert "90 rows" in done.stdout
     assert "left out 1 row without a rating or label" in done.stderr
     assert len(mlless("predict", tmp_path / "run", clicks).stdout.splitlines()) == 92
+
+
+@pytest.mark.parametrize(("separator", "options"), [(";", ()), ("^", ("--separator", "^"))])
+def test_a_model_scores_a_table_with_another_separator(mlless, tmp_path, separator, options):
+    clicks, later = tmp_path / "clicks.csv", tmp_path / "later.csv"
+    text = "clicked,age,site\n" + "".join(f"{n % 2},{n % 9},s{n % 4}\n" for n in range(90))
+    clicks.write_text(text)
+    later.write_text(text.replace(",", separator))
+    mlless("partition", clicks, tmp_path / "data")
+    mlless("train", tmp_path / "data", "--workers", 1, "--epochs", 1, "--out", tmp_path / "run")
+    for command in (("predict",), ("evaluate", "--json")):
+        first = mlless(*command, tmp_path / "run", clicks)
+        assert mlless(*command, tmp_path / "run", later, *options).stdout == first.stdout

@@ -28,8 +28,8 @@ _OPTIONS: dict[str, Any] = {
         str | None,
         typer.Option(
             metavar="TEXT",
-            help="What separates columns of ratings: a character, ::, tab or blanks.",
-            show_default="found from the first lines",
+            help="What separates columns of text: a character, ::, tab or blanks.",
+            show_default="that of the description or model, or found from the first lines",
             rich_help_panel=_GROUP,
         ),
     ],

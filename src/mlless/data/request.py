@@ -23,6 +23,7 @@ from mlless.data.layout_files import layout_text, read_layout
 from mlless.data.manifest import Clicks
 from mlless.data.preparation import ClicksPreparation, ColumnsPreparation, RatingsPreparation
 from mlless.data.readers import Reading, Source, first_rows
+from mlless.data.readers.forms import checked
 from mlless.data.readers.guess_clicks import guess_layout
 from mlless.data.readers.plan import doubt, perhaps_not_ratings
 from mlless.data.readers.reading import LABEL, labels_cure
@@ -145,6 +146,8 @@ class Request:
         layout.check(source.name)
         if self.reading.labels:
             layout = msgspec.structs.replace(layout, labels=self.reading.labels)
+        if self.reading.separator is not None:
+            layout = msgspec.structs.replace(layout, separator=checked(self.reading.separator))
         return FeatureMap(1, layout, hashed, self.hash_seed, self.numeric or "standard", ())
 
     def _map_of_like(self, like: Dataset, known: Clicks) -> FeatureMap:

@@ -248,6 +248,50 @@ def test_weak_guesses_are_asked_about(write: Write, tmp_path: Path) -> None:
         partition(path, tmp_path / "w", columns=described, user_column=1)
 
 
+SEPARATED = "y{0}a{0}c\n" + "1{0}2{0}x\n0{0}3{0}y\n" * 10
+
+
+def separator_of(data: Dataset) -> str:
+    assert isinstance(data.manifest.shape, Clicks)
+    assert data.manifest.shape.columns is not None
+    return data.manifest.shape.columns.layout.separator
+
+
+@pytest.mark.parametrize(("separator", "said"), [(";", {}), ("\t", {}), ("^", {"separator": "^"})])
+def test_another_separator_than_before_is_found_or_said(
+    write: Write, tmp_path: Path, clicks_in: ClicksIn, separator: str, said: dict[str, str]
+) -> None:
+    layout = Layout("y", ("a",), ("c",))
+    before = partition(write("c.csv", SEPARATED.format(",")), tmp_path / "a", columns=layout)
+    path = write("d.csv", SEPARATED.format(separator))
+    like = partition(path, tmp_path / "b", like=tmp_path / "a", **said)  # type: ignore[arg-type]
+    described = partition(path, tmp_path / "c", columns=layout, **said)  # type: ignore[arg-type]
+    rows = sorted(clicks_in(before, before.manifest.train + before.manifest.validation))
+    assert sorted(clicks_in(like, like.manifest.train)) == rows
+    assert separator_of(like) == ","
+    assert separator_of(described) == said.get("separator", ",")
+    assert described.manifest.rows == len(rows)
+
+
+def test_a_separator_that_is_said_goes_before_all_others(write: Write, tmp_path: Path) -> None:
+    path = write("c.csv", "1;2,5;3\n0;3,5;4\n" * 10)
+    layout = Layout("y", ("a",), names=("y", "a", "b"))
+    with pytest.raises(InputError, match="3 columns separated by ','"):
+        partition(path, tmp_path / "a", columns=layout)
+    assert partition(path, tmp_path / "a", columns=layout, separator=";").manifest.rows == 20
+    assert partition(path, tmp_path / "b", like=tmp_path / "a").manifest.rows == 20
+    ratings = RatingsLayout(1, 3, 2, separator=",")
+    assert partition(path, tmp_path / "c", columns=ratings, separator=";").manifest.kind == "ratings"
+    with pytest.raises(UsageError, match="no such separator"):
+        partition(path, tmp_path / "d", columns=layout, separator="ab")
+
+
+def test_the_separator_of_a_description_stays_where_it_separates(write: Write, tmp_path: Path) -> None:
+    path = write("c.csv", "y|a,b,d\n" + "1|2,5,6\n0|3,5,7\n" * 10)
+    layout = Layout("y", categorical=("a,b,d",), separator="|")
+    assert partition(path, tmp_path / "a", columns=layout).manifest.rows == 20
+
+
 @pytest.mark.parametrize("low", [0, -1])
 def test_ratings_of_two_numbers_may_be_clicks(write: Write, tmp_path: Path, low: int) -> None:
     path = write("r.csv", "user,item,rating\n" + "".join(f"{n},{n},{n % 2 or low}\n" for n in range(50)))

@@ -34,7 +34,7 @@ def read_table_of_clicks(
     if source.layout == "parquet":
         batches = parquet_batches(source, table.choose)
     else:
-        batches = text_batches(source, table.begin, features.layout.separator)
+        batches = text_batches(source, table.begin, *table.separators)
     for batch in batches:
         yield table.chunk(batch)
     table.losses.settle()
@@ -62,6 +62,17 @@ class _Table:
         self.losses = Losses(name, reading.skip_malformed)
         self.decimal = "."
         self.found: set[str] = set()  # labels, once there are unknown ones
+
+    @property
+    def separators(self) -> tuple[str | None, str | None]:
+        """What separates columns, and what usually does.
+
+        A header shows whether the usual one is right. Without a header it is taken as it is.
+        """
+        separator = self.reading.separator
+        if separator is None and self.layout.names is not None:
+            separator = self.layout.separator
+        return separator, self.layout.separator
 
     @property
     def wanted(self) -> list[str]:

@@ -32,12 +32,17 @@ _QUOTED = rb'(?:(?<=[%s\n])|\A)"[^"]*(?:""[^"]*)*("|\Z)'
 Begin = Callable[[Form, str], Plan]
 
 
-def text_batches(source: Source, begin: Begin, separator: str | None = None) -> Iterator[Batch]:
-    """Yield the rows of all parts; ``begin`` says of the first what its columns are."""
+def text_batches(
+    source: Source, begin: Begin, separator: str | None = None, usual: str | None = None
+) -> Iterator[Batch]:
+    """Yield the rows of all parts; ``begin`` says of the first what its columns are.
+
+    ``separator`` and ``usual`` are as in `find_form`.
+    """
     table: _Table | None = None
     for _, group in groupby(blocks(source), lambda block: block.part):
         first = next(group)
-        form = find_form(first.text, first.part, table.form.separator if table else separator)
+        form = find_form(first.text, first.part, table.form.separator if table else separator, usual)
         if table is None:
             table = _Table(form, begin(form, first.part), first.part)
         rest = chain([table.without_header(first, form)], group)  # noqa: B031 (after the first)

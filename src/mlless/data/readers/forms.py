@@ -70,8 +70,12 @@ class Form:
         return text, self.separator
 
 
-def find_form(text: bytes, where: str, separator: str | None = None) -> Form:
-    """Return the form of the table that begins with ``text``; InputError if columns cannot be told apart."""
+def find_form(text: bytes, where: str, separator: str | None = None, usual: str | None = None) -> Form:
+    """Return the form of the table that begins with ``text``; InputError if columns cannot be told apart.
+
+    Without a ``separator`` the ``usual`` one separates columns if it occurs in the first line. It does so,
+    too, if no other one is found.
+    """
     start = text[:_SAMPLE].decode("utf-8", "backslashreplace")
     lines = start.replace("\r\n", "\n").split("\n")
     cut = len(text) >= _SAMPLE
@@ -85,9 +89,11 @@ def find_form(text: bytes, where: str, separator: str | None = None) -> Form:
     if not lines:
         raise InputError("no rows", where=where, expected="a table", found="blank lines and comments")
     if separator is not None:
-        return _form(lines, _checked(separator), before, comments, cut)
+        return _form(lines, checked(separator), before, comments, cut)
     best = max((_agreement(lines, one), -place, one) for place, one in enumerate((*_SEPARATORS, BLANKS)))
     (share, _columns), _, found = best
+    if usual is not None and (not share or len(_split(lines, usual)[0]) > 1):
+        return _form(lines, usual, before, comments, cut)
     if not share:
         raise InputError(
             "no separator in the first line",
@@ -104,7 +110,8 @@ def is_number(text: str) -> bool:
     return _PLAIN_NUMBER.fullmatch(text.strip()) is not None
 
 
-def _checked(separator: str) -> str:
+def checked(separator: str) -> str:
+    """Return a separator that was given by name or as it is; UsageError if it can be none."""
     separator = {"\\t": "\t", "tab": "\t", "blanks": BLANKS}.get(separator, separator)
     if separator != "::" and (len(separator.encode()) != 1 or separator in '"\r\n'):
         expected = "one character, '::', tab or blanks"

@@ -65,7 +65,8 @@ class Reading:
     user_column, item_column, rating_column : str or int, optional
         Columns of ratings: a name, or a number from 1. By default they are found by their usual names.
     separator : str, optional
-        What separates the columns of text. By default it is found from the first lines.
+        What separates the columns of text. It goes before that of a description, a data set or a model. By
+        default it is theirs, or found from the first lines.
     header : bool, optional
         Whether the first line names the columns. By default this is found from the line.
     labels : pair of str, optional
@@ -96,8 +97,8 @@ class Reading:
         return {role: column for role, column in given.items() if column is not None}
 
     def described(self, layout: RatingsLayout) -> Reading:
-        """Return this with the columns that a description gives."""
-        if self.columns or self.separator:
+        """Return this with the columns that a description gives, and its separator unless one was given."""
+        if self.columns:
             cure = "give only one of them"
             raise UsageError("--columns says what the columns are, and other options do, too", cure=cure)
         return replace(
@@ -105,6 +106,6 @@ class Reading:
             user_column=layout.user,
             item_column=layout.item,
             rating_column=layout.rating,
-            separator=layout.separator,
+            separator=self.separator or layout.separator,
             names=layout.names,
         )
