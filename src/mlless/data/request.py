@@ -84,10 +84,12 @@ class Request:
             return source
         self.columns = guess.layout
         if guess.unknown:
+            given = self.reading.labels
+            wrong = "not those of --labels" if given else "not known"
             raise InputError(
-                f"a table of clicks whose labels, in column {guess.layout.label}, are not known",
+                f"a table of clicks whose labels, in column {guess.layout.label}, are {wrong}",
                 where=source.name,
-                expected=LABEL,
+                expected=" and ".join(given) if given else LABEL,
                 found=" and ".join(sorted(guess.unknown)),
                 cure=labels_cure(guess.unknown),
             )

@@ -227,6 +227,18 @@ def test_labels_of_unknown_meaning_are_asked_for_before_anything_is_told(
         partition(path, tmp_path / "a", tell=lambda text: pytest.fail(text))
 
 
+@pytest.mark.parametrize("found", [("no", "yes"), ("0", "1")])
+def test_labels_that_are_not_those_of_the_column_are_named(
+    write: Write, tmp_path: Path, found: tuple[str, str]
+) -> None:
+    path = write("c.csv", "age,clicked\n" + "31,{}\n32,{}\n".format(*found) * 9)
+    says = (
+        r"column clicked, are not those of `labels`: expected nein and ja, found {} and {}\. .*`labels` {},{}"
+    )
+    with pytest.raises(InputError, match=says.format(*found, *found)):
+        partition(path, tmp_path / "a", labels="nein,ja", tell=lambda text: pytest.fail(text))
+
+
 def test_a_column_without_a_name_is_named_in_words(write: Write, tmp_path: Path) -> None:
     path = write("c.csv", "age,clicked\n31,0\n32,1\n")
     with pytest.raises(
