@@ -19,7 +19,7 @@ from mlless.data.readers.forms import Form, find_form
 from mlless.data.readers.headers import Header
 from mlless.data.readers.losses import Loss
 from mlless.data.readers.source import Source
-from mlless.data.readers.table import Batch, Plan, decoded
+from mlless.data.readers.table import Batch, Plan, decoded, readable
 from mlless.data.readers.text import Block, blocks
 from mlless.errors import InputError
 
@@ -141,7 +141,7 @@ class _Table:
         losses = []
         if bad:
             line = int(lines[bad[0].number - 1])
-            what = f"{bad[0].actual_columns}: {bad[0].text}".replace("\x1f", "::")
+            what = readable(f"{bad[0].actual_columns}: {bad[0].text}".replace("\x1f", "::"))
             losses.append(Loss(len(bad), line, f"{block.part}, line {line}", self._expected, what))
         return Batch(parsed.columns, numbers[kept], lines[kept], "line", block.part, rows, losses, block.done)
 

@@ -18,8 +18,12 @@ from mlless.data.readers.plan import plan_of
 from mlless.data.readers.reading import Reading
 from mlless.data.readers.source import Source
 from mlless.data.readers.table import Batch, Plan, Sieve
-from mlless.data.readers.values import ids, is_text, numbers
+from mlless.data.readers.values import ids, in_utf8, is_text, numbers
 from mlless.data.rows import Chunk, RatingsRows
+
+_NOT_UTF_8 = (
+    "the file is not UTF-8: convert it, as with `iconv -f latin1 -t utf-8 FILE > NEW` if it is in Latin-1"
+)
 
 
 def read_table_of_ratings(source: Source, reading: Reading, *, rated: bool) -> Iterator[Chunk[RatingsRows]]:
@@ -54,6 +58,9 @@ def _chunk(batch: Batch, losses: Losses, reading: Reading, decimal: str) -> Chun
     found = []
     for column, role in ((users, "a user"), (items, "an item")):
         values, usable = ids(column)
+        if not usable.all():
+            cure = _NOT_UTF_8 if batch.unit == "line" else None
+            sieve.need(in_utf8(column), column, f"{role} id in UTF-8", cure)
         sieve.need(usable, column, f"{role} id: a whole number or text")
         found.append(values)
     ratings = None

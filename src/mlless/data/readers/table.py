@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -84,7 +85,7 @@ class Sieve:
         if bad.any():
             at = int(np.argmax(bad))
             value = column[at].as_py()
-            found = value if isinstance(value, bytes) else str(value)
+            found = value if isinstance(value, bytes) else readable(str(value))
             lost = Loss(
                 int(bad.sum()), int(self.batch.lines[at]), self.batch.place(at), expected, found, cure
             )
@@ -100,6 +101,11 @@ class Sieve:
 def decoded(data: bytes) -> str:
     """Return the text in ``data``; each byte that is no UTF-8 becomes a private character of its own."""
     return data.decode("utf-8", "mlless.bytes")
+
+
+def readable(text: str) -> str:
+    """Return text that was ``decoded`` with each byte that is no UTF-8 written in hexadecimal."""
+    return re.sub("[\uf780-\uf7ff]", lambda found: f"\\x{ord(found[0]) - 0xF700:02x}", text)
 
 
 def _private(error: UnicodeError) -> tuple[str, int]:

@@ -25,7 +25,8 @@ _EXACT = 2.0**53  # below this every whole number is a float64
 _POWERS = 10 ** np.arange(19, dtype=np.int64)
 _NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 _WHOLE = r"^(0|[1-9][0-9]{0,18})(\.0+)?$"
-_UNFIT = r"[\x00-\x1f\x7f\x{F780}-\x{F7FF}]"  # control characters, and bytes that are no UTF-8
+_BYTES = r"\x{F780}-\x{F7FF}"  # bytes that are no UTF-8
+_UNFIT = rf"[\x00-\x1f\x7f{_BYTES}]"  # control characters as well
 _KNOWN = {"true": 1, "false": 0}
 
 
@@ -75,6 +76,11 @@ def ids(column: pyarrow.Array) -> tuple[Ids, Usable]:
         found[~usable] = "0"
         found = ids_of_text(map(str, found))
     return found, usable
+
+
+def in_utf8(column: pyarrow.Array) -> Usable:
+    """Return which values are numbers, or text in UTF-8; a missing one counts as such."""
+    return ~_flags(compute.match_substring_regex(_texts(column), f"[{_BYTES}]"))
 
 
 def _plain_numbers(texts: pyarrow.Array) -> NDArray[np.int64] | None:

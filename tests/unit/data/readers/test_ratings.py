@@ -147,7 +147,8 @@ def test_ids_are_kept_whatever_they_are(
         ("1, ,3", "an item id: a whole number or text, found ' '"),
         ("1,2", "3 columns separated by ',', found '2: 1,2'"),
         ("1,2,3,5", "3 columns separated by ',', found '4: 1,2,3,5'"),
-        (b"1,\xff\xfe,3", "an item id"),
+        (b"1,\xff\xfe,3", "an item id in UTF-8, found '\\\\xff\\\\xfe'. The file is not UTF-8"),
+        (b"1,\xff", "3 columns separated by ',', found '2: 1,\\\\xff'"),
         (b"1,2\x00,3", "an item id"),
         (bytes(range(1, 9)), "3 columns separated by ','"),
     ],
@@ -297,12 +298,27 @@ def test_unsigned_ids_beyond_63_bits_are_kept(tmp_path: Path) -> None:
     assert read(path)[0] == [("1", 2**63 - 1, 3.0), (str(2**64 - 1), 3, 4.0)]
 
 
+def test_text_in_latin_1_is_named_as_such(write: Write) -> None:
+    rows = "".join(f"kunde-{n} {'ü' * (n % 7 == 6)},{n},3\n" for n in range(90))
+    path = write("r.csv", ("user,item,rating\n" + rows).encode("latin1"))
+    with pytest.raises(InputError) as caught:
+        read(path)
+    said = (
+        "line 8: malformed line: expected a user id in UTF-8, found 'kunde-6 \\\\xfc'. The file is not UTF-8"
+    )
+    assert said in str(caught.value)
+    assert "`iconv -f latin1 -t utf-8 FILE > NEW`" in str(caught.value)
+    path.write_text(path.read_text("latin1"), "utf-8")
+    assert read(path)[0][6] == ("kunde-6 ü", 6, 3.0)
+
+
 def test_bytes_that_are_text_are_ids(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "r.parquet", user=[b"a", b"12"], item=[b"7", b"8"], rating=[3, 4])
     assert read(path)[0] == [("a", 7, 3.0), ("12", 8, 4.0)]
     path = write_parquet(tmp_path / "r.parquet", user=[b"a", b"\xff", b"b"], item=[1, 2, 3], rating=[3, 4, 5])
-    with pytest.raises(InputError, match="row 2: malformed row: expected a user id"):
+    with pytest.raises(InputError, match="row 2: malformed row: expected a user id in UTF-8") as caught:
         read(path)
+    assert "iconv" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
