@@ -96,10 +96,10 @@ def _tried(check: str, seen: list[Finding], findings: Iterator[Finding]) -> Iter
             seen.append(finding)
             yield finding
     except MLLessError as error:
-        text = str(MLLessError(error.what, where=error.where, expected=error.expected, found=error.found))
+        bare = MLLessError(error.what, where=error.where, expected=error.expected, found=error.found)
         cure = hidden(error.cure) if error.cure else None
         failed = Finding(
-            check=check, outcome="failed", text=hidden(text), cure=cure, exit_code=error.exit_code
+            check=check, outcome="failed", text=hidden(bare.as_typed), cure=cure, exit_code=error.exit_code
         )
         seen.append(failed)
         yield failed

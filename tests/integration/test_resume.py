@@ -234,8 +234,7 @@ def test_what_was_paid_stays_paid(ratings: Dataset, run_folder: Path) -> None:
 @pytest.mark.parametrize(("option", "value"), [("max_time", 1e-3), ("max_cost", 1e-9)])
 def test_what_is_used_up_is_told(ratings: Dataset, run_folder: Path, option: str, value: float) -> None:
     crash(spec_of(ratings, tariff="published-ibm"), ratings, run_folder)
-    flag = option.replace("_", "-")
-    with pytest.raises(UsageError, match=rf"used up what --{flag} allows.* Raise --{flag}"):
+    with pytest.raises(UsageError, match=rf"used up what `{option}` allows.* Raise `{option}`"):
         mlless.resume(run_folder, **{option: value})
     assert mlless.resume(run_folder, verbose=False).summary.stop_reason == "epochs"
 

@@ -126,7 +126,10 @@ def test_what_a_lost_worker_has_reported_ahead_counts_and_its_successor_begins_a
     game.reports(1, 0, 1)
     assert kinds(game.report(2, step=0)) == ["Close"]
     commit, keys, _ = game.closed()
-    assert (commit.published, keys) == (((0, 0), (1, 0), (2, 0)), ["update/2/0.0"])  # that may be there
+    assert (commit.published, keys) == (
+        ((0, 0), (1, 0), (2, 0)),
+        ["update/2/0.0", "rows/3/0.0"],
+    )  # that may be there
     assert kinds(game.report(2, step=1)) == ["Close"]
     commit, _, begins = game.closed()
     assert commit.published == ((0, 0), (1, 0), (2, 0))
@@ -160,7 +163,7 @@ def test_a_word_of_a_lost_worker_that_comes_again_removes_nothing_that_is_needed
     game.reports(0, 0, 1)  # again, of a step that is closed, and of the open one
     game.reports(1, 1), game.reports(2, 1)
     _, keys, _ = game.closed()
-    assert keys == ["update/2/0.0"]
+    assert keys == ["update/2/0.0", "rows/3/0.0"]
 
 
 def test_a_part_that_another_one_takes_is_asked_for_step_by_step() -> None:
