@@ -141,14 +141,6 @@ def test_keys_that_nobody_removes_are_noticed(monkeypatch):
     assert "is left after step" in complaint()
 
 
-def test_an_update_that_a_second_report_on_it_removes_is_noticed(monkeypatch):
-    fence_off = Updates.fence_off
-    monkeypatch.setattr(
-        Updates, "fence_off", lambda self, message, reports: fence_off(self, message, lambda step: {})
-    )
-    assert "counted as lost" in complaint(first=949)
-
-
 def test_an_update_that_is_removed_before_those_who_are_behind_have_merged_it_is_noticed(monkeypatch):
     close = Updates.close
     monkeypatch.setattr(Updates, "close", lambda self, step, merged: close(self, step, merged + 1))
