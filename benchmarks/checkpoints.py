@@ -23,9 +23,8 @@ import tempfile
 from pathlib import Path
 
 import msgspec
+from shapes import ML_1M, partitioned
 
-import mlless
-from mlless.data.synthetic import write_ratings
 from mlless.records import Checkpoints
 
 _JOB = """
@@ -69,9 +68,7 @@ def main() -> None:
         place = Path(folder)
         dataset = asked.dataset
         if dataset is None:
-            write_ratings(place / "ratings.csv", users=6040, items=3706, rows=1_000_209, seed=0)
-            dataset = str(place / "data")
-            mlless.partition(place / "ratings.csv", dataset)
+            dataset = str(partitioned(ML_1M, 1_000_209, place))
         out = asked.out or str(place / "run")
         sides: dict[str, list[Turn]] = {"without": [], "with": []}
         for pair in range(asked.pairs + 1):

@@ -20,9 +20,10 @@ import tempfile
 import time
 from pathlib import Path
 
+from shapes import ML_20M, partitioned
+
 import mlless
 from mlless.data.dataset import Dataset
-from mlless.data.synthetic import write_ratings
 from mlless.recipes import job_of
 from mlless.records import StepRecord
 from mlless.simulation.environment import Environment
@@ -49,7 +50,7 @@ def main() -> None:
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="mlless-benchmark-") as folder:
         place = Path(folder)
-        data = asked.dataset or _generated(place)
+        data = asked.dataset or partitioned(ML_20M, 8_000_000, place)
         if asked.workers:
             _for_real(data, asked.store, asked.workers, asked.rounds, place)
         for name in asked.worlds:
@@ -134,12 +135,6 @@ def _epoch(rounds: list[StepRecord]) -> float:
     """Return the seconds of the mean epoch after the first evaluation."""
     first, last = rounds[0], rounds[-1]
     return (last.time - first.time) / (last.epoch - first.epoch)
-
-
-def _generated(folder: Path) -> Path:
-    write_ratings(folder / "ratings.csv", users=138_493, items=26_744, rows=8_000_000)
-    mlless.partition(folder / "ratings.csv", folder / "data")
-    return folder / "data"
 
 
 if __name__ == "__main__":

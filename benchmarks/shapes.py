@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+import mlless
 from mlless.data.assembly import assemble
 from mlless.data.groups import ClicksGroup, Group, RatingsGroup
 from mlless.data.manifest import Clicks, Ratings
+from mlless.data.synthetic import write_ratings
 from mlless.job import Sync
 from mlless.kernels.arrays import ClicksArrays, RatingsArrays
 from mlless.replica import Replica, TableShape
@@ -32,6 +35,13 @@ class RatingsShape(NamedTuple):
 
 ML_20M = RatingsShape("ML-20M", 138_493, 26_744, 12_000)
 ML_1M = RatingsShape("ML-1M", 6_040, 3_706, 6_250)
+
+
+def partitioned(shape: RatingsShape, rows: int, folder: Path) -> Path:
+    """Make up so many ratings of a shape, partition them, and return where the data set is."""
+    write_ratings(folder / "ratings.csv", users=shape.users, items=shape.items, rows=rows)
+    mlless.partition(folder / "ratings.csv", folder / "data")
+    return folder / "data"
 
 
 class RatingsStream:

@@ -20,9 +20,9 @@ import tempfile
 from pathlib import Path
 
 import msgspec
+from shapes import ML_1M, partitioned
 
 import mlless
-from mlless.data.synthetic import write_ratings
 
 _JOB = """
 import sys, mlless, msgspec
@@ -57,14 +57,13 @@ def main() -> None:
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        write_ratings(place / "ratings.csv", users=6040, items=3706, rows=1_000_209, seed=0)
-        mlless.partition(place / "ratings.csv", place / "data")
+        data = partitioned(ML_1M, 1_000_209, place)
         sides: dict[str, list[list[float]]] = {"before": [], "after": []}
         for pair in range(asked.pairs + 1):
             order = ("before", "after") if pair % 2 else ("after", "before")
             for side in order:
                 tree: Path = getattr(asked, side)
-                times = _run(tree, place / "data", place / "run", asked.workers, asked.epochs)
+                times = _run(tree, data, place / "run", asked.workers, asked.epochs)
                 if pair:  # the first one warms up
                     sides[side].append(times)
     for number, name in enumerate(_NAMES):

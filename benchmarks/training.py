@@ -15,8 +15,9 @@ import argparse
 import tempfile
 from pathlib import Path
 
+from shapes import ML_1M, partitioned
+
 import mlless
-from mlless.data.synthetic import write_ratings
 from mlless.records import StepTimes
 
 NAMES = StepTimes.__struct_fields__
@@ -32,7 +33,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="mlless-benchmark-") as folder:
-        dataset = options.dataset or _generated(Path(folder))
+        dataset = options.dataset or partitioned(ML_1M, 1_000_209, Path(folder))
         kind = mlless.open_dataset(dataset).manifest.kind
         print(
             f"{'P':>3} {'sync':4} {'held out':28} {'steps':>6} {'epochs':>6} {'wall s':>7} {'CPU s':>7} "
@@ -73,12 +74,6 @@ def _train(
         flush=True,
     )
     return published
-
-
-def _generated(folder: Path) -> Path:
-    write_ratings(folder / "ratings.csv", users=6040, items=3706, rows=1_000_209)
-    mlless.partition(folder / "ratings.csv", folder / "data")
-    return folder / "data"
 
 
 if __name__ == "__main__":
